@@ -1,0 +1,52 @@
+# Every target says what it does: `make help`.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-run
+TEST_STAMP := $(VENV)/.setup-test
+SRC := mastering router ops spaces tests
+
+.PHONY: help setup setup-test run test check bench soak lock clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## prepare .venv with the mastering and router commands
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker]'
+	@touch $@
+
+setup-test: $(TEST_STAMP) ## add what the tests need, Chromium and ffmpeg included
+
+$(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test]'
+	ops/test_prerequisites.sh
+	@touch $@
+
+run: setup ## start the router and a local worker on loopback, print the address
+	$(BIN)/router run
+
+test: setup-test check ## everything: lint, types, imports, all tests, a real browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not soak'
+
+check: setup-test ## lint, format, types (Python and JavaScript) and import contracts
+	$(BIN)/ruff check $(SRC)
+	$(BIN)/ruff format --check $(SRC)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup-test ## measure in one run against peers; writes build/bench.json and docs/benchmarks.md
+	$(BIN)/python -m ops.bench
+
+soak: setup-test ## the long runs: kill -9 in the hundreds
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+lock: ## write constraints.txt anew from the newest releases that resolve together
+	ops/lock.sh
+
+clean: ## remove what was built
+	rm -rf $(VENV) build

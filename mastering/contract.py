@@ -1,0 +1,216 @@
+"""The records that cross the line between the engine and whoever asks it for a master.
+
+All that the router and the Spaces may import of the engine, beside the wire frames (`exchange`) and the
+presets. Light on purpose: pydantic, no numpy, no torch. Names carry their units; every record is frozen.
+
+Conventions: audio is float32 ``(channels, frames)``; loudness in LUFS and loudness range in LU by
+ITU-R BS.1770-5 and EBU Tech 3342; true peaks in dBTP; times in seconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ENGINE_VERSION = "0.1.0"
+"""Same plan, same decoded PCM, same engine version: the same 24-bit master."""
+
+MAX_DURATION_S = 90 * 60
+MAX_INPUT_BYTES = 512 * 1024 * 1024
+MIN_DURATION_S = 1.0
+MIN_RATE_HZ = 8_000
+MAX_RATE_HZ = 192_000
+MAX_CHANNELS = 2
+
+
+class Record(BaseModel):
+    """A frozen record that refuses fields it does not know and numbers that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null")
+
+
+class OutputFormat(StrEnum):
+    """What a master can be delivered as."""
+
+    WAV24 = "wav24"
+    WAV16 = "wav16"
+    FLAC = "flac"
+    MP3 = "mp3"
+
+    @property
+    def extension(self) -> str:
+        return "wav" if self in (OutputFormat.WAV24, OutputFormat.WAV16) else str(self.value)
+
+    @property
+    def media_type(self) -> str:
+        return {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}[self.extension]
+
+
+class Settings(Record):
+    """What the person asked for. `target` and `style` are names from `mastering.presets`."""
+
+    target: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = "streaming"
+    style: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = "neutral"
+    amount_percent: Annotated[float, Field(ge=0, le=100)] = 60.0
+    loudness_lufs: Annotated[float | None, Field(ge=-36, le=-5)] = None
+    """Instead of the target's loudness."""
+    ceiling_dbtp: Annotated[float | None, Field(ge=-9, le=0)] = None
+    """Instead of the target's true-peak ceiling."""
+    rate_hz: Annotated[int | None, Field(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)] = None
+    """Sample rate of the master; None keeps the source's."""
+    outputs: Annotated[tuple[OutputFormat, ...], Field(min_length=1, max_length=len(OutputFormat))] = (
+        OutputFormat.WAV24,
+    )
+
+
+class Stage(StrEnum):
+    """What the engine is doing, in the order it does it."""
+
+    DECODE = "decode"
+    ANALYSE = "analyse"
+    PLAN = "plan"
+    FIT = "fit"
+    RENDER = "render"
+    VERIFY = "verify"
+    ENCODE = "encode"
+
+
+class Facts(Record):
+    """What a probe learned of untrusted bytes: enough to route the job, no more (no fingerprint, no digest)."""
+
+    container: str
+    codec: str
+    rate_hz: int
+    channels: int
+    frames: int
+    duration_s: float
+    lossy: bool
+
+
+class BandLevel(Record):
+    """Level of one third-octave band of the mid and the side signal, in dB (0 dB = full-scale sine)."""
+
+    centre_hz: float
+    mid_db: float
+    side_db: float
+
+
+class Measurements(Record):
+    """What the meters say of one recording. None where a number has no meaning (the loudness of silence)."""
+
+    rate_hz: int
+    channels: int
+    frames: int
+    duration_s: float
+    integrated_lufs: float | None
+    max_momentary_lufs: float | None
+    max_short_term_lufs: float | None
+    loudness_range_lu: float | None
+    true_peak_dbtp: float
+    sample_peak_dbfs: float
+    crest_db: float
+    """True peak over RMS of the whole recording."""
+    peak_to_loudness_lu: float | None
+    correlation: float | None
+    """Between left and right, −1 … 1; None for mono."""
+    width_db: float | None
+    """Side over mid energy; None for mono."""
+    dc_offset: float
+    clipped_samples: int
+    spectrum: tuple[BandLevel, ...]
+
+
+class PlanStep(Record):
+    """One decision of the plan: what will be done, with which numbers, and why."""
+
+    name: str
+    parameters: dict[str, float | int | bool | str | list[float]]
+    reason: str
+
+
+class Plan(Record):
+    """Every number the render uses. The same plan gives the same master on every tier."""
+
+    engine_version: str
+    settings: Settings
+    rate_hz: int
+    loudness_lufs: float
+    ceiling_dbtp: float
+    steps: tuple[PlanStep, ...]
+    seed: int
+
+    def step(self, name: str) -> PlanStep | None:
+        return next((step for step in self.steps if step.name == name), None)
+
+
+class Report(Record):
+    """What was done to a song, in numbers."""
+
+    engine_version: str
+    before: Measurements
+    after: Measurements
+    plan: Plan
+    flags: tuple[str, ...] = ()
+    """Honest remarks on the source or the master, one sentence each."""
+
+
+class FaultCode(StrEnum):
+    """Why a song could not be mastered. Stable: users, the API and the CLI's exit codes rely on them."""
+
+    EMPTY_FILE = "empty_file"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    UNDECODABLE = "undecodable"
+    TRUNCATED = "truncated"
+    NOT_FINITE = "not_finite"
+    SILENT = "silent"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
+    TOO_MANY_CHANNELS = "too_many_channels"
+    UNSUPPORTED_RATE = "unsupported_rate"
+    BAD_SETTINGS = "bad_settings"
+    RESOURCE_LIMIT = "resource_limit"
+    """Decoding wanted more time or memory than any honest file needs."""
+    BUSY = "busy"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_MASTER = "bad_master"
+    """The engine's own master failed its verification."""
+    BAD_REQUEST = "bad_request"
+    INTERNAL = "internal"
+
+
+USER_FAULTS = frozenset(
+    {
+        FaultCode.EMPTY_FILE,
+        FaultCode.UNSUPPORTED_FORMAT,
+        FaultCode.UNDECODABLE,
+        FaultCode.TRUNCATED,
+        FaultCode.NOT_FINITE,
+        FaultCode.SILENT,
+        FaultCode.TOO_SHORT,
+        FaultCode.TOO_LONG,
+        FaultCode.TOO_LARGE,
+        FaultCode.TOO_MANY_CHANNELS,
+        FaultCode.UNSUPPORTED_RATE,
+        FaultCode.BAD_SETTINGS,
+        FaultCode.RESOURCE_LIMIT,
+    }
+)
+"""Faults of the file or the settings: another tier would say the same, so nobody tries again."""
+
+
+class Fault(Exception):
+    """A job that cannot go on, with a sentence for the person and the numbers behind it.
+
+    `message` says what was wrong and what to do, and never holds a path, a name or a library's own text.
+    """
+
+    def __init__(self, code: FaultCode, message: str, **numbers: float | int | str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.numbers: dict[str, Any] = numbers

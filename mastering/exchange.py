@@ -1,0 +1,177 @@
+"""The wire frames of one render, shared by the worker and whoever calls it. No I/O here.
+
+One exchange is one HTTP request and its response, both a run of frames. A frame is a header ``!BI``
+(kind, length of the payload in bytes) and the payload; an event's payload is UTF-8 JSON, a data frame's is raw.
+
+Request:   settings, then for each part (``audio``, ``reference/0`` …): part, data …, then end.
+Response:  accepted, then heartbeats and progress, report, for each output (``output/wav24`` …): part, data …, then
+           end; or, instead of what is still to come, fault.
+
+A part says its size before its bytes; `end` carries the SHA-256 of all data bytes in order, which guards
+the transfer while it lasts and is stored nowhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from mastering.contract import FaultCode, Record, Report, Settings, Stage
+
+PROTOCOL_VERSION = 1
+MEDIA_TYPE = "application/vnd.mastering.frames"
+HEARTBEAT_S = 2.0
+CHUNK_BYTES = 256 * 1024
+MAX_DATA_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 1024 * 1024
+SLOT_HEADER = "mastering-slot"
+
+_HEADER = struct.Struct("!BI")
+
+
+class Kind(IntEnum):
+    EVENT = 1
+    DATA = 2
+
+
+class SettingsEvent(Record):
+    type: Literal["settings"] = "settings"
+    protocol: int = PROTOCOL_VERSION
+    settings: Settings
+    deadline_s: float | None = None
+    """Seconds the caller will wait for the whole render."""
+
+
+class PartEvent(Record):
+    type: Literal["part"] = "part"
+    name: Annotated[str, Field(pattern=r"^(audio|reference/\d{1,2}|track/\d{1,2}|output/[a-z0-9]{1,16})$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class EndEvent(Record):
+    type: Literal["end"] = "end"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class AcceptedEvent(Record):
+    type: Literal["accepted"] = "accepted"
+    engine_version: str
+    device: str
+
+
+class HeartbeatEvent(Record):
+    """Sent by the process that renders, not by the event loop beside it."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+class ProgressEvent(Record):
+    type: Literal["progress"] = "progress"
+    stage: Stage
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    """Of the whole render, not of the stage; never goes back."""
+
+
+class ReportEvent(Record):
+    type: Literal["report"] = "report"
+    report: Report
+
+
+class FaultEvent(Record):
+    type: Literal["fault"] = "fault"
+    code: FaultCode
+    message: str
+    numbers: dict[str, float | int | str] = {}
+
+
+Event = Annotated[
+    SettingsEvent | PartEvent | EndEvent | AcceptedEvent | HeartbeatEvent | ProgressEvent | ReportEvent | FaultEvent,
+    Field(discriminator="type"),
+]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class ProtocolError(ValueError):
+    """The other side sent something that is not in this protocol."""
+
+
+def encode_event(event: Event) -> bytes:
+    payload = _EVENT.dump_json(event)
+    return _HEADER.pack(Kind.EVENT, len(payload)) + payload
+
+
+def data_header(size: int) -> bytes:
+    """The header of a data frame of `size` bytes; the bytes follow as they are, uncopied."""
+    if not 0 < size <= MAX_DATA_BYTES:
+        raise ProtocolError(f"a data frame holds 1 to {MAX_DATA_BYTES} bytes, not {size}")
+    return _HEADER.pack(Kind.DATA, size)
+
+
+class FrameReader:
+    """Turns a stream of byte chunks into events and data, whatever the chunk boundaries.
+
+    Data is handed on as it arrives (a data frame may come out in pieces), so that memory use is bounded by the
+    largest chunk fed, not by the largest frame.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._data_left = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Event | bytes]:
+        """Yield what `chunk` completes. Raises ProtocolError; the stream can't be read further after that."""
+        self._buffer += chunk
+        while self._buffer:
+            if self._data_left:
+                piece = bytes(self._buffer[: self._data_left])
+                del self._buffer[: len(piece)]
+                self._data_left -= len(piece)
+                yield piece
+                continue
+            if len(self._buffer) < _HEADER.size:
+                return
+            kind, size = _HEADER.unpack_from(self._buffer)
+            if kind == Kind.DATA:
+                if not 0 < size <= MAX_DATA_BYTES:
+                    raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
+                del self._buffer[: _HEADER.size]
+                self._data_left = size
+                continue
+            if kind != Kind.EVENT or size > MAX_EVENT_BYTES:
+                raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
+            if len(self._buffer) < _HEADER.size + size:
+                return
+            payload = bytes(self._buffer[_HEADER.size : _HEADER.size + size])
+            del self._buffer[: _HEADER.size + size]
+            yield _parse(payload)
+
+    @property
+    def is_between_frames(self) -> bool:
+        return not self._buffer and not self._data_left
+
+
+def _parse(payload: bytes) -> Event:
+    try:
+        return _EVENT.validate_json(payload)
+    except ValidationError as error:
+        # Pydantic's own text quotes the input; only where it failed may travel on.
+        where = ", ".join(".".join(map(str, part["loc"])) or "event" for part in error.errors(include_input=False)[:3])
+        raise ProtocolError(f"an event this protocol does not know (at {where})") from None
+
+
+class Digest:
+    """SHA-256 over the data bytes of one direction of an exchange."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._sha256.update(data)
+
+    def end(self) -> EndEvent:
+        return EndEvent(sha256=self._sha256.hexdigest())

@@ -1,0 +1,1 @@
+"""Operators' tools: simulators, benchmarks, chaos."""

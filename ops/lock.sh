@@ -1,0 +1,11 @@
+#!/bin/sh
+# Resolve every extra together in a fresh environment and write the versions down.
+set -eu
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+python3 -m venv "$tmp/venv"
+"$tmp/venv/bin/pip" install --quiet '.[router,worker,test]'
+{
+  echo "# Resolved together; made by 'make lock'. torch stays pinned in pyproject.toml (extra gpu)."
+  "$tmp/venv/bin/pip" freeze --exclude mastering-router --exclude torch
+} > constraints.txt

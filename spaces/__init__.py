@@ -1,0 +1,1 @@
+"""Hugging Face Spaces: the same engine behind a Gradio page."""
