@@ -1,0 +1,181 @@
+"""What one child of the zygote does: take the bytes in, lock itself up, decode, answer. It ends in `os._exit`."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import mmap
+import os
+import socket
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mastering import sandbox
+from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
+from mastering.probe import structure
+from mastering.probe.listen import Heard, Recording, check_header, judge, listen, open_recording, resource_fault
+
+_CHUNK_BYTES = 256 * 1024
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class Expected(Record):
+    """What a master must be. `tolerance_frames` is for lossy formats, which pad."""
+
+    frames: int
+    rate_hz: int
+    channels: int
+    tolerance_frames: int = 0
+    sha256: str | None = None
+    size: int | None = None
+
+
+class Request(Record):
+    """One packet from the router; the descriptors travel beside it."""
+
+    op: Literal["probe", "verify", "selfcheck"]
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    max_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
+    max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
+    memory_bytes: Annotated[int, Field(gt=0)] = 1024 * sandbox.MIB
+    expected: Expected | None = None
+
+
+def answer(request: Request, conversation: socket.socket, memory_file: int | None) -> bytes:
+    """The JSON answer to `request`: {"ok": …} or {"fault": …}. Locks the calling process up for good."""
+    try:
+        return json.dumps({"ok": _outcome(request, conversation, memory_file)}).encode()
+    except Fault as fault:
+        return fault_answer(fault)
+    except MemoryError:
+        return fault_answer(resource_fault())
+    except Exception:
+        return fault_answer(Fault(FaultCode.UNDECODABLE, "The file cannot be decoded. Export it again."))
+
+
+def fault_answer(fault: Fault) -> bytes:
+    return json.dumps({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}}).encode()
+
+
+def _outcome(request: Request, conversation: socket.socket, memory_file: int | None) -> dict[str, Any]:
+    if request.op == "selfcheck":
+        _lock_up(request)
+        return sandbox.trials()
+    digest = hashlib.sha256() if request.op == "verify" else None
+    source = _take_in(request, conversation, digest) if memory_file is None else _adopt(request, memory_file, digest)
+    size = os.fstat(source).st_size
+    if size == 0:
+        raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
+    with mmap.mmap(source, 0, access=mmap.ACCESS_READ) as data:  # mapped now: later no descriptor can be had
+        _lock_up(request, size)
+        if request.expected is None or digest is None:
+            return _probe(source, data, request.max_duration_s)[0].model_dump()
+        return _verify(source, data, request, digest.hexdigest())
+
+
+def _take_in(request: Request, conversation: socket.socket, digest: Any) -> int:
+    """Read the feed to its end into a memory file of our own, then seal it."""
+    source = os.memfd_create("", os.MFD_ALLOW_SEALING)
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    total = 0
+    while got := conversation.recv_into(buffer):
+        total += got
+        if total > request.max_bytes:
+            continue  # read on, so that the caller's last byte finds somebody
+        _write_all(source, buffer[:got])
+        if digest is not None:
+            digest.update(buffer[:got])
+    if total > request.max_bytes:
+        raise _too_large(request)
+    fcntl.fcntl(source, fcntl.F_ADD_SEALS, _SEALS)
+    return source
+
+
+def _write_all(target: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(target, data) :]
+
+
+def _adopt(request: Request, source: int, digest: Any) -> int:
+    """A sealed memory file of the caller's. Its offset moves; its size cannot (a page that goes away is SIGBUS)."""
+    if not fcntl.fcntl(source, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        raise Fault(FaultCode.BAD_REQUEST, "The memory file is not sealed against shrinking.")
+    if os.fstat(source).st_size > request.max_bytes:
+        raise _too_large(request)
+    os.lseek(source, 0, os.SEEK_SET)
+    while digest is not None and (chunk := os.read(source, _CHUNK_BYTES)):
+        digest.update(chunk)
+    return source
+
+
+def _too_large(request: Request) -> Fault:
+    allowed = request.max_bytes
+    return Fault(
+        FaultCode.TOO_LARGE,
+        f"The file is larger than {allowed / sandbox.MIB:.0f} MiB. Send FLAC instead of WAV, or a shorter file.",
+        allowed_bytes=allowed,
+    )
+
+
+def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
+    """From here on a stranger's bytes are parsed: nothing can be opened, sent, started or written but the answer."""
+    sandbox.limit(
+        address_bytes=request.memory_bytes + mapped_bytes,
+        heap_bytes=request.memory_bytes,
+        cpu_s=math.ceil(request.timeout_s),
+    )
+    sandbox.filter_calls()
+
+
+def _probe(source: int, data: mmap.mmap, max_duration_s: float) -> tuple[Facts, Heard]:
+    container = structure.container_of(data)
+    if container is None:
+        raise Fault(
+            FaultCode.UNSUPPORTED_FORMAT,
+            "This is no audio file that this service knows. Send WAV, AIFF, FLAC, MP3, Ogg or M4A.",
+        )
+    is_cut_short = structure.shortfall_of(container, data) is not None
+    try:
+        recording = open_recording(container, source)
+    except Fault as fault:
+        if is_cut_short and fault.code is FaultCode.UNDECODABLE:
+            raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
+        raise
+    check_header(recording, max_duration_s)
+    heard = listen(recording, max_duration_s)
+    return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard
+
+
+def _slack_frames(recording: Recording) -> int:
+    """How many frames an honest file may lack against its header: coded audio comes in packets, with padding."""
+    return 4608 if recording.codec in ("mp3", "aac", "opus", "alac") or recording.container == "webm" else 0
+
+
+def _verify(source: int, data: mmap.mmap, request: Request, sha256: str) -> dict[str, Any]:
+    assert request.expected is not None  # noqa: S101 - for the type checker; the caller looked
+    expected = request.expected
+    facts, heard = _probe(source, data, request.max_duration_s)
+    off_by = abs(facts.frames - expected.frames)
+    wrong = [
+        what
+        for what, is_wrong in {
+            "length": off_by > expected.tolerance_frames,
+            "sample rate": facts.rate_hz != expected.rate_hz,
+            "number of channels": facts.channels != expected.channels,
+            "checksum": expected.sha256 not in (None, sha256),
+            "size": expected.size not in (None, len(data)),
+        }.items()
+        if is_wrong
+    ]
+    if wrong:
+        raise Fault(
+            FaultCode.BAD_MASTER,
+            f"The master is not the one that was announced: its {', '.join(wrong)} differs.",
+            frames=facts.frames,
+            expected_frames=expected.frames,
+        )
+    peak_dbfs = 20 * math.log10(heard.peak)
+    return {**facts.model_dump(), "sha256": sha256, "size": len(data), "sample_peak_dbfs": peak_dbfs}

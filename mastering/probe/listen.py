@@ -1,0 +1,256 @@
+"""Decode a whole recording in blocks and keep four numbers of it. Bounded memory, whatever the header says.
+
+libsndfile reads WAV, AIFF, FLAC, Ogg and MP3; FFmpeg's libraries, held to one demuxer and to one thread, read
+MP4 and WebM. Blocks are ``(frames, channels)``, as the decoders give them; only their extremes are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
+
+BLOCK_FRAMES = 65_536
+SILENCE_DBFS = -80.0
+BEYOND_SOUND_DBFS = 120.0
+_UNKNOWN_FRAMES = 1 << 48
+"""libsndfile's count for a stream that does not say its length is larger than this."""
+_OUT_OF_MEMORY = 17
+"""SFE_MALLOC_FAILED."""
+
+_SUBTYPES = {
+    "PCM_S8": "pcm_8", "PCM_U8": "pcm_8", "PCM_16": "pcm_16", "PCM_24": "pcm_24", "PCM_32": "pcm_32",
+    "FLOAT": "float_32", "DOUBLE": "float_64", "ULAW": "mu_law", "ALAW": "a_law", "IMA_ADPCM": "adpcm",
+    "MS_ADPCM": "adpcm", "VORBIS": "vorbis", "OPUS": "opus", "MPEG_LAYER_III": "mp3",
+}  # fmt: skip
+_CODECS = frozenset({"aac", "alac", "mp3", "mp3float", "flac", "opus", "vorbis", "pcm_s16le", "pcm_s24le", "pcm_s16be"})
+_LOSSLESS = frozenset({"alac", "flac", "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64"})
+
+Block = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that is open and not yet heard. `declared_frames` is None where its header does not say."""
+
+    container: str
+    codec: str
+    rate_hz: int
+    channels: int
+    declared_frames: int | None
+    blocks: Callable[[], Iterator[Block]]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What decoding a recording to its end brought."""
+
+    frames: int
+    peak: float
+    """Largest absolute sample; 1.0 is full scale."""
+    broke: bool
+    """The decoder stopped with an error."""
+
+
+def open_recording(container: str, source: int) -> Recording:
+    """Open the seekable descriptor `source`, whose content is of `container`. Raises Fault(undecodable)."""
+    os.lseek(source, 0, os.SEEK_SET)
+    return _open_libav(container, source) if container in ("mp4", "webm") else _open_sndfile(container, source)
+
+
+def _open_sndfile(container: str, source: int) -> Recording:
+    try:
+        sound = soundfile.SoundFile(source, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise _undecodable(error) from None
+    codec = "flac" if sound.format == "FLAC" else _SUBTYPES.get(sound.subtype)
+    if codec is None:
+        raise Fault(FaultCode.UNSUPPORTED_FORMAT, "The audio inside is coded in a way this service does not read.")
+    return Recording(
+        container=container,
+        codec=codec,
+        rate_hz=sound.samplerate,
+        channels=sound.channels,
+        declared_frames=sound.frames if 0 < sound.frames < _UNKNOWN_FRAMES else None,
+        blocks=lambda: _sndfile_blocks(sound),
+    )
+
+
+def _sndfile_blocks(sound: Any) -> Iterator[Block]:
+    buffer = np.empty((BLOCK_FRAMES, sound.channels), np.float32)
+    while True:
+        try:
+            block = sound.read(out=buffer)
+        except soundfile.LibsndfileError as error:
+            raise _undecodable(error) from None
+        if not len(block):
+            return
+        yield block
+
+
+def _undecodable(error: Any) -> Fault:
+    if error.code == _OUT_OF_MEMORY:
+        return resource_fault()
+    return Fault(FaultCode.UNDECODABLE, "The file is damaged: it cannot be decoded. Export it again.")
+
+
+def _open_libav(container: str, source: int) -> Recording:
+    demuxer = {"mp4": "mov", "webm": "matroska"}[container]
+    options = {"protocol_whitelist": "none", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"}
+    try:
+        media = av.open(
+            open(source, "rb", closefd=False, buffering=0),  # noqa: SIM115 - libav keeps it open
+            format=demuxer,
+            container_options=options,
+            metadata_errors="ignore",
+        )
+    except (av.FFmpegError, ValueError, EOFError):
+        raise Fault(FaultCode.UNDECODABLE, "The file is damaged: it cannot be decoded. Export it again.") from None
+    stream = next(iter(media.streams.audio), None)
+    if stream is None:
+        raise Fault(FaultCode.UNSUPPORTED_FORMAT, "There is no sound in this file. Send one that has an audio track.")
+    codec = stream.codec_context.name
+    if codec not in _CODECS:
+        raise Fault(FaultCode.UNSUPPORTED_FORMAT, "The audio inside is coded in a way this service does not read.")
+    stream.codec_context.thread_count = 1
+    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    return Recording(
+        container=container,
+        codec=codec,
+        rate_hz=stream.rate or 0,
+        channels=stream.channels,
+        declared_frames=round(seconds * stream.rate) if seconds and stream.rate else None,
+        blocks=lambda: _libav_blocks(media, stream),
+    )
+
+
+def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
+    try:
+        for frame in media.decode(stream):
+            samples = frame.to_ndarray()
+            flat = samples.reshape(-1, frame.layout.nb_channels) if not frame.format.is_planar else samples.T
+            scale = 1.0 if flat.dtype.kind == "f" else 1.0 / (1 << 8 * flat.dtype.itemsize - 1)
+            yield flat if scale == 1.0 else flat * np.float32(scale)
+    except MemoryError:
+        raise resource_fault() from None
+    except (av.FFmpegError, ValueError, EOFError):
+        raise Fault(FaultCode.UNDECODABLE, "The file is damaged: it cannot be decoded. Export it again.") from None
+
+
+def check_header(recording: Recording, max_duration_s: float) -> None:
+    """Refuse by what the header alone says. Raises Fault."""
+    if recording.channels > MAX_CHANNELS:
+        raise Fault(
+            FaultCode.TOO_MANY_CHANNELS,
+            f"The recording has {recording.channels} channels; mono and stereo are mastered. Mix it down to stereo.",
+            channels=recording.channels,
+            allowed=MAX_CHANNELS,
+        )
+    if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
+        raise Fault(
+            FaultCode.UNSUPPORTED_RATE,
+            f"The sample rate is {recording.rate_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are mastered. Resample it.",
+            rate_hz=recording.rate_hz,
+            least_hz=MIN_RATE_HZ,
+            allowed_hz=MAX_RATE_HZ,
+        )
+    if recording.declared_frames is not None:
+        check_length(recording.declared_frames, recording.rate_hz, max_duration_s)
+
+
+def check_length(frames: int, rate_hz: int, max_duration_s: float) -> None:
+    """Raises Fault(too_long) where `frames` last longer than `max_duration_s`."""
+    if frames > max_duration_s * rate_hz:
+        minutes = frames / rate_hz / 60
+        raise Fault(
+            FaultCode.TOO_LONG,
+            f"The recording lasts {minutes:.0f} minutes; at most {max_duration_s / 60:.0f} are mastered. Split it.",
+            duration_s=round(frames / rate_hz),
+            allowed_s=round(max_duration_s),
+        )
+
+
+def listen(recording: Recording, max_duration_s: float) -> Heard:
+    """Decode to the end. Raises Fault(not_finite, too_long, too_many_channels, resource_limit)."""
+    frames, peak, broke = 0, 0.0, False
+    blocks = recording.blocks()
+    try:
+        for block in blocks:
+            frames += len(block)
+            check_length(frames, recording.rate_hz, max_duration_s)
+            # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
+            peak = _finite_peak(peak, block)
+    except Fault as fault:
+        if fault.code is not FaultCode.UNDECODABLE:
+            raise
+        broke = True
+    return Heard(frames, peak, broke)
+
+
+def _finite_peak(peak: float, block: Block) -> float:
+    extremes = max(float(block.max()), -float(block.min())) if block.size else 0.0
+    if not math.isfinite(extremes) or extremes > 10 ** (BEYOND_SOUND_DBFS / 20) or extremes != extremes:
+        raise Fault(
+            FaultCode.NOT_FINITE,
+            "The recording holds samples that are no sound (NaN, infinity or beyond +120 dBFS). Export it again.",
+        )
+    return max(peak, extremes)
+
+
+def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: int) -> Facts:
+    """Facts of a recording that was heard to its end, or the Fault that stops it."""
+    declared = recording.declared_frames
+    if is_cut_short or (declared is not None and not heard.broke and heard.frames < declared - slack_frames):
+        raise _truncated(recording, heard)
+    if heard.broke and declared is not None and 0 < heard.frames < declared:
+        raise _truncated(recording, heard)
+    if heard.broke or heard.frames == 0:
+        raise Fault(FaultCode.UNDECODABLE, "The file is damaged: it cannot be decoded. Export it again.")
+    if heard.frames < MIN_DURATION_S * recording.rate_hz:
+        raise Fault(
+            FaultCode.TOO_SHORT,
+            f"The recording lasts {heard.frames / recording.rate_hz:.2f} s; at least {MIN_DURATION_S:.0f} s is needed.",
+            duration_s=round(heard.frames / recording.rate_hz, 3),
+            least_s=MIN_DURATION_S,
+        )
+    if heard.peak < 10 ** (SILENCE_DBFS / 20):
+        raise Fault(
+            FaultCode.SILENT,
+            f"The recording is silent: nothing in it is louder than {SILENCE_DBFS:.0f} dBFS. Send one with sound.",
+        )
+    return Facts(
+        container=recording.container,
+        codec=recording.codec,
+        rate_hz=recording.rate_hz,
+        channels=recording.channels,
+        frames=heard.frames,
+        duration_s=heard.frames / recording.rate_hz,
+        lossy=recording.codec not in _LOSSLESS,
+    )
+
+
+def _truncated(recording: Recording, heard: Heard) -> Fault:
+    seconds, declared = heard.frames / recording.rate_hz, recording.declared_frames
+    whole = f" of {declared / recording.rate_hz:.1f} s" if declared and declared > heard.frames else ""
+    return Fault(
+        FaultCode.TRUNCATED,
+        f"The file is cut short or damaged: only {seconds:.1f} s{whole} could be read. Send the whole file again.",
+        decoded_s=round(seconds, 3),
+        **({"declared_s": round(declared / recording.rate_hz, 3)} if declared else {}),
+    )
+
+
+def resource_fault() -> Fault:
+    return Fault(
+        FaultCode.RESOURCE_LIMIT,
+        "Decoding this file wanted more time or memory than an honest recording needs. Export it as WAV or FLAC.",
+    )

@@ -1,0 +1,250 @@
+"""What a process may still do once it holds bytes from a stranger: the kernel's own fences, one function each.
+
+Linux only, by ctypes and the standard library: the fences are a handful of system calls, and the wheels that wrap
+them need a shared library of the host. Each function says whether its fence stands; none of them raises where a
+kernel lacks it, because `trials` (run from inside) is what decides whether the sandbox holds.
+
+Sources: landlock(7) and include/uapi/linux/landlock.h (ABI 1 to 6), seccomp(2), prctl(2), user_namespaces(7);
+system call numbers from arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+NOBODY = 65534
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_SECCOMP = 22
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_SECCOMP_MODE_FILTER = 2
+
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+_LANDLOCK_VERSION_FLAG = 1
+_LANDLOCK_PATH_BENEATH = 1
+_WRITE_FILE = 1 << 1
+_FS_RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+"""How many file system rights (bits from 0) each Landlock ABI knows; later ones as the last."""
+_READING_RIGHTS = (1 << 0) | (1 << 2) | (1 << 3) | (1 << 15)
+"""Execute, read a file, list a folder, ioctl on a device: what `forbid_writing` leaves alone."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One processor architecture: its audit number and the numbers of the system calls a decoder needs."""
+
+    audit: int
+    calls: dict[str, int]
+
+
+_MACHINES = {
+    "x86_64": Machine(
+        0xC000003E,
+        {
+            "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11,
+            "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "pread64": 17, "readv": 19,
+            "writev": 20, "poll": 7, "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35, "getpid": 39,
+            "exit": 60, "fcntl": 72, "getrusage": 98, "times": 100, "sigaltstack": 131, "gettid": 186, "futex": 202,
+            "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228, "clock_nanosleep": 230,
+            "exit_group": 231, "newfstatat": 262, "getrandom": 318, "rseq": 334,
+        },
+    ),
+    "aarch64": Machine(
+        0xC00000B7,
+        {
+            "fcntl": 25, "close": 57, "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67,
+            "ppoll": 73, "newfstatat": 79, "fstat": 80, "exit": 93, "exit_group": 94, "futex": 98, "nanosleep": 101,
+            "clock_gettime": 113, "clock_nanosleep": 115, "sched_getaffinity": 123, "sched_yield": 124,
+            "restart_syscall": 128, "sigaltstack": 132, "rt_sigaction": 134, "rt_sigprocmask": 135,
+            "rt_sigreturn": 139, "times": 153, "getrusage": 165, "getpid": 172, "gettid": 178, "brk": 214,
+            "munmap": 215, "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "getrandom": 278, "rseq": 293,
+        },
+    ),
+}  # fmt: skip
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when `parent` (its pid) ends, however it ends.
+
+    Call it after any change of user (which clears the request). Exits at once where the parent is gone already.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def leave_network() -> bool:
+    """Move to a network namespace of our own, which has no interface up. Needs root or user namespaces."""
+    with contextlib.suppress(OSError):
+        if os.geteuid() == 0 and _libc.unshare(_CLONE_NEWNET) == 0:
+            return True
+    return bool(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+
+
+def drop_root() -> bool:
+    """Become nobody, without groups or capabilities; True where the process was no root or is none any more."""
+    if os.geteuid() != 0:
+        return True
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    return os.geteuid() != 0
+
+
+def forbid_new_privileges() -> None:
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def limit(*, address_bytes: int, heap_bytes: int, cpu_s: int) -> None:
+    """Cap address space, heap and processor time; no new descriptor or process, no core dump, no file may grow."""
+    caps = {
+        resource.RLIMIT_AS: address_bytes,
+        resource.RLIMIT_DATA: heap_bytes,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_NOFILE: 0,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for which, cap in caps.items():
+        _, hard = resource.getrlimit(which)
+        least = cap if hard == resource.RLIM_INFINITY else min(cap, hard)
+        resource.setrlimit(which, (least, least))
+
+
+def forbid_core_dumps() -> None:
+    """A core dump would hold audio."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def forbid_files() -> bool:
+    """Landlock: open, create, list and run nothing any more; no TCP; no signals or sockets to the outside."""
+    abi = _landlock_abi()
+    if abi < 1:
+        return False
+    rights = (1 << _FS_RIGHTS_BY_ABI.get(abi, 16)) - 1
+    return _landlock(struct.pack("=QQQ", rights, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0), abi)
+
+
+def forbid_writing(except_under: Iterable[str] = ("/dev",)) -> bool:
+    """Landlock: create, change and remove no file any more; devices below `except_under` can still be written."""
+    abi = _landlock_abi()
+    if abi < 1:
+        return False
+    rights = ((1 << _FS_RIGHTS_BY_ABI.get(abi, 16)) - 1) & ~_READING_RIGHTS
+    return _landlock(struct.pack("=QQQ", rights, 0, 0), abi, except_under)
+
+
+def _landlock_abi() -> int:
+    return int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG))
+
+
+def _landlock(attributes: bytes, abi: int, writable: Iterable[str] = ()) -> bool:
+    size = 8 if abi < 4 else 16 if abi < 6 else 24
+    ruleset = _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0)
+    if ruleset < 0:
+        return False
+    try:
+        for folder in writable:
+            _allow_writing(ruleset, folder)
+        forbid_new_privileges()
+        return bool(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow_writing(ruleset: int, folder: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        at = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        try:
+            _libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, struct.pack("=Qi", _WRITE_FILE, at), 0)
+        finally:
+            os.close(at)
+
+
+def filter_calls() -> bool:
+    """seccomp: an allow-list of the system calls a decoder needs; any other is refused with EPERM."""
+    machine = _MACHINES.get(platform.machine())
+    if machine is None:
+        return False
+    program = _program(machine)
+    buffer = ctypes.create_string_buffer(program, len(program))
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    forbid_new_privileges()
+    filled = Program(len(program) // 8, ctypes.addressof(buffer))
+    return bool(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(filled), 0, 0) == 0)
+
+
+def _program(machine: Machine) -> bytes:
+    """Classic BPF: another architecture dies, an allowed call passes, all else returns EPERM."""
+    load, jump_if_equal, answer = 0x20, 0x15, 0x06
+    allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+    calls = sorted(machine.calls.values())
+    steps = [(load, 0, 0, 4), (jump_if_equal, 1, 0, machine.audit), (answer, 0, 0, kill), (load, 0, 0, 0)]
+    steps += [(jump_if_equal, len(calls) - at, 0, call) for at, call in enumerate(calls)]
+    steps += [(answer, 0, 0, refuse), (answer, 0, 0, allow)]
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def trials() -> dict[str, bool]:
+    """Try, once each, what a sandboxed process must not be able to do; True where it was refused."""
+    return {name: _refused(attempt) for name, attempt in _TRIALS.items()}
+
+
+def _refused(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return True
+    return False
+
+
+def _start_process() -> None:
+    # One attempt, never a loop: where it is not refused there is a second process, which leaves at once.
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _run_program() -> None:
+    if os.posix_spawn("/bin/true", ["true"], {}):
+        os.wait()
+
+
+def _connect() -> None:
+    with socket.socket() as outside:
+        outside.settimeout(0.2)
+        outside.connect(("127.0.0.1", 9))
+
+
+_TRIALS: dict[str, Callable[[], object]] = {
+    "read a file": lambda: os.close(os.open("/etc/passwd", os.O_RDONLY)),
+    "list a folder": lambda: os.listdir("/"),  # noqa: PTH208 - the call itself is the trial
+    "create a file": lambda: os.close(os.open("/dev/shm", os.O_WRONLY | os.O_TMPFILE, 0o600)),  # noqa: S108 - leaves nothing
+    "open a socket": lambda: socket.socket().close(),
+    "connect": _connect,
+    "start a process": _start_process,
+    "run a program": _run_program,
+    "signal another process": lambda: os.kill(os.getppid(), 0),
+}
