@@ -22,8 +22,10 @@ from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, Fa
 
 _R = TypeVar("_R", bound=Facts)
 _START_S = 60.0
-_GRACE_S = 5.0
+_GRACE_S = 10.0
 """How long past a request's own time limit the zygote may take to say so."""
+_TAKEN = b"+\n"
+"""The zygote's word that a request has arrived."""
 _MAX_ANSWER_BYTES = 64 * 1024
 _CURES = {
     "network namespace": "allow user namespaces, or run the router as root of its own container",
@@ -127,9 +129,8 @@ class Probe:
         async with self._slots:
             limit_s = float(request.get("timeout_s", self._timeout_s)) + _GRACE_S
             try:
-                conversation = await self._converse(json.dumps(request).encode())
-                with conversation:
-                    async with asyncio.timeout(limit_s):
+                async with asyncio.timeout(limit_s):
+                    with await self._converse(json.dumps(request).encode()) as conversation:
                         return await _exchange(conversation, feed)
             except TimeoutError:
                 await self.close()  # a zygote that does not keep its own limits is frozen
@@ -147,11 +148,17 @@ class Probe:
                 try:
                     assert self._control is not None  # noqa: S101 - start() has just set it
                     socket.send_fds(self._control, [packet], [theirs.fileno()])
+                    theirs.close()
+                    # Nothing of the feed is taken before somebody is there to take it.
+                    if await asyncio.get_running_loop().sock_recv(ours, len(_TAKEN)) == _TAKEN:
+                        return ours
                 except OSError:
+                    pass  # dead or dying; looked after below
+                except BaseException:
                     ours.close()
-                    await self.close()
-                    continue
-                return ours
+                    raise
+                ours.close()
+                await self.close()
         raise _Lost
 
     async def _spawn(self) -> None:
@@ -188,7 +195,25 @@ class Probe:
 
 
 async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
-    """Feed the child and read its answer; a child that stops listening early has its answer ready."""
+    """Feed the child and read its answer, which may come before the feed has ended."""
+    pump = asyncio.create_task(_pump(conversation, feed))
+    try:
+        line = await _read_line(conversation)
+    finally:
+        was_fed = pump.done()
+        pump.cancel()
+        (outcome,) = await asyncio.gather(pump, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        raise outcome  # the feed's own failure
+    try:
+        return _parse(line)
+    except Fault as fault:
+        if fault.code is FaultCode.RESOURCE_LIMIT and not was_fed:
+            raise _broken() from None  # the feed was slow, not the file hard
+        raise
+
+
+async def _pump(conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> None:
     loop = asyncio.get_running_loop()
     try:
         if feed is not None:
@@ -196,8 +221,10 @@ async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | No
                 await loop.sock_sendall(conversation, chunk)
         conversation.shutdown(socket.SHUT_WR)
     except (BrokenPipeError, ConnectionResetError):
-        pass
-    return _parse(await _read_line(conversation))
+        return  # the child has ended; its answer says why
+    except Exception:
+        conversation.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 async def _read_line(conversation: socket.socket) -> bytes:

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from mastering import sandbox
 from mastering.contract import Fault, FaultCode
 from mastering.probe.answer import Request, answer, fault_answer
-from mastering.probe.listen import resource_fault
+from mastering.probe.listen import resource_fault, undecodable_fault, warm_up
 
 _MAX_REQUEST_BYTES = 16 * 1024
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
@@ -105,6 +105,7 @@ class Zygote:
         return True
 
     def _fork(self, packet: bytes, conversation: socket.socket, rest: list[int]) -> None:
+        _tell(conversation, b"+")
         try:
             request = Request.model_validate_json(packet)
         except ValidationError:
@@ -149,7 +150,7 @@ def _tell(conversation: socket.socket, text: bytes) -> None:
 def _post_mortem(status: int) -> bytes:
     """Why a child ended without an answer."""
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
-        return fault_answer(Fault(FaultCode.UNDECODABLE, "The file cannot be decoded. Export it again."))
+        return fault_answer(undecodable_fault())
     return fault_answer(resource_fault())
 
 
@@ -171,6 +172,7 @@ def main(arguments: list[str]) -> int:
         os.dup2(null, stream)
         os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warm_up()
     layers = _fence()
     gc.collect()
     gc.freeze()

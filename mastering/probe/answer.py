@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import socket
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,7 +17,16 @@ from pydantic import Field
 from mastering import sandbox
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
 from mastering.probe import structure
-from mastering.probe.listen import Heard, Recording, check_header, judge, listen, open_recording, resource_fault
+from mastering.probe.listen import (
+    Heard,
+    Recording,
+    check_header,
+    judge,
+    listen,
+    open_recording,
+    resource_fault,
+    undecodable_fault,
+)
 
 _CHUNK_BYTES = 256 * 1024
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -53,7 +63,7 @@ def answer(request: Request, conversation: socket.socket, memory_file: int | Non
     except MemoryError:
         return fault_answer(resource_fault())
     except Exception:
-        return fault_answer(Fault(FaultCode.UNDECODABLE, "The file cannot be decoded. Export it again."))
+        return fault_answer(undecodable_fault())
 
 
 def fault_answer(fault: Fault) -> bytes:
@@ -131,6 +141,8 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
 
 
 def _probe(source: int, data: mmap.mmap, max_duration_s: float) -> tuple[Facts, Heard]:
+    if structure.is_all_tag(data):
+        raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
     container = structure.container_of(data)
     if container is None:
         raise Fault(
@@ -144,6 +156,8 @@ def _probe(source: int, data: mmap.mmap, max_duration_s: float) -> tuple[Facts, 
         if is_cut_short and fault.code is FaultCode.UNDECODABLE:
             raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
         raise
+    if container == "mp3":
+        recording = replace(recording, declared_frames=structure.mpeg_samples(data))
     check_header(recording, max_duration_s)
     heard = listen(recording, max_duration_s)
     return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard

@@ -53,6 +53,11 @@ def shortfall_of(container: str, data: Bytes) -> Shortfall | None:
     return check(data) if check else None
 
 
+def is_all_tag(data: Bytes) -> bool:
+    """An ID3 tag, and the file ends before the audio that should follow it."""
+    return _after_id3(data) >= len(data) > 0
+
+
 def _after_id3(data: Bytes) -> int:
     if data[:3] != b"ID3" or len(data) < 10:
         return 0
@@ -83,6 +88,19 @@ def _mpeg_frame_bytes(data: Bytes, at: int) -> int | None:
     kbps = _LAYER_3_KBPS[3 if version == 3 else 2][kbps_index]
     slots = 144 if version == 3 else 72
     return slots * kbps * 1000 // _RATES_HZ[version][rate_index] + (head[2] >> 1 & 1)
+
+
+def mpeg_samples(data: Bytes) -> int | None:
+    """Samples that the Xing or Info header of an MP3 announces, encoder's padding included; None without one."""
+    start = _after_id3(data)
+    head = data[start : start + 4]
+    if len(head) < 4:
+        return None
+    is_version_1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
+    at = start + 4 + {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[is_version_1, is_mono]
+    if data[at : at + 4] not in (b"Xing", b"Info") or len(data) < at + 12 or not data[at + 7] & 1:
+        return None
+    return int.from_bytes(data[at + 8 : at + 12], "big") * (1152 if is_version_1 else 576)
 
 
 def _chunks(data: Bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
