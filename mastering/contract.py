@@ -44,6 +44,10 @@ class OutputFormat(StrEnum):
         return "wav" if self in (OutputFormat.WAV24, OutputFormat.WAV16) else str(self.value)
 
     @property
+    def label(self) -> str:
+        return {"wav24": "WAV, 24 bit", "wav16": "WAV, 16 bit", "flac": "FLAC", "mp3": "MP3, 320 kbit/s"}[self.value]
+
+    @property
     def media_type(self) -> str:
         return {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}[self.extension]
 

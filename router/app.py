@@ -1,0 +1,150 @@
+"""Where the parts are joined: the only module that builds the house's rooms and hands them to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from router import reaper
+from router.complaint import Complaint
+from router.dispatch import Dispatcher
+from router.house import House
+from router.jobs import local
+from router.logs import log
+from router.probing import Probe
+from router.settings import Settings
+from router.spool import incarnation
+from router.spool.disk import Spool
+from router.tiers.fleet import Fleet
+from router.tiers.port import Backend
+from router.tiers.worker import WorkerBackend
+from router.web import headers, jobs, outputs, pages, problems, uploads
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+def make_app(
+    settings: Settings,
+    backends: Sequence[Backend] | None = None,
+    beside: Callable[[], AbstractAsyncContextManager[None]] = _nothing,
+) -> FastAPI:
+    """The router as an ASGI application, with what runs `beside` it. `backends` stand in for those of the settings."""
+    refuse_strangers(settings.host)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        rooms = open_house(settings, managed_workers(settings) if backends is None else backends)
+        async with beside(), rooms as house:
+            app.state.house = house
+            app.state.uploads = {}
+            yield
+
+    app = FastAPI(
+        title="Mastering router",
+        version="1",
+        summary="Takes a song, hands back a master, forgets the rest.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    for part in (jobs, uploads, outputs, pages):
+        app.include_router(part.router)
+    app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {settings.host})
+    return app
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIterator[House]:
+    """Build the rooms, recover what a dead router left, work until the context ends."""
+    os.umask(0o077)
+    with _sole_owner(settings.ram_dir):
+        wiped = incarnation.wipe_if_new(settings.ram_dir, settings.spool_dir)
+        store = local.open_store(
+            settings.ram_dir / "jobs.sqlite",
+            max_queued=settings.max_queued_per_account,
+            max_running=settings.max_running_per_account,
+        )
+        spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
+        probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
+        fleet = Fleet(backends)
+        house = House(
+            settings, store.jobs, store.queue, store.events, spool, probe, fleet, _boot_secret(settings.ram_dir)
+        )
+        resumed = await reaper.recover(house)
+        log("started", tiers=len({backend.tier for backend in backends}), resumed=resumed, wiped=int(wiped))
+        async with _at_work(house):
+            yield house
+        log("stopped")
+
+
+@asynccontextmanager
+async def _at_work(house: House) -> AsyncIterator[None]:
+    dispatcher = Dispatcher(house)
+    await asyncio.gather(house.probe.start(), house.fleet.start())
+    background = [
+        asyncio.create_task(reaper.reap_for_ever(house)),
+        asyncio.create_task(reaper.probe_interrupted(house)),
+    ]
+    await dispatcher.start()
+    try:
+        yield
+    finally:
+        await dispatcher.close()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await house.fleet.close()
+        await house.probe.close()
+
+
+def managed_workers(settings: Settings) -> list[Backend]:
+    return [WorkerBackend(f"worker-{n}", url) for n, url in enumerate(settings.workers, 1)]
+
+
+def refuse_strangers(host: str) -> None:
+    """Without sign-in the router listens on loopback only. Raises Complaint."""
+    with suppress(ValueError):
+        if host == "localhost" or ip_address(host).is_loopback:
+            return
+    raise Complaint(
+        f"Without sign-in this router serves this machine only, not {host}."
+        " Listen on 127.0.0.1, or configure a Google client first."
+    )
+
+
+@contextmanager
+def _sole_owner(ram_dir: Path) -> Iterator[None]:
+    """One router per RAM folder: two would give the same job to two workers. Raises Complaint."""
+    ram_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(ram_dir.parent / f".{ram_dir.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Complaint(
+            "Another router uses the same RAM folder. Stop it, or give this one its own ROUTER_RAM_DIR and"
+            " ROUTER_SPOOL_DIR."
+        ) from None
+    finally:
+        os.close(fd)
+
+
+def _boot_secret(ram_dir: Path) -> bytes:
+    path = ram_dir / "secret"
+    if not path.exists():
+        path.write_bytes(secrets.token_bytes(32))
+    return path.read_bytes()

@@ -1,0 +1,81 @@
+"""The `router` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Takes songs in, sends each to the best tier that is up, hands masters back, forgets the rest.",
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8080]")]
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    worker: Annotated[list[str] | None, typer.Option(help="URL of a managed worker; may be repeated.")] = None,
+) -> None:
+    """Serve the page and the API. Every other setting is an environment variable ROUTER_…"""
+    from router.serving import serve as serve_now
+
+    _or_one_line(lambda: serve_now(_given(host=host, port=port, workers=tuple(worker or ()) or None)))
+
+
+@app.command()
+def run(
+    host: Host = None,
+    port: Port = None,
+    local_workers: Annotated[int, typer.Option(min=1, max=8, help="Workers to start on this machine.")] = 1,
+) -> None:
+    """Start the router together with workers of its own on this machine, and print the address."""
+    from router.serving import run as run_now
+
+    _or_one_line(lambda: run_now(_given(host=host, port=port), local_workers))
+
+
+@app.command()
+def submit(
+    song: Annotated[Path, typer.Argument(help="The song.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to put the master.")] = None,
+    target: Annotated[str, typer.Option(help="Delivery target.")] = "streaming",
+    style: Annotated[str, typer.Option(help="Style.")] = "neutral",
+    amount: Annotated[float, typer.Option(min=0, max=100, help="How much to change, in percent.")] = 60.0,
+    output_format: Annotated[str, typer.Option("--format", help="wav24, wav16, flac or mp3.")] = "wav24",
+    url: Annotated[str, typer.Option(help="The router.", envvar="ROUTER_URL")] = "http://127.0.0.1:8080",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
+) -> None:
+    """Send a song to a running router and fetch its master."""
+    from router.submit import Wanted
+    from router.submit import submit as submit_now
+
+    wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,))
+    _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep))
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _or_one_line(call: object) -> None:
+    """Run it; what an operator or a user can cure ends in one line and exit code 1, never in a traceback."""
+    from router.complaint import Complaint
+
+    try:
+        call()  # type: ignore[operator]
+    except Complaint as complaint:
+        typer.echo(f"router: {complaint}", err=True)
+        raise typer.Exit(complaint.exit_code) from None
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,264 @@
+"""The dispatcher: claims a queued job, chooses a backend, runs attempts until a verified master is sealed.
+
+An accepted job ends in a verified master or in an honest error, whatever dies. The upload stays in the spool until a
+verified output is committed, so any attempt can be repeated anywhere; `generation` fences late results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from mastering.contract import USER_FAULTS, OutputFormat, Report
+from router import attempt, clock, wipe
+from router.errors import Problem
+from router.house import House
+from router.intake import LANES, MANAGED_LANE
+from router.jobs.model import Attempt, BlobRef, Job
+from router.jobs.ports import Conflict, Lease, Missing
+from router.jobs.state import DONE, State
+from router.logs import log, log_exception, size_bucket
+from router.tiers.choice import TIER_TITLES, Choice, choose
+from router.tiers.faults import Next, TierFault
+
+MAX_FAULTS = 4
+MAX_DEATHS = 2
+WAIT_FOR_ROOM_S = 1.0
+LONGEST_WAIT_S = 5.0
+LEASE_EXTEND_S = 5.0
+_ATTEMPTS_KEPT = 20
+
+
+class Dispatcher:
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._tasks: list[asyncio.Task[None]] = []
+        self._claiming = asyncio.Lock()
+
+    async def start(self) -> None:
+        count = self._house.settings.concurrency
+        self._tasks = [asyncio.create_task(self._serve(), name=f"dispatch {n}") for n in range(count)]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        while True:
+            lease, choice = await self._claim()
+            try:
+                await self._hold(lease, self._master(lease, choice))
+            except Missing:
+                await lease.finish()
+            except Exception as error:
+                # A fault of our own must not stop this loop, nor lose the job: it is tried again after a while.
+                log_exception(error)
+                await lease.give_back(WAIT_FOR_ROOM_S)
+
+    async def _claim(self) -> tuple[Lease, Choice]:
+        """The next job whose turn it is, and a backend that is occupied for it.
+
+        One claimer at a time, and only while a backend has room: whose turn it is is decided at the last moment.
+        """
+        house = self._house
+        async with self._claiming:
+            while True:
+                candidates = house.fleet.candidates()
+                lanes = [lane for lane in LANES if choose(candidates, managed_only=lane == MANAGED_LANE)]
+                lease = await house.queue.lease(lanes, wait_s=1.0) if lanes else None
+                if lease is None:
+                    if not lanes:
+                        await house.fleet.wait_for_change(1.0)
+                    continue
+                choice = await self._choose(lease.job_id, frozenset())
+                if choice is not None:
+                    return lease, choice
+                await lease.give_back(WAIT_FOR_ROOM_S)
+
+    async def _choose(self, job_id: str, avoid: frozenset[str]) -> Choice | None:
+        try:
+            job, _ = await self._house.jobs.get(job_id)
+        except Missing:
+            await self._house.queue.withdraw(job_id)
+            return None
+        choice = choose(self._house.fleet.candidates(), managed_only=job.managed_only, avoid=avoid)
+        if choice is not None:
+            self._house.fleet.occupy(choice.backend)
+        return choice
+
+    async def _hold(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` while extending the lease; stop when the lease is lost."""
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=LEASE_EXTEND_S)
+                if not task.done() and not await lease.extend():
+                    task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        finally:
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _master(self, lease: Lease, choice: Choice | None) -> None:
+        """Attempts, one after another, until the job is done, has failed, or must wait for room."""
+        avoid: frozenset[str] = frozenset()
+        while choice is not None:
+            try:
+                await self._attempt(lease.job_id, choice)
+                return await lease.finish()
+            except attempt.LostJob:
+                return await lease.finish()
+            except TierFault as fault:
+                log("attempt_failed", tier=choice.tier, backend=choice.backend, fault=fault.fault_class.value)
+                verdict = await self._note_fault(lease.job_id, choice, fault)
+                if verdict is not None:
+                    await self._fail(lease.job_id, verdict)
+                    return await lease.finish()
+                avoid |= {choice.backend}
+                choice = await self._choose(lease.job_id, avoid)
+                if choice is None and fault.retry_after_s:
+                    await self._house.change(lease.job_id, _requeued)
+                    return await lease.give_back(min(fault.retry_after_s, LONGEST_WAIT_S))
+        await self._house.change(lease.job_id, _requeued)
+        await lease.give_back(WAIT_FOR_ROOM_S)
+
+    async def _attempt(self, job_id: str, choice: Choice) -> None:
+        """One attempt on the occupied backend of `choice`. Raises TierFault, attempt.LostJob."""
+        house = self._house
+        started_s = clock.now()
+        try:
+            job = await house.change(job_id, lambda job: _put_to_work(job, choice, started_s))
+            if job.state is not State.RUNNING:
+                raise attempt.LostJob
+            outputs, report = await self._run_unless_lost(job, choice)
+        finally:
+            house.fleet.vacate(choice.backend)
+        await self._seal(job, outputs, report)
+        sealed = await wipe.finish_sealed(house, job_id)
+        _record(sealed, started_s)
+
+    async def _run_unless_lost(self, job: Job, choice: Choice) -> tuple[dict[OutputFormat, BlobRef], Report]:
+        run = asyncio.create_task(attempt.run(self._house, job, choice))
+        watch = asyncio.create_task(attempt.until_lost(self._house, job))
+        try:
+            await asyncio.wait([run, watch], return_when=asyncio.FIRST_COMPLETED)
+            if not run.done():
+                raise attempt.LostJob
+            return run.result()
+        finally:
+            for task in (run, watch):
+                task.cancel()
+            await asyncio.gather(run, watch, return_exceptions=True)
+
+    async def _seal(self, job: Job, outputs: dict[OutputFormat, BlobRef], report: Report) -> None:
+        """Commit the verified outputs, if the job is still this generation's."""
+        ended_s = clock.now()
+        mine = False
+
+        def commit(current: Job) -> Job | None:
+            nonlocal mine
+            mine = current.state is State.RUNNING and current.generation == job.generation
+            if not mine:
+                return None
+            attempts = _closed_last(current.attempts, ended_s, "done", "")
+            expires_s = ended_s + self._house.settings.output_ttl_s
+            return current.to(
+                State.SEALED, outputs=outputs, report=report, attempts=attempts, expires_s=expires_s, error=None
+            )
+
+        try:
+            await self._house.change(job.id, commit)
+        except (Missing, Conflict):
+            mine = False
+        if not mine:
+            await attempt.drop(self._house, outputs)
+            raise attempt.LostJob
+
+    async def _note_fault(self, job_id: str, choice: Choice, fault: TierFault) -> Problem | None:
+        """Put the fault on record; the Problem with which the job must end, or None to try elsewhere."""
+        effect = fault.consequence
+        if effect.death:
+            self._house.fleet.note_crash(choice.backend, fault.detail)
+
+        def note(job: Job) -> Job | None:
+            if job.state is not State.RUNNING:
+                return None
+            attempts = _closed_last(job.attempts, clock.now(), fault.fault_class, fault.detail)
+            faults, deaths = job.faults + effect.counts, job.deaths + effect.death
+            return job.with_(attempts=attempts, faults=faults, deaths=deaths, progress=None)
+
+        job = await self._house.change(job_id, note)
+        if effect.next is Next.STOP:
+            code = fault.code if fault.code in USER_FAULTS else "deadline"
+            return Problem(str(code), fault.detail, **fault.numbers)
+        if job.deaths >= MAX_DEATHS:
+            return Problem("poison", f"Two machines failed while they had this song; the last said: {fault.detail}.")
+        if job.faults >= MAX_FAULTS:
+            return Problem("attempts_exhausted", f"{job.faults} attempts failed; the last: {fault.detail}.")
+        return None
+
+    async def _fail(self, job_id: str, problem: Problem) -> None:
+        job = await wipe.end(self._house, job_id, State.FAILED, problem)
+        _record(job, None)
+
+
+def _put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
+    if job.state not in (State.QUEUED, State.RUNNING):
+        return None
+    begun = Attempt(
+        number=job.generation + 1,
+        generation=job.generation + 1,
+        tier=choice.tier,
+        backend=choice.backend,
+        reason=choice.reason,
+        started_s=started_s,
+    )
+    changes = {
+        "generation": attempt.generation,
+        "attempts": (*job.attempts, attempt)[-_ATTEMPTS_KEPT:],
+        "progress": None,
+    }
+    return job.with_(**changes) if job.state is State.RUNNING else job.to(State.RUNNING, **changes)
+
+
+def _requeued(job: Job) -> Job | None:
+    return job.to(State.QUEUED, progress=None) if job.state is State.RUNNING else None
+
+
+def _closed_last(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, detail: str) -> tuple[Attempt, ...]:
+    if not attempts:
+        return attempts
+    last = attempts[-1].model_copy(update={"ended_s": ended_s, "outcome": outcome, "detail": detail})
+    return (*attempts[:-1], last)
+
+
+def _record(job: Job, started_s: float | None) -> None:
+    """The render record: what is left of a job when all else is forgotten."""
+    facts = job.facts
+    if facts is None:
+        return
+    last = job.attempts[-1] if job.attempts else None
+    log(
+        "render",
+        container=facts.container,
+        codec=facts.codec,
+        duration_s=round(facts.duration_s),
+        rate_hz=facts.rate_hz,
+        channels=facts.channels,
+        target=job.settings.target,
+        style=job.settings.style,
+        amount_percent=job.settings.amount_percent,
+        outputs=",".join(job.settings.outputs),
+        tier=TIER_TITLES.get(last.tier, "none") if last else "none",
+        attempts=len(job.attempts),
+        queue_s=round(job.attempts[0].started_s - job.created_s, 1) if job.attempts else 0,
+        render_s=round(clock.now() - started_s, 1) if started_s else 0,
+        size=size_bucket(job.size_bytes or 0),
+        outcome="mastered" if job.state in DONE else str((job.error or {}).get("code", job.state)),
+    )

@@ -1,0 +1,31 @@
+"""The rooms of one running router, as `app` joined them: handed to every part that works on jobs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from router.jobs.model import Job
+from router.jobs.ports import Events, Jobs, JobStep, Queue, Versioned, change_until_stored
+from router.probing import Probe
+from router.settings import Settings
+from router.spool.disk import Spool
+from router.tiers.fleet import Fleet
+
+
+class House(NamedTuple):
+    settings: Settings
+    jobs: Jobs
+    queue: Queue
+    events: Events
+    spool: Spool
+    probe: Probe
+    fleet: Fleet
+    secret: bytes
+    """Of this boot, in RAM: what is derived from it can't be guessed from outside."""
+
+    async def change(self, job_id: str, step: JobStep) -> Job:
+        """Apply `step` to the job's record by compare-and-set and tell whoever listens (`jobs.ports`)."""
+        return (await self.change_versioned(job_id, step)).job
+
+    async def change_versioned(self, job_id: str, step: JobStep) -> Versioned:
+        return await change_until_stored(self.jobs, self.events, job_id, step)

@@ -1,0 +1,64 @@
+"""From a complete upload to a queued job: the probe looks at the bytes before any tier sees them."""
+
+from __future__ import annotations
+
+from mastering.contract import Facts, Fault
+from router import wipe
+from router.errors import Problem
+from router.house import House
+from router.jobs.model import Job
+from router.jobs.ports import Full
+from router.jobs.state import State
+
+ANY_LANE, MANAGED_LANE = "any", "managed"
+LANES = (ANY_LANE, MANAGED_LANE)
+
+
+async def admit(house: House, job_id: str) -> Job:
+    """Probe a spooled job's audio and queue it. Safe to repeat after a crash.
+
+    Raises Problem for audio that can't be mastered or a queue that is full; the job is then failed and wiped.
+    """
+    job, _ = await house.jobs.get(job_id)
+    if job.state is not State.SPOOLED:
+        return job
+    try:
+        facts = await _probe(house, job)
+        await enqueue(house, job, facts)
+    except Problem as problem:
+        await wipe.end(house, job_id, State.FAILED, problem)
+        raise
+    return await house.change(job_id, lambda job: job.to(State.QUEUED) if job.state is State.SPOOLED else None)
+
+
+async def enqueue(house: House, job: Job, facts: Facts) -> None:
+    """Note the facts and put the job in line. Raises Problem when the account has too much waiting."""
+    await house.change(job.id, lambda job: job.with_(facts=facts))
+    lane = MANAGED_LANE if job.managed_only else ANY_LANE
+    try:
+        await house.queue.offer(job.id, lane, job.account, facts.duration_s)
+    except Full as full:
+        raise Problem(
+            "too_many_jobs",
+            f"{house.settings.max_queued_per_account} of your jobs are waiting, which is the most an account may have.",
+            retry_after_s=full.retry_after_s,
+            allowed=house.settings.max_queued_per_account,
+        ) from full
+
+
+async def _probe(house: House, job: Job) -> Facts:
+    if job.input is None:
+        raise Problem("input_lost")
+    try:
+        facts = await house.probe.probe(house.spool.read(job.input.ref))
+    except Fault as fault:
+        raise Problem(fault.code, fault.message, **fault.numbers) from fault
+    if facts.duration_s > house.settings.max_duration_s:
+        allowed_min = house.settings.max_duration_s / 60
+        raise Problem(
+            "too_long",
+            f"The song lasts {facts.duration_s / 60:.0f} minutes; {allowed_min:.0f} are allowed. Split it.",
+            duration_s=facts.duration_s,
+            allowed_s=house.settings.max_duration_s,
+        )
+    return facts

@@ -1,0 +1,87 @@
+"""What a start finds left over, and what time makes due: recovery, expiry, and files nobody owns."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from router import clock, intake, wipe
+from router.errors import Problem
+from router.house import House
+from router.jobs.model import Job
+from router.jobs.ports import Missing
+from router.jobs.state import ACTIVE, CLOSED, State
+from router.logs import log, log_exception
+
+EVERY_S = 5.0
+
+
+async def recover(house: House) -> int:
+    """Bring every job that a dead router left into a state that goes on by itself. Returns how many go on.
+
+    Running jobs are queued again at once, sealed ones lose their input and can be fetched, closed ones are wiped.
+    """
+    await house.queue.release_all()
+    resumed = 0
+    async for job, _ in house.jobs.scan():
+        try:
+            resumed += await _resume(house, job)
+        except Missing:
+            continue
+        except Exception as error:
+            # One record that can't be brought on must not keep the others down.
+            log_exception(error)
+    await house.spool.reconcile(await _owned(house))
+    return resumed
+
+
+async def _resume(house: House, job: Job) -> bool:
+    if job.state is State.SEALED:
+        await wipe.finish_sealed(house, job.id)
+    elif job.state in CLOSED:
+        await house.queue.withdraw(job.id)
+        await wipe.wipe(house, job)
+    elif job.state in (State.QUEUED, State.RUNNING) and job.facts:
+        await house.change(job.id, lambda job: job.to(State.QUEUED) if job.state is State.RUNNING else None)
+        await intake.enqueue(house, job, job.facts)
+    return job.state in ACTIVE
+
+
+async def probe_interrupted(house: House) -> None:
+    """Uploads that were complete but not yet looked at when the last router died."""
+    waiting = [job.id async for job, _ in house.jobs.scan() if job.state is State.SPOOLED]
+    for job_id in waiting:
+        with suppress(Problem, Missing):  # the job's record says what was wrong
+            await intake.admit(house, job_id)
+
+
+async def _owned(house: House) -> set[str]:
+    owned: set[str] = set()
+    async for job, _ in house.jobs.scan():
+        blobs = [job.input, *job.references, *job.outputs.values()]
+        owned |= {blob.ref for blob in blobs if blob}
+    return owned
+
+
+async def sweep(house: House) -> int:
+    """Close every job whose time is over and drop every blob whose time is over. Returns how many jobs went."""
+    now = clock.now()
+    due = [job async for job, _ in house.jobs.scan() if job.expires_s <= now and job.state is not State.WIPED]
+    for job in due:
+        with suppress(Missing):
+            problem = None if job.report else Problem("expired", "The job did not end in the time it had.")
+            await wipe.end(house, job.id, State.EXPIRED, problem)
+    for ref in house.spool.expired():
+        await house.spool.drop(ref)
+    return len(due)
+
+
+async def reap_for_ever(house: House) -> None:
+    while True:
+        await asyncio.sleep(EVERY_S)
+        try:
+            if count := await sweep(house):
+                log("wiped", reason="expired", count=count)
+        except Exception as error:
+            # The next round tries again; time is also checked at every read.
+            log_exception(error)

@@ -1,0 +1,131 @@
+"""Running the router as a process: its socket, its server, and workers of its own where they are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from router import logs
+from router.app import make_app
+from router.complaint import Complaint
+from router.settings import Settings
+
+_PR_SET_PDEATHSIG = 1
+_RESTART_S = (0.2, 5.0)
+
+
+def serve(options: Mapping[str, Any]) -> None:
+    """Serve until interrupted. Raises Complaint."""
+    _serve(_settings(options), 0)
+
+
+def run(options: Mapping[str, Any], local_workers: int) -> None:
+    """Serve with workers of our own on loopback. Raises Complaint."""
+    ports = _free_ports(local_workers)
+    settings = _settings({**options, "workers": tuple(f"http://127.0.0.1:{port}" for port in ports)})
+    _serve(settings, local_workers)
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings(**options)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise Complaint(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}.", exit_code=2) from None
+
+
+def _serve(settings: Settings, local_workers: int) -> None:
+    logs.configure()
+    listening = _listen(settings.host, settings.port)
+    app = make_app(settings, beside=lambda: _workers(settings.workers[:local_workers]))
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+    _Server(config).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            where = f"[{host}]" if ":" in host else host
+            typer.echo(f"Ready: http://{where}:{port}  (stop with Ctrl+C)")
+            sys.stdout.flush()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError:
+        listening.close()
+        raise Complaint(f"port {port} on {host} is taken or not ours. Choose another with --port.") from None
+    return listening
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; held together so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@asynccontextmanager
+async def _workers(urls: tuple[str, ...]) -> AsyncIterator[None]:
+    """Workers of our own, restarted when they die, while the context is open."""
+    keepers = [asyncio.create_task(_keep_alive(int(url.rpartition(":")[2]))) for url in urls]
+    try:
+        yield
+    finally:
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+
+async def _keep_alive(port: int) -> None:
+    wait_s, longest_s = _RESTART_S
+    command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent
+        )
+        started = asyncio.get_running_loop().time()
+        try:
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+        lived_s = asyncio.get_running_loop().time() - started
+        wait_s = _RESTART_S[0] if lived_s > longest_s else min(longest_s, wait_s * 2)
+        await asyncio.sleep(wait_s)
+
+
+def _die_with_parent() -> None:
+    """In the child, before it runs: a router that is killed takes its own workers with it (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,43 @@
+"""Every setting of the router, by environment variable (``ROUTER_…``), command line or default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
+
+GIB = 1024**3
+
+
+def _shm() -> Path:
+    return Path(f"/dev/shm/mastering-router-{os.getuid()}")  # noqa: S108 — RAM-backed is the point; mode 0700 and ours
+
+
+def _spool() -> Path:
+    return Path(f"/var/tmp/mastering-router-{os.getuid()}/spool")  # noqa: S108 — ciphertext only; mode 0700 and ours
+
+
+class Settings(BaseSettings):
+    """Read once at start. Each field's description is shown in the docs."""
+
+    model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs sign-in.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
+    workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
+    ram_dir: Path = Field(default_factory=_shm, description="RAM-backed folder for keys and job records.")
+    spool_dir: Path = Field(default_factory=_spool, description="Folder for encrypted audio.")
+    spool_quota_bytes: int = Field(20 * GIB, gt=0, description="Room for encrypted audio, all jobs together.")
+    max_bytes: int = Field(MAX_INPUT_BYTES, gt=0, description="Largest upload in bytes.")
+    max_duration_s: float = Field(MAX_DURATION_S, gt=0, description="Longest song in seconds.")
+    output_ttl_s: float = Field(55 * 60, gt=0, le=60 * 60, description="How long a master can be fetched, in seconds.")
+    upload_silence_s: float = Field(60, gt=0, description="An upload that sends nothing for so long is put down.")
+    max_queued_per_account: int = Field(10, ge=1, description="Jobs an account may have waiting or running.")
+    max_running_per_account: int = Field(2, ge=1, description="Jobs an account may have running.")
+    concurrency: int = Field(8, ge=1, description="Attempts this router runs at once.")
+    attempt_deadline_s: float = Field(30 * 60, gt=0, description="Longest time one attempt may take, in seconds.")
+    probes: int = Field(2, ge=1, description="Files looked at at once.")

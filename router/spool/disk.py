@@ -1,0 +1,246 @@
+"""The spool of one machine: ciphertext in a folder per job with random names, keys in RAM (`keys`).
+
+The file system may hold the ciphertext on any disk; a copy, a snapshot or an undeleted block of it is noise once the
+key is gone. Only whole records are ever visible: a crash leaves at most a torn tail, which the next writer cuts off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from router import clock
+from router.spool import records
+from router.spool.keys import Key, KeyRing
+from router.spool.port import Extent, Full, Gone, WrongOffset
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
+_CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Temporary encrypted audio; never back this up.\n"
+
+
+class Usage(NamedTuple):
+    reserved_bytes: int
+    quota_bytes: int
+    blobs: int
+    oldest_s: float | None
+    """Age of the oldest blob in seconds."""
+
+
+class Spool:
+    """Blobs on this machine's disk. One process at a time owns a spool."""
+
+    def __init__(self, root: Path, keys: Path, quota_bytes: int) -> None:
+        self._root = root
+        self._keys = KeyRing(keys)
+        self._quota_bytes = quota_bytes
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (root / "CACHEDIR.TAG").write_text(_CACHEDIR_TAG)
+        self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
+
+    async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
+        room = records.sealed_size(size_bytes)
+        used = sum(self._reserved.values())
+        free = shutil.disk_usage(self._root).free
+        if used + room > self._quota_bytes:
+            raise Full(f"the quota of {self._quota_bytes} bytes is taken")
+        if free < 2 * room:
+            raise Full(f"{free} bytes are free on the spool's disk, twice the {room} needed are kept")
+        folder = beside.split("/")[0] if beside else secrets.token_hex(16)
+        ref = f"{folder}/{secrets.token_hex(8)}"
+        self._keys.make(ref, expires_s, room)
+        self._reserved[ref] = room
+        try:
+            (self._root / folder).mkdir(mode=0o700, exist_ok=True)
+            os.close(os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            await self.drop(ref)
+            raise _full(error) from error
+        return ref
+
+    async def append(self, ref: str, offset: int, body: AsyncIterator[bytes], total: int | None) -> Extent:
+        key = self._live_key(ref)
+        with self._open(ref, os.O_RDWR) as fd:
+            tail = _Tail.find(fd)
+            if tail.plain_size != offset or tail.complete:
+                raise WrongOffset(tail.plain_size)
+            os.ftruncate(fd, tail.position)
+            writer = _Writer(fd, key, ref, tail, total)
+            try:
+                async for chunk in body:
+                    await writer.write(chunk)
+            except BaseException:
+                # The connection broke or the upload was taken over: keep what came.
+                with contextlib.suppress(Full):
+                    writer.flush(last=False)
+                raise
+            return await self._end(writer, ref, total)
+
+    async def _end(self, writer: _Writer, ref: str, total: int | None) -> Extent:
+        complete = total is None or writer.size_bytes == total
+        await _in_thread(writer.flush, last=complete)
+        if complete:
+            self._reserved[ref] = self._keys.change(
+                ref, reserved_bytes=records.sealed_size(writer.size_bytes)
+            ).reserved_bytes
+        return Extent(writer.size_bytes, complete)
+
+    async def extent(self, ref: str) -> Extent:
+        self._live_key(ref)
+        with self._open(ref, os.O_RDONLY) as fd:
+            tail = _Tail.find(fd)
+        return Extent(tail.plain_size, tail.complete)
+
+    async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        with self._open(ref, os.O_RDONLY) as fd:
+            for place in records.walk(fd):
+                if place.plain_start + place.plain_size <= start:
+                    continue
+                if end is not None and place.plain_start >= end:
+                    return
+                # Looked up anew for each record: a blob that is dropped or expires half-way stops here.
+                key = self._live_key(ref)
+                plain = await _in_thread(records.unseal, fd, key.secret, ref, place)
+                first = max(0, start - place.plain_start)
+                stop = len(plain) if end is None else min(len(plain), end - place.plain_start)
+                yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
+
+    async def drop(self, ref: str) -> None:
+        self._keys.destroy(ref)
+        self._reserved.pop(ref, None)
+        path = self._path(ref)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other blobs of the job still lie there, or it is gone already
+            path.parent.rmdir()
+
+    def expired(self) -> list[str]:
+        """Blobs whose time is over; unreadable already."""
+        now = clock.now()
+        return [ref for ref in self._keys.refs() if self._keys.get(ref).expires_s <= now]
+
+    async def reconcile(self, alive: Collection[str]) -> int:
+        """Drop every blob that no job names, and every file without a key. Returns how many went."""
+        orphans = [ref for ref in self._keys.refs() if ref not in alive]
+        orphans += [ref for ref in self._files() if ref not in alive]
+        for ref in set(orphans):
+            await self.drop(ref)
+        for folder in self._root.iterdir():
+            if folder.is_dir():
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        return len(set(orphans))
+
+    def usage(self) -> Usage:
+        born = [self._keys.get(ref).created_s for ref in self._keys.refs()]
+        oldest = clock.now() - min(born) if born else None
+        return Usage(sum(self._reserved.values()), self._quota_bytes, len(self._reserved), oldest)
+
+    def _files(self) -> Iterator[str]:
+        for path in self._root.glob("*/*"):
+            yield f"{path.parent.name}/{path.name}"
+
+    def _live_key(self, ref: str) -> Key:
+        key = self._keys.get(ref)
+        if clock.now() >= key.expires_s:
+            raise Gone(ref)
+        return key
+
+    def _path(self, ref: str) -> Path:
+        if not _REF.fullmatch(ref):
+            raise Gone("not a reference")
+        return self._root / ref
+
+    @contextmanager
+    def _open(self, ref: str, flags: int) -> Iterator[int]:
+        try:
+            fd = os.open(self._path(ref), flags)
+        except FileNotFoundError:
+            raise Gone(ref) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+class _Tail(NamedTuple):
+    """Where the whole records of a blob end."""
+
+    number: int
+    position: int
+    plain_size: int
+    complete: bool
+
+    @classmethod
+    def find(cls, fd: int) -> _Tail:
+        tail = cls(0, 0, 0, complete=False)
+        for place in records.walk(fd):
+            tail = cls(place.number + 1, place.end, place.plain_start + place.plain_size, place.last)
+        return tail
+
+
+class _Writer:
+    """Gathers chunks into records; holds one record at most."""
+
+    def __init__(self, fd: int, key: Key, ref: str, tail: _Tail, total: int | None) -> None:
+        self._fd, self._key, self._ref = fd, key, ref
+        self._index, self._position = tail.number, tail.position
+        self._limit = key.reserved_bytes if total is None else total
+        self._pending = bytearray()
+        self.size_bytes = tail.plain_size
+
+    async def write(self, chunk: bytes) -> None:
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._limit:
+            self.size_bytes -= len(chunk)
+            raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
+        self._pending += chunk
+        while len(self._pending) > records.RECORD_BYTES:
+            plain = bytes(self._pending[: records.RECORD_BYTES])
+            del self._pending[: records.RECORD_BYTES]
+            await _in_thread(self._put, plain, last=False)
+
+    def flush(self, *, last: bool) -> None:
+        if self._pending or last:
+            self._put(bytes(self._pending), last=last)
+            self._pending.clear()
+
+    def _put(self, plain: bytes, *, last: bool) -> None:
+        record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
+        try:
+            _write_all(self._fd, record, self._position)
+        except OSError as error:
+            os.ftruncate(self._fd, self._position)
+            raise _full(error) from error
+        self._index += 1
+        self._position += len(record)
+
+
+def _write_all(fd: int, record: bytes, position: int) -> None:
+    if os.pwrite(fd, record, position) != len(record):
+        raise OSError(errno.ENOSPC, "short write")
+
+
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `call` in a thread and, even when cancelled, come back only when it has ended: it uses an open file."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+def _full(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Full("the spool's disk is full")
+    return error

@@ -1,0 +1,74 @@
+"""The keys of the spool's blobs, on RAM-backed storage: destroying one destroys its audio, wherever copies lie.
+
+A key file holds the key, when the blob was made and when it expires (seconds on `router.clock`) and the room reserved
+for it, so that the lifetime of audio hangs on nothing that a crash or a lost job record could take away.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from router import clock
+from router.spool.port import Gone
+from router.spool.records import KEY_BYTES, new_key
+
+_FORM = struct.Struct(f"!{KEY_BYTES}sddQ")
+
+
+class Key(NamedTuple):
+    secret: bytes
+    created_s: float
+    expires_s: float
+    reserved_bytes: int
+
+
+class KeyRing:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def make(self, ref: str, expires_s: float, reserved_bytes: int) -> Key:
+        """A new key; it is on record before any byte is encrypted with it."""
+        key = Key(new_key(), clock.now(), expires_s, reserved_bytes)
+        fd = os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(fd, _FORM.pack(*key))
+        finally:
+            os.close(fd)
+        return key
+
+    def get(self, ref: str) -> Key:
+        """Raises Gone."""
+        try:
+            return Key(*_FORM.unpack(self._path(ref).read_bytes()))
+        except (FileNotFoundError, struct.error):
+            raise Gone(ref) from None
+
+    def change(self, ref: str, *, reserved_bytes: int) -> Key:
+        """Note how much room the blob takes after all, in place (one small write is atomic here)."""
+        key = self.get(ref)._replace(reserved_bytes=reserved_bytes)
+        with self._path(ref).open("r+b") as file:
+            file.write(_FORM.pack(*key))
+        return key
+
+    def destroy(self, ref: str) -> bool:
+        """Overwrite and remove. True if there was one."""
+        path = self._path(ref)
+        try:
+            with path.open("r+b") as file:
+                file.write(bytes(_FORM.size))
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def refs(self) -> Iterator[str]:
+        for path in self._folder.iterdir():
+            yield path.name.replace(".", "/")
+
+    def _path(self, ref: str) -> Path:
+        return self._folder / ref.replace("/", ".")

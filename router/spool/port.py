@@ -1,0 +1,61 @@
+"""What the router asks of whoever keeps its audio: one machine's spool today, a spool with a peer's copy later."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol
+
+
+class Gone(Exception):
+    """The audio is not here any more: dropped, expired, or its key went with a reboot."""
+
+
+class Full(Exception):
+    """No room. Nothing partial is left behind."""
+
+    def __init__(self, message: str, retry_after_s: float = 60.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class WrongOffset(Exception):
+    """The append does not start where the blob ends."""
+
+    def __init__(self, offset_bytes: int) -> None:
+        super().__init__(f"the blob ends at {offset_bytes}")
+        self.offset_bytes = offset_bytes
+
+
+class Extent(NamedTuple):
+    """How much of a blob is stored, and whether that is all of it."""
+
+    size_bytes: int
+    complete: bool
+
+
+class Blobs(Protocol):
+    """Stretches of audio by opaque reference. Sizes are of the plain bytes."""
+
+    async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
+        """Room for a new blob, in the folder of the blob `beside` if one is named. Raises Full."""
+        ...
+
+    async def append(self, ref: str, offset: int, body: AsyncIterator[bytes], total: int | None) -> Extent:
+        """Take `body` from `offset` on; complete when it ends, or at `total` bytes if that is known.
+
+        Returns when every byte rests in the store. What arrived before `body` raised stays and can be continued.
+        Raises WrongOffset, Gone, Full (also when more than the reserved size comes).
+        """
+        ...
+
+    async def extent(self, ref: str) -> Extent:
+        """Raises Gone."""
+        ...
+
+    def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end`. Raises Gone, also half-way when its time comes."""
+        ...
+
+    async def drop(self, ref: str) -> None:
+        """Destroy the key, then the bytes. Nothing happens if they are gone already."""
+        ...

@@ -1,0 +1,88 @@
+"""The form of an encrypted blob: a run of AES-256-GCM records, each of up to RECORD_BYTES plain bytes.
+
+A record is a header ``!BI12s`` (last flag, plain length in bytes, nonce), then the ciphertext and its 16-byte tag.
+Every blob has a key of its own and every record a fresh 96-bit random nonce (NIST SP 800-38D §8.2.2; a blob has far
+fewer than 2³² records), so continuing after a crash can't use a nonce twice whatever the client sends next. The
+associated data binds the record to its blob, its place and the last flag: records can't be moved, dropped at the end
+or exchanged.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+RECORD_BYTES = 256 * 1024
+KEY_BYTES = 32
+_HEADER = struct.Struct("!BI12s")
+_TAG_BYTES = 16
+
+
+class Corrupt(Exception):
+    """The ciphertext is not what was written."""
+
+
+class Place(NamedTuple):
+    """Where one record lies."""
+
+    number: int
+    position: int
+    """Of its header in the file."""
+    plain_start: int
+    plain_size: int
+    last: bool
+
+    @property
+    def end(self) -> int:
+        return self.position + _HEADER.size + self.plain_size + _TAG_BYTES
+
+
+def new_key() -> bytes:
+    return AESGCM.generate_key(bit_length=8 * KEY_BYTES)
+
+
+def seal(key: bytes, ref: str, index: int, plain: bytes, *, last: bool) -> bytes:
+    """One record, ready to be written."""
+    nonce = secrets.token_bytes(12)
+    return _HEADER.pack(last, len(plain), nonce) + AESGCM(key).encrypt(nonce, plain, _associated(ref, index, last))
+
+
+def walk(fd: int) -> Iterator[Place]:
+    """The whole records of a file, in order. A record that a crash cut short is not among them."""
+    size, position, plain_start, index = os.fstat(fd).st_size, 0, 0, 0
+    while True:
+        header = os.pread(fd, _HEADER.size, position)
+        if len(header) < _HEADER.size:
+            return
+        last, plain_size, _ = _HEADER.unpack(header)
+        place = Place(index, position, plain_start, plain_size, bool(last))
+        if place.end > size:
+            return
+        yield place
+        position, plain_start, index = place.end, plain_start + plain_size, index + 1
+
+
+def unseal(fd: int, key: bytes, ref: str, place: Place) -> bytes:
+    """The plain bytes of one record. Raises Corrupt."""
+    record = os.pread(fd, place.end - place.position, place.position)
+    nonce = _HEADER.unpack_from(record)[2]
+    try:
+        return AESGCM(key).decrypt(nonce, record[_HEADER.size :], _associated(ref, place.number, place.last))
+    except InvalidTag:
+        raise Corrupt(f"record {place.number} does not authenticate") from None
+
+
+def sealed_size(plain_bytes: int) -> int:
+    """Room that `plain_bytes` take on disk when written in full records."""
+    count = max(1, -(-plain_bytes // RECORD_BYTES))
+    return plain_bytes + count * (_HEADER.size + _TAG_BYTES)
+
+
+def _associated(ref: str, index: int, last: bool) -> bytes:
+    return ref.encode() + struct.pack("!QB", index, last)

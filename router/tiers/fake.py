@@ -1,0 +1,53 @@
+"""A tier that does what a script says. It stands beside the real adapters in tests and simulations, never instead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from router.tiers.faults import TierFault
+from router.tiers.port import Event, Health, Work
+
+
+class Freeze:
+    """A step at which the fake stops answering until it is closed."""
+
+
+Step = Event | TierFault | Freeze | Callable[[], Event]
+Script = Sequence[Step] | Callable[[Work], Sequence[Step]]
+
+
+class FakeBackend:
+    """Plays one script per run, the last one again and again; remembers what it was asked."""
+
+    def __init__(self, name: str, scripts: Sequence[Script], *, tier: str = "managed", silence_s: float = 10.0) -> None:
+        self.name, self.tier, self.silence_s = name, tier, silence_s
+        self.health = Health(True, "scripted", slots=1)
+        self.runs: list[Work] = []
+        self.received: list[bytes] = []
+        self.closed_early = 0
+        self._scripts = list(scripts)
+
+    async def probe(self) -> Health:
+        return self.health
+
+    async def run(self, work: Work) -> AsyncGenerator[Event]:
+        script = self._scripts[min(len(self.runs), len(self._scripts) - 1)]
+        self.runs.append(work)
+        self.received.append(b"".join([chunk async for chunk in work.open_audio()]))
+        ended = False
+        try:
+            for step in script(work) if callable(script) else script:
+                if isinstance(step, TierFault):
+                    ended = True
+                    raise step
+                if isinstance(step, Freeze):
+                    await asyncio.Event().wait()
+                    continue
+                yield step() if callable(step) else step
+            ended = True
+        finally:
+            self.closed_early += not ended
+
+    async def close(self) -> None:
+        return

@@ -1,0 +1,94 @@
+"""What can go wrong with an attempt, and what follows: one table, one place."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from mastering.contract import USER_FAULTS, FaultCode
+
+
+class FaultClass(StrEnum):
+    USER = "user"
+    TOO_BIG = "too_big"
+    CAPACITY = "capacity"
+    QUOTA = "quota"
+    CRASH = "crash"
+    BUG = "bug"
+    CONFIGURATION = "configuration"
+    ASLEEP = "asleep"
+    BAD_OUTPUT = "bad_output"
+    DEADLINE = "deadline"
+
+
+class Next(StrEnum):
+    STOP = "stop"
+    """The job ends here; no tier would say otherwise."""
+    ANOTHER_BACKEND = "another_backend"
+    """Another backend of the tier if there is one, else the next tier."""
+    NEXT_TIER = "next_tier"
+    WAIT_OR_NEXT_TIER = "wait_or_next_tier"
+    """Honour Retry-After if nothing else is free."""
+
+
+class Consequence(NamedTuple):
+    next: Next
+    counts: bool
+    """Against the backend's breaker, and as one of the job's faulted attempts."""
+    death: bool
+    """The backend died with the job in hand: two such make the job poison."""
+    example: str
+
+
+TABLE: dict[FaultClass, Consequence] = {
+    FaultClass.USER: Consequence(Next.STOP, False, False, "undecodable, bad setting, too long, 413, 422"),
+    FaultClass.TOO_BIG: Consequence(Next.NEXT_TIER, False, False, "ZeroGPU 'illegal duration', a size cap"),
+    FaultClass.CAPACITY: Consequence(Next.WAIT_OR_NEXT_TIER, False, False, "409, 429, 503, queue full"),
+    FaultClass.QUOTA: Consequence(Next.NEXT_TIER, False, False, "ZeroGPU quota, credits, runs limit"),
+    FaultClass.CRASH: Consequence(Next.ANOTHER_BACKEND, True, True, "refused, reset, silent, lease lost"),
+    FaultClass.BUG: Consequence(Next.ANOTHER_BACKEND, True, True, "500, out of memory"),
+    FaultClass.CONFIGURATION: Consequence(Next.NEXT_TIER, True, False, "401, paused, a build error"),
+    FaultClass.ASLEEP: Consequence(Next.NEXT_TIER, False, False, "sleeping, stopped, starting"),
+    FaultClass.BAD_OUTPUT: Consequence(Next.ANOTHER_BACKEND, True, True, "wrong length, silent, corrupt, checksum"),
+    FaultClass.DEADLINE: Consequence(Next.STOP, False, False, "the job's time is over, or it was cancelled"),
+}
+
+_BY_CODE = {
+    FaultCode.BUSY: FaultClass.CAPACITY,
+    FaultCode.DEADLINE: FaultClass.DEADLINE,
+    FaultCode.CANCELLED: FaultClass.CRASH,  # nobody here asked for it: the worker gave the render up
+    FaultCode.OUT_OF_MEMORY: FaultClass.BUG,
+    FaultCode.BAD_MASTER: FaultClass.BUG,
+    FaultCode.BAD_REQUEST: FaultClass.CONFIGURATION,
+    FaultCode.INTERNAL: FaultClass.BUG,
+}
+
+
+class TierFault(Exception):
+    """An attempt failed. `detail` is a sentence for the record: no address, no path, no library's text."""
+
+    def __init__(
+        self,
+        fault_class: FaultClass,
+        detail: str,
+        *,
+        code: FaultCode | None = None,
+        retry_after_s: float | None = None,
+        numbers: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{fault_class}: {detail}")
+        self.fault_class = fault_class
+        self.detail = detail
+        self.code = code
+        self.retry_after_s = retry_after_s
+        self.numbers = numbers or {}
+
+    @property
+    def consequence(self) -> Consequence:
+        return TABLE[self.fault_class]
+
+
+def of_engine(code: FaultCode, message: str, numbers: dict[str, Any] | None = None) -> TierFault:
+    """What a fault that the engine itself reported means for routing."""
+    fault_class = FaultClass.USER if code in USER_FAULTS else _BY_CODE[code]
+    return TierFault(fault_class, message, code=code, numbers=numbers)

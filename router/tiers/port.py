@@ -1,0 +1,84 @@
+"""The tier port: what the dispatcher asks of any machine that can make a master.
+
+Narrow port, thick caller: an adapter probes, runs, stops when it is closed, and translates what goes wrong into
+`faults.TierFault`. Retries, deadlines, breakers and logs live in the dispatcher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import NamedTuple, Protocol
+
+from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+
+
+class Health(NamedTuple):
+    """One answer of a backend about itself."""
+
+    up: bool
+    detail: str
+    slots: int = 1
+    """Renders at once, busy ones included."""
+    engine_version: str | None = None
+    device: str | None = None
+
+
+class Work(NamedTuple):
+    """One attempt's work. The backend learns the settings and the audio, and nothing of whose they are."""
+
+    settings: Settings
+    facts: Facts
+    size_bytes: int
+    deadline_s: float
+    """Seconds until the caller gives the attempt up."""
+    open_audio: Callable[[], AsyncIterator[bytes]]
+
+
+class Accepted(NamedTuple):
+    """The backend has the audio and works on it."""
+
+    device: str
+
+
+class Alive(NamedTuple):
+    """A sign of life from the process that renders."""
+
+
+class Working(NamedTuple):
+    stage: Stage
+    fraction: float
+
+
+class OutputBegins(NamedTuple):
+    """`size_bytes` of bytes events follow."""
+
+    format: OutputFormat
+    size_bytes: int
+
+
+class Finished(NamedTuple):
+    """Every output has come, and its checksum held."""
+
+    report: Report
+
+
+Event = Accepted | Alive | Working | OutputBegins | bytes | Finished
+
+
+class Backend(Protocol):
+    """One machine, or one Space, of a tier."""
+
+    name: str
+    tier: str
+    silence_s: float
+    """So long without a sign of life, and the attempt is given up."""
+
+    async def probe(self) -> Health:
+        """Ask how it is. Never raises for a backend that is down: that is an answer."""
+        ...
+
+    def run(self, work: Work) -> AsyncGenerator[Event]:
+        """Do the work; ends after Finished. Raises TierFault. Closing the generator frees the backend."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,152 @@
+"""The managed worker behind the tier port: one render is one HTTP exchange (`mastering.exchange`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from mastering import exchange
+from mastering.contract import FaultCode, OutputFormat, Report
+from router.tiers.faults import FaultClass, TierFault, of_engine
+from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Work, Working
+
+_CONNECT_S = 2.0
+_PROBE_S = 1.0
+
+
+class WorkerBackend:
+    """One managed worker at `url`."""
+
+    silence_s = 10.0
+
+    def __init__(self, name: str, url: str, *, tier: str = "managed") -> None:
+        self.name, self.tier = name, tier
+        timeout = httpx.Timeout(self.silence_s, connect=_CONNECT_S)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
+
+    async def probe(self) -> Health:
+        try:
+            response = await self._http.get("/v1/health", timeout=_PROBE_S)
+            response.raise_for_status()
+            body: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            return Health(False, f"no healthy answer ({type(error).__name__})")
+        if body.get("protocol") != exchange.PROTOCOL_VERSION:
+            return Health(False, f"speaks protocol {body.get('protocol')}, not {exchange.PROTOCOL_VERSION}")
+        return Health(
+            True,
+            "answers",
+            slots=int(body.get("slots", 1)),
+            engine_version=body.get("engine_version"),
+            device=body.get("device"),
+        )
+
+    async def run(self, work: Work) -> AsyncGenerator[Event]:
+        with _translated():
+            slot = await self._reserve()
+            headers = {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE}
+            async with self._http.stream("POST", "/v1/renders", content=_request(work), headers=headers) as response:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    raise _refusal(response)
+                async for event in _events(response):
+                    yield event
+
+    async def _reserve(self) -> str:
+        """A slot first: a busy worker costs no upload, since the client sends the whole body before it reads."""
+        response = await self._http.post("/v1/slots", timeout=httpx.Timeout(5.0, connect=_CONNECT_S))
+        if response.status_code != httpx.codes.CREATED:
+            raise _refusal(response)
+        return str(response.json()["slot"])
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+async def _request(work: Work) -> AsyncIterator[bytes]:
+    digest = exchange.Digest()
+    yield exchange.encode_event(exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s))
+    yield exchange.encode_event(exchange.PartEvent(name="audio", size=work.size_bytes))
+    async for chunk in work.open_audio():
+        digest.update(chunk)
+        yield exchange.data_header(len(chunk))
+        yield chunk
+    yield exchange.encode_event(digest.end())
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[Event]:
+    reader, digest = exchange.FrameReader(), exchange.Digest()
+    report: Report | None = None
+    async for chunk in response.aiter_raw():
+        for frame in reader.feed(chunk):
+            match frame:
+                case bytes():
+                    digest.update(frame)
+                    yield frame
+                case exchange.AcceptedEvent():
+                    yield Accepted(frame.device)
+                case exchange.HeartbeatEvent():
+                    yield Alive()
+                case exchange.ProgressEvent():
+                    yield Working(frame.stage, frame.fraction)
+                case exchange.ReportEvent():
+                    report = frame.report
+                case exchange.PartEvent():
+                    yield OutputBegins(OutputFormat(frame.name.removeprefix("output/")), frame.size)
+                case exchange.EndEvent():
+                    if frame != digest.end():
+                        raise TierFault(FaultClass.BAD_OUTPUT, "the master's checksum does not match its bytes")
+                    if report is None:
+                        raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
+                    yield Finished(report)
+                    return
+                case exchange.FaultEvent():
+                    raise of_engine(frame.code, frame.message, frame.numbers)
+                case _:
+                    raise TierFault(FaultClass.BUG, "the worker sent an event out of its turn")
+    raise TierFault(FaultClass.CRASH, "the worker's answer ended before the master was whole")
+
+
+def _refusal(response: httpx.Response) -> TierFault:
+    """What an answer other than the hoped-for one means."""
+    status = response.status_code
+    if status in (409, 429, 503):
+        after = response.headers.get("retry-after", "")
+        return TierFault(
+            FaultClass.CAPACITY, "the worker is busy", retry_after_s=float(after) if after.isdigit() else 1
+        )
+    if status in (401, 403):
+        return TierFault(FaultClass.CONFIGURATION, "the worker refused the router's signature")
+    if status in (400, 413, 422):
+        return _from_problem(response)
+    if status == 404:
+        return TierFault(FaultClass.CONFIGURATION, "the worker does not know the protocol's addresses")
+    return TierFault(FaultClass.BUG, f"the worker answered with status {status}")
+
+
+def _from_problem(response: httpx.Response) -> TierFault:
+    try:
+        body = response.json()
+        return of_engine(FaultCode(body["code"]), str(body.get("detail", body["title"])))
+    except (ValueError, KeyError, TypeError):
+        return TierFault(FaultClass.BUG, f"the worker answered with status {response.status_code} and no reason")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Library errors become tier faults; their texts, which may hold addresses, stay behind."""
+    try:
+        yield
+    except httpx.ConnectError:
+        raise TierFault(FaultClass.CRASH, "the worker refused the connection") from None
+    except httpx.TimeoutException:
+        raise TierFault(FaultClass.CRASH, "the worker fell silent") from None
+    except httpx.TransportError:
+        raise TierFault(FaultClass.CRASH, "the connection to the worker broke") from None
+    except (exchange.ProtocolError, ValueError) as error:
+        if isinstance(error, TierFault):
+            raise
+        raise TierFault(FaultClass.BUG, "the worker's answer is not in the protocol") from None

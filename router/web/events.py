@@ -1,0 +1,52 @@
+"""A job's changes as they happen: server-sent events, and waiting for the next change.
+
+Every event is the whole view, so one that is lost or comes twice does no harm: the latest wins. The event's id is the
+record's revision; who comes back with Last-Event-ID gets the job at once only if it has moved on since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import Request
+
+from router import clock
+from router.house import House
+from router.jobs.ports import Missing, Versioned
+from router.web.views import is_over, shown_state, view
+
+HEARTBEAT_S = 15.0
+
+
+async def job_events(house: House, found: Versioned, request: Request, last_event_id: str | None) -> AsyncIterator[str]:
+    job_id = found.job.id
+    async with house.events.listen(job_id) as changes:
+        seen = last_event_id or ""
+        while True:
+            try:
+                job, revision = await house.jobs.get(job_id)
+            except Missing:
+                return
+            if str(revision) != seen:
+                seen = str(revision)
+                shown = await view(house, job, revision)
+                yield f"id: {revision}\nevent: job\ndata: {shown.model_dump_json()}\n\n"
+            if is_over(shown_state(job)):
+                return
+            if not await changes.wait(HEARTBEAT_S):
+                yield ": still here\n\n"
+            if await request.is_disconnected():
+                return
+
+
+async def wait_for_change(house: House, found: Versioned, wait_s: float) -> Versioned:
+    """The job when its state has changed, or as it is after `wait_s`."""
+    deadline_s = clock.now() + wait_s
+    before = shown_state(found.job)
+    async with house.events.listen(found.job.id) as changes:
+        while True:
+            found = await house.jobs.get(found.job.id)
+            left_s = deadline_s - clock.now()
+            if shown_state(found.job) != before or is_over(before) or left_s <= 0:
+                return found
+            await changes.wait(left_s)

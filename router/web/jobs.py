@@ -1,0 +1,188 @@
+"""Jobs over HTTP: make one, look at it, wait for it, end it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+from mastering.contract import ENGINE_VERSION, Fault, OutputFormat, Settings
+from mastering.presets import check, presets
+from router import clock, wipe
+from router.errors import Problem
+from router.house import House
+from router.jobs.model import Job, Receipt, new_id
+from router.jobs.ports import Versioned
+from router.jobs.state import ACTIVE, State
+from router.tiers.choice import TIER_TITLES
+from router.web.events import job_events, wait_for_change
+from router.web.problems import responses
+from router.web.rooms import TheAccount, TheHouse, TheJob
+from router.web.views import JobView, view
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+RECORD_TTL_S = 3 * 3600
+"""Job records, which hold no audio, are forgotten after this; the outputs went long before."""
+MAX_WAIT_S = 60.0
+
+
+class NewJob(Settings):
+    """What is wanted, and how large the file will be: enough to refuse before a byte of audio moves."""
+
+    size_bytes: Annotated[int | None, Field(ge=0, description="Size of the file that will be sent.")] = None
+    managed_only: Annotated[bool, Field(description="Never leave our own workers, whatever is down.")] = False
+
+    def settings(self) -> Settings:
+        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
+
+
+@router.get("/options")
+async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
+    """What can be asked for, and within which limits."""
+    settings = house.settings
+    tiers = dict.fromkeys(standing.backend.tier for standing in house.fleet.standings())
+    return {
+        "targets": {name: t.model_dump(by_alias=True) for name, t in presets().targets.items()},
+        "styles": {name: s.model_dump(by_alias=True) for name, s in presets().styles.items()},
+        "outputs": {
+            o.value: {"media_type": o.media_type, "extension": o.extension, "title": o.label} for o in OutputFormat
+        },
+        "limits": {
+            "max_bytes": settings.max_bytes,
+            "max_duration_s": settings.max_duration_s,
+            "output_ttl_s": settings.output_ttl_s,
+        },
+        "tiers": [{"name": t, "title": TIER_TITLES[t], "operator": "this service", "region": "here"} for t in tiers],
+        "engine_version": ENGINE_VERSION,
+        "account": {"kind": account.kind, "managed_only": False},
+    }
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    responses=responses("bad_settings", "too_large", "too_many_jobs", "spool_full", "idempotency_conflict"),
+)
+async def create(
+    house: TheHouse,
+    account: TheAccount,
+    response: Response,
+    wanted: NewJob | None = None,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> JobView:
+    """Make a job. The same Idempotency-Key gives the same job."""
+    wanted = wanted or NewJob()
+    _check(house, wanted)
+    job_id = _keyed_id(house, account.id, idempotency_key) if idempotency_key else new_id()
+    now = clock.now()
+    job = Job(
+        id=job_id,
+        account=account.id,
+        settings=wanted.settings(),
+        managed_only=wanted.managed_only,
+        created_s=now,
+        expires_s=now + house.settings.output_ttl_s,
+        size_bytes=wanted.size_bytes,
+    )
+    await _refuse_too_many(house, account.id, job_id)
+    stored, revision = await house.jobs.create(job, RECORD_TTL_S)
+    if stored.settings != job.settings or stored.managed_only != job.managed_only:
+        raise Problem("idempotency_conflict", "This Idempotency-Key was used with other settings. Use a new one.")
+    response.headers["location"] = f"/v1/jobs/{job_id}"
+    return await view(house, stored, revision)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    responses={200: {"model": JobView, "content": {"text/event-stream": {}}}, **responses("not_found")},
+    response_model=None,
+)
+async def show(
+    found: TheJob,
+    house: TheHouse,
+    request: Request,
+    prefer: Annotated[str | None, Header()] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The job as JSON (`Prefer: wait=30` waits for its next change of state), or its changes as server-sent events."""
+    if "text/event-stream" in request.headers.get("accept", ""):
+        stream = job_events(house, found, request, last_event_id)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    etag = f'"{found.revision}"'
+    if prefer is None and request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers={"etag": etag})
+    if (wait_s := _wait_of(prefer)) is not None:
+        found = await wait_for_change(house, found, wait_s)
+    body = (await view(house, *found)).model_dump_json()
+    headers = {"etag": f'"{found.revision}"', "cache-control": "no-store"}
+    if wait_s is not None:
+        headers["preference-applied"] = f"wait={wait_s:.0f}"
+    return Response(body, headers=headers, media_type="application/json")
+
+
+@router.delete("/jobs/{job_id}", responses=responses("not_found"))
+async def delete(found: TheJob, house: TheHouse) -> dict[str, Receipt]:
+    """Stop the job if it runs and destroy everything of it; the receipt says when."""
+    job = await wipe.end(house, found.job.id, State.CANCELLED, _cancelled(found))
+    return {"receipt": job.receipt}
+
+
+def _cancelled(found: Versioned) -> Problem | None:
+    return Problem("cancelled", "You cancelled the job.") if found.job.state in ACTIVE else None
+
+
+def _check(house: House, wanted: NewJob) -> None:
+    try:
+        check(wanted)
+    except Fault as fault:
+        raise Problem(fault.code, fault.message, **fault.numbers) from None
+    check_size(house, wanted.size_bytes)
+
+
+def check_size(house: House, size_bytes: int | None) -> None:
+    """Raise Problem(too_large) if that many bytes are more than an upload may have."""
+    allowed = house.settings.max_bytes
+    if size_bytes is not None and size_bytes > allowed:
+        raise Problem(
+            "too_large",
+            f"The file has {size_bytes / 2**20:.0f} MiB; {allowed / 2**20:.0f} MiB are allowed."
+            " Send FLAC instead of WAV, or split the file.",
+            size_bytes=size_bytes,
+            allowed_bytes=allowed,
+        )
+
+
+async def _refuse_too_many(house: House, account: str, job_id: str) -> None:
+    allowed = house.settings.max_queued_per_account
+    active = [
+        job async for job, _ in house.jobs.scan() if job.account == account and job.state in ACTIVE and job.id != job_id
+    ]
+    if len(active) >= allowed:
+        raise Problem(
+            "too_many_jobs",
+            f"You have {len(active)} jobs that are not done; {allowed} are allowed. Wait for one or delete one.",
+            retry_after_s=30,
+            active=len(active),
+            allowed=allowed,
+        )
+
+
+def _keyed_id(house: House, account: str, key: str) -> str:
+    """The id that this account's Idempotency-Key always gives, and nobody can guess without the boot's secret."""
+    digest = hmac.digest(house.secret, f"{account}\0{key}".encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def _wait_of(prefer: str | None) -> float | None:
+    for part in (prefer or "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "wait" and value.isdigit():
+            return min(float(value), MAX_WAIT_S)
+    return None

@@ -1,0 +1,96 @@
+"""The master goes out: decrypted as it is sent, whole or in part, for as long as its time lasts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+
+from mastering.contract import OutputFormat
+from router import clock
+from router.errors import Problem
+from router.house import House
+from router.jobs.model import BlobRef, Job
+from router.jobs.state import ACTIVE, DONE, State
+from router.spool.port import Gone
+from router.web.problems import responses
+from router.web.rooms import TheHouse, TheJob
+
+router = APIRouter(prefix="/v1", tags=["outputs"])
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@router.get(
+    "/jobs/{job_id}/outputs/{output_format}",
+    responses={
+        200: {"content": {o.media_type: {} for o in OutputFormat}},
+        206: {"description": "The range asked for"},
+        **responses("not_found", "gone", "not_ready", "range_not_satisfiable"),
+    },
+    response_class=StreamingResponse,
+)
+async def fetch(
+    found: TheJob,
+    output_format: str,
+    house: TheHouse,
+    range_: Annotated[str | None, Header(alias="range")] = None,
+    if_range: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One format of the master."""
+    wanted, blob = _blob(found.job, output_format)
+    etag = f'"{found.job.generation}-{wanted.value}"'
+    whole = range_ is None or (if_range is not None and if_range != etag)
+    start, end = (0, blob.size_bytes) if whole else _range(range_ or "", blob.size_bytes)
+    headers = {
+        "content-length": str(end - start),
+        "content-disposition": f'attachment; filename="master.{wanted.extension}"',
+        "cache-control": "no-store",
+        "accept-ranges": "bytes",
+        "etag": etag,
+    }
+    if not whole:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
+    body = _send(house, found.job, blob, start, end)
+    return StreamingResponse(body, 200 if whole else 206, headers, media_type=wanted.media_type)
+
+
+def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
+    if job.state in ACTIVE:
+        raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
+    if job.state not in DONE or clock.now() >= job.expires_s:
+        raise Problem("gone", "The master's time is over or it was deleted. Send the song again.")
+    for output_format, blob in job.outputs.items():
+        if output_format.value == name:
+            return output_format, blob
+    made = ", ".join(output_format.value for output_format in job.outputs)
+    raise Problem("not_found", f"This job was asked for {made}. Make a new job for another format.")
+
+
+async def _send(house: House, job: Job, blob: BlobRef, start: int, end: int) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in house.spool.read(blob.ref, start, end):
+            yield chunk
+    except Gone:
+        # Its time came while it was being sent: the response ends short, which the client can see.
+        return
+    if end == blob.size_bytes:
+        await house.change(job.id, lambda job: job.to(State.DELIVERED) if job.state is State.MASTERED else None)
+
+
+def _range(value: str, size: int) -> tuple[int, int]:
+    """Start and end of a single byte range (RFC 9110 §14.1.2). Raises Problem."""
+    match = _RANGE.fullmatch(value.strip())
+    first, last = match.groups() if match else ("", "")
+    if first:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+    elif last:
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = size, 0
+    if start >= end:
+        raise Problem("range_not_satisfiable", f"The file has {size} bytes.", size_bytes=size)
+    return start, end

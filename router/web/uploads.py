@@ -1,0 +1,168 @@
+"""Audio comes in: a raw streamed body, written to the spool as it arrives, continued where it broke off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from starlette.requests import ClientDisconnect
+
+from router import intake, wipe
+from router.errors import Problem
+from router.house import House
+from router.jobs.model import BlobRef, Job
+from router.jobs.state import State
+from router.spool.port import Extent, Full, Gone, WrongOffset
+from router.web.jobs import check_size
+from router.web.problems import responses
+from router.web.rooms import TheHouse, TheJob
+from router.web.takeover import takeover
+from router.web.views import JobView, view
+
+router = APIRouter(prefix="/v1", tags=["uploads"])
+
+_FILE_FAULTS = (
+    "empty_file", "unsupported_format", "undecodable", "truncated", "not_finite", "silent", "too_short", "too_long",
+    "too_many_channels", "unsupported_rate", "resource_limit",
+)  # fmt: skip
+
+
+@router.put(
+    "/jobs/{job_id}/audio",
+    status_code=202,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
+    responses=responses(*_FILE_FAULTS, "too_large", "not_ready", "offset_mismatch", "spool_full", "not_found"),
+)
+async def put_audio(
+    found: TheJob,
+    house: TheHouse,
+    request: Request,
+    content_length: Annotated[int | None, Header(ge=0)] = None,
+    upload_offset: Annotated[int | None, Header(ge=0)] = None,
+) -> JobView:
+    """Send the song as the raw body; `Upload-Offset` continues an upload that broke off. Answers when it is queued."""
+    job = found.job
+    if job.state is not State.RECEIVED:
+        raise _too_late(job)
+    total = _total(job, upload_offset or 0, content_length)
+    check_size(house, total)
+    async with takeover(request.app.state.uploads, job.id):
+        extent = await _take(house, job, request, upload_offset, total)
+    if extent.complete:
+        await _queue(house, job.id, extent.size_bytes)
+    return await view(house, *await house.jobs.get(job.id))
+
+
+@router.head("/jobs/{job_id}/audio", responses=responses("not_found"))
+async def offset(found: TheJob, house: TheHouse) -> Response:
+    """How much has arrived, in the header Upload-Offset."""
+    job = found.job
+    if job.state is not State.RECEIVED:
+        raise _too_late(job)
+    arrived = (await house.spool.extent(job.input.ref)).size_bytes if job.input else 0
+    headers = {"upload-offset": str(arrived), "cache-control": "no-store"}
+    if job.size_bytes is not None:
+        headers["upload-length"] = str(job.size_bytes)
+    return Response(headers=headers)
+
+
+async def _take(house: House, job: Job, request: Request, offset: int | None, total: int | None) -> Extent:
+    try:
+        ref = await _blob(house, job, offset, total)
+        return await house.spool.append(ref, offset or 0, _body(house, request), total)
+    except ClientDisconnect:
+        raise Problem("bad_request", "The connection ended before the upload did.") from None
+    except WrongOffset as wrong:
+        raise Problem(
+            "offset_mismatch",
+            f"{wrong.offset_bytes} bytes have arrived: continue there.",
+            offset_bytes=wrong.offset_bytes,
+        ) from None
+    except Gone:
+        raise Problem("gone", "What had arrived of this upload is gone. Make a new job.") from None
+    except Full as full:
+        await wipe.end(house, job.id, State.FAILED, _full(house, full))
+        raise _full(house, full) from None
+
+
+async def _blob(house: House, job: Job, offset: int | None, total: int | None) -> str:
+    """The blob this upload goes to: a new one, or the one it continues."""
+    job, _ = await house.jobs.get(job.id)
+    if job.input and offset is not None:
+        return job.input.ref
+    if job.input:  # a plain PUT once more: from the start
+        await house.spool.drop(job.input.ref)
+    room = total if total is not None else house.settings.max_bytes
+    await wipe.evict(house, room)
+    ref = await house.spool.reserve(room, job.expires_s)
+
+    def note(current: Job) -> Job | None:
+        return current.with_(input=BlobRef(ref=ref, size_bytes=0)) if current.state is State.RECEIVED else None
+
+    noted = await house.change(job.id, note)
+    if noted.input is None or noted.input.ref != ref:
+        await house.spool.drop(ref)
+        raise _too_late(noted)
+    return ref
+
+
+async def _body(house: House, request: Request) -> AsyncIterator[bytes]:
+    chunks = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(house.settings.upload_silence_s):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise Problem(
+                "upload_timeout",
+                f"Nothing came for {house.settings.upload_silence_s:.0f} s. Continue the upload where it stopped.",
+            ) from None
+        if chunk is None:
+            return
+        if chunk:
+            yield chunk
+
+
+async def _queue(house: House, job_id: str, size_bytes: int) -> None:
+    def complete(job: Job) -> Job | None:
+        if job.state is not State.RECEIVED or job.input is None:
+            return None
+        source = job.input.model_copy(update={"size_bytes": size_bytes})
+        return job.to(State.SPOOLED, input=source, size_bytes=size_bytes)
+
+    job = await house.change(job_id, complete)
+    if job.state is not State.SPOOLED:
+        raise _too_late(job)
+    await intake.admit(house, job_id)
+
+
+def _total(job: Job, offset: int, content_length: int | None) -> int | None:
+    """Size of the whole file as far as the client said it. Raises Problem when it says two things."""
+    sent = None if content_length is None else offset + content_length
+    if job.size_bytes is None:
+        return sent
+    if sent is not None and sent > job.size_bytes:
+        raise Problem(
+            "bad_request",
+            f"The job announced {job.size_bytes} bytes; this request would make it {sent}.",
+            announced_bytes=job.size_bytes,
+            sent_bytes=sent,
+        )
+    return job.size_bytes
+
+
+def _too_late(job: Job) -> Problem:
+    if job.error:
+        return Problem("gone", f"This job has ended: {job.error.get('detail', '')}")
+    return Problem("not_ready", f"The upload is complete; the job is {job.state}.", state=str(job.state))
+
+
+def _full(house: House, full: Full) -> Problem:
+    if full.retry_after_s == 0:
+        allowed = house.settings.max_bytes
+        return Problem("too_large", f"More came than was announced, or than the {allowed / 2**20:.0f} MiB allowed.")
+    return Problem(
+        "spool_full", "The temporary store is full. Try again in a minute.", retry_after_s=full.retry_after_s
+    )

@@ -1,0 +1,99 @@
+"""How a job ends: keys destroyed first, then the bytes, then the record says so, with a receipt.
+
+The order is the promise. The input's key is gone before anybody can see that a job is done, failed or cancelled (the
+record's step to a closed state is visible only as `ending` until the wipe is noted); whatever kill comes between, the
+next start repeats the destruction, which changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from router.errors import Problem
+from router.house import House
+from router.jobs.model import Job, Receipt
+from router.jobs.state import CLOSED, DONE, STEPS, State
+
+
+async def end(house: House, job_id: str, state: State, problem: Problem | None = None) -> Job:
+    """Close the job as failed, cancelled or expired and wipe it. A job that is closed already stays as it is.
+
+    A sealed job is finished first: its input goes, and only then can it be closed. Raises Missing.
+    """
+
+    def close(job: Job) -> Job | None:
+        if job.state in CLOSED:
+            return None
+        if state not in STEPS[job.state]:  # sealed: a master exists, so the job ends through `mastered`
+            return None
+        return job.to(state, error=problem.body() if problem else job.error)
+
+    job = await house.change(job_id, close)
+    if job.state is State.SEALED:
+        await finish_sealed(house, job_id)
+        job = await house.change(job_id, close)
+    await house.queue.withdraw(job_id)
+    return await wipe(house, job)
+
+
+async def wipe(house: House, job: Job) -> Job:
+    """Destroy all audio of a closed job and note the receipt."""
+    await _destroy(house, job, inputs=True, outputs=True)
+    if job.state is State.WIPED:
+        return job
+    now = time.time()
+
+    def note(current: Job) -> Job | None:
+        if current.state is State.WIPED:
+            return None
+        had = current.receipt
+        receipt = Receipt(
+            input_key_destroyed_at=had.input_key_destroyed_at or (now if current.input else None),
+            outputs_key_destroyed_at=had.outputs_key_destroyed_at or (now if current.outputs else None),
+        )
+        ended_as = current.state
+        return current.to(
+            State.WIPED, ended_as=ended_as, input=None, references=(), outputs={}, progress=None, receipt=receipt
+        )
+
+    return await house.change(job.id, note)
+
+
+async def finish_sealed(house: House, job_id: str) -> Job:
+    """From a committed output to a master that can be fetched: destroy the input, then say so. Safe to repeat."""
+    job, _ = await house.jobs.get(job_id)
+    await _destroy(house, job, inputs=True, outputs=False)
+    receipt = Receipt(input_key_destroyed_at=time.time())
+
+    def open_outputs(current: Job) -> Job | None:
+        if current.state is not State.SEALED:
+            return None
+        return current.to(State.MASTERED, input=None, references=(), progress=None, receipt=receipt)
+
+    return await house.change(job_id, open_outputs)
+
+
+async def evict(house: House, needed_bytes: int) -> int:
+    """Wipe the oldest finished jobs, never a running one, until `needed_bytes` are free. Returns how many."""
+    usage = house.spool.usage()
+    missing = usage.reserved_bytes + needed_bytes - usage.quota_bytes
+    evicted = 0
+    done = [job async for job, _ in house.jobs.scan() if job.state in DONE]
+    for job in sorted(done, key=lambda job: job.created_s):
+        if missing <= 0:
+            break
+        missing -= sum(blob.size_bytes for blob in job.outputs.values())
+        await end(house, job.id, State.EXPIRED)
+        evicted += 1
+    return evicted
+
+
+async def _destroy(house: House, job: Job, *, inputs: bool, outputs: bool) -> None:
+    blobs: list[Any] = []
+    if inputs:
+        blobs += [blob for blob in (job.input, *job.references) if blob]
+    if outputs:
+        blobs += job.outputs.values()
+    for blob in blobs:
+        await house.spool.drop(blob.ref)
