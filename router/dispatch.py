@@ -219,11 +219,8 @@ def _put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
         reason=choice.reason,
         started_s=started_s,
     )
-    changes = {
-        "generation": attempt.generation,
-        "attempts": (*job.attempts, attempt)[-_ATTEMPTS_KEPT:],
-        "progress": None,
-    }
+    attempts = (*job.attempts, begun)[-_ATTEMPTS_KEPT:]
+    changes = {"generation": begun.generation, "attempts": attempts, "progress": None}
     return job.with_(**changes) if job.state is State.RUNNING else job.to(State.RUNNING, **changes)
 
 
