@@ -1,0 +1,101 @@
+/**
+ * The report in numbers, as drawings and in sentences.
+ * @module
+ *
+ * @typedef {import("./types.js").Measurements} Measurements
+ * @typedef {import("./types.js").Report} Report
+ */
+import { find, make, say } from "./dom.js";
+import { pairs, spectrum } from "./plots.js";
+import { change, hertz, label, number, parameter } from "./words.js";
+
+/** @type {[key: keyof Measurements & string, title: string, unit: string, meaning: string, digits: number][]} */
+const ROWS = [
+  ["integrated_lufs", "Loudness", "LUFS", "of the whole song", 1],
+  ["true_peak_dbtp", "True peak", "dBTP", "between the samples too", 1],
+  ["loudness_range_lu", "Loudness range", "LU", "quiet parts to loud parts", 1],
+  ["crest_db", "Crest", "dB", "peaks over the average: punch", 1],
+  ["max_short_term_lufs", "Loudest three seconds", "LUFS", "", 1],
+  ["peak_to_loudness_lu", "Peak to loudness", "LU", "", 1],
+  ["correlation", "Left to right", "", "1 is mono, below 0 cancels", 2],
+];
+
+/** @param {Report} report */
+export function showReport(report) {
+  showNumbers(report);
+  showSpectrum(report);
+  const flags = find("flags", HTMLUListElement);
+  flags.hidden = report.flags.length === 0;
+  flags.replaceChildren(...report.flags.map((flag) => make("li", {}, flag)));
+  find("changes", HTMLOListElement).replaceChildren(...report.plan.steps.map(step));
+}
+
+/** @param {Report} report */
+function showNumbers({ before, after }) {
+  const head = make("tr", {}, ...["", "Before", "After", "Change"].map((text, index) => (index ? make("th", { scope: "col" }, text) : make("td"))));
+  const rows = ROWS.flatMap(([key, title, unit, meaning, digits]) => {
+    const [was, is] = [before[key], after[key]];
+    if (was === null && is === null) return [];
+    return [numbersRow(title, unit, meaning, digits, /** @type {number | null} */ (was), /** @type {number | null} */ (is))];
+  });
+  find("numbers", HTMLTableElement).replaceChildren(
+    make("caption", { class: "visually-hidden" }, "Measurements before and after mastering"),
+    make("thead", {}, head),
+    make("tbody", {}, ...rows),
+  );
+}
+
+/**
+ * @param {string} title
+ * @param {string} unit
+ * @param {string} meaning
+ * @param {number} digits
+ * @param {number | null} was
+ * @param {number | null} is
+ */
+function numbersRow(title, unit, meaning, digits, was, is) {
+  const name = make("th", { scope: "row" }, title, ...(unit ? [" ", make("span", { class: "unit" }, unit)] : []));
+  if (meaning) name.append(make("span", { class: "meaning" }, meaning));
+  return make(
+    "tr",
+    {},
+    name,
+    make("td", {}, number(was, digits)),
+    make("td", { class: "after" }, number(is, digits)),
+    make("td", { class: "change" }, was === null || is === null ? "–" : change(is - was, digits)),
+  );
+}
+
+/** @param {Report} report */
+function showSpectrum(report) {
+  const bands = pairs(report);
+  const heard = bands.filter((band) => Math.max(band.before, band.after) > -70);
+  const legend = make(
+    "p",
+    { class: "legend-line", "aria-hidden": "true" },
+    make("span", { class: "key before" }, "Before"),
+    make("span", { class: "key after" }, "After"),
+  );
+  find("spectrum", HTMLElement).replaceChildren(legend, spectrum(bands));
+  const [first, ...others] = heard;
+  const most = first && others.reduce((best, band) => (Math.abs(band.after - band.before) > Math.abs(best.after - best.before) ? band : best), first);
+  const largest = most ? ` The largest change is ${change(most.after - most.before)} dB at ${hertz(most.centreHz)}.` : "";
+  say(find("spectrum-text", HTMLElement), `Third-octave levels of the middle, in dB against each one’s own loudness.${largest}`);
+  const rows = heard.map((band) => make("tr", {}, make("th", { scope: "row" }, hertz(band.centreHz)), make("td", {}, number(band.before)), make("td", { class: "after" }, number(band.after)), make("td", { class: "change" }, change(band.after - band.before))));
+  find("spectrum-table", HTMLTableElement).replaceChildren(
+    make("thead", {}, make("tr", {}, ...["Band", "Before, dB", "After, dB", "Change, dB"].map((text) => make("th", { scope: "col" }, text)))),
+    make("tbody", {}, ...rows),
+  );
+}
+
+/** @param {import("./types.js").PlanStep} one */
+function step({ name, parameters, reason }) {
+  const list = make("dl");
+  for (const [key, value] of Object.entries(parameters)) {
+    const { label: text, unit } = label(key);
+    list.append(make("div", {}, make("dt", {}, text), make("dd", {}, `${parameter(value)}${unit ? ` ${unit}` : ""}`)));
+  }
+  const item = make("li", { class: "panel" }, make("h3", {}, label(name).label), make("p", {}, reason));
+  if (list.childElementCount) item.append(make("details", { class: "fine" }, make("summary", {}, "Numbers", make("span", { class: "visually-hidden" }, ` of ${label(name).label}`)), list));
+  return item;
+}

@@ -1,0 +1,47 @@
+/**
+ * The records of the HTTP API as the page sees them. Types only; nothing runs here.
+ * @module
+ *
+ * @typedef {{title: string, for: string, loudness_lufs: number, ceiling_dbtp: number}} Target
+ * @typedef {{title: string, for: string}} Style
+ * @typedef {{media_type: string, extension: string, title: string}} OutputKind
+ * @typedef {{name: string, title: string, operator: string, region: string}} Tier
+ * @typedef {{max_bytes: number, max_duration_s: number, output_ttl_s: number}} Limits
+ * @typedef {{
+ *   targets: Record<string, Target>, styles: Record<string, Style>, outputs: Record<string, OutputKind>,
+ *   limits: Limits, tiers: Tier[], engine_version: string, account: {kind: string, managed_only: boolean},
+ * }} Options
+ *
+ * @typedef {{
+ *   target: string, style: string, amount_percent: number, loudness_lufs?: number, ceiling_dbtp?: number,
+ *   rate_hz?: number, outputs: string[], managed_only: boolean,
+ * }} Wish What the person asks for.
+ *
+ * @typedef {{title?: string, status?: number, code: string, detail: string}} Problem RFC 9457, with our code.
+ * @typedef {{centre_hz: number, mid_db: number, side_db: number}} BandLevel
+ * @typedef {{
+ *   rate_hz: number, channels: number, frames: number, duration_s: number, integrated_lufs: number | null,
+ *   max_momentary_lufs: number | null, max_short_term_lufs: number | null, loudness_range_lu: number | null,
+ *   true_peak_dbtp: number, sample_peak_dbfs: number, crest_db: number, peak_to_loudness_lu: number | null,
+ *   correlation: number | null, width_db: number | null, clipped_samples: number, spectrum: BandLevel[],
+ * }} Measurements
+ * @typedef {number | boolean | string | number[]} Parameter
+ * @typedef {{name: string, parameters: Record<string, Parameter>, reason: string}} PlanStep
+ * @typedef {{
+ *   before: Measurements, after: Measurements, flags: string[],
+ *   plan: {loudness_lufs: number, ceiling_dbtp: number, steps: PlanStep[]},
+ * }} Report
+ * @typedef {{format: string, url: string, size_bytes: number, media_type: string, extension: string}} Output
+ * @typedef {{number: number, tier: string, tier_title: string, reason: string, outcome: string, detail: string | null}} Attempt
+ * @typedef {{input_key_destroyed_at: string | null, outputs_key_destroyed_at: string | null}} Receipt
+ * @typedef {{
+ *   stage: string | null, fraction: number, tier: string, tier_title: string, reason: string, eta_s: number | null,
+ * }} Progress
+ * @typedef {{
+ *   id: string, revision: number, state: string, expires_in_s: number, settings: Wish,
+ *   facts: {duration_s: number} | null, queue: {position: number, eta_s: number | null} | null,
+ *   progress: Progress | null, attempts: Attempt[], outputs: Output[], report: Report | null,
+ *   error: Problem | null, receipt: Receipt | null,
+ * }} Job
+ */
+export {};
