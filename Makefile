@@ -7,7 +7,7 @@ STAMP := $(VENV)/.setup-run
 TEST_STAMP := $(VENV)/.setup-test
 SRC := mastering router ops spaces tests
 
-.PHONY: help setup setup-test run test check bench soak lock clean
+.PHONY: help setup setup-test run test check bench docs soak lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,9 +38,13 @@ check: setup-test ## lint, format, types (Python and JavaScript) and import cont
 	$(BIN)/ruff format --check $(SRC)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m ops.generate_docs --check
 
 bench: setup-test ## measure in one run against peers; writes build/bench.json and docs/benchmarks.md
 	$(BIN)/python -m ops.bench
+
+docs: setup-test ## write the pages that are made from the code's tables
+	$(BIN)/python -m ops.generate_docs
 
 soak: setup-test ## the long runs: kill -9 in the hundreds
 	$(BIN)/python -m pytest -m soak --timeout 3600
