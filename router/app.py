@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from ipaddress import ip_address
 from pathlib import Path
 
+import typer
 from fastapi import FastAPI
 
 from router import reaper
@@ -21,7 +22,7 @@ from router.jobs import local
 from router.logs import log
 from router.probing import Probe
 from router.settings import Settings
-from router.spool import incarnation
+from router.spool import incarnation, ram
 from router.spool.disk import Spool
 from router.tiers.fleet import Fleet
 from router.tiers.port import Backend
@@ -72,6 +73,7 @@ async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIt
     """Build the rooms, recover what a dead router left, work until the context ends."""
     os.umask(0o077)
     with _sole_owner(settings.ram_dir):
+        _check_ram(settings)
         wiped = incarnation.wipe_if_new(settings.ram_dir, settings.spool_dir)
         store = local.open_store(
             settings.ram_dir / "jobs.sqlite",
@@ -141,6 +143,17 @@ def _sole_owner(ram_dir: Path) -> Iterator[None]:
         ) from None
     finally:
         os.close(fd)
+
+
+def _check_ram(settings: Settings) -> None:
+    """Refuse, or warn, when keys could reach a disk. Raises Complaint."""
+    finding = ram.check(settings.ram_dir)
+    if finding is None:
+        return
+    sentence = f"{settings.ram_dir} is no safe place for keys: {finding.wrong}. {finding.cure}"
+    if settings.ram_check == "refuse":
+        raise Complaint(f"{sentence} To go on all the same: ROUTER_RAM_CHECK=warn.")
+    typer.echo(f"Warning: {sentence}", err=True)
 
 
 def _boot_secret(ram_dir: Path) -> bytes:

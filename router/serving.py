@@ -32,7 +32,10 @@ def serve(options: Mapping[str, Any]) -> None:
 def run(options: Mapping[str, Any], local_workers: int) -> None:
     """Serve with workers of our own on loopback. Raises Complaint."""
     ports = _free_ports(local_workers)
-    settings = _settings({**options, "workers": tuple(f"http://127.0.0.1:{port}" for port in ports)})
+    # A person's own machine, one guest: swap is worth a warning there, not a refusal.
+    settings = _settings(
+        {"ram_check": "warn", **options, "workers": tuple(f"http://127.0.0.1:{port}" for port in ports)}
+    )
     _serve(settings, local_workers)
 
 

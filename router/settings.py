@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +31,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
     workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
     ram_dir: Path = Field(default_factory=_shm, description="RAM-backed folder for keys and job records.")
+    ram_check: Literal["refuse", "warn"] = Field(
+        "refuse", description="What follows when the RAM-backed folder is not RAM, is small, or can be swapped."
+    )
     spool_dir: Path = Field(default_factory=_spool, description="Folder for encrypted audio.")
     spool_quota_bytes: int = Field(20 * GIB, gt=0, description="Room for encrypted audio, all jobs together.")
     max_bytes: int = Field(MAX_INPUT_BYTES, gt=0, description="Largest upload in bytes.")
