@@ -1,0 +1,90 @@
+"""A look-ahead true-peak limiter whose gain is worked out from block peaks alone.
+
+The gain is known at the block borders ("nodes") and straight between them, one curve for all channels. From the peaks
+each block's need follows (ceiling / peak); it is held over the look-ahead, falls back at a fixed pace in dB, and is
+smoothed by two moving averages that together are no longer than the hold, so that the smooth curve never lies above
+any block's need. Because audio is not touched, the curve for another gain costs milliseconds: the loudness solver
+tries as many gains as it likes.
+
+All arithmetic is float64 and in one order: only +, −, ×, ÷, maxima and scipy's own exponentials, which do not change
+with the CPU's features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from mastering.dsp.stream import Samples
+from mastering.dsp.true_peak import Peaks, block_length
+
+_DB_PER_NEPER = 8.685889638065037
+
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Limiter:
+    """Ceiling in dBTP, times in ms, pace of the release in dB per second."""
+
+    ceiling_dbtp: float
+    lookahead_ms: float = 1.5
+    release_db_per_s: float = 120.0
+
+    def curve(self, peaks: Peaks, gain: float, rate_hz: int) -> Curve:
+        """Linear gain at the nodes, `gain` included. Shape (blocks + 1,). `peaks` are those before the gain."""
+        length = block_length(rate_hz)
+        reach = max(1, round(self.lookahead_ms * 1e-3 * rate_hz / length))
+        need = _decibels(np.maximum(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)), 1.0))
+        held = _hold(need, reach)
+        falling = _release(held, self.release_db_per_s * length / rate_hz)
+        smooth = _smooth(_smooth(falling, reach), reach)
+        curve: Curve = gain * special.exp10(smooth * (-1 / 20))
+        return curve
+
+
+def _decibels(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    decibels: NDArray[np.float64] = special.log1p(ratio - 1.0) * _DB_PER_NEPER
+    return decibels
+
+
+def _hold(need: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """Need at the nodes, kept up over `reach` blocks before and after."""
+    nodes = np.maximum(np.append(need, 0.0), np.insert(need, 0, 0.0))
+    held: NDArray[np.float64] = ndimage.maximum_filter1d(nodes, 2 * reach + 1, mode="nearest")
+    return held
+
+
+def _release(held: NDArray[np.float64], step_db: float) -> NDArray[np.float64]:
+    """The held curve, but never falling faster than `step_db` a block: max over the past of held − pace × distance."""
+    slope = np.arange(held.size) * step_db
+    falling: NDArray[np.float64] = np.maximum.accumulate(held + slope) - slope
+    return falling
+
+
+def _smooth(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """Mean over `reach` + 1 nodes (odd, centred); two of these stay inside what `_hold` covers."""
+    width = reach + 1 - reach % 2
+    smooth: NDArray[np.float64] = ndimage.correlate1d(curve, np.full(width, 1.0 / width), mode="nearest")
+    return smooth
+
+
+def apply(block: Samples, curve: Curve, first: int, length: int) -> Samples:
+    """The block times the gain curve. `first` is the block's first node."""
+    count = -(-block.shape[1] // length)
+    nodes = curve[first : first + count + 1].astype(np.float32)
+    slope = (np.arange(length) / length).astype(np.float32)
+    gain = (nodes[:-1, None] + (nodes[1:] - nodes[:-1])[:, None] * slope).reshape(-1)
+    return block * gain[: block.shape[1]]
+
+
+def mean_square(curve: Curve, edges: NDArray[np.int64], length: int) -> NDArray[np.float64]:
+    """Mean of the squared gain over each cell; `edges` are frame numbers (cells + 1,)."""
+    a, b = curve[:-1], curve[1:]
+    total = np.concatenate([[0.0], np.cumsum((a * a + a * b + b * b) * (length / 3))])
+    at_edges = np.interp(edges, np.arange(total.size) * length, total)
+    means: NDArray[np.float64] = np.diff(at_edges) / np.diff(edges)
+    return means

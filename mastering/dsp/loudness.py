@@ -1,0 +1,133 @@
+"""Loudness by ITU-R BS.1770-5 and EBU Tech 3341/3342, from energies of 10 ms cells.
+
+The K-weighting is the analogue prototype of BS.1770's two filters, found by De Man ("Evaluation of implementations
+of the EBU R128 loudness measurement", AES 145, 2018), put through the bilinear transform at any sample rate.
+A cell's energy is the mean square of the K-weighted samples summed over channels (weights 1 for mono and stereo,
+BS.1770-5 equation 2). Momentary and short-term loudness are read every 10 ms, the gating blocks every 100 ms.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from mastering.dsp.stream import Samples
+
+Energies = NDArray[np.float64]
+
+CELLS_PER_S = 100
+_MOMENTARY = 40
+_SHORT_TERM = 300
+_HOP = 10
+_ABSOLUTE_GATE_LUFS = -70.0
+_OFFSET_LUFS = -0.691
+
+
+def k_weighting(rate_hz: int) -> NDArray[np.float64]:
+    """Second-order sections of the K-weighting at `rate_hz`: the shelf, then the high-pass."""
+    return np.array([_shelf(rate_hz), _high_pass(rate_hz)])
+
+
+def _shelf(rate_hz: int) -> list[float]:
+    gain = 10 ** (3.999843853973347 / 20)
+    k, q = math.tan(math.pi * 1681.974450955533 / rate_hz), 0.7071752369554196
+    middle = gain**0.4996667741545416 * k / q
+    a0 = 1 + k / q + k * k
+    feed = [(gain + middle + k * k) / a0, 2 * (k * k - gain) / a0, (gain - middle + k * k) / a0]
+    return [*feed, 1.0, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
+
+
+def _high_pass(rate_hz: int) -> list[float]:
+    k, q = math.tan(math.pi * 38.13547087602444 / rate_hz), 0.5003270373238773
+    a0 = 1 + k / q + k * k
+    return [1.0, -2.0, 1.0, 1.0, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
+
+
+def cell_edges(frames: int, rate_hz: int) -> NDArray[np.int64]:
+    """First frame of each 10 ms cell, and the end of the last whole one. Shape (cells + 1,)."""
+    count = frames * CELLS_PER_S // rate_hz
+    return np.round(np.arange(count + 1) * (rate_hz / CELLS_PER_S)).astype(np.int64)
+
+
+class CellMeter:
+    """Collects the K-weighted energies of 10 ms cells from blocks of any length."""
+
+    def __init__(self, rate_hz: int, weights: NDArray[np.float64]) -> None:
+        self._rate_hz = rate_hz
+        self._weights = weights
+        self._sos = k_weighting(rate_hz)
+        self._state = np.zeros((2, len(weights), 2))
+        self._rest = np.zeros(0)
+        self._frame = 0
+        self._cells: list[Energies] = []
+
+    def feed(self, block: Samples) -> None:
+        weighted, self._state = signal.sosfilt(self._sos, block.astype(np.float64), axis=-1, zi=self._state)
+        np.square(weighted, out=weighted)
+        power = np.concatenate([self._rest, self._weights @ weighted])
+        edges = self._edges_within(self._frame, self._frame + power.size)
+        if edges.size > 1:
+            whole = power[: edges[-1]]
+            self._cells.append(np.add.reduceat(whole, edges[:-1]) / np.diff(edges))
+        self._rest = power[edges[-1] :].copy()
+        self._frame += int(edges[-1])
+
+    def _edges_within(self, first: int, end: int) -> NDArray[np.int64]:
+        width = self._rate_hz / CELLS_PER_S
+        index = np.arange(round(first / width), math.floor(end / width) + 2)
+        edges = np.round(index * width).astype(np.int64)
+        return edges[edges <= end] - first
+
+    def cells(self) -> Energies:
+        """Shape (cells,). A last, unfinished cell is left out."""
+        return np.concatenate(self._cells) if self._cells else np.zeros(0)
+
+
+def _moving_mean(cells: Energies, width: int) -> Energies:
+    if cells.size < width:
+        return np.zeros(0)
+    total = np.concatenate([[0.0], np.cumsum(cells)])
+    means: Energies = np.maximum(total[width:] - total[:-width], 0.0) / width
+    return means
+
+
+def to_lufs(energy: float) -> float | None:
+    """BS.1770-5 equation 2; None for no energy at all."""
+    return _OFFSET_LUFS + 10 * math.log10(energy) if energy > 1e-14 else None
+
+
+def to_energy(lufs: float) -> float:
+    return float(10 ** ((lufs - _OFFSET_LUFS) / 10))
+
+
+def integrated(cells: Energies) -> float | None:
+    """Gated programme loudness in LUFS (BS.1770-5 equations 5-7); None if nothing passes the gate."""
+    blocks = _moving_mean(cells, _MOMENTARY)[::_HOP]
+    loud = blocks[blocks > to_energy(_ABSOLUTE_GATE_LUFS)]
+    if not loud.size:
+        return None
+    return to_lufs(float(loud[loud > loud.mean() * 0.1].mean()))
+
+
+def momentary(cells: Energies) -> NDArray[np.float64]:
+    """Momentary energies (400 ms), one every 10 ms; `to_lufs` makes them LUFS."""
+    return _moving_mean(cells, _MOMENTARY)
+
+
+def short_term(cells: Energies) -> NDArray[np.float64]:
+    """Short-term energies (3 s), one every 10 ms."""
+    return _moving_mean(cells, _SHORT_TERM)
+
+
+def loudness_range(cells: Energies) -> float | None:
+    """Loudness range in LU by EBU Tech 3342: 10th to 95th percentile of the gated short-term loudness."""
+    windows = short_term(cells)[::_HOP]
+    loud = windows[windows > to_energy(_ABSOLUTE_GATE_LUFS)]
+    loud = loud[loud > loud.mean() * 0.01] if loud.size else loud
+    if loud.size < 2:
+        return None
+    low, high = np.percentile(10 * np.log10(loud), [10, 95])
+    return float(high - low)

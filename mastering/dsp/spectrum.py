@@ -1,0 +1,88 @@
+"""Third-octave spectrum of the mid and the side signal (mid = (L + R) / 2, side = (L − R) / 2).
+
+Welch's method (IEEE Trans. Audio Electroacoust. 15, 1967) with Hann windows of about 0.19 s. Bands are those of
+IEC 61260-1, base ten: centres 1000 · 10^(k/10) Hz, edges 10^(±1/20) away. 0 dB is a full-scale sine.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from mastering.contract import BandLevel
+from mastering.dsp.stream import Samples
+
+_LOWEST, _HIGHEST = -17, 13
+"""Band numbers: 20 Hz and 20 kHz."""
+_FLOOR_DB = -150.0
+
+
+def band_centres_hz(rate_hz: int) -> tuple[float, ...]:
+    """Centres of the bands that lie whole below half the sample rate."""
+    bands = (1000 * 10 ** (k / 10) for k in range(_LOWEST, _HIGHEST + 1))
+    return tuple(hz for hz in bands if hz * 10**0.05 <= rate_hz / 2)
+
+
+def frame_length(rate_hz: int) -> int:
+    return int(1 << round(math.log2(rate_hz * 0.19)))
+
+
+@cache
+def _band_matrix(rate_hz: int) -> NDArray[np.float64]:
+    """Share of each FFT bin's power that falls into each band (bands, bins); a bin is one bin width wide."""
+    length = frame_length(rate_hz)
+    width = rate_hz / length
+    low = (np.arange(length // 2 + 1) - 0.5) * width
+    centres = np.array(band_centres_hz(rate_hz))[:, None]
+    overlap = np.minimum(low + width, centres * 10**0.05) - np.maximum(low, centres * 10**-0.05)
+    shares: NDArray[np.float64] = np.clip(overlap / width, 0, 1)
+    return shares
+
+
+class SpectrumMeter:
+    """Mean power of mid and side in each FFT bin, collected from blocks of any length; frames do not overlap."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._length = frame_length(rate_hz)
+        window = np.hanning(self._length + 1)[:-1]
+        self._window = (window * math.sqrt(2 / (window @ window) / self._length)).astype(np.float32)
+        self._power = np.zeros((2, self._length // 2 + 1))
+        self._frames = 0
+        self._rest: Samples | None = None
+
+    def feed(self, block: Samples) -> None:
+        joined = block if self._rest is None else np.concatenate([self._rest, block], axis=1)
+        count = joined.shape[1] // self._length
+        if count:
+            self._add(joined[:, : count * self._length])
+        self._rest = joined[:, count * self._length :].copy()
+
+    def _add(self, whole: Samples) -> None:
+        shaped = whole.reshape(whole.shape[0], -1, self._length) * self._window
+        if len(shaped) == 2:
+            shaped = np.stack([(shaped[0] + shaped[1]) * 0.5, (shaped[0] - shaped[1]) * 0.5])
+        bins = fft.rfft(shaped)
+        power = np.square(bins.real) + np.square(bins.imag)
+        self._power[: len(shaped)] += power.sum(axis=1, dtype=np.float64)
+        self._frames += shaped.shape[1]
+
+    def power(self) -> NDArray[np.float64]:
+        """Mean power (2, bins), one-sided, so that a full-scale sine sums to one. Side is zero for mono."""
+        if not self._frames and self._rest is not None:
+            short = self._length - self._rest.shape[1]
+            self._add(np.pad(self._rest, ((0, 0), (0, short))))
+        return 2 * self._power / max(self._frames, 1)
+
+    def bands(self) -> tuple[BandLevel, ...]:
+        levels = self.power() @ _band_matrix(self._rate_hz).T
+        in_db = np.maximum(10 * np.log10(np.maximum(levels, 1e-15)), _FLOOR_DB)
+        centres = band_centres_hz(self._rate_hz)
+        return tuple(
+            BandLevel(centre_hz=round(hz, 1), mid_db=round(float(mid), 2), side_db=round(float(side), 2))
+            for hz, mid, side in zip(centres, in_db[0], in_db[1], strict=True)
+        )

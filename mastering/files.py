@@ -1,0 +1,299 @@
+"""Audio files: decode and encode. The only door of the engine to soundfile and PyAV.
+
+Every way in which a file can be bad ends here in a `Fault` that says what is wrong and what to do. A file is never
+trusted about its own length: what is decoded is counted, and decoding stops where the limit is passed. Libraries'
+own error texts may hold paths and are dropped.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from mastering.container import is_cut_off, sniff
+from mastering.contract import (
+    MAX_CHANNELS,
+    MAX_DURATION_S,
+    MAX_INPUT_BYTES,
+    MAX_RATE_HZ,
+    MIN_DURATION_S,
+    MIN_RATE_HZ,
+    Fault,
+    FaultCode,
+    OutputFormat,
+)
+from mastering.dsp.dither import quantise
+from mastering.dsp.resample import resampled
+from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, Samples, reblock, split
+
+Tick = Callable[[int], None]
+
+_LOSSY = frozenset({"mp3", "vorbis", "opus", "aac", "wmav1", "wmav2", "wmapro", "ac3", "eac3", "mp2"})
+_CODECS = {"VORBIS": "vorbis", "OPUS": "opus", "MPEG_LAYER_III": "mp3", "MPEG_LAYER_II": "mp2"}
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,asf,aac,mp3,wav,w64,aiff,flac,caf"
+_MP3_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An opened file: what its header says, and a way to decode it from the start."""
+
+    container: str
+    codec: str
+    rate_hz: int
+    channels: int
+    promised_frames: int | None
+    """From the header; for MP3, whose header has no length, libsndfile's guess."""
+    lossy: bool
+    decode: Callable[[], Iterator[Samples]]
+
+
+def open_recording(source: BinaryIO) -> Recording:
+    """Read the header. Raises a Fault for anything that is not a readable song within the limits."""
+    size = source.seek(0, io.SEEK_END)
+    if size == 0:
+        raise Fault(FaultCode.EMPTY_FILE, "The file is empty (0 bytes). Choose the file again, or export it anew.")
+    if size > MAX_INPUT_BYTES:
+        raise Fault(
+            FaultCode.TOO_LARGE,
+            f"The file has {size / 2**20:.0f} MiB; at most {MAX_INPUT_BYTES // 2**20} MiB are allowed. "
+            "Send it as FLAC, or in parts.",
+            bytes=size,
+            allowed=MAX_INPUT_BYTES,
+        )
+    container = sniff(source)
+    if container is None:
+        raise Fault(
+            FaultCode.UNSUPPORTED_FORMAT,
+            "This is not an audio file we can read, whatever its name says. Send WAV, FLAC, AIFF, MP3, Ogg or M4A.",
+        )
+    if is_cut_off(source, container):
+        raise _truncated()
+    recording = _open_with_soundfile(source, container) or _open_with_av(source, container)
+    _check_limits(recording)
+    return recording
+
+
+def _check_limits(recording: Recording) -> None:
+    if not 1 <= recording.channels <= MAX_CHANNELS:
+        raise Fault(
+            FaultCode.TOO_MANY_CHANNELS,
+            f"The file has {recording.channels} channels; mono and stereo are mastered here. Export a stereo mix.",
+            channels=recording.channels,
+            allowed=MAX_CHANNELS,
+        )
+    if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
+        raise Fault(
+            FaultCode.UNSUPPORTED_RATE,
+            f"The sample rate is {recording.rate_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are allowed. "
+            "Export at 44100 or 48000 Hz.",
+            rate_hz=recording.rate_hz,
+        )
+    if recording.promised_frames is not None and recording.promised_frames > MAX_DURATION_S * recording.rate_hz:
+        raise _too_long(recording.promised_frames / recording.rate_hz)
+
+
+def _truncated() -> Fault:
+    return Fault(
+        FaultCode.TRUNCATED,
+        "The file ends before the audio that its header promises: it was cut off, probably in transfer. Send it again.",
+    )
+
+
+def _undecodable() -> Fault:
+    return Fault(
+        FaultCode.UNDECODABLE,
+        "The file is damaged or holds no audio that we can decode. Export it again, as WAV or FLAC.",
+    )
+
+
+def _too_long(seconds: float) -> Fault:
+    return Fault(
+        FaultCode.TOO_LONG,
+        f"The audio lasts {seconds / 60:.1f} minutes or more; at most {MAX_DURATION_S // 60} minutes are allowed. "
+        "Send it in parts.",
+        minutes=round(seconds / 60, 1),
+        allowed=MAX_DURATION_S // 60,
+    )
+
+
+def _open_with_soundfile(source: BinaryIO, container: str) -> Recording | None:
+    source.seek(0)
+    try:
+        with soundfile.SoundFile(source) as file:
+            known = 0 < file.frames < 2**62
+            codec = _CODECS.get(file.subtype, file.subtype.lower())
+            return Recording(
+                container,
+                codec,
+                file.samplerate,
+                file.channels,
+                file.frames if known else None,
+                codec in _LOSSY,
+                lambda: _decode_with_soundfile(source),
+            )
+    except soundfile.LibsndfileError:
+        return None
+
+
+def _decode_with_soundfile(source: BinaryIO) -> Iterator[Samples]:
+    source.seek(0)
+    try:
+        with soundfile.SoundFile(source) as file:
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                yield block.T
+    except soundfile.LibsndfileError:
+        raise _undecodable() from None
+
+
+def _av_open(source: BinaryIO) -> Any:
+    source.seek(0)
+    return av.open(source, options={"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}, metadata_errors="ignore")
+
+
+def _open_with_av(source: BinaryIO, container: str) -> Recording:
+    try:
+        with _av_open(source) as file:
+            stream = file.streams.audio[0]
+            rate_hz = stream.codec_context.sample_rate
+            seconds = float(stream.duration * stream.time_base) if stream.duration else None
+            return Recording(
+                container,
+                stream.codec_context.name.removesuffix("float"),
+                rate_hz,
+                stream.codec_context.channels,
+                None if seconds is None else round(seconds * rate_hz),
+                stream.codec_context.name.removesuffix("float") in _LOSSY,
+                lambda: _decode_with_av(source),
+            )
+    except (av.error.FFmpegError, IndexError, ValueError):
+        raise _undecodable() from None
+
+
+def _decode_with_av(source: BinaryIO) -> Iterator[Samples]:
+    try:
+        with _av_open(source) as file:
+            stream = file.streams.audio[0]
+            planar = av.AudioResampler(format="fltp")
+            for frame in file.decode(stream):
+                yield from (_floats(part) for part in planar.resample(frame))
+            yield from (_floats(part) for part in planar.resample(None))
+    except (av.error.FFmpegError, IndexError, ValueError):
+        raise _undecodable() from None
+
+
+def _floats(frame: Any) -> Samples:
+    samples: Samples = frame.to_ndarray()
+    return samples
+
+
+def load(recording: Recording, *, keep_samples: int, tick: Tick) -> Audio:
+    """Decode the whole recording once, checking every sample.
+
+    Up to `keep_samples` samples (frames x channels) stay in memory as float32; a longer recording is counted, let go
+    and decoded anew whenever it is read. `tick` is called with the frames of each decoded block.
+    """
+    keep = recording.promised_frames is not None and recording.promised_frames * recording.channels <= keep_samples
+    checked = _checked(recording, tick)
+    if keep:
+        samples = _collect(checked, recording.channels, recording.promised_frames or 0)
+        frames = samples.shape[1]
+        read = lambda: split(samples)  # noqa: E731 - the other arm of one choice
+    else:
+        frames = sum(block.shape[1] for block in checked)
+        read = lambda: reblock(recording.decode())  # noqa: E731
+    _check_length(recording, frames)
+    return Audio(recording.rate_hz, recording.channels, frames, read)
+
+
+def _collect(blocks: Blocks, channels: int, frames: int) -> Samples:
+    kept = np.empty((channels, frames), np.float32)
+    filled = 0
+    for block in blocks:
+        end = filled + block.shape[1]
+        if end > kept.shape[1]:
+            kept = np.concatenate([kept[:, :filled], np.empty((channels, end), np.float32)], axis=1)
+        kept[:, filled:end] = block
+        filled = end
+    return kept[:, :filled]
+
+
+def _checked(recording: Recording, tick: Tick) -> Blocks:
+    frames, loudest = 0, 0.0
+    for block in reblock(recording.decode()):
+        frames += block.shape[1]
+        if frames > MAX_DURATION_S * recording.rate_hz:
+            raise _too_long(frames / recording.rate_hz)
+        peak = max(float(block.max()), -float(block.min()))
+        if not math.isfinite(peak):
+            seconds = (frames - block.shape[1]) / recording.rate_hz
+            raise Fault(
+                FaultCode.NOT_FINITE,
+                f"The audio holds samples that are not numbers, first near {seconds:.1f} s. "
+                "Export it again without the plug-in that makes them.",
+            )
+        loudest = max(loudest, peak)
+        tick(block.shape[1])
+        yield block
+    if frames and loudest < 10 ** (-100 / 20):
+        raise Fault(FaultCode.SILENT, "The audio is silent (no sample above −100 dBFS). Check what was exported.")
+
+
+def _check_length(recording: Recording, frames: int) -> None:
+    promised = recording.promised_frames
+    # Coded audio may round its length to a coder frame or two; half a second is more than that.
+    if promised is not None and recording.codec != "mp3" and frames < promised - recording.rate_hz // 2:
+        raise _truncated()
+    if not frames:
+        raise _undecodable()
+    if frames < MIN_DURATION_S * recording.rate_hz:
+        raise Fault(
+            FaultCode.TOO_SHORT,
+            f"The audio lasts {frames / recording.rate_hz:.2f} s; at least {MIN_DURATION_S:.0f} s is needed.",
+            seconds=round(frames / recording.rate_hz, 3),
+            allowed=MIN_DURATION_S,
+        )
+
+
+_WRITE: dict[OutputFormat, dict[str, Any]] = {
+    OutputFormat.WAV24: {"format": "WAV", "subtype": "PCM_24"},
+    OutputFormat.WAV16: {"format": "WAV", "subtype": "PCM_16"},
+    OutputFormat.FLAC: {"format": "FLAC", "subtype": "PCM_24", "compression_level": 0.4},
+    OutputFormat.MP3: {
+        "format": "MP3",
+        "subtype": "MPEG_LAYER_III",
+        "bitrate_mode": "CONSTANT",
+        "compression_level": 0.0,
+    },
+}
+_BITS = {OutputFormat.WAV24: 24, OutputFormat.WAV16: 16, OutputFormat.FLAC: 24}
+
+
+def is_lossy(kind: OutputFormat) -> bool:
+    return kind is OutputFormat.MP3
+
+
+def encode(audio: Audio, kind: OutputFormat, target: BinaryIO, *, seed: int, tick: Tick) -> None:
+    """Write `audio` to `target`, from its start. Whole numbers are dithered from `seed`; lossy coders get floats."""
+    target.seek(0)
+    target.truncate(0)
+    if kind is OutputFormat.MP3 and audio.rate_hz not in _MP3_RATES:
+        audio = resampled(audio, 48_000)
+    bits = _BITS.get(kind)
+    with soundfile.SoundFile(target, "w", samplerate=audio.rate_hz, channels=audio.channels, **_WRITE[kind]) as file:
+        for index, block in enumerate(audio.read()):
+            file.write(_interleaved(block if bits is None else quantise(block, bits, seed=seed, index=index)))
+            tick(block.shape[1])
+    target.seek(0)
+
+
+def _interleaved(block: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(block.T)

@@ -1,0 +1,179 @@
+"""Samples + Plan → samples. Deterministic: the same decoded PCM, plan and engine version give the same master.
+
+The order is told in `toned` and `limited`: what shapes the sound, then the gain and the limiter. Loudness is solved
+on cached block peaks and cell energies, without touching audio again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mastering.contract import Fault, FaultCode, Plan, PlanStep
+from mastering.dsp import limiter, loudness
+from mastering.dsp.limiter import Curve, Limiter
+from mastering.dsp.stream import Audio, Blocks
+from mastering.dsp.true_peak import PeakMeter, Peaks, block_length
+
+Tick = Callable[[int], None]
+
+_GUARD_DB = 0.7
+_GUARD_ROUNDS = 8
+_HEADROOM = 10 ** (-0.004 / 20)
+"""Kept free below the ceiling for dither, rounding and the meter's own grid."""
+_HIGHEST_GAIN_DB = 60.0
+_RELEASES_DB_PER_S = (120.0, 250.0, 500.0, 1000.0)
+_MOST_DRIVE_DB = 2.0
+"""Gain that the limiter may take back on average before a faster release is the lesser evil."""
+
+
+@dataclass(frozen=True)
+class Toned:
+    """A song shaped as planned, before its gain: with all that the solver needs to know of it."""
+
+    audio: Audio
+    peaks: Peaks
+    cells: loudness.Energies
+
+
+def toned(source: Audio, plan: Plan, *, above: float, tick: Tick) -> Toned:
+    """Run everything before the gain. `above`: the lowest peak that the limiter could come to care about."""
+    cells = loudness.CellMeter(source.rate_hz, np.ones(source.channels))
+    peaks = PeakMeter(source.rate_hz, above=above)
+    for block in source.read():
+        cells.feed(block)
+        peaks.feed(block)
+        tick(block.shape[1])
+    return Toned(source, peaks.peaks(), cells.cells())
+
+
+def limiter_of(plan: Plan) -> Limiter:
+    step = _required(plan, "limiter")
+    return Limiter(
+        ceiling_dbtp=_number(step, "ceiling_dbtp"),
+        lookahead_ms=_number(step, "lookahead_ms"),
+        release_db_per_s=_number(step, "release_db_per_s"),
+    )
+
+
+def gain_db_of(plan: Plan) -> float:
+    return _number(_required(plan, "loudness"), "gain_db")
+
+
+def solve(song: Toned, limits: Limiter, wished_lufs: float) -> tuple[float, float]:
+    """(gain in dB, loudness in LUFS) so that the song meets `wished_lufs` after the limiter, or comes nearest.
+
+    Loudness rises with gain, ever more slowly: bisection between no help from the limiter and the highest gain.
+    """
+    edges = loudness.cell_edges(song.audio.frames, song.audio.rate_hz)
+    length = block_length(song.audio.rate_hz)
+
+    def reached(gain_db: float) -> float:
+        curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+        found = loudness.integrated(song.cells * limiter.mean_square(curve, edges, length))
+        return -200.0 if found is None else found
+
+    start = loudness.integrated(song.cells)
+    if start is None:
+        raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness (nothing above −70 LUFS).")
+    return _root(reached, wished_lufs, wished_lufs - start)
+
+
+def solve_with_release(song: Toned, ceiling_dbtp: float, wished_lufs: float) -> tuple[Limiter, float, float]:
+    """The slowest release that reaches the loudness without driving the limiter far: slow distorts the bass least."""
+    start = loudness.integrated(song.cells) or 0.0
+    for release in _RELEASES_DB_PER_S:
+        limits = Limiter(ceiling_dbtp, release_db_per_s=release)
+        gain_db, reached = solve(song, limits, wished_lufs)
+        if wished_lufs - reached < 0.01 and gain_db - (wished_lufs - start) < _MOST_DRIVE_DB:
+            break
+    return limits, gain_db, reached
+
+
+def _root(reached: Callable[[float], float], wished: float, low: float) -> tuple[float, float]:
+    gain, got = low, reached(low)
+    step = 1.0
+    for _ in range(40):
+        miss = wished - got
+        if abs(miss) < 0.002 or (miss > 0 and gain >= _HIGHEST_GAIN_DB):
+            break
+        trial = min(gain + miss * step, gain + 12.0, _HIGHEST_GAIN_DB)
+        now = reached(trial)
+        slope = (now - got) / (trial - gain) if trial != gain else 1.0
+        if slope < 0.01:
+            break
+        step = min(1 / slope, 12.0)
+        gain, got = trial, now
+    return round(gain, 4), got
+
+
+def guarded_curve(song: Toned, limits: Limiter, gain_db: float, *, tick: Tick) -> Curve:
+    """The limiter's curve, tightened until the wave read at 16 x stays below the ceiling.
+
+    Only blocks within 0.7 dB of the ceiling by the 4 x reading are read again, as that is the most 4 x can miss.
+    """
+    ceiling = 10 ** (limits.ceiling_dbtp / 20) * _HEADROOM
+    rate_hz, gain = song.audio.rate_hz, 10 ** (gain_db / 20)
+    peaks = song.peaks.copy()
+    inner = Limiter(limits.ceiling_dbtp - 0.004, limits.lookahead_ms, limits.release_db_per_s)
+    curve = inner.curve(peaks, gain, rate_hz)
+    near = _highest(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
+    for _ in range(_GUARD_ROUNDS):
+        found = _read_again(song.audio, curve, near, tick)
+        over = np.flatnonzero(found > ceiling)
+        if not over.size:
+            return curve
+        peaks[over] = np.maximum(peaks[over], ceiling / _lowest(curve)[over]) * (found[over] / ceiling) * 1.0002
+        before, curve = curve, inner.curve(peaks, gain, rate_hz)
+        changed = np.flatnonzero(np.abs(curve - before) > 0)
+        near = np.zeros_like(near)
+        for shift in (-1, 0, 1):
+            near[np.clip(changed + shift, 0, near.size - 1)] = True
+        near &= _highest(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
+    raise Fault(FaultCode.BAD_MASTER, "The limiter could not hold the ceiling. Choose a lower loudness.")
+
+
+def _highest(curve: Curve) -> Curve:
+    return np.maximum(curve[:-1], curve[1:])
+
+
+def _lowest(curve: Curve) -> Curve:
+    return np.minimum(curve[:-1], curve[1:])
+
+
+def _read_again(audio: Audio, curve: Curve, near: NDArray[np.bool_], tick: Tick) -> Peaks:
+    meter = PeakMeter(audio.rate_hz, factor=16, only=near)
+    for block in limited(audio, curve).read():
+        meter.feed(block)
+        tick(block.shape[1])
+    return meter.peaks()
+
+
+def limited(audio: Audio, curve: Curve) -> Audio:
+    """The song times the limiter's gain."""
+    length = block_length(audio.rate_hz)
+
+    def change(blocks: Blocks) -> Blocks:
+        node = 0
+        for block in blocks:
+            yield limiter.apply(block, curve, node, length)
+            node += block.shape[1] // length
+
+    return audio.map(change)
+
+
+def _required(plan: Plan, name: str) -> PlanStep:
+    step = plan.step(name)
+    if step is None:
+        raise Fault(FaultCode.BAD_SETTINGS, f"The plan has no step '{name}'. Make it anew with this engine.")
+    return step
+
+
+def _number(step: PlanStep, name: str) -> float:
+    value = step.parameters.get(name)
+    if not isinstance(value, int | float):
+        raise Fault(FaultCode.BAD_SETTINGS, f"The plan's step '{step.name}' needs the number '{name}'.")
+    return float(value)
