@@ -1,0 +1,306 @@
+"""The worker's three routes: a slot, a render, the state of health. One exchange holds everything and keeps nothing.
+
+Before a render begins a refusal is an HTTP status with problem+json (`code` is a `FaultCode`); afterwards it is a
+fault frame. The routes are plain ASGI where Starlette's responses would not notice that the caller has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message as Asgi
+from starlette.types import Receive, Scope, Send
+
+from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat, Report
+from mastering.exchange import (
+    CHUNK_BYTES,
+    MEDIA_TYPE,
+    PROTOCOL_VERSION,
+    SLOT_HEADER,
+    AcceptedEvent,
+    Digest,
+    FaultEvent,
+    HeartbeatEvent,
+    PartEvent,
+    ProgressEvent,
+    ReportEvent,
+    SettingsEvent,
+    data_header,
+    encode_event,
+)
+from mastering.worker.intake import Intake
+from mastering.worker.logs import Log
+from mastering.worker.renderers import Message, Renderer, Renderers
+from mastering.worker.settings import WorkerSettings
+from mastering.worker.slots import Slots
+
+_STATUS = {
+    FaultCode.BAD_REQUEST: 400,
+    FaultCode.BAD_SETTINGS: 400,
+    FaultCode.TOO_LARGE: 413,
+    FaultCode.BUSY: 503,
+    FaultCode.DEADLINE: 408,
+}
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
+
+
+class _Gone(Exception):
+    """The caller has hung up."""
+
+
+@dataclass
+class Worker:
+    """What the routes share."""
+
+    settings: WorkerSettings
+    slots: Slots
+    renderers: Renderers
+    log: Log
+
+
+def problem(fault: Fault, status: int | None = None) -> Response:
+    """RFC 9457. `Connection: close`: a caller in the middle of an upload need not send the rest."""
+    headers = {**_HEADERS, "connection": "close"}
+    if "retry_after_s" in fault.numbers:
+        headers["retry-after"] = str(fault.numbers["retry_after_s"])
+    status = status or _STATUS.get(fault.code, 500)
+    body = {
+        "title": fault.code,
+        "status": status,
+        "code": fault.code,
+        "detail": fault.message,
+        "numbers": fault.numbers,
+    }
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def create_app(settings: WorkerSettings, log: Log) -> Starlette:
+    """The ASGI application of one worker."""
+    worker = Worker(
+        settings=settings,
+        slots=Slots(settings.concurrency, settings.slot_s),
+        renderers=Renderers(settings.engine, settings.concurrency + 1),
+        log=log,
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        worker.renderers.start()
+        yield
+        await worker.renderers.close()
+
+    app = Starlette(
+        routes=[
+            Route("/v1/slots", reserve, methods=["POST"]),
+            Route("/v1/renders", Renders(worker), methods=["POST"]),
+            Route("/v1/health", health, methods=["GET"]),
+        ],
+        lifespan=lifespan,
+    )
+    app.state.worker = worker
+    return app
+
+
+async def reserve(request: Request) -> Response:
+    """201 {slot, expires_in_s}, or 503 with Retry-After."""
+    worker: Worker = request.app.state.worker
+    try:
+        worker.renderers.check_warm()
+        slot = worker.slots.reserve(time.monotonic())
+    except Fault as fault:
+        return problem(fault)
+    return JSONResponse({"slot": slot, "expires_in_s": worker.settings.slot_s}, 201, _HEADERS)
+
+
+async def health(request: Request) -> Response:
+    """What the router's probe asks every few seconds; nothing in it is of a song."""
+    worker: Worker = request.app.state.worker
+    state = "draining" if worker.slots.is_draining else "ready" if worker.renderers.is_warm else "warming"
+    body = {
+        "state": state,
+        "protocol": PROTOCOL_VERSION,
+        "engine_version": ENGINE_VERSION,
+        "device": worker.renderers.device,
+        "failed_starts": worker.renderers.failures,
+        "slots": worker.slots.counts(time.monotonic()),
+        "load": os.getloadavg(),
+        "memory": _memory(),
+    }
+    return JSONResponse(body, 200, _HEADERS)
+
+
+def _memory() -> dict[str, int]:
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    return {"total_bytes": total, "free_bytes": free}
+
+
+class Renders:
+    """`POST /v1/renders`: frames in, frames out; whatever ends it frees the slot and ends the rendering process."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
+        try:
+            self._worker.slots.claim(Headers(scope=scope).get(SLOT_HEADER, ""), began)
+        except Fault as fault:
+            await problem(fault, 409)(scope, receive, send)
+            return
+        try:
+            outcome = await self._exchange(scope, receive, send)
+        finally:
+            self._worker.slots.release()
+        self._worker.log.render_ended(outcome, time.monotonic() - began)
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> str:
+        """How it ended, in a word."""
+        settings = self._worker.settings
+        with Intake(settings.max_input_bytes, settings.max_references) as intake:
+            try:
+                request = await self._take_in(intake, receive)
+            except _Gone:
+                return FaultCode.CANCELLED
+            except Fault as fault:
+                await problem(fault)(scope, receive, send)
+                return fault.code
+            answer = _Answer(send, settings.upload_stall_s)
+            try:
+                return await _while_caller_listens(receive, self._render(request, intake, answer))
+            except _Gone:
+                return FaultCode.CANCELLED
+
+    async def _take_in(self, intake: Intake, receive: Receive) -> SettingsEvent:
+        """Raises Fault, or _Gone."""
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(self._worker.settings.upload_stall_s):
+                    message = await receive()
+            except TimeoutError:
+                raise Fault(FaultCode.DEADLINE, "The upload stood still for too long.") from None
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            intake.feed(message.get("body", b""))
+            more = message.get("more_body", False)
+        return intake.finish()
+
+    async def _render(self, request: SettingsEvent, intake: Intake, answer: _Answer) -> str:
+        limit_s = min(self._worker.settings.max_render_s, request.deadline_s or float("inf"))
+        await answer.begin()
+        try:
+            async with asyncio.timeout(limit_s), self._worker.renderers.take() as renderer:
+                await answer.event(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device))
+                done = await self._relay(renderer, request, intake, answer)
+        except TimeoutError:
+            fault = Fault(FaultCode.DEADLINE, f"The render took longer than its {limit_s:.0f} s.", allowed_s=limit_s)
+            return await answer.fault(fault)
+        except Fault as fault:
+            return await answer.fault(fault)
+        # The process is gone; its results are in memory files of ours.
+        return await answer.results(done)
+
+    async def _relay(self, renderer: Renderer, request: SettingsEvent, intake: Intake, answer: _Answer) -> Message:
+        """Pass heartbeats and progress on until the results are there. Raises Fault."""
+        asked = {"settings": request.settings.model_dump(mode="json"), "heartbeat_s": self._worker.settings.heartbeat_s}
+        renderer.ask(asked, list(intake.parts.values()))
+        while True:
+            message = await renderer.read()
+            match message.body:
+                case {"heartbeat": _}:
+                    await answer.event(HeartbeatEvent())
+                case {"progress": progress}:
+                    await answer.event(ProgressEvent.model_validate(progress))
+                case {"fault": fault}:
+                    raise Fault(FaultCode(fault["code"]), fault["message"], **fault["numbers"])
+                case _:
+                    return message
+
+
+class _Answer:
+    """The response, frame by frame. A caller that takes nothing for `stall_s` counts as gone."""
+
+    def __init__(self, send: Send, stall_s: float) -> None:
+        self._send = send
+        self._stall_s = stall_s
+
+    async def begin(self) -> None:
+        headers = {"content-type": MEDIA_TYPE, **_HEADERS}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._pass({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def event(self, event: AcceptedEvent | HeartbeatEvent | ProgressEvent) -> None:
+        await self._bytes(encode_event(event))
+
+    async def fault(self, fault: Fault) -> str:
+        event = FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers)
+        await self._bytes(encode_event(event), more=False)
+        return fault.code
+
+    async def results(self, done: Message) -> str:
+        """Report, parts and end, straight from the memory files, which are closed after it."""
+        about, *outputs = done.descriptors
+        try:
+            report = Report.model_validate_json(_whole(about))
+            await self._bytes(encode_event(ReportEvent(report=report)))
+            digest = Digest()
+            for wanted, output in zip(done.body["done"], outputs, strict=True):
+                await self._part(OutputFormat(wanted), output, digest)
+            await self._bytes(encode_event(digest.end()), more=False)
+        finally:
+            for descriptor in done.descriptors:
+                os.close(descriptor)
+        return "done"
+
+    async def _part(self, wanted: OutputFormat, output: int, digest: Digest) -> None:
+        size = os.fstat(output).st_size
+        await self._bytes(encode_event(PartEvent(name=f"output/{wanted}", size=size)))
+        for at in range(0, size, CHUNK_BYTES):
+            data = os.pread(output, CHUNK_BYTES, at)
+            digest.update(data)
+            await self._bytes(data_header(len(data)) + data)
+
+    async def _bytes(self, data: bytes, *, more: bool = True) -> None:
+        await self._pass({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _pass(self, message: Asgi) -> None:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await self._send(message)
+        except (TimeoutError, OSError):
+            raise _Gone from None
+
+
+def _whole(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+async def _while_caller_listens(receive: Receive, work: Coroutine[None, None, str]) -> str:
+    """Run `work`; cancel it the moment the caller hangs up. Raises _Gone."""
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise _Gone
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

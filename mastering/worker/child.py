@@ -1,0 +1,141 @@
+"""The process that renders: one song, then it ends, and with it all it ever held.
+
+Started ahead of need with the engine imported. It gets memory files in and hands memory files back; it can write no
+file, keeps no core dump, and is killed with the worker. Its heartbeat is a thread of its own: it stops when the
+process is frozen, or when a call into a library holds the interpreter.
+
+On the socket (SOCK_SEQPACKET), worker → child: {"settings", "references", "heartbeat_s"} with the input descriptors;
+child → worker: {"ready"}, {"heartbeat"}, {"progress"}, then {"done": [formats]} with the report's and the outputs'
+descriptors, or {"fault"}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mastering import sandbox
+from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
+
+_MAX_PACKET_BYTES = 64 * 1024
+_MAX_DESCRIPTORS = 64
+_PROGRESS_S = 0.2
+
+
+class Link:
+    """The child's end of the socket; packets are whole, so two threads may send."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._fraction = 0.0
+        self._said: tuple[Stage | None, float] = (None, 0.0)
+
+    def tell(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+
+    def listen(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next request, or None when the worker is gone."""
+        packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
+        return (json.loads(packet), descriptors) if packet else None
+
+    def progress(self, stage: Stage, fraction: float) -> None:
+        """At most a few times a second, and never backwards."""
+        self._fraction = min(1.0, max(self._fraction, fraction))
+        last_stage, last_s = self._said
+        now = time.monotonic()
+        if stage is not last_stage or now - last_s >= _PROGRESS_S:
+            self._said = (stage, now)
+            self.tell({"progress": {"stage": stage, "fraction": self._fraction}})
+
+    def beat(self, every_s: float) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.tell({"heartbeat": True})
+                time.sleep(every_s)
+
+
+def device_name() -> str:
+    """The first GPU's model where the driver names one, else cpu."""
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in information.read_text().splitlines():
+            if line.startswith("Model:"):
+                return line.split(":", 1)[1].strip()
+    return "cpu"
+
+
+def serve(link: Link, master: Callable[..., Report]) -> None:
+    """One render, start to end."""
+    link.tell({"ready": {"device": device_name()}})
+    request = link.listen()
+    if request is None:
+        return
+    asked, descriptors = request
+    threading.Thread(target=link.beat, args=(asked["heartbeat_s"],), daemon=True).start()
+    try:
+        _render(link, master, Settings.model_validate(asked["settings"]), descriptors)
+    except Fault as fault:
+        link.tell({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}})
+    except Exception as error:  # its text may hold anything; its type may not
+        link.tell({"fault": _unforeseen(error)})
+
+
+def _render(link: Link, master: Callable[..., Report], settings: Settings, descriptors: list[int]) -> None:
+    sources = [os.fdopen(descriptor, "rb") for descriptor in descriptors]
+    outputs: dict[OutputFormat, tuple[int, BinaryIO]] = {}
+
+    def open_output(wanted: OutputFormat) -> BinaryIO:
+        # The engine may close its file; the memory stays ours by a second descriptor.
+        memory = os.memfd_create("output", os.MFD_CLOEXEC)
+        outputs[wanted] = memory, os.fdopen(os.dup(memory), "w+b")
+        return outputs[wanted][1]
+
+    report = master(sources[0], settings, references=sources[1:], open_output=open_output, progress=link.progress)
+    for _, file in outputs.values():
+        if not file.closed:
+            file.flush()
+    about = os.memfd_create("report", os.MFD_CLOEXEC)
+    os.write(about, report.model_dump_json().encode())
+    link.tell({"done": list(outputs)}, (about, *(memory for memory, _ in outputs.values())))
+
+
+def _unforeseen(error: Exception) -> dict[str, Any]:
+    # torch has an OutOfMemoryError of its own, which this process may never have imported.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return {"code": FaultCode.OUT_OF_MEMORY, "message": "The worker ran out of memory.", "numbers": {}}
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else ""
+    numbers = {"error": type(error).__name__, "where": where}
+    return {"code": FaultCode.INTERNAL, "message": "The engine failed on this song.", "numbers": numbers}
+
+
+def main(arguments: list[str]) -> int:
+    control, parent, engine = socket.socket(fileno=int(arguments[0])), int(arguments[1]), arguments[2]
+    sandbox.die_with_parent(parent)
+    sandbox.forbid_core_dumps()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.dont_write_bytecode = True
+    with contextlib.suppress(OSError):  # where memory runs out, this process goes, not the worker
+        Path("/proc/self/oom_score_adj").write_text("500")
+    module, function = engine.split(":")
+    master = getattr(importlib.import_module(module), function)
+    sandbox.forbid_writing()
+    with contextlib.suppress(BrokenPipeError):
+        serve(Link(control), master)
+    return 0
+
+
+if __name__ == "__main__":
+    # Nothing of a render survives it: no clean-up of libraries that could take its time over it.
+    os._exit(main(sys.argv[1:]))

@@ -1,0 +1,190 @@
+"""The processes that render: kept warm ahead of need, one for each render, killed when it ends however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mastering.contract import Fault, FaultCode
+
+_START_S = 180.0
+_MAX_PACKET_BYTES = 64 * 1024
+_MAX_DESCRIPTORS = 64
+_MOST_BACKOFF_S = 30.0
+
+
+@dataclass
+class Message:
+    """One packet of a rendering process; `descriptors` belong to whoever reads it."""
+
+    body: dict[str, Any]
+    descriptors: list[int]
+
+
+class Renderer:
+    """One rendering process that is ready, seen from the worker."""
+
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self.device = ""
+
+    @classmethod
+    async def start(cls, engine: str) -> Renderer:
+        """Raises Fault(internal) where the process does not come up."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            arguments = (str(theirs.fileno()), str(os.getpid()), engine)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mastering.worker.child", *arguments),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        renderer = cls(process, ours)
+        try:
+            async with asyncio.timeout(_START_S):
+                renderer.device = (await renderer.read()).body["ready"]["device"]
+        except BaseException as error:
+            await renderer.end()
+            if isinstance(error, TimeoutError):
+                raise Fault(FaultCode.INTERNAL, "The rendering process did not start in time.") from None
+            raise
+        return renderer
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
+    def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Hand a render over. A process that has died meanwhile shows at the next `read`."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+
+    async def read(self) -> Message:
+        """The next packet. Raises Fault(internal, out_of_memory) when the process is gone."""
+        await _readable(self._control)
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
+        except ConnectionResetError:
+            packet, descriptors = b"", []
+        if not packet:
+            raise _post_mortem(await self._process.wait())
+        return Message(json.loads(packet), descriptors)
+
+    async def end(self) -> None:
+        """Kill it, if it still runs, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._control.close()
+        await self._process.wait()
+
+
+def _post_mortem(status: int) -> Fault:
+    if status == -signal.SIGKILL:
+        # Nobody here killed it: on a machine without memory to spare the kernel does.
+        return Fault(FaultCode.OUT_OF_MEMORY, "The rendering process was killed, most likely for want of memory.")
+    return Fault(FaultCode.INTERNAL, "The rendering process ended in the middle of its work.", status=status)
+
+
+async def _readable(source: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(source.fileno(), wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(source.fileno())
+
+
+@dataclass
+class Renderers:
+    """Keeps `spare` processes warm. `take` hands one out and starts its successor at once."""
+
+    engine: str
+    spare: int
+    device: str = "unknown"
+    failures: int = 0
+    """Starts that failed in a row."""
+    _warming: list[asyncio.Task[Renderer]] = field(default_factory=list)
+    _closed: bool = False
+
+    def start(self) -> None:
+        while len(self._warming) < self.spare and not self._closed:
+            self._warming.append(asyncio.create_task(self._warm()))
+
+    @property
+    def is_warm(self) -> bool:
+        return any(task.done() and not task.cancelled() for task in self._warming)
+
+    def check_warm(self) -> None:
+        """Raises Fault(busy) where no process is ready."""
+        if not self.is_warm:
+            raise Fault(FaultCode.BUSY, "This worker is still warming up. Ask again soon.", retry_after_s=2)
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[Renderer]:
+        """A process for one render; it is gone when the block ends."""
+        renderer = await self._next()
+        try:
+            yield renderer
+        finally:
+            # Shielded: a cancelled exchange must not leave its process behind.
+            await asyncio.shield(renderer.end())
+
+    async def close(self) -> None:
+        self._closed = True
+        for task in self._warming:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._warming, return_exceptions=True):
+            if isinstance(outcome, Renderer):
+                await outcome.end()
+        self._warming.clear()
+
+    async def _next(self) -> Renderer:
+        while True:
+            # A warm one before one that still starts.
+            self._warming.sort(key=lambda task: not task.done())
+            task = self._warming.pop(0)
+            self.start()
+            try:
+                renderer = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                self._warming.insert(0, task)
+                raise
+            if renderer.is_alive:
+                return renderer
+            await renderer.end()
+
+    async def _warm(self) -> Renderer:
+        while True:
+            try:
+                renderer = await Renderer.start(self.engine)
+            except Fault:
+                self.failures += 1
+                await asyncio.sleep(min(_MOST_BACKOFF_S, 0.5 * 2**self.failures))
+                continue
+            self.failures = 0
+            self.device = renderer.device
+            return renderer

@@ -1,0 +1,63 @@
+"""The socket and the server around the application: what is listened on, and how a worker stops."""
+
+from __future__ import annotations
+
+import socket
+from types import FrameType
+
+import uvicorn
+
+from mastering.worker.app import create_app
+from mastering.worker.logs import Log, install
+from mastering.worker.settings import WorkerSettings
+
+_DEAD_PEER_MS = 10_000
+"""A caller's machine that fell silent is noticed in this time while there are bytes to deliver (heartbeats are)."""
+
+
+class _Server(uvicorn.Server):
+    """On SIGTERM: no new slots, the running renders end (bounded by the drain time), then the process."""
+
+    def __init__(self, config: uvicorn.Config, log: Log) -> None:
+        super().__init__(config)
+        self._log = log
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._log.stopping()
+        self.config.app.state.worker.slots.is_draining = True  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections notice a peer that is gone."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+    listener.bind((host, port))
+    listener.listen(128)
+    listener.set_inheritable(False)
+    return listener
+
+
+def serve(settings: WorkerSettings) -> None:
+    """Serve until told to stop."""
+    log = Log()
+    install(log)
+    config = uvicorn.Config(
+        create_app(settings, log),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=256,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.drain_s),
+    )
+    listener = listen(settings.host, settings.port)
+    log.listening(listener.getsockname()[1], settings.concurrency)
+    _Server(config, log).run(sockets=[listener])
+    log.stopped()

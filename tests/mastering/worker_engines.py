@@ -1,0 +1,98 @@
+"""Engines for the worker's tests: each does one thing that a real one might do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mastering.contract import (
+    ENGINE_VERSION,
+    Fault,
+    FaultCode,
+    Measurements,
+    OutputFormat,
+    Plan,
+    Report,
+    Settings,
+    Stage,
+)
+
+Opener = Callable[[OutputFormat], BinaryIO]
+Progress = Callable[[Stage, float], None]
+
+_NUMBERS: dict[str, Any] = {
+    "rate_hz": 44_100, "channels": 2, "frames": 1, "duration_s": 1.0, "integrated_lufs": None,
+    "max_momentary_lufs": None, "max_short_term_lufs": None, "loudness_range_lu": None, "true_peak_dbtp": 0.0,
+    "sample_peak_dbfs": 0.0, "crest_db": 0.0, "peak_to_loudness_lu": None, "correlation": None, "width_db": None,
+    "dc_offset": 0.0, "clipped_samples": 0, "spectrum": (),
+}  # fmt: skip
+
+
+def _report(settings: Settings) -> Report:
+    numbers = Measurements(**_NUMBERS)
+    plan = Plan(
+        engine_version=ENGINE_VERSION, settings=settings, rate_hz=44_100, loudness_lufs=-14, ceiling_dbtp=-1, steps=(), seed=0
+    )  # fmt: skip
+    return Report(engine_version=ENGINE_VERSION, before=numbers, after=numbers, plan=plan)
+
+
+def copy(
+    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO], open_output: Opener, progress: Progress
+) -> Report:
+    """The output is the input and all references after it."""
+    data = source.read() + b"".join(reference.read() for reference in references)
+    for at, wanted in enumerate(settings.outputs):
+        progress(Stage.ENCODE, at / len(settings.outputs))
+        with open_output(wanted) as output:
+            output.write(data)
+    return _report(settings)
+
+
+def hang(source: BinaryIO, settings: Settings, *, progress: Progress, **_: object) -> Report:
+    """Says that it renders, and never ends."""
+    progress(Stage.RENDER, 0.25)
+    threading.Event().wait()
+    raise AssertionError
+
+
+def die(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    raise AssertionError
+
+
+def be_killed(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def fail(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    raise RuntimeError("/secret/path of the song")
+
+
+def refuse(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    raise Fault(FaultCode.SILENT, "The recording is silent.", peak_dbfs=-120.0)
+
+
+def run_out_of_memory(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    raise MemoryError
+
+
+def write_files(source: BinaryIO, settings: Settings, *, open_output: Opener, progress: Progress, **_: object) -> Report:
+    """Tries to keep the song; what came of it is the output."""
+    kept = []
+    for folder in ("/tmp", "/var/tmp", "/dev/shm", str(Path.cwd()), str(Path.home())):  # noqa: S108
+        try:
+            target = Path(folder) / "song-that-must-not-be.wav"
+            target.write_bytes(source.read())
+            target.unlink()
+            kept.append(folder)
+        except OSError:
+            continue
+    for wanted in settings.outputs:
+        open_output(wanted).write(repr(kept).encode())
+    progress(Stage.ENCODE, 1.0)
+    return _report(settings)

@@ -1,0 +1,139 @@
+"""A real worker on loopback for the tests, and the frames that go to it and come back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from mastering.contract import OutputFormat, Settings
+from mastering.exchange import (
+    CHUNK_BYTES,
+    MEDIA_TYPE,
+    SLOT_HEADER,
+    Digest,
+    Event,
+    FaultEvent,
+    FrameReader,
+    PartEvent,
+    ReportEvent,
+    SettingsEvent,
+    data_header,
+    encode_event,
+)
+
+FAKE = "tests.mastering.worker_engines"
+
+
+@dataclass
+class Answer:
+    """A whole response, read."""
+
+    events: list[Event] = field(default_factory=list)
+    outputs: dict[str, bytearray] = field(default_factory=dict)
+    digest: Digest = field(default_factory=Digest)
+
+    def take(self, chunk: bytes, reader: FrameReader) -> None:
+        for item in reader.feed(chunk):
+            if isinstance(item, bytes):
+                self.digest.update(item)
+                next(reversed(self.outputs.values())).extend(item)
+                continue
+            self.events.append(item)
+            if isinstance(item, PartEvent):
+                self.outputs[item.name] = bytearray()
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    @property
+    def fault(self) -> FaultEvent:
+        return next(event for event in self.events if isinstance(event, FaultEvent))
+
+    @property
+    def report(self) -> ReportEvent:
+        return next(event for event in self.events if isinstance(event, ReportEvent))
+
+
+@dataclass
+class WorkerProcess:
+    """A worker that listens; `client` speaks to it."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+
+    def health(self) -> dict[str, Any]:
+        return dict(self.client.get("/v1/health").json())
+
+    def slot(self) -> str:
+        return str(self.client.post("/v1/slots").raise_for_status().json()["slot"])
+
+    def free_slots(self) -> int:
+        return int(self.health()["slots"]["free"])
+
+    def children(self) -> list[int]:
+        pid = self.process.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as listing:  # noqa: PTH123
+            return [int(child) for child in listing.read().split()]
+
+    def render(self, body: bytes, slot: str | None = None) -> Answer:
+        """POST a render and read its whole answer, which must be a 200."""
+        answer, reader = Answer(), FrameReader()
+        headers = {SLOT_HEADER: slot or self.slot(), "content-type": MEDIA_TYPE}
+        with self.client.stream("POST", "/v1/renders", content=body, headers=headers) as response:
+            response.raise_for_status()
+            for chunk in response.iter_raw():
+                answer.take(chunk, reader)
+        return answer
+
+
+def request_body(audio: bytes, settings: Settings | None = None, references: tuple[bytes, ...] = ()) -> bytes:
+    """The frames of a whole request."""
+    digest = Digest()
+    frames = [encode_event(SettingsEvent(settings=settings or Settings(outputs=(OutputFormat.WAV16,))))]
+    for name, data in {"audio": audio, **{f"reference/{at}": one for at, one in enumerate(references)}}.items():
+        frames.append(encode_event(PartEvent(name=name, size=len(data))))
+        for at in range(0, len(data), CHUNK_BYTES):
+            piece = data[at : at + CHUNK_BYTES]
+            digest.update(piece)
+            frames += [data_header(len(piece)), piece]
+    return b"".join([*frames, encode_event(digest.end())])
+
+
+@contextlib.contextmanager
+def running_worker(engine: str = f"{FAKE}:copy", **settings: object) -> Iterator[WorkerProcess]:
+    """A worker on a free port, warm. `settings` become MASTERING_WORKER_… variables."""
+    named = {f"MASTERING_WORKER_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = {**os.environ, "MASTERING_WORKER_ENGINE": engine, "PYTHONPATH": ".", **named}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mastering.worker", "--port", "0"], env=environment, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        port = json.loads(process.stdout.readline())["port"]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            worker = WorkerProcess(process, client)
+            until(lambda: worker.health()["state"] == "ready", tries=6000)
+            yield worker
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def until(condition: Callable[[], bool], tries: int = 1000) -> None:
+    """Poll until it holds; a hundredth of a second between tries."""
+    for _ in range(tries):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to pass")
