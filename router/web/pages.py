@@ -86,12 +86,12 @@ def _page(template: str) -> StaticFile:
     return StaticFile.of("text/html; charset=utf-8", text.encode())
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 def index(request: Request) -> Response:
     return _answer(request, _page("index.html"), _ASK_FIRST)
 
 
-@router.get("/static/{digest}/{path:path}")
+@router.api_route("/static/{digest}/{path:path}", methods=["GET", "HEAD"])
 def static(request: Request, digest: str, path: str) -> Response:
     """The file; one asked for under another release's digest is sent too, but not for keeping."""
     file = static_files().get(path)

@@ -22,9 +22,9 @@ export function waveform({ least, most }, name) {
   );
 }
 
-const WIDTH = 720;
 const HEIGHT = 300;
-const LEFT = 44;
+const NARROW = 480;
+const LEFT = 40;
 const BOTTOM = 30;
 const TOP = 12;
 const LOW_HZ = 20;
@@ -49,13 +49,16 @@ export function pairs({ before, after }) {
   });
 }
 
-/** @param {Pair[]} bands */
-export function spectrum(bands) {
+/**
+ * @param {Pair[]} bands
+ * @param {number} width in pixels, so that the lettering keeps its size on any screen
+ */
+export function spectrum(bands, width) {
   const heard = bands.flatMap((band) => [band.before, band.after]).filter((level) => level > -70);
   const most = Math.ceil((Math.max(-10, ...heard) + 2) / 10) * 10;
   const least = Math.max(Math.floor((Math.min(...heard, most - 40) - 2) / 10) * 10, most - 70);
   /** @param {number} hz */
-  const x = (hz) => LEFT + ((WIDTH - LEFT - 8) * Math.log(hz / LOW_HZ)) / Math.log(HIGH_HZ / LOW_HZ);
+  const x = (hz) => LEFT + ((width - LEFT - 8) * Math.log(hz / LOW_HZ)) / Math.log(HIGH_HZ / LOW_HZ);
   /** @param {number} level */
   const y = (level) => TOP + ((HEIGHT - TOP - BOTTOM) * (most - Math.max(level, least))) / (most - least);
   /** @param {"before" | "after"} key */
@@ -63,9 +66,9 @@ export function spectrum(bands) {
   const area = `M${line("before").join("L")}L${line("after").reverse().join("L")}Z`;
   return draw(
     "svg",
-    { class: "spectrum", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-labelledby": "spectrum-title", "aria-describedby": "spectrum-text" },
-    ...levelTicks(least, most, y),
-    ...TICKS_HZ.map((hz) => draw("text", { class: "tick middle", x: x(hz), y: HEIGHT - 8 }, hertz(hz).replace(" Hz", "").replace(" kHz", "k"))),
+    { class: "spectrum", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-labelledby": "spectrum-title", "aria-describedby": "spectrum-text" },
+    ...levelTicks(least, most, y, width),
+    ...TICKS_HZ.filter((_, index) => width > NARROW || index % 2).map((hz) => draw("text", { class: "tick middle", x: x(hz), y: HEIGHT - 8 }, hertz(hz).replace(" Hz", "").replace(" kHz", "k"))),
     draw("path", { class: "between", d: area }),
     draw("path", { class: "line before", d: `M${line("before").join("L")}` }),
     draw("path", { class: "line after", d: `M${line("after").join("L")}` }),
@@ -76,12 +79,13 @@ export function spectrum(bands) {
  * @param {number} least
  * @param {number} most
  * @param {(level: number) => number} y
+ * @param {number} width
  */
-function levelTicks(least, most, y) {
+function levelTicks(least, most, y, width) {
   const ticks = [];
   for (let level = least; level <= most; level += 10) {
     ticks.push(
-      draw("path", { class: "grid", d: `M${LEFT} ${y(level)}H${WIDTH - 8}` }),
+      draw("path", { class: "grid", d: `M${LEFT} ${y(level)}H${width - 8}` }),
       draw("text", { class: "tick end", x: LEFT - 8, y: y(level) + 4 }, number(level, 0)),
     );
   }

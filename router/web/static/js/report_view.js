@@ -20,6 +20,12 @@ const ROWS = [
   ["correlation", "Left to right", "", "1 is mono, below 0 cancels", 2],
 ];
 
+const LEAST_WIDTH = 240;
+// Draws the spectrum as wide as its place is now.
+/** @type {() => void} */
+let drawWide = () => undefined;
+new ResizeObserver(() => drawWide()).observe(find("spectrum", HTMLElement));
+
 /** @param {Report} report */
 export function showReport(report) {
   showNumbers(report);
@@ -76,7 +82,10 @@ function showSpectrum(report) {
     make("span", { class: "key before" }, "Before"),
     make("span", { class: "key after" }, "After"),
   );
-  find("spectrum", HTMLElement).replaceChildren(legend, spectrum(bands));
+  const drawing = make("div");
+  find("spectrum", HTMLElement).replaceChildren(legend, drawing);
+  drawWide = () => drawing.replaceChildren(spectrum(bands, Math.max(LEAST_WIDTH, drawing.clientWidth)));
+  drawWide();
   const [first, ...others] = heard;
   const most = first && others.reduce((best, band) => (Math.abs(band.after - band.before) > Math.abs(best.after - best.before) ? band : best), first);
   const largest = most ? ` The largest change is ${change(most.after - most.before)} dB at ${hertz(most.centreHz)}.` : "";

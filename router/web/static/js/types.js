@@ -32,7 +32,7 @@
  *   plan: {loudness_lufs: number, ceiling_dbtp: number, steps: PlanStep[]},
  * }} Report
  * @typedef {{format: string, url: string, size_bytes: number, media_type: string, extension: string}} Output
- * @typedef {{number: number, tier: string, tier_title: string, reason: string, outcome: string, detail: string | null}} Attempt
+ * @typedef {{number: number, tier: string, tier_title: string, reason: string, outcome: string, detail: string}} Attempt
  * @typedef {{input_key_destroyed_at: string | null, outputs_key_destroyed_at: string | null}} Receipt
  * @typedef {{
  *   stage: string | null, fraction: number, tier: string, tier_title: string, reason: string, eta_s: number | null,

@@ -12,6 +12,8 @@ const TRIES_WITHOUT_PROGRESS = 8;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
 const STALLED_MS = 30000;
+/** The service and the page disagree about what has arrived: asking again settles it. */
+const CONTINUES_ELSEWHERE = new Set(["offset_mismatch", "upload_in_progress"]);
 
 /**
  * @param {string} id of the job
@@ -27,7 +29,8 @@ export async function uploadSong(id, song, listener) {
       await putFrom(id, song, offset, listener);
       return;
     } catch (error) {
-      if (listener.signal.aborted || !(error instanceof Refusal) || !error.mayPass) throw error;
+      if (listener.signal.aborted || !(error instanceof Refusal)) throw error;
+      if (!error.mayPass && !CONTINUES_ELSEWHERE.has(error.problem.code)) throw error;
       if (++tries > TRIES_WITHOUT_PROGRESS) throw error;
     }
     listener.onLost(true);

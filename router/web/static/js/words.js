@@ -38,7 +38,7 @@ export function clock(seconds) {
 export function span(seconds) {
   if (seconds < 1) return "a moment";
   if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3600)} h`;
 }
 
@@ -92,8 +92,6 @@ const STAGES = {
   verify: "Checking the master",
   encode: "Writing the files",
 };
-
-export const STAGE_ORDER = ["analyse", "plan", "render", "verify", "encode"];
 
 /** @param {string | null} stage */
 export function stageTitle(stage) {

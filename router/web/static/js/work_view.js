@@ -5,7 +5,7 @@
  * @typedef {import("./types.js").Job} Job
  */
 import { find, make, say } from "./dom.js";
-import { STAGE_ORDER, size, span, stageTitle } from "./words.js";
+import { size, span, stageTitle } from "./words.js";
 
 const view = {
   title: find("work-title", HTMLElement),
@@ -13,7 +13,6 @@ const view = {
   live: find("live", HTMLElement),
   percent: find("percent", HTMLElement),
   reason: find("reason", HTMLElement),
-  steps: find("steps", HTMLOListElement),
   attempts: find("attempts", HTMLUListElement),
   status: find("status", HTMLElement),
 };
@@ -40,7 +39,7 @@ export function showJob(job) {
   if (progress) showProgress(progress);
   else if (job.state === "queued") show("Waiting for a free place", "Waiting", queueLine(queue), null);
   else if (job.state === "running") show("Starting", "Starting", "The render starts.", null);
-  else if (job.state === "sealed") show("Finishing", "Finishing", "The master is ready; your song is being deleted.", 1);
+  else if (job.state === "sealed" || job.state === "ending") show("Finishing", "Finishing", "Your song is being deleted.", 1);
   else show("Looking at the file", "Looking at the file", "Making sure that it is music.", null);
   const attempt = job.attempts.at(-1);
   say(view.reason, progress?.reason ?? attempt?.reason ?? "");
@@ -52,23 +51,20 @@ export function showJob(job) {
 function showProgress(progress) {
   const stage = stageTitle(progress.stage);
   const eta = progress.eta_s === null ? "" : ` · about ${span(progress.eta_s)} left`;
-  show("Mastering", stage, `${stage} · ${progress.tier_title}${eta}`, progress.fraction);
-  const reached = STAGE_ORDER.indexOf(progress.stage ?? "");
-  if (reached < 0) return;
-  view.steps.replaceChildren(...STAGE_ORDER.map((name, index) =>
-    make("li", { class: index < reached ? "done" : index === reached ? "now" : "" }, stageTitle(name))));
+  show("Mastering", `Mastering: ${progress.tier_title}`, `${stage} · ${progress.tier_title}${eta}`, progress.fraction);
 }
 
 /** @param {Job["queue"]} queue */
 function queueLine(queue) {
   if (!queue) return "The song is safe here and waits for its turn.";
   const eta = queue.eta_s === null ? "" : `, about ${span(queue.eta_s)}`;
-  return queue.position <= 1 ? `Next in the queue${eta}.` : `Place ${queue.position} in the queue${eta}.`;
+  if (queue.position === 0) return `Next in the queue${eta}.`;
+  return `${queue.position} ${queue.position === 1 ? "song" : "songs"} ahead in the queue${eta}.`;
 }
 
 /**
  * @param {string} title
- * @param {string} announcement read out only when it changes, not at every percent
+ * @param {string} announcement read out when it changes, not at every percent and stage
  * @param {string} line
  * @param {number | null} fraction null while it can't be known
  */
@@ -76,7 +72,6 @@ function show(title, announcement, line, fraction) {
   say(view.title, title);
   say(view.status, announcement);
   say(view.live, line);
-  if (title !== "Mastering") view.steps.replaceChildren();
   if (fraction === null) {
     view.bar.removeAttribute("value");
     say(view.percent, "");
