@@ -42,7 +42,7 @@ from mastering.worker.intake import Intake
 from mastering.worker.logs import Log
 from mastering.worker.renderers import Message, Renderer, Renderers
 from mastering.worker.settings import WorkerSettings
-from mastering.worker.slots import Slots
+from mastering.worker.slots import Claim, Slots
 
 _STATUS = {
     FaultCode.BAD_REQUEST: 400,
@@ -154,17 +154,17 @@ class Renders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         try:
-            self._worker.slots.claim(Headers(scope=scope).get(SLOT_HEADER, ""), began)
+            claim = self._worker.slots.claim(Headers(scope=scope).get(SLOT_HEADER, ""), began)
         except Fault as fault:
             await problem(fault, 409)(scope, receive, send)
             return
         try:
-            outcome = await self._exchange(scope, receive, send)
+            outcome = await self._exchange(claim, scope, receive, send)
         finally:
-            self._worker.slots.release()
+            claim.release()
         self._worker.log.render_ended(outcome, time.monotonic() - began)
 
-    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> str:
+    async def _exchange(self, claim: Claim, scope: Scope, receive: Receive, send: Send) -> str:
         """How it ended, in a word."""
         settings = self._worker.settings
         with Intake(settings.max_input_bytes, settings.max_references) as intake:
@@ -173,9 +173,10 @@ class Renders:
             except _Gone:
                 return FaultCode.CANCELLED
             except Fault as fault:
+                claim.release()
                 await problem(fault)(scope, receive, send)
                 return fault.code
-            answer = _Answer(send, settings.upload_stall_s)
+            answer = _Answer(send, settings.upload_stall_s, claim)
             try:
                 return await _while_caller_listens(receive, self._render(request, intake, answer))
             except _Gone:
@@ -231,8 +232,9 @@ class Renders:
 class _Answer:
     """The response, frame by frame. A caller that takes nothing for `stall_s` counts as gone."""
 
-    def __init__(self, send: Send, stall_s: float) -> None:
+    def __init__(self, send: Send, stall_s: float, claim: Claim) -> None:
         self._send = send
+        self._claim = claim
         self._stall_s = stall_s
 
     async def begin(self) -> None:
@@ -272,6 +274,8 @@ class _Answer:
             await self._bytes(data_header(len(data)) + data)
 
     async def _bytes(self, data: bytes, *, more: bool = True) -> None:
+        if not more:
+            self._claim.release()  # whoever reads the last byte may ask for a slot at once
         await self._pass({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _pass(self, message: Asgi) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from types import FrameType
 
 import uvicorn
 
-from mastering.worker.app import create_app
+from mastering.worker.app import Worker, create_app
 from mastering.worker.logs import Log, install
 from mastering.worker.settings import WorkerSettings
 
@@ -18,14 +19,18 @@ _DEAD_PEER_MS = 10_000
 class _Server(uvicorn.Server):
     """On SIGTERM: no new slots, the running renders end (bounded by the drain time), then the process."""
 
-    def __init__(self, config: uvicorn.Config, log: Log) -> None:
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
         super().__init__(config)
-        self._log = log
+        self._worker = worker
+        self._log = worker.log
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._log.stopping()
-        self.config.app.state.worker.slots.is_draining = True  # type: ignore[union-attr]
-        super().handle_exit(sig, frame)
+        # Not uvicorn's own: that raises the signal again once all is done, and a stop in good order is no failure.
+        if not self.should_exit:
+            self._log.stopping()
+        self._worker.slots.is_draining = True
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,8 +50,9 @@ def serve(settings: WorkerSettings) -> None:
     """Serve until told to stop."""
     log = Log()
     install(log)
+    app = create_app(settings, log)
     config = uvicorn.Config(
-        create_app(settings, log),
+        app,
         http="httptools",
         ws="none",
         lifespan="on",
@@ -59,5 +65,5 @@ def serve(settings: WorkerSettings) -> None:
     )
     listener = listen(settings.host, settings.port)
     log.listening(listener.getsockname()[1], settings.concurrency)
-    _Server(config, log).run(sockets=[listener])
+    _Server(config, app.state.worker).run(sockets=[listener])
     log.stopped()

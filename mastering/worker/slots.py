@@ -9,6 +9,18 @@ from dataclasses import dataclass, field
 from mastering.contract import Fault, FaultCode
 
 
+class Claim:
+    """A running render's place, given back once."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots: Slots | None = slots
+
+    def release(self) -> None:
+        if self._slots is not None:
+            self._slots.give_back()
+            self._slots = None
+
+
 @dataclass
 class Slots:
     """`total` places; each is free, reserved for `hold_s` seconds, or running. Times are monotonic seconds."""
@@ -33,15 +45,15 @@ class Slots:
         self._reserved[token] = now + self.hold_s
         return token
 
-    def claim(self, token: str, now: float) -> None:
+    def claim(self, token: str, now: float) -> Claim:
         """Turn a reservation into a running render; each token once. Raises Fault(busy)."""
         self._lapse(now)
         if self._reserved.pop(token, None) is None:
             raise Fault(FaultCode.BUSY, "This slot is not reserved, or no longer. Ask for one first.", retry_after_s=1)
         self._running += 1
+        return Claim(self)
 
-    def release(self) -> None:
-        """A running render has ended."""
+    def give_back(self) -> None:
         self._running -= 1
 
     def counts(self, now: float) -> dict[str, int]:

@@ -35,8 +35,14 @@ _NUMBERS: dict[str, Any] = {
 def _report(settings: Settings) -> Report:
     numbers = Measurements(**_NUMBERS)
     plan = Plan(
-        engine_version=ENGINE_VERSION, settings=settings, rate_hz=44_100, loudness_lufs=-14, ceiling_dbtp=-1, steps=(), seed=0
-    )  # fmt: skip
+        engine_version=ENGINE_VERSION,
+        settings=settings,
+        rate_hz=44_100,
+        loudness_lufs=-14,
+        ceiling_dbtp=-1,
+        steps=(),
+        seed=0,
+    )
     return Report(engine_version=ENGINE_VERSION, before=numbers, after=numbers, plan=plan)
 
 
@@ -57,6 +63,15 @@ def hang(source: BinaryIO, settings: Settings, *, progress: Progress, **_: objec
     progress(Stage.RENDER, 0.25)
     threading.Event().wait()
     raise AssertionError
+
+
+def wait_at_gate(
+    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO], open_output: Opener, progress: Progress
+) -> Report:
+    """Says that it renders, and waits until somebody writes to the gate."""
+    progress(Stage.RENDER, 0.25)
+    Path(os.environ["MASTERING_WORKER_TEST_GATE"]).read_bytes()
+    return copy(source, settings, references=references, open_output=open_output, progress=progress)
 
 
 def die(source: BinaryIO, settings: Settings, **_: object) -> Report:
@@ -81,7 +96,9 @@ def run_out_of_memory(source: BinaryIO, settings: Settings, **_: object) -> Repo
     raise MemoryError
 
 
-def write_files(source: BinaryIO, settings: Settings, *, open_output: Opener, progress: Progress, **_: object) -> Report:
+def write_files(
+    source: BinaryIO, settings: Settings, *, open_output: Opener, progress: Progress, **_: object
+) -> Report:
     """Tries to keep the song; what came of it is the output."""
     kept = []
     for folder in ("/tmp", "/var/tmp", "/dev/shm", str(Path.cwd()), str(Path.home())):  # noqa: S108

@@ -75,6 +75,8 @@ class WorkerProcess:
         return dict(self.client.get("/v1/health").json())
 
     def slot(self) -> str:
+        """A slot, once the worker is warm for the next render."""
+        until(lambda: self.health()["state"] == "ready")
         return str(self.client.post("/v1/slots").raise_for_status().json()["slot"])
 
     def free_slots(self) -> int:
