@@ -32,17 +32,9 @@ class WorkerBackend:
             response = await self._http.get("/v1/health", timeout=_PROBE_S)
             response.raise_for_status()
             body: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError) as error:
+            return _health(body)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             return Health(False, f"no healthy answer ({type(error).__name__})")
-        if body.get("protocol") != exchange.PROTOCOL_VERSION:
-            return Health(False, f"speaks protocol {body.get('protocol')}, not {exchange.PROTOCOL_VERSION}")
-        return Health(
-            True,
-            "answers",
-            slots=int(body.get("slots", 1)),
-            engine_version=body.get("engine_version"),
-            device=body.get("device"),
-        )
 
     async def run(self, work: Work) -> AsyncGenerator[Event]:
         with _translated():
@@ -64,6 +56,19 @@ class WorkerBackend:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+
+def _health(body: dict[str, Any]) -> Health:
+    """Raises KeyError or TypeError if the worker's answer is not one of ours."""
+    if body.get("protocol") != exchange.PROTOCOL_VERSION:
+        return Health(False, f"speaks protocol {body.get('protocol')}, not {exchange.PROTOCOL_VERSION}")
+    return Health(
+        True,
+        "answers",
+        slots=int(body["slots"]["total"]),
+        engine_version=body.get("engine_version"),
+        device=body.get("device"),
+    )
 
 
 async def _request(work: Work) -> AsyncIterator[bytes]:
