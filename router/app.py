@@ -48,10 +48,13 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         rooms = open_house(settings, managed_workers(settings) if backends is None else backends)
-        async with beside(), rooms as house:
-            app.state.house = house
-            app.state.uploads = {}
-            yield
+        app.state.uploads = {}
+        try:
+            async with beside(), rooms as app.state.house:
+                yield
+        except Complaint as complaint:
+            app.state.complaint = complaint  # for whoever started the server: it ends without saying why
+            raise
 
     app = FastAPI(
         title="Mastering router",

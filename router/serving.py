@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import signal
 import socket
 import sys
@@ -33,9 +34,9 @@ def run(options: Mapping[str, Any], local_workers: int) -> None:
     """Serve with workers of our own on loopback. Raises Complaint."""
     ports = _free_ports(local_workers)
     # A person's own machine, one guest: swap is worth a warning there, not a refusal.
-    settings = _settings(
-        {"ram_check": "warn", **options, "workers": tuple(f"http://127.0.0.1:{port}" for port in ports)}
-    )
+    check = {} if "ROUTER_RAM_CHECK" in os.environ else {"ram_check": "warn"}
+    urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
+    settings = _settings({**check, **options, "workers": urls})
     _serve(settings, local_workers)
 
 
@@ -62,6 +63,8 @@ def _serve(settings: Settings, local_workers: int) -> None:
         h11_max_incomplete_event_size=32 * 1024,
     )
     _Server(config).run(sockets=[listening])
+    if (complaint := getattr(app.state, "complaint", None)) is not None:
+        raise complaint
 
 
 class _Server(uvicorn.Server):
