@@ -1,0 +1,213 @@
+"""A backend's circuit breaker: when it gets no work, when it is tried again, and how it comes back.
+
+No clock, no network: time is passed in, and the jitter is a function given at birth. Each change between letting
+through and holding back starts a new `generation`; what ends late, under a ticket of an older one, changes nothing.
+
+- unknown → healthy by a probe's answer, → open by the second failed probe.
+- healthy → suspect by one failed probe, or by a refused or broken connection; the next probe decides.
+- suspect → open by a failed probe; → healthy by a good one.
+- healthy or suspect → open also by three failures in a row, or by half of at least five within a minute.
+- open → half-open when its time is over: min(300, 5·2ⁿ) s, n openings before, spread by ±20 %. When nobody else is
+  left (`alone`), after five seconds at the most.
+- half-open: once a probe has answered, one canary at a time; two that succeed → healthy, one that fails → open.
+- warming: it has said that it is starting; a probe's answer → healthy. From warming and half-open a backend starts
+  slowly: its weight grows from a tenth to the whole within thirty seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+FAILED_PROBES = 2
+FAILURES_IN_A_ROW = 3
+WINDOW_S = 60.0
+WINDOW_LEAST = 5
+WINDOW_SHARE = 0.5
+OPEN_FIRST_S, OPEN_LONGEST_S = 5.0, 300.0
+OPEN_SPREAD = (0.8, 1.2)
+ALONE_S = 5.0
+CANARIES_TO_CLOSE = 2
+SLOW_START_S, SLOW_START_WEIGHT = 30.0, 0.1
+
+
+class State(StrEnum):
+    """What a backend is to the router. The breaker moves through the first six; the others are told from outside."""
+
+    UNKNOWN = "unknown"
+    WARMING = "warming"
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+    SLEEPING = "sleeping"
+    PAUSED = "paused"
+    QUOTA_OUT = "quota-out"
+    DRAINING = "draining"
+    MAINTENANCE = "maintenance"
+
+
+class Ticket(NamedTuple):
+    """Handed out when an attempt begins; brought back when it ends."""
+
+    generation: int
+    canary: bool
+
+
+class Breaker:
+    def __init__(self, now_s: float, draw: Callable[[], float]) -> None:
+        """`draw` gives numbers from 0 to 1, for spreading the reopening."""
+        self.state = State.UNKNOWN
+        self.since_s = now_s
+        self.reason = "not asked yet"
+        self.generation = 0
+        self._draw = draw
+        self._openings = 0
+        self._open_until_s = now_s
+        self._failed_probes = 0
+        self._row = 0
+        self._window: deque[tuple[float, bool]] = deque()
+        self._probed = False
+        self._canary_out = False
+        self._canaries_ok = 0
+        self._slow_since_s: float | None = None
+
+    @property
+    def openings(self) -> int:
+        """How often in a row it has opened without having become healthy between."""
+        return self._openings
+
+    def admits(self) -> bool:
+        """May an attempt begin now?"""
+        if self.state is State.HALF_OPEN:
+            return self._probed and not self._canary_out
+        return self.state in (State.HEALTHY, State.SUSPECT)
+
+    def weight(self, now_s: float) -> float:
+        """Its share against others of its tier, 0.1 … 1."""
+        if self._slow_since_s is None:
+            return 1.0
+        share = (now_s - self._slow_since_s) / SLOW_START_S
+        return min(1.0, SLOW_START_WEIGHT + (1 - SLOW_START_WEIGHT) * max(0.0, share))
+
+    def reopens_in_s(self, now_s: float) -> float:
+        """Seconds until it is tried again; 0 unless it is open."""
+        return max(0.0, self._open_until_s - now_s) if self.state is State.OPEN else 0.0
+
+    def tick(self, now_s: float, *, alone: bool = False) -> None:
+        """Let time pass. `alone`: no other backend is left, so that this one is tried sooner."""
+        until_s = min(self._open_until_s, self.since_s + ALONE_S) if alone else self._open_until_s
+        if self.state is State.OPEN and now_s >= until_s:
+            self.generation += 1
+            self._probed, self._canary_out, self._canaries_ok = False, False, 0
+            self._to(State.HALF_OPEN, now_s, "its time is over; tried with one job at a time")
+
+    def probe_answered(self, now_s: float, detail: str = "answers") -> None:
+        self._failed_probes = 0
+        match self.state:
+            case State.UNKNOWN | State.SUSPECT:
+                self._to(State.HEALTHY, now_s, detail)
+            case State.WARMING:
+                self._slow_since_s = now_s
+                self._to(State.HEALTHY, now_s, detail)
+            case State.HALF_OPEN:
+                self._probed = True
+            case _:
+                return
+
+    def probe_warming(self, now_s: float, detail: str) -> None:
+        """It answered that it is starting or loading: no work yet, and no failure either."""
+        self._failed_probes = 0
+        if self.state not in (State.WARMING, State.OPEN):
+            self.generation += 1
+            self._to(State.WARMING, now_s, detail)
+
+    def probe_failed(self, now_s: float, why: str) -> None:
+        self._failed_probes += 1
+        match self.state:
+            case State.HEALTHY:
+                self._to(State.SUSPECT, now_s, why)
+            case State.SUSPECT | State.HALF_OPEN:
+                self._open(now_s, why)
+            case State.UNKNOWN | State.WARMING if self._failed_probes >= FAILED_PROBES:
+                self._open(now_s, why)
+            case _:
+                return
+
+    def begin(self) -> Ticket:
+        """An attempt begins; call only when it admits one."""
+        canary = self.state is State.HALF_OPEN
+        self._canary_out = self._canary_out or canary
+        return Ticket(self.generation, canary)
+
+    def succeeded(self, ticket: Ticket, now_s: float) -> None:
+        if not self._release(ticket):
+            return
+        self._row = 0
+        self._note(now_s, ok=True)
+        if ticket.canary:
+            self._canaries_ok += 1
+            if self._canaries_ok >= CANARIES_TO_CLOSE:
+                self._heal(now_s)
+        else:
+            self._openings = 0
+
+    def failed(self, ticket: Ticket, now_s: float, why: str, *, broken: bool = False) -> None:
+        """A counted failure. `broken`: the connection was refused or broke, so a probe should follow at once."""
+        if not self._release(ticket):
+            return
+        self._row += 1
+        self._note(now_s, ok=False)
+        if ticket.canary or self._row >= FAILURES_IN_A_ROW or self._half_failed():
+            self._open(now_s, why)
+        elif broken and self.state is State.HEALTHY:
+            self._to(State.SUSPECT, now_s, why)
+
+    def ended(self, ticket: Ticket) -> None:
+        """The attempt ended in a way that says nothing about the backend's health."""
+        self._release(ticket)
+
+    def trip(self, now_s: float, why: str) -> None:
+        """Open at once: it is misconfigured or was told to stop, and trying it again soon would not help."""
+        if self.state is not State.OPEN:
+            self._open(now_s, why)
+
+    def _release(self, ticket: Ticket) -> bool:
+        """False for a ticket of an older generation, which changes nothing."""
+        if ticket.generation != self.generation:
+            return False
+        if ticket.canary:
+            self._canary_out = False
+        return True
+
+    def _note(self, now_s: float, *, ok: bool) -> None:
+        self._window.append((now_s, ok))
+        while self._window[0][0] < now_s - WINDOW_S:
+            self._window.popleft()
+
+    def _half_failed(self) -> bool:
+        failures = sum(not ok for _, ok in self._window)
+        return len(self._window) >= WINDOW_LEAST and failures >= WINDOW_SHARE * len(self._window)
+
+    def _open(self, now_s: float, why: str) -> None:
+        low, high = OPEN_SPREAD
+        spread = low + (high - low) * self._draw()
+        # The exponent is capped: 2ⁿ of a backend that is down for days is no float any more.
+        self._open_until_s = now_s + min(OPEN_LONGEST_S, OPEN_FIRST_S * 2 ** min(self._openings, 10)) * spread
+        self._openings += 1
+        self.generation += 1
+        self._row = 0
+        self._window.clear()
+        self._to(State.OPEN, now_s, why)
+
+    def _heal(self, now_s: float) -> None:
+        self._openings = 0
+        self._slow_since_s = now_s
+        self.generation += 1
+        self._window.clear()
+        self._to(State.HEALTHY, now_s, f"{CANARIES_TO_CLOSE} canaries succeeded")
+
+    def _to(self, state: State, now_s: float, reason: str) -> None:
+        self.state, self.since_s, self.reason = state, now_s, reason

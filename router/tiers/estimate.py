@@ -1,0 +1,76 @@
+"""How long a backend takes, learned from what it did: moving averages with their spread. Pure; no clock.
+
+Each figure is an exponentially weighted mean (α = 0.2) and the mean absolute deviation around it, folded the same way.
+A decision uses ``mean + 1.05 · deviation``: a backend that is fast on average but erratic must not look better than a
+steady one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ALPHA = 0.2
+SPREAD = 1.05
+MIB = 1024 * 1024
+
+
+class Ewma(NamedTuple):
+    mean: float
+    deviation: float = 0.0
+
+    def fold(self, value: float) -> Ewma:
+        deviation = self.deviation + ALPHA * (abs(value - self.mean) - self.deviation)
+        return Ewma(self.mean + ALPHA * (value - self.mean), deviation)
+
+    @property
+    def cautious(self) -> float:
+        return self.mean + SPREAD * self.deviation
+
+
+class Timing(NamedTuple):
+    """What one attempt took. None where the attempt did not get so far."""
+
+    upload_s: float | None = None
+    render_s: float | None = None
+    fetch_s: float | None = None
+
+
+class Pace(NamedTuple):
+    """What one backend needs for each part of a job."""
+
+    upload_s_per_mib: Ewma
+    render_s_per_minute: Ewma
+    """Seconds of work for a minute of audio."""
+    fetch_s: Ewma
+    cold_start_s: Ewma
+
+    def fold(self, timing: Timing, size_bytes: int, duration_s: float) -> Pace:
+        """The pace after an attempt on a song of that size and length."""
+        changed = {}
+        if timing.upload_s is not None:
+            changed["upload_s_per_mib"] = self.upload_s_per_mib.fold(timing.upload_s / max(size_bytes / MIB, 0.25))
+        if timing.render_s is not None:
+            changed["render_s_per_minute"] = self.render_s_per_minute.fold(timing.render_s / max(duration_s / 60, 0.05))
+        if timing.fetch_s is not None:
+            changed["fetch_s"] = self.fetch_s.fold(timing.fetch_s)
+        return self._replace(**changed)
+
+    def render_s(self, duration_s: float) -> float:
+        return self.render_s_per_minute.cautious * duration_s / 60
+
+    def service_s(self, size_bytes: int, duration_s: float) -> float:
+        """From the first byte sent to the last byte fetched, on a backend that is awake and free."""
+        upload_s = self.upload_s_per_mib.cautious * size_bytes / MIB
+        return upload_s + self.render_s(duration_s) + self.fetch_s.cautious
+
+
+def _prior(upload_mib_per_s: float, render_s_per_minute: float, fetch_s: float, cold_start_s: float) -> Pace:
+    return Pace(Ewma(1 / upload_mib_per_s), Ewma(render_s_per_minute), Ewma(fetch_s), Ewma(cold_start_s))
+
+
+PRIORS = {
+    "managed": _prior(50, 4, 0.5, 10),
+    "gpu_space": _prior(8, 6, 3, 60),
+    "cpu_space": _prior(8, 25, 3, 90),
+}
+"""What is assumed of a tier before its first job; some jobs later it no longer matters."""
