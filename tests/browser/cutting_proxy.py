@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts the first connection carrying an upload after so many bytes: a train in a tunnel."""
+"""A TCP proxy that cuts every connection that has sent so many bytes: a train through many tunnels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _READ_BYTES = 64 * 1024
 
 @dataclass
 class CuttingProxy:
-    """Forwards to `upstream` and cuts once, when one connection has sent `cut_after_bytes`."""
+    """Forwards to `upstream` and cuts each connection that sends `cut_after_bytes`.
+
+    Each, because Chromium by itself sends a request again from its start when a connection it used before breaks:
+    only who continues gets a larger file through.
+    """
 
     listening: socket.socket
     upstream: tuple[str, int]
@@ -43,7 +47,7 @@ class CuttingProxy:
             while chunk := client.recv(_READ_BYTES):
                 server.sendall(chunk)
                 sent += len(chunk)
-                if self.cuts == 0 and sent >= self.cut_after_bytes:
+                if sent >= self.cut_after_bytes:
                     self.cuts += 1
                     break
         _close(client, server)

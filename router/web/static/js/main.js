@@ -31,6 +31,8 @@ let mastered = null;
 let onRetry = null;
 /** @type {ReturnType<typeof setInterval> | undefined} */
 let countdown;
+/** The focus moves with the sections, but stays where the browser put it when the page opens. */
+let hasShown = false;
 
 /** @param {Section} wanted */
 function show(wanted) {
@@ -39,7 +41,9 @@ function show(wanted) {
   clearMistake();
   if (wanted !== "work") endWork();
   if (wanted !== "result") closePlayer();
-  if (!isNew) return;
+  const isFirst = !hasShown;
+  hasShown = true;
+  if (!isNew || isFirst) return;
   window.scrollTo(0, 0);
   find(`${wanted}-title`, HTMLElement).focus({ preventScroll: true });
 }
