@@ -91,8 +91,11 @@ async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIt
         )
         resumed = await reaper.recover(house)
         log("started", tiers=len({backend.tier for backend in backends}), resumed=resumed, wiped=int(wiped))
-        async with _at_work(house):
-            yield house
+        try:
+            async with _at_work(house):
+                yield house
+        finally:
+            store.close()
         log("stopped")
 
 

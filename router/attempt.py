@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
+from typing import NamedTuple
 
-from mastering.contract import Facts, Fault, OutputFormat, Report
-from router import clock
+from mastering.contract import Facts, Fault, FaultCode, OutputFormat, Report
+from router import clock, wipe
+from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job, Progress
 from router.jobs.ports import Missing
 from router.jobs.state import State
-from router.spool.port import Gone
+from router.logs import log_exception
+from router.spool.port import Full, Gone
 from router.tiers.choice import Choice
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Work, Working
@@ -38,44 +41,82 @@ async def until_lost(house: House, job: Job) -> None:
             return
 
 
-async def run(house: House, job: Job, choice: Choice) -> tuple[dict[OutputFormat, BlobRef], Report]:
-    """One attempt on one backend; its outputs lie verified in the spool when this returns."""
+class Made(NamedTuple):
+    """What an attempt made: outputs that lie verified in the spool, all readable until the same moment."""
+
+    outputs: dict[OutputFormat, BlobRef]
+    report: Report
+    expires_s: float
+
+
+async def run(house: House, job: Job, choice: Choice) -> Made:
+    """One attempt on one backend. Raises TierFault, LostJob, and Problem where the fault is the router's own."""
     backend = house.fleet.backend(choice.backend)
     facts, source = job.facts, job.input
     if facts is None or source is None:
-        raise TierFault(FaultClass.BUG, "the job has no probed audio")
+        raise Problem("input_lost")
     deadline_s = min(house.settings.attempt_deadline_s, job.expires_s - clock.now())
     work = Work(job.settings, facts, source.size_bytes, deadline_s, lambda: house.spool.read(source.ref))
-    outputs: dict[OutputFormat, BlobRef] = {}
+    shelf = _Shelf(house, job)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
-            report = await _receive(house, job, _watched(events, backend.silence_s, work.size_bytes), outputs)
-        await _verify(house, job, facts, outputs)
-    except TimeoutError:
-        await drop(house, outputs)
-        raise TierFault(FaultClass.DEADLINE, "the job took longer than allowed") from None
-    except Gone:
-        await drop(house, outputs)
-        raise LostJob from None
-    except ExceptionGroup as group:
-        await drop(house, outputs)
-        raise group.exceptions[0] from None
-    except BaseException:
-        await drop(house, outputs)
-        raise
-    return outputs, report
+            report = await _receive(house, job, _watched(events, backend.silence_s, work.size_bytes), shelf)
+        await _verify(house, job, facts, shelf.outputs)
+    except BaseException as error:
+        await drop(house, shelf.outputs)
+        raise _meaning(error, job) from error
+    return Made(shelf.outputs, report, shelf.expires_s)
 
 
-async def _receive(
-    house: House, job: Job, events: AsyncGenerator[Event], outputs: dict[OutputFormat, BlobRef]
-) -> Report:
+def _meaning(error: BaseException, job: Job) -> BaseException:
+    """What the dispatcher is to understand by `error`."""
+    match error:
+        case ExceptionGroup():
+            return _meaning(error.exceptions[0], job)
+        case TimeoutError():
+            return TierFault(FaultClass.DEADLINE, "the job took longer than allowed")
+        case Gone():
+            return Problem("expired" if clock.now() >= job.expires_s else "input_lost")
+        case Full():
+            return Problem("spool_full", "There was no room for the master.", retry_after_s=error.retry_after_s)
+        case TierFault() | Problem():
+            return error
+        case Exception():
+            log_exception(error)
+            return TierFault(FaultClass.OURS, "something broke on the router's side")
+    return error
+
+
+class _Shelf:
+    """The outputs of one attempt, as they land in the spool beside the job's input."""
+
+    def __init__(self, house: House, job: Job) -> None:
+        self._house, self._job = house, job
+        self.outputs: dict[OutputFormat, BlobRef] = {}
+        self.expires_s = 0.0
+
+    async def keep(self, begins: OutputBegins, events: AsyncGenerator[Event]) -> None:
+        """Take one output from `events`. Raises TierFault, Full."""
+        house, job, size_bytes = self._house, self._job, begins.size_bytes
+        if begins.format in self.outputs or begins.format not in job.settings.outputs:
+            raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent a format twice, or one that nobody asked for")
+        if size_bytes > _largest_output(job, house.settings.max_bytes):
+            raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
+        self.expires_s = self.expires_s or clock.now() + house.settings.output_ttl_s
+        await wipe.evict(house, size_bytes)
+        ref = await house.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
+        self.outputs[begins.format] = BlobRef(ref=ref, size_bytes=size_bytes)
+        await house.spool.append(ref, 0, _exactly(events, size_bytes), size_bytes)
+
+
+async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf: _Shelf) -> Report:
     noted_s = 0.0
     async for event in events:
         match event:
             case Finished(report):
                 return report
-            case OutputBegins(output_format, size_bytes):
-                outputs[output_format] = await _keep(house, job, events, size_bytes)
+            case OutputBegins():
+                await shelf.keep(event, events)
             case Working(stage, fraction) if clock.now() - noted_s >= PROGRESS_EVERY_S:
                 noted_s = clock.now()
                 await _note_progress(house, job, Progress(stage=stage, fraction=fraction))
@@ -84,20 +125,6 @@ async def _receive(
             case bytes():
                 raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent more than it announced")
     raise TierFault(FaultClass.CRASH, "the backend's answer ended before the master was whole")
-
-
-async def _keep(house: House, job: Job, events: AsyncGenerator[Event], size_bytes: int) -> BlobRef:
-    """Take one output into the spool, beside the job's input."""
-    if size_bytes > _largest_output(job, house.settings.max_bytes):
-        raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
-    expires_s = clock.now() + house.settings.output_ttl_s
-    ref = await house.spool.reserve(size_bytes, expires_s, beside=job.input.ref if job.input else None)
-    try:
-        extent = await house.spool.append(ref, 0, _exactly(events, size_bytes), size_bytes)
-    except BaseException:
-        await house.spool.drop(ref)
-        raise
-    return BlobRef(ref=ref, size_bytes=extent.size_bytes)
 
 
 async def _verify(house: House, job: Job, facts: Facts, outputs: dict[OutputFormat, BlobRef]) -> None:
@@ -138,6 +165,8 @@ async def _verify_one(
             size=blob.size_bytes,
         )
     except Fault as fault:
+        if fault.code is FaultCode.INTERNAL:  # our own probe broke: no backend is to blame
+            raise
         raise TierFault(FaultClass.BAD_OUTPUT, f"the router's own check refused the master: {fault.message}") from fault
 
 

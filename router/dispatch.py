@@ -11,12 +11,12 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from mastering.contract import USER_FAULTS, OutputFormat, Report
+from mastering.contract import USER_FAULTS
 from router import attempt, clock, wipe
 from router.errors import Problem
 from router.house import House
 from router.intake import LANES, MANAGED_LANE
-from router.jobs.model import Attempt, BlobRef, Job
+from router.jobs.model import Attempt, Job
 from router.jobs.ports import Conflict, Lease, Missing
 from router.jobs.state import DONE, State
 from router.logs import log, log_exception, size_bucket
@@ -108,104 +108,130 @@ class Dispatcher:
     async def _master(self, lease: Lease, choice: Choice | None) -> None:
         """Attempts, one after another, until the job is done, has failed, or must wait for room."""
         avoid: frozenset[str] = frozenset()
+        wait_s = WAIT_FOR_ROOM_S
         while choice is not None:
             try:
-                await self._attempt(lease.job_id, choice)
-                return await lease.finish()
+                fault = await self._attempt(lease.job_id, choice)
             except attempt.LostJob:
                 return await lease.finish()
-            except TierFault as fault:
-                log("attempt_failed", tier=choice.tier, backend=choice.backend, fault=fault.fault_class.value)
-                verdict = await self._note_fault(lease.job_id, choice, fault)
-                if verdict is not None:
-                    await self._fail(lease.job_id, verdict)
-                    return await lease.finish()
-                avoid |= {choice.backend}
-                choice = await self._choose(lease.job_id, avoid)
-                if choice is None and fault.retry_after_s:
-                    await self._house.change(lease.job_id, _requeued)
-                    return await lease.give_back(min(fault.retry_after_s, LONGEST_WAIT_S))
+            if fault is None:
+                return await lease.finish()
+            avoid |= {choice.backend}
+            choice = await self._choose(lease.job_id, avoid)
+            wait_s = min(fault.retry_after_s or WAIT_FOR_ROOM_S, LONGEST_WAIT_S)
         await self._house.change(lease.job_id, _requeued)
-        await lease.give_back(WAIT_FOR_ROOM_S)
+        await lease.give_back(wait_s)
 
-    async def _attempt(self, job_id: str, choice: Choice) -> None:
-        """One attempt on the occupied backend of `choice`. Raises TierFault, attempt.LostJob."""
+    async def _attempt(self, job_id: str, choice: Choice) -> TierFault | None:
+        """One attempt on the occupied backend of `choice`: the fault after which to go on elsewhere, or None when
+        the job is at its end, mastered or failed. Raises attempt.LostJob."""
         house = self._house
         started_s = clock.now()
         try:
-            job = await house.change(job_id, lambda job: _put_to_work(job, choice, started_s))
-            if job.state is not State.RUNNING:
-                raise attempt.LostJob
-            outputs, report = await self._run_unless_lost(job, choice)
+            job = await self._begin(job_id, choice, started_s)
+            made = await self._run_unless_lost(job, choice)
+        except TierFault as fault:
+            verdict = await self._note_fault(job, choice, fault)
+            if verdict is None:
+                return fault
+            await self._fail(job, verdict)
+            return None
+        except Problem as problem:
+            await self._fail(job, problem)
+            return None
         finally:
             house.fleet.vacate(choice.backend)
-        await self._seal(job, outputs, report)
+        await self._seal(job, made)
         sealed = await wipe.finish_sealed(house, job_id)
         _record(sealed, started_s)
+        return None
 
-    async def _run_unless_lost(self, job: Job, choice: Choice) -> tuple[dict[OutputFormat, BlobRef], Report]:
+    async def _begin(self, job_id: str, choice: Choice, started_s: float) -> Job:
+        """The job put to work under a new generation. Raises attempt.LostJob when it is not to be run."""
+        job = await self._house.change(job_id, lambda job: _put_to_work(job, choice, started_s))
+        if job.state is State.SEALED:  # its last step was interrupted
+            await wipe.finish_sealed(self._house, job_id)
+        if job.state is not State.RUNNING:
+            raise attempt.LostJob
+        return job
+
+    async def _run_unless_lost(self, job: Job, choice: Choice) -> attempt.Made:
+        """Run the attempt while the job is still this generation's. Raises TierFault, Problem, attempt.LostJob."""
         run = asyncio.create_task(attempt.run(self._house, job, choice))
         watch = asyncio.create_task(attempt.until_lost(self._house, job))
+        made: attempt.Made | None = None
         try:
             await asyncio.wait([run, watch], return_when=asyncio.FIRST_COMPLETED)
-            if not run.done():
-                raise attempt.LostJob
-            return run.result()
+            made = run.result() if run.done() else None
         finally:
             for task in (run, watch):
                 task.cancel()
-            await asyncio.gather(run, watch, return_exceptions=True)
+            ended, _ = await asyncio.gather(run, watch, return_exceptions=True)
+            if made is None and isinstance(ended, attempt.Made):  # whole, but too late to be wanted
+                await attempt.drop(self._house, ended.outputs)
+        if made is None:
+            raise attempt.LostJob
+        return made
 
-    async def _seal(self, job: Job, outputs: dict[OutputFormat, BlobRef], report: Report) -> None:
-        """Commit the verified outputs, if the job is still this generation's."""
-        ended_s = clock.now()
+    async def _seal(self, job: Job, made: attempt.Made) -> None:
+        """Commit the verified outputs, if the job is still this generation's. Raises attempt.LostJob."""
         mine = False
 
         def commit(current: Job) -> Job | None:
             nonlocal mine
-            mine = current.state is State.RUNNING and current.generation == job.generation
+            mine = _is_still(current, job)
             if not mine:
                 return None
-            attempts = _closed_last(current.attempts, ended_s, "done", "")
-            expires_s = ended_s + self._house.settings.output_ttl_s
-            return current.to(
-                State.SEALED, outputs=outputs, report=report, attempts=attempts, expires_s=expires_s, error=None
-            )
+            attempts = _closed_last(current.attempts, clock.now(), "done", "")
+            changes = {"outputs": made.outputs, "report": made.report, "expires_s": made.expires_s}
+            return current.to(State.SEALED, attempts=attempts, error=None, **changes)
 
         try:
             await self._house.change(job.id, commit)
         except (Missing, Conflict):
             mine = False
         if not mine:
-            await attempt.drop(self._house, outputs)
+            await attempt.drop(self._house, made.outputs)
             raise attempt.LostJob
 
-    async def _note_fault(self, job_id: str, choice: Choice, fault: TierFault) -> Problem | None:
-        """Put the fault on record; the Problem with which the job must end, or None to try elsewhere."""
+    async def _note_fault(self, job: Job, choice: Choice, fault: TierFault) -> Problem | None:
+        """Put the fault on record; the Problem with which the job must end, or None to try elsewhere.
+
+        Raises attempt.LostJob when the job is another generation's by now: a late fault changes nothing of it.
+        """
         effect = fault.consequence
+        log("attempt_failed", tier=choice.tier, backend=choice.backend, fault=fault.fault_class.value)
         if effect.death:
             self._house.fleet.note_crash(choice.backend, fault.detail)
 
-        def note(job: Job) -> Job | None:
-            if job.state is not State.RUNNING:
-                return None
-            attempts = _closed_last(job.attempts, clock.now(), fault.fault_class, fault.detail)
-            faults, deaths = job.faults + effect.counts, job.deaths + effect.death
-            return job.with_(attempts=attempts, faults=faults, deaths=deaths, progress=None)
+        def note(current: Job) -> Job:
+            if not _is_still(current, job):
+                raise attempt.LostJob
+            attempts = _closed_last(current.attempts, clock.now(), fault.fault_class, fault.detail)
+            faults, deaths = current.faults + effect.counts, current.deaths + effect.death
+            return current.with_(attempts=attempts, faults=faults, deaths=deaths, progress=None)
 
-        job = await self._house.change(job_id, note)
-        if effect.next is Next.STOP:
-            code = fault.code if fault.code in USER_FAULTS else "deadline"
-            return Problem(str(code), fault.detail, **fault.numbers)
-        if job.deaths >= MAX_DEATHS:
-            return Problem("poison", f"Two machines failed while they had this song; the last said: {fault.detail}.")
-        if job.faults >= MAX_FAULTS:
-            return Problem("attempts_exhausted", f"{job.faults} attempts failed; the last: {fault.detail}.")
-        return None
+        return _verdict(await self._house.change(job.id, note), fault)
 
-    async def _fail(self, job_id: str, problem: Problem) -> None:
-        job = await wipe.end(self._house, job_id, State.FAILED, problem)
-        _record(job, None)
+    async def _fail(self, job: Job, problem: Problem) -> None:
+        _record(await wipe.end(self._house, job.id, State.FAILED, problem, generation=job.generation), None)
+
+
+def _verdict(job: Job, fault: TierFault) -> Problem | None:
+    """How the job ends after `fault`, or None when it may go on elsewhere."""
+    if fault.consequence.next is Next.STOP:
+        code = fault.code if fault.code in USER_FAULTS else "deadline"
+        return Problem(str(code), fault.detail, **fault.numbers)
+    if job.deaths >= MAX_DEATHS:
+        return Problem("poison", f"Two machines failed while they had this song; the last said: {fault.detail}.")
+    if job.faults >= MAX_FAULTS:
+        return Problem("attempts_exhausted", f"{job.faults} attempts failed; the last: {fault.detail}.")
+    return None
+
+
+def _is_still(current: Job, job: Job) -> bool:
+    """Whether the record is still at the attempt that `job` was read for."""
+    return current.state is State.RUNNING and current.generation == job.generation
 
 
 def _put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:

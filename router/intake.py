@@ -14,6 +14,14 @@ ANY_LANE, MANAGED_LANE = "any", "managed"
 LANES = (ANY_LANE, MANAGED_LANE)
 
 
+def spooled(job: Job, size_bytes: int) -> Job | None:
+    """The step of a job whose upload is complete; None when it has gone on or ended meanwhile."""
+    if job.state is not State.RECEIVED or job.input is None:
+        return None
+    source = job.input.model_copy(update={"size_bytes": size_bytes})
+    return job.to(State.SPOOLED, input=source, size_bytes=size_bytes)
+
+
 async def admit(house: House, job_id: str) -> Job:
     """Probe a spooled job's audio and queue it. Safe to repeat after a crash.
 
@@ -24,19 +32,26 @@ async def admit(house: House, job_id: str) -> Job:
         return job
     try:
         facts = await _probe(house, job)
-        await enqueue(house, job, facts)
+        # The record first: whoever leases the job must find it queued. A crash between the two: `reaper.recover`.
+        job = await house.change(job_id, lambda job: _queued(job, facts))
+        if job.state is State.QUEUED:
+            await enqueue(house, job)
     except Problem as problem:
         await wipe.end(house, job_id, State.FAILED, problem)
         raise
-    return await house.change(job_id, lambda job: job.to(State.QUEUED) if job.state is State.SPOOLED else None)
+    return job
 
 
-async def enqueue(house: House, job: Job, facts: Facts) -> None:
-    """Note the facts and put the job in line. Raises Problem when the account has too much waiting."""
-    await house.change(job.id, lambda job: job.with_(facts=facts))
+def _queued(job: Job, facts: Facts) -> Job | None:
+    return job.to(State.QUEUED, facts=facts) if job.state is State.SPOOLED else None
+
+
+async def enqueue(house: House, job: Job) -> None:
+    """Put a queued job in line. Raises Problem when the account has too much waiting."""
     lane = MANAGED_LANE if job.managed_only else ANY_LANE
+    cost_s = job.facts.duration_s if job.facts else 0.0
     try:
-        await house.queue.offer(job.id, lane, job.account, facts.duration_s)
+        await house.queue.offer(job.id, lane, job.account, cost_s)
     except Full as full:
         raise Problem(
             "too_many_jobs",

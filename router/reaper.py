@@ -12,6 +12,7 @@ from router.jobs.model import Job
 from router.jobs.ports import Missing
 from router.jobs.state import ACTIVE, CLOSED, State
 from router.logs import log, log_exception
+from router.spool.port import Gone
 
 EVERY_S = 5.0
 
@@ -19,7 +20,8 @@ EVERY_S = 5.0
 async def recover(house: House) -> int:
     """Bring every job that a dead router left into a state that goes on by itself. Returns how many go on.
 
-    Running jobs are queued again at once, sealed ones lose their input and can be fetched, closed ones are wiped.
+    Running jobs are queued again at once, sealed ones lose their input and can be fetched, closed ones are wiped;
+    an upload that had arrived in full, though its client never heard so, goes to the probe.
     """
     await house.queue.release_all()
     resumed = 0
@@ -41,10 +43,23 @@ async def _resume(house: House, job: Job) -> bool:
     elif job.state in CLOSED:
         await house.queue.withdraw(job.id)
         await wipe.wipe(house, job)
-    elif job.state in (State.QUEUED, State.RUNNING) and job.facts:
-        await house.change(job.id, lambda job: job.to(State.QUEUED) if job.state is State.RUNNING else None)
-        await intake.enqueue(house, job, job.facts)
+    elif job.state in (State.QUEUED, State.RUNNING):
+        await house.change(job.id, _requeued)
+        await intake.enqueue(house, job)
+    elif job.state is State.RECEIVED and job.input:
+        with suppress(Gone):  # `sweep` says that its time is over
+            size_bytes, complete = await house.spool.extent(job.input.ref)
+            if complete:
+                await house.change(job.id, lambda job: intake.spooled(job, size_bytes))
     return job.state in ACTIVE
+
+
+def _requeued(job: Job) -> Job | None:
+    if job.state is not State.RUNNING:
+        return None
+    *before, last = job.attempts
+    cut = last.model_copy(update={"ended_s": clock.now(), "outcome": "interrupted", "detail": "the router restarted"})
+    return job.to(State.QUEUED, progress=None, attempts=(*before, cut))
 
 
 async def probe_interrupted(house: House) -> None:
@@ -68,9 +83,14 @@ async def sweep(house: House) -> int:
     now = clock.now()
     due = [job async for job, _ in house.jobs.scan() if job.expires_s <= now and job.state is not State.WIPED]
     for job in due:
-        with suppress(Missing):
+        try:
             problem = None if job.report else Problem("expired", "The job did not end in the time it had.")
             await wipe.end(house, job.id, State.EXPIRED, problem)
+        except Missing:
+            continue
+        except Exception as error:
+            # One that can't be closed must not keep the others' audio readable; the next round tries again.
+            log_exception(error)
     for ref in house.spool.expired():
         await house.spool.drop(ref)
     return len(due)

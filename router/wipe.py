@@ -10,29 +10,34 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from router import clock
 from router.errors import Problem
 from router.house import House
-from router.jobs.model import Job, Receipt
+from router.jobs.model import Attempt, Job, Receipt
 from router.jobs.state import CLOSED, DONE, STEPS, State
 
 
-async def end(house: House, job_id: str, state: State, problem: Problem | None = None) -> Job:
-    """Close the job as failed, cancelled or expired and wipe it. A job that is closed already stays as it is.
+async def end(
+    house: House, job_id: str, state: State, problem: Problem | None = None, *, generation: int | None = None
+) -> Job:
+    """Close the job as failed, cancelled or expired and wipe it. A job that is closed already stays as it is, and so
+    does one that has a master and therefore can't fail any more, or that is past `generation`.
 
     A sealed job is finished first: its input goes, and only then can it be closed. Raises Missing.
     """
 
     def close(job: Job) -> Job | None:
-        if job.state in CLOSED:
+        if state not in STEPS[job.state] or generation not in (None, job.generation):
             return None
-        if state not in STEPS[job.state]:  # sealed: a master exists, so the job ends through `mastered`
-            return None
-        return job.to(state, error=problem.body() if problem else job.error)
+        attempts = tuple(_stopped(attempt, state) for attempt in job.attempts)
+        return job.to(state, error=problem.body() if problem else job.error, attempts=attempts)
 
     job = await house.change(job_id, close)
     if job.state is State.SEALED:
         await finish_sealed(house, job_id)
         job = await house.change(job_id, close)
+    if job.state not in CLOSED:
+        return job
     await house.queue.withdraw(job_id)
     return await wipe(house, job)
 
@@ -87,6 +92,13 @@ async def evict(house: House, needed_bytes: int) -> int:
         await end(house, job.id, State.EXPIRED)
         evicted += 1
     return evicted
+
+
+def _stopped(attempt: Attempt, state: State) -> Attempt:
+    """The attempt as the record keeps it: one that still ran was cut off by the job's end."""
+    if attempt.ended_s is not None:
+        return attempt
+    return attempt.model_copy(update={"ended_s": clock.now(), "outcome": str(state)})
 
 
 async def _destroy(house: House, job: Job, *, inputs: bool, outputs: bool) -> None:

@@ -19,7 +19,8 @@ class Hint:
 
     async def wait(self, timeout_s: float) -> bool:
         try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+                await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from router import clock
@@ -51,8 +52,8 @@ def open_store(
     path.touch(mode=0o600, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON;" + _SCHEMA)
-    hints = Hints()
-    return Store(LocalJobs(connection), LocalQueue(connection, lease_s, max_queued, max_running), hints)
+    queue = LocalQueue(connection, lease_s, max_queued, max_running)
+    return Store(LocalJobs(connection), queue, Hints(), connection.close)
 
 
 class LocalJobs:
@@ -60,7 +61,9 @@ class LocalJobs:
         self._db = connection
 
     async def create(self, job: Job, ttl_s: float) -> Versioned:
-        row = (job.id, 1, job.model_dump_json(), clock.now() + ttl_s)
+        now = clock.now()
+        self._db.execute("DELETE FROM jobs WHERE id = ? AND forget_s <= ?", (job.id, now))
+        row = (job.id, 1, job.model_dump_json(), now + ttl_s)
         self._db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
         return await self.get(job.id)
 
@@ -146,10 +149,9 @@ class LocalQueue:
             if left <= 0:
                 return None
             # Leases that run out and delays that end give no hint, so look again at least each half second.
-            try:
-                await asyncio.wait_for(self._news.wait(), min(left, 0.5))
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 0.5)):  # wait_for of Python 3.11 can swallow a cancellation
+                    await self._news.wait()
 
     def _take(self, lanes: Sequence[str]) -> LocalLease | None:
         now, token = clock.now(), secrets.token_hex(8)

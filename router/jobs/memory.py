@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -82,7 +83,7 @@ def open_store(
     max_running: int = MAX_RUNNING_PER_ACCOUNT,
 ) -> Store:
     cells = Cells()
-    return Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), Hints())
+    return Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), Hints(), lambda: None)
 
 
 class MemoryJobs:
@@ -98,7 +99,9 @@ class MemoryJobs:
 
     async def create(self, job: Job, ttl_s: float) -> Versioned:
         record = _Record(document=job.model_dump_json(), forget_s=clock.now() + ttl_s)
-        self._cells.put_if(f"job/{job.id}", record.model_dump_json(), 0)
+        there = self._cells.get(f"job/{job.id}")
+        is_over = there is not None and _Record.model_validate_json(there.value).forget_s <= clock.now()
+        self._cells.put_if(f"job/{job.id}", record.model_dump_json(), there.revision if there and is_over else 0)
         return await self.get(job.id)
 
     async def get(self, job_id: str) -> Versioned:
@@ -180,10 +183,9 @@ class MemoryQueue:
             left = deadline - clock.now()
             if left <= 0:
                 return None
-            try:
-                await asyncio.wait_for(self._news.wait(), min(left, 0.5))
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, 0.5)):  # wait_for of Python 3.11 can swallow a cancellation
+                    await self._news.wait()
 
     def _take(self, lanes: Sequence[str]) -> MemoryLease | None:
         now = clock.now()

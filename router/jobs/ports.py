@@ -6,7 +6,7 @@ can do nothing but that must be enough (`memory.py` is one, and the conformance 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -128,6 +128,7 @@ class Store(NamedTuple):
     jobs: Jobs
     queue: Queue
     events: Events
+    close: Callable[[], None]
 
 
 DEFAULT_LEASE_S = 20.0

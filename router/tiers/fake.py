@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from router.tiers.faults import TierFault
-from router.tiers.port import Event, Health, Work
+from router.tiers.port import Event, Finished, Health, Work
 
 
 class Freeze:
@@ -44,10 +44,15 @@ class FakeBackend:
                 if isinstance(step, Freeze):
                     await asyncio.Event().wait()
                     continue
-                yield step() if callable(step) else step
+                event = step() if callable(step) else step
+                ended = isinstance(event, Finished)
+                yield event
             ended = True
         finally:
             self.closed_early += not ended
+
+    def script_from_now_on(self, script: Script) -> None:
+        self._scripts = [script]
 
     async def close(self) -> None:
         return

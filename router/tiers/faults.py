@@ -19,6 +19,7 @@ class FaultClass(StrEnum):
     ASLEEP = "asleep"
     BAD_OUTPUT = "bad_output"
     DEADLINE = "deadline"
+    OURS = "ours"
 
 
 class Next(StrEnum):
@@ -51,6 +52,8 @@ TABLE: dict[FaultClass, Consequence] = {
     FaultClass.ASLEEP: Consequence(Next.NEXT_TIER, False, False, "sleeping, stopped, starting"),
     FaultClass.BAD_OUTPUT: Consequence(Next.ANOTHER_BACKEND, True, True, "wrong length, silent, corrupt, checksum"),
     FaultClass.DEADLINE: Consequence(Next.STOP, False, False, "the job's time is over, or it was cancelled"),
+    # Counted, so that a bug of ours can't repeat a job for ever; no backend is blamed.
+    FaultClass.OURS: Consequence(Next.ANOTHER_BACKEND, True, False, "the router's own probe or code broke"),
 }
 
 _BY_CODE = {

@@ -95,7 +95,8 @@ class Fleet:
         """Until a render ended or a backend came up, or the time passed."""
         self._changed.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+                await self._changed.wait()
 
     async def _probe_for_ever(self) -> None:
         while True:

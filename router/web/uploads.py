@@ -126,13 +126,7 @@ async def _body(house: House, request: Request) -> AsyncIterator[bytes]:
 
 
 async def _queue(house: House, job_id: str, size_bytes: int) -> None:
-    def complete(job: Job) -> Job | None:
-        if job.state is not State.RECEIVED or job.input is None:
-            return None
-        source = job.input.model_copy(update={"size_bytes": size_bytes})
-        return job.to(State.SPOOLED, input=source, size_bytes=size_bytes)
-
-    job = await house.change(job_id, complete)
+    job = await house.change(job_id, lambda job: intake.spooled(job, size_bytes))
     if job.state is not State.SPOOLED:
         raise _too_late(job)
     await intake.admit(house, job_id)

@@ -1,0 +1,233 @@
+"""Whole routers for tests, built of the real rooms, with scripted backends and a probe that believes what it is told.
+
+async with working(tmp_path, [FakeBackend("a", [mastering()])]) as house:
+    job = await queue_song(house)
+    job = await until(house, job.id, State.MASTERED)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from mastering.contract import (
+    BandLevel,
+    Facts,
+    Fault,
+    FaultCode,
+    Measurements,
+    OutputFormat,
+    Plan,
+    PlanStep,
+    Report,
+    Stage,
+)
+from mastering.contract import Settings as Wanted
+from router import clock, intake
+from router.dispatch import Dispatcher
+from router.house import House
+from router.jobs import local
+from router.jobs.model import BlobRef, Job, new_id
+from router.jobs.state import State
+from router.probing import Probe
+from router.settings import Settings
+from router.spool.disk import Spool
+from router.tiers.fake import Step
+from router.tiers.fleet import Fleet
+from router.tiers.port import Accepted, Backend, Finished, OutputBegins, Working
+
+SONG = b"a song, as far as the believing probe can tell " * 400
+MASTER = b"its master " * 3000
+FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=441_000, duration_s=10.0, lossy=False)
+PATIENCE_S = 20.0
+"""How long a test waits for what must come; only a failure waits so long."""
+
+
+class BelievingProbe(Probe):
+    """Reads every byte as the real probe does, then says `facts`, or raises the fault that the song's text names."""
+
+    def __init__(self, **_: Any) -> None:
+        self.facts = FACTS
+        self.verify_faults: list[Fault] = []
+        """Raised by the next verifications, one each."""
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+
+    async def start(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    async def probe(self, feed: AsyncIterable[bytes], *, timeout_s: float | None = None) -> Facts:
+        song = b"".join([chunk async for chunk in feed])
+        await self.may_go_on.wait()
+        if not song:
+            raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
+        if song.startswith(b"fault:"):
+            raise Fault(FaultCode(song.removeprefix(b"fault:").decode()), "The file is as bad as it says.")
+        return self.facts
+
+    async def verify(self, feed: AsyncIterable[bytes], **expected: Any) -> Any:
+        size = sum([len(chunk) async for chunk in feed])
+        if self.verify_faults:
+            raise self.verify_faults.pop(0)
+        if size != expected["size"]:
+            raise Fault(FaultCode.BAD_MASTER, "The master is not as long as it says.")
+
+
+def ram_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder on RAM-backed storage where the machine has it."""
+    shm = "/dev/shm"  # noqa: S108 — the folder made in it is random and 0700
+    return tempfile.TemporaryDirectory(prefix="mastering-test-", dir=shm if os.access(shm, os.W_OK) else None)
+
+
+def settings_for(folder: Path, ram: str, **changes: Any) -> Settings:
+    defaults: dict[str, Any] = {"ram_dir": Path(ram), "spool_dir": folder / "spool", "ram_check": "warn"}
+    return Settings(**{**defaults, **changes})
+
+
+@asynccontextmanager
+async def house_of(folder: Path, backends: Sequence[Backend] = (), **settings: Any) -> AsyncIterator[House]:
+    """A house where nobody works yet. A second one on the same folders finds what the first one left."""
+    ram = settings.pop("ram", None)
+    with ram_folder() as own_ram:
+        chosen = settings_for(folder, ram or own_ram, **settings)
+        store = local.open_store(
+            chosen.ram_dir / "jobs.sqlite",
+            max_queued=chosen.max_queued_per_account,
+            max_running=chosen.max_running_per_account,
+        )
+        spool = Spool(chosen.spool_dir, chosen.ram_dir / "keys", chosen.spool_quota_bytes)
+        fleet = Fleet(backends)
+        house = House(chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, b"s" * 32)
+        try:
+            yield house
+        finally:
+            await fleet.close()
+            store.close()
+
+
+@asynccontextmanager
+async def working(folder: Path, backends: Sequence[Backend], **settings: Any) -> AsyncIterator[House]:
+    """A house whose dispatcher is at work."""
+    async with house_of(folder, backends, **settings) as house:
+        dispatcher = Dispatcher(house)
+        await house.fleet.start()
+        await dispatcher.start()
+        try:
+            yield house
+        finally:
+            await dispatcher.close()
+
+
+def probe_of(house: House) -> BelievingProbe:
+    return cast("BelievingProbe", house.probe)
+
+
+async def pieces(data: bytes, size: int = 7000) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+def new_job(house: House, **changes: Any) -> Job:
+    now = clock.now()
+    lifetime_s = house.settings.output_ttl_s
+    fields = {"id": new_id(), "account": "a", "settings": Wanted(), "created_s": now, "expires_s": now + lifetime_s}
+    return Job(**{**fields, **changes})
+
+
+async def receive_song(house: House, song: bytes = SONG, **changes: Any) -> Job:
+    """A job whose upload has arrived in full, not yet looked at."""
+    job = new_job(house, **changes)
+    ref = await house.spool.reserve(len(song), job.expires_s)
+    await house.spool.append(ref, 0, pieces(song), len(song))
+    job = job.with_(input=BlobRef(ref=ref, size_bytes=len(song)), size_bytes=len(song))
+    await house.jobs.create(job, 3600)
+    return job
+
+
+async def spool_song(house: House, song: bytes = SONG, **changes: Any) -> Job:
+    job = await receive_song(house, song, **changes)
+    return await house.change(job.id, lambda job: job.to(State.SPOOLED))
+
+
+async def queue_song(house: House, song: bytes = SONG, **changes: Any) -> Job:
+    return await intake.admit(house, (await spool_song(house, song, **changes)).id)
+
+
+async def until(house: House, job_id: str, *states: State) -> Job:
+    """The job as soon as it is in one of `states`."""
+    try:
+        async with asyncio.timeout(PATIENCE_S), house.events.listen(job_id) as changes:
+            while True:
+                job, _ = await house.jobs.get(job_id)
+                if job.state in states:
+                    return job
+                await changes.wait(PATIENCE_S)
+    except TimeoutError:
+        job, _ = await house.jobs.get(job_id)
+        raise AssertionError(f"the job is {job.state}, not {states}; attempts: {job.attempts}") from None
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Return as soon as the condition holds, for what gives no hint of its change."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():  # noqa: ASYNC110 — bounded
+            await asyncio.sleep(0.002)
+
+
+async def read_all(house: House, ref: str) -> bytes:
+    return b"".join([chunk async for chunk in house.spool.read(ref)])
+
+
+def mastering(master: bytes = MASTER, *formats: OutputFormat, before: Sequence[Step] = ()) -> list[Step]:
+    """The script of a render that goes well, after the steps of `before`."""
+    steps: list[Step] = [Accepted("scripted"), Working(Stage.RENDER, 0.5), *before]
+    for output_format in formats or (OutputFormat.WAV24,):
+        steps += [OutputBegins(output_format, len(master)), master[:1000], master[1000:]]
+    return [*steps, Finished(report())]
+
+
+def report() -> Report:
+    return Report(engine_version="0.1.0", before=_measured(-20.0), after=_measured(-14.0), plan=_plan())
+
+
+def _measured(integrated_lufs: float) -> Measurements:
+    return Measurements(
+        rate_hz=44_100,
+        channels=2,
+        frames=441_000,
+        duration_s=10.0,
+        integrated_lufs=integrated_lufs,
+        max_momentary_lufs=integrated_lufs + 4,
+        max_short_term_lufs=integrated_lufs + 2,
+        loudness_range_lu=6.0,
+        true_peak_dbtp=-1.0,
+        sample_peak_dbfs=-1.2,
+        crest_db=12.0,
+        peak_to_loudness_lu=13.0,
+        correlation=0.8,
+        width_db=-12.0,
+        dc_offset=0.0,
+        clipped_samples=0,
+        spectrum=(BandLevel(centre_hz=1000.0, mid_db=-20.0, side_db=-30.0),),
+    )
+
+
+def _plan() -> Plan:
+    step = PlanStep(name="limiter", parameters={"ceiling_dbtp": -1.0}, reason="The target's ceiling.")
+    return Plan(
+        engine_version="0.1.0",
+        settings=Wanted(),
+        rate_hz=44_100,
+        loudness_lufs=-14.0,
+        ceiling_dbtp=-1.0,
+        steps=(step,),
+        seed=1,
+    )
