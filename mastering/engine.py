@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from mastering import analyse, files, plan, presets, render, verify
 from mastering.contract import ENGINE_VERSION, Measurements, OutputFormat, Plan, Report, Settings, Stage
+from mastering.demo import demo_song
 from mastering.dsp.resample import resampled
-from mastering.dsp.stream import Audio
+from mastering.dsp.stream import Audio, stored
 
 Progress = Callable[[Stage, float], None]
 
@@ -85,6 +86,25 @@ def master(
     )
 
 
+def make_plan(source: BinaryIO, settings: Settings, *, progress: Progress = _silent) -> Plan:
+    """What `master` would do with `source`, without doing it."""
+    presets.check(settings)
+    meter = _Meter(progress)
+    audio, before, _ = _listen(source, settings, meter)
+    return _decide(audio, before, settings, meter)[1]
+
+
+def measure(source: BinaryIO, *, progress: Progress = _silent) -> Measurements:
+    """The measurements of `source` alone."""
+    return _listen(source, Settings(), _Meter(progress))[1].measurements
+
+
+def write_demo_song(target: BinaryIO) -> None:
+    """Write half a minute of synthesised music as 24-bit WAV."""
+    song = stored(demo_song(44_100), 44_100)
+    files.encode(song, OutputFormat.WAV24, target, seed=0, tick=lambda frames: None)
+
+
 def _listen(source: BinaryIO, settings: Settings, meter: _Meter) -> tuple[Audio, analyse.Analysis, list[str]]:
     recording = files.open_recording(source)
     decoding = meter.begin(Stage.DECODE, recording.promised_frames or 0)
@@ -98,13 +118,17 @@ def _decide(audio: Audio, before: analyse.Analysis, settings: Settings, meter: _
     meter.begin(Stage.PLAN, 0)
     chosen = plan.tone_plan(before.measurements, settings)
     song = render.toned(audio, chosen, above=0.0, tick=meter.begin(Stage.RENDER, audio.frames, 0.7))
-    return song, _with_loudness(song, chosen, chosen.loudness_lufs)
+    return song, _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
 
 
-def _with_loudness(song: render.Toned, chosen: Plan, aim_lufs: float) -> Plan:
-    """The plan with the gain that brings the limited song to `aim_lufs` by the solver's reckoning."""
-    limits, gain_db, reached = render.solve_with_release(song, chosen.ceiling_dbtp, aim_lufs)
-    return plan.with_loudness(chosen, gain_db, reached + chosen.loudness_lufs - aim_lufs, limits.release_db_per_s)
+def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
+    """The plan with the gain that brings the limited song to the loudness asked for, or as near as it can come.
+
+    `bias_lu` is by how much the last master came out louder than the solver had reckoned.
+    """
+    wished = plan.loudness_lufs(chosen.settings)
+    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, wished - bias_lu)
+    return plan.with_loudness(chosen, limits, gain_db, wished_lufs=wished, reached_lufs=reached + bias_lu)
 
 
 def _deliver(
@@ -126,7 +150,7 @@ def _write(
     song: render.Toned, chosen: Plan, kind: OutputFormat, target: BinaryIO, meter: _Meter, share: float
 ) -> tuple[Plan, Measurements]:
     """Render, encode and read back one format, nudging loudness, and the ceiling of a lossy one, until it holds."""
-    aim_lufs, ceiling_dbtp = chosen.loudness_lufs, chosen.ceiling_dbtp
+    ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
     for _ in range(_CODEC_ROUNDS):
         guarding = meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3 * share)
         curve = render.guarded_curve(song, render.limiter_of(chosen), render.gain_db_of(chosen), tick=guarding)
@@ -138,9 +162,9 @@ def _write(
         share = 0.0
         if not found:
             return chosen, after
-        wished = chosen.model_copy(update={"ceiling_dbtp": chosen.ceiling_dbtp - _excess(after, ceiling_dbtp, kind)})
-        aim_lufs += chosen.loudness_lufs - (after.integrated_lufs or chosen.loudness_lufs)
-        chosen = _with_loudness(song, wished, aim_lufs)
+        inner_ceiling_dbtp -= _excess(after, ceiling_dbtp, kind)
+        bias_lu += (after.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
+        chosen = _with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
     raise verify.bad_master(found)
 
 

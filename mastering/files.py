@@ -51,7 +51,7 @@ class Recording:
     rate_hz: int
     channels: int
     promised_frames: int | None
-    """From the header; for MP3, whose header has no length, libsndfile's guess."""
+    """From the header; for MP3, whose header may have no length, a guess."""
     lossy: bool
     decode: Callable[[], Iterator[Samples]]
 
@@ -126,6 +126,9 @@ def _too_long(seconds: float) -> Fault:
 
 
 def _open_with_soundfile(source: BinaryIO, container: str) -> Recording | None:
+    if container == "mp3":
+        # libsndfile takes an MP3's length from its size and stops there, short of the end.
+        return None
     source.seek(0)
     try:
         with soundfile.SoundFile(source) as file:
@@ -151,7 +154,13 @@ def _decode_with_soundfile(source: BinaryIO) -> Iterator[Samples]:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 yield block.T
     except soundfile.LibsndfileError:
-        raise _undecodable() from None
+        raise (_truncated() if _near_end(source) else _undecodable()) from None
+
+
+def _near_end(source: BinaryIO) -> bool:
+    """Within one coded frame of the end: a FLAC that is cut off fails there, one damaged inside before."""
+    position = source.tell()
+    return source.seek(0, io.SEEK_END) - position < 1 << 16
 
 
 def _av_open(source: BinaryIO) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 
 from mastering.contract import ENGINE_VERSION, Measurements, Plan, PlanStep, Settings
+from mastering.dsp.limiter import Limiter
 from mastering.presets import presets
 
 
@@ -31,23 +33,26 @@ def tone_plan(measured: Measurements, settings: Settings) -> Plan:
     )
 
 
-def with_loudness(plan: Plan, gain_db: float, reached_lufs: float, release_db_per_s: float) -> Plan:
+def with_loudness(plan: Plan, limits: Limiter, gain_db: float, *, wished_lufs: float, reached_lufs: float) -> Plan:
     """The plan with the gain that the solver found, and the limiter that it was found for."""
-    wished = plan.loudness_lufs
-    short = wished - reached_lufs > 0.05
-    reason = f"{gain_db:+.2f} dB bring the limited song to {reached_lufs:.1f} LUFS" + (
-        f", the most that the ceiling allows of the {wished:.1f} LUFS asked for." if short else ", as asked for."
+    short = wished_lufs - reached_lufs > 0.05
+    wish = (
+        f", the most that the ceiling allows of the {wished_lufs:.1f} LUFS asked for." if short else ", as asked for."
     )
-    loudness = PlanStep(name="loudness", parameters={"gain_db": gain_db}, reason=reason)
+    loudness = PlanStep(
+        name="loudness",
+        parameters={"gain_db": gain_db},
+        reason=f"{gain_db:+.2f} dB bring the limited song to {reached_lufs:.1f} LUFS{wish}.",
+    )
     limiter = PlanStep(
         name="limiter",
-        parameters={"ceiling_dbtp": plan.ceiling_dbtp, "lookahead_ms": 1.5, "release_db_per_s": release_db_per_s},
-        reason=f"No true peak may pass {plan.ceiling_dbtp:.1f} dBTP.",
+        parameters=asdict(limits),
+        reason=f"No true peak may pass {limits.ceiling_dbtp:.1f} dBTP. "
+        "The release is the slowest that reaches the loudness without much drive.",
     )
     kept = tuple(step for step in plan.steps if step.name not in ("loudness", "limiter"))
-    return plan.model_copy(
-        update={"steps": (*kept, loudness, limiter), "loudness_lufs": reached_lufs if short else wished}
-    )
+    steps = (*kept, loudness, limiter)
+    return plan.model_copy(update={"steps": steps, "loudness_lufs": reached_lufs if short else wished_lufs})
 
 
 def _seed(settings: Settings) -> int:

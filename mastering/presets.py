@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from pydantic import Field
 
@@ -32,7 +34,17 @@ class Presets(Record):
 
 @cache
 def presets() -> Presets:
-    return Presets.model_validate(tomllib.loads(files("mastering").joinpath("presets.toml").read_text("utf-8")))
+    """The presets shipped, with those of the file named by MASTERING_PRESETS added or in their place."""
+    known = tomllib.loads(files("mastering").joinpath("presets.toml").read_text("utf-8"))
+    if own := os.environ.get("MASTERING_PRESETS"):
+        try:
+            added = tomllib.loads(Path(own).read_text("utf-8"))
+            return Presets.model_validate({kind: known[kind] | added.get(kind, {}) for kind in known})
+        except (OSError, ValueError):
+            raise Fault(
+                FaultCode.BAD_SETTINGS, "The file that MASTERING_PRESETS names is missing or no valid presets file."
+            ) from None
+    return Presets.model_validate(known)
 
 
 def check(settings: Settings) -> None:
@@ -42,4 +54,5 @@ def check(settings: Settings) -> None:
         ("style", settings.style, presets().styles),
     ):
         if name not in known:
-            raise Fault(FaultCode.BAD_SETTINGS, f"There is no {kind} '{name}'. Choose one of: {', '.join(sorted(known))}.")
+            choices = ", ".join(sorted(known))
+            raise Fault(FaultCode.BAD_SETTINGS, f"There is no {kind} '{name}'. Choose one of: {choices}.")

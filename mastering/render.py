@@ -20,7 +20,7 @@ from mastering.dsp.true_peak import PeakMeter, Peaks, block_length
 
 Tick = Callable[[int], None]
 
-_GUARD_DB = 0.7
+_GUARD_DB = 1.2
 _GUARD_ROUNDS = 8
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
@@ -113,7 +113,7 @@ def _root(reached: Callable[[float], float], wished: float, low: float) -> tuple
 def guarded_curve(song: Toned, limits: Limiter, gain_db: float, *, tick: Tick) -> Curve:
     """The limiter's curve, tightened until the wave read at 16 x stays below the ceiling.
 
-    Only blocks within 0.7 dB of the ceiling by the 4 x reading are read again, as that is the most 4 x can miss.
+    Only blocks near the ceiling by the 4 x reading are read again: 4 x can miss 0.7 dB, and more at the band's top.
     """
     ceiling = 10 ** (limits.ceiling_dbtp / 20) * _HEADROOM
     rate_hz, gain = song.audio.rate_hz, 10 ** (gain_db / 20)

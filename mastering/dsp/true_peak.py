@@ -18,8 +18,9 @@ from mastering.dsp.stream import Samples
 
 Peaks = NDArray[np.float64]
 
-HALF_TAPS = 12
-"""Frames of context that a block needs on either side."""
+_HALF_TAPS = {4: 12, 16: 48}
+"""Frames of context that a block needs on either side. The finer reading is few blocks' work and reaches higher."""
+_KAISER = {4: 5.0, 16: 5.0}
 _GRID = 2.0**-17
 
 
@@ -30,18 +31,19 @@ def block_length(rate_hz: int) -> int:
 
 @cache
 def _interpolator(factor: int, length: int) -> NDArray[np.float64]:
-    """Matrix (length + 2 HALF_TAPS, length * (factor - 1)): a block with its context times this: the points between."""
+    """Matrix (length + 2 half, length * (factor - 1)): a block with its context times this gives the points between."""
+    half, shape = _HALF_TAPS[factor], _KAISER[factor]
     offset = np.arange(length)[:, None] + (np.arange(1, factor) / factor)[None, :]
-    distance = np.arange(length + 2 * HALF_TAPS)[:, None] - HALF_TAPS - offset.reshape(1, -1)
-    inside = np.clip(1 - (distance / HALF_TAPS) ** 2, 0, None)
-    taps = np.sinc(distance) * np.i0(8.0 * np.sqrt(inside)) / np.i0(8.0)
-    matrix: NDArray[np.float64] = np.where(np.abs(distance) < HALF_TAPS, taps, 0.0)
+    distance = np.arange(length + 2 * half)[:, None] - half - offset.reshape(1, -1)
+    inside = np.clip(1 - (distance / half) ** 2, 0, None)
+    taps = np.sinc(distance) * np.i0(shape * np.sqrt(inside)) / np.i0(shape)
+    matrix: NDArray[np.float64] = np.where(np.abs(distance) < half, taps, 0.0)
     return matrix
 
 
 def _interpolated(rows: NDArray[np.floating], factor: int) -> Peaks:
-    """Largest magnitude between the samples of each row (rows, length + 2 HALF_TAPS). Shape (rows,)."""
-    length = rows.shape[1] - 2 * HALF_TAPS
+    """Largest magnitude between the samples of each row (rows, length + 2 half). Shape (rows,)."""
+    length = rows.shape[1] - 2 * _HALF_TAPS[factor]
     points = rows @ _interpolator(factor, length).astype(rows.dtype)
     peaks: Peaks = np.maximum(points.max(axis=1), -points.min(axis=1)).astype(np.float64)
     return peaks
@@ -61,6 +63,7 @@ class PeakMeter:
     ) -> None:
         self._length = block_length(rate_hz)
         self._factor = factor
+        self._half = _HALF_TAPS[factor]
         self._only = only
         self._held: Samples | None = None
         self._found: list[Peaks] = []
@@ -70,18 +73,18 @@ class PeakMeter:
     def feed(self, block: Samples) -> None:
         """Takes the next block; its own last peaks wait for the context that the following block brings."""
         if self._held is None:
-            self._held = np.zeros((block.shape[0], HALF_TAPS), np.float32)
+            self._held = np.zeros((block.shape[0], self._half), np.float32)
         joined = np.concatenate([self._held, block], axis=1)
-        count = max(0, (joined.shape[1] - 2 * HALF_TAPS) // self._length)
+        count = max(0, (joined.shape[1] - 2 * self._half) // self._length)
         self._measure(joined, count)
         self._held = joined[:, count * self._length :].copy()
 
     def peaks(self) -> Peaks:
         """Ends the recording. Shape (blocks,), the last one padded with silence."""
         if self._held is not None:
-            left = self._held.shape[1] - HALF_TAPS
+            left = self._held.shape[1] - self._half
             count = math.ceil(left / self._length)
-            padding = count * self._length - left + HALF_TAPS
+            padding = count * self._length - left + self._half
             self._measure(np.pad(self._held, ((0, 0), (0, padding))), count)
             self._held = None
         return np.concatenate(self._found) if self._found else np.zeros(0)
@@ -89,10 +92,10 @@ class PeakMeter:
     def _measure(self, padded: Samples, count: int) -> None:
         if not count:
             return
-        inner = padded[:, HALF_TAPS : HALF_TAPS + count * self._length]
+        inner = padded[:, self._half : self._half + count * self._length]
         peaks, where = self._candidates(inner, count)
         for channel in padded if where.size else ():
-            rows = _rows(channel, self._length, count)[where].astype(np.float64)
+            rows = _rows(channel, self._length, self._half, count)[where].astype(np.float64)
             peaks[where] = np.maximum(peaks[where], _interpolated(rows, self._factor))
         self._found.append(np.ceil(peaks / _GRID) * _GRID)
         self._count += count
@@ -118,7 +121,7 @@ def _sample_peaks(block: Samples, length: int) -> Peaks:
     return peaks
 
 
-def _rows(padded: Samples, length: int, count: int) -> Samples:
-    """A view of `count` blocks of one channel, each with HALF_TAPS of context on either side."""
+def _rows(padded: Samples, length: int, half: int, count: int) -> Samples:
+    """A view of `count` blocks of one channel, each with `half` frames of context on either side."""
     step = padded.strides[0]
-    return as_strided(padded, (count, length + 2 * HALF_TAPS), (step * length, step), writeable=False)
+    return as_strided(padded, (count, length + 2 * half), (step * length, step), writeable=False)
