@@ -8,12 +8,14 @@ Response:  accepted, then heartbeats and progress, report, for each output (``ou
            end; or, instead of what is still to come, fault.
 
 A part says its size before its bytes; `end` carries the SHA-256 of all data bytes in order, which guards
-the transfer while it lasts and is stored nowhere.
+the transfer while it lasts and is stored nowhere. Where the two sides share a key (`mastering.signing`), `end` also
+carries a MAC over every frame before it: settings, events and data, in their order, for this one exchange.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -56,6 +58,7 @@ class PartEvent(Record):
 class EndEvent(Record):
     type: Literal["end"] = "end"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    mac: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
 
 
 class AcceptedEvent(Record):
@@ -86,7 +89,7 @@ class FaultEvent(Record):
     type: Literal["fault"] = "fault"
     code: FaultCode
     message: str
-    numbers: dict[str, float | int | str] = {}
+    numbers: dict[str, float | int | str] = Field(default_factory=dict)
 
 
 Event = Annotated[
@@ -112,43 +115,85 @@ def data_header(size: int) -> bytes:
     return _HEADER.pack(Kind.DATA, size)
 
 
+class Seal:
+    """HMAC-SHA256 over the frames of one direction and the end frame's checksum; without a key it does nothing."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self._mac = hmac.new(key, digestmod=hashlib.sha256) if key else None
+
+    def pass_on(self, frame: bytes) -> bytes:
+        """Take a frame (or a piece of one) into account, and hand it on."""
+        if self._mac is not None:
+            self._mac.update(frame)
+        return frame
+
+    def close(self, end: EndEvent) -> EndEvent:
+        """The end frame with the MAC in it."""
+        return end if self._mac is None else end.model_copy(update={"mac": self._over(end)})
+
+    def check(self, end: EndEvent) -> None:
+        """Raises ProtocolError where the frames are not those that the holder of the key sent."""
+        if self._mac is not None and not hmac.compare_digest(end.mac or "", self._over(end)):
+            raise ProtocolError("the frames are not those that were sent: their seal is missing or differs")
+
+    def _over(self, end: EndEvent) -> str:
+        assert self._mac is not None  # noqa: S101 - both callers looked
+        whole = self._mac.copy()
+        whole.update(end.sha256.encode())
+        return whole.hexdigest()
+
+
 class FrameReader:
     """Turns a stream of byte chunks into events and data, whatever the chunk boundaries.
 
     Data is handed on as it arrives (a data frame may come out in pieces), so that memory use is bounded by the
-    largest chunk fed, not by the largest frame.
+    largest chunk fed, not by the largest frame. With a seal, the end frame comes out only if its MAC holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal | None = None) -> None:
         self._buffer = bytearray()
         self._data_left = 0
+        self._seal = seal or Seal(None)
 
     def feed(self, chunk: bytes) -> Iterator[Event | bytes]:
         """Yield what `chunk` completes. Raises ProtocolError; the stream can't be read further after that."""
         self._buffer += chunk
         while self._buffer:
             if self._data_left:
-                piece = bytes(self._buffer[: self._data_left])
-                del self._buffer[: len(piece)]
+                piece = self._take(min(self._data_left, len(self._buffer)))
                 self._data_left -= len(piece)
-                yield piece
+                yield self._seal.pass_on(piece)
                 continue
             if len(self._buffer) < _HEADER.size:
                 return
             kind, size = _HEADER.unpack_from(self._buffer)
             if kind == Kind.DATA:
-                if not 0 < size <= MAX_DATA_BYTES:
-                    raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
-                del self._buffer[: _HEADER.size]
-                self._data_left = size
+                self._begin_data(size)
                 continue
             if kind != Kind.EVENT or size > MAX_EVENT_BYTES:
                 raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
             if len(self._buffer) < _HEADER.size + size:
                 return
-            payload = bytes(self._buffer[_HEADER.size : _HEADER.size + size])
-            del self._buffer[: _HEADER.size + size]
-            yield _parse(payload)
+            yield self._event(self._take(_HEADER.size + size))
+
+    def _begin_data(self, size: int) -> None:
+        if not 0 < size <= MAX_DATA_BYTES:
+            raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
+        self._seal.pass_on(self._take(_HEADER.size))
+        self._data_left = size
+
+    def _event(self, frame: bytes) -> Event:
+        event = _parse(frame[_HEADER.size :])
+        if isinstance(event, EndEvent):
+            self._seal.check(event)
+        else:
+            self._seal.pass_on(frame)
+        return event
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
 
     @property
     def is_between_frames(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from mastering.worker.server import serve
 from mastering.worker.settings import WorkerSettings
@@ -19,7 +20,14 @@ def main(
 ) -> None:
     """Serve renders over HTTP: audio in, master out, all in RAM. Every setting is MASTERING_WORKER_… too."""
     given: dict[str, Any] = {"host": host, "port": port, "concurrency": concurrency}
-    serve(WorkerSettings(**{name: value for name, value in given.items() if value is not None}))
+    try:
+        settings = WorkerSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        # Their texts name the setting and the cure; the values, which may be secrets, stay out.
+        for problem in error.errors(include_input=False, include_url=False):
+            typer.echo(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": "), err=True)
+        raise typer.Exit(2) from None
+    serve(settings)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -29,15 +30,19 @@ from mastering.exchange import (
     SLOT_HEADER,
     AcceptedEvent,
     Digest,
+    EndEvent,
     FaultEvent,
     HeartbeatEvent,
     PartEvent,
     ProgressEvent,
     ReportEvent,
+    Seal,
     SettingsEvent,
     data_header,
     encode_event,
 )
+from mastering.signing import Guard
+from mastering.worker.admission import Admission, keys_of
 from mastering.worker.intake import Intake
 from mastering.worker.logs import Log
 from mastering.worker.renderers import Message, Renderer, Renderers
@@ -106,6 +111,7 @@ def create_app(settings: WorkerSettings, log: Log) -> Starlette:
             Route("/v1/health", health, methods=["GET"]),
         ],
         lifespan=lifespan,
+        middleware=[Middleware(Admission, guard=Guard(settings.secrets), authority=settings.authority)],
     )
     app.state.worker = worker
     return app
@@ -167,7 +173,8 @@ class Renders:
     async def _exchange(self, claim: Claim, scope: Scope, receive: Receive, send: Send) -> str:
         """How it ended, in a word."""
         settings = self._worker.settings
-        with Intake(settings.max_input_bytes, settings.max_references) as intake:
+        keys = keys_of(scope)
+        with Intake(settings.max_input_bytes, settings.max_references, Seal(keys.request)) as intake:
             try:
                 request = await self._take_in(intake, receive)
             except _Gone:
@@ -176,7 +183,7 @@ class Renders:
                 claim.release()
                 await problem(fault)(scope, receive, send)
                 return fault.code
-            answer = _Answer(send, settings.upload_stall_s, claim)
+            answer = _Answer(send, settings.upload_stall_s, claim, Seal(keys.response))
             try:
                 return await _while_caller_listens(receive, self._render(request, intake, answer))
             except _Gone:
@@ -232,8 +239,9 @@ class Renders:
 class _Answer:
     """The response, frame by frame. A caller that takes nothing for `stall_s` counts as gone."""
 
-    def __init__(self, send: Send, stall_s: float, claim: Claim) -> None:
+    def __init__(self, send: Send, stall_s: float, claim: Claim, seal: Seal) -> None:
         self._send = send
+        self._seal = seal
         self._claim = claim
         self._stall_s = stall_s
 
@@ -246,8 +254,7 @@ class _Answer:
         await self._bytes(encode_event(event))
 
     async def fault(self, fault: Fault) -> str:
-        event = FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers)
-        await self._bytes(encode_event(event), more=False)
+        await self._last(FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers))
         return fault.code
 
     async def results(self, done: Message) -> str:
@@ -259,7 +266,7 @@ class _Answer:
             digest = Digest()
             for wanted, output in zip(done.body["done"], outputs, strict=True):
                 await self._part(OutputFormat(wanted), output, digest)
-            await self._bytes(encode_event(digest.end()), more=False)
+            await self._last(self._seal.close(digest.end()))
         finally:
             for descriptor in done.descriptors:
                 os.close(descriptor)
@@ -273,10 +280,12 @@ class _Answer:
             digest.update(data)
             await self._bytes(data_header(len(data)) + data)
 
-    async def _bytes(self, data: bytes, *, more: bool = True) -> None:
-        if not more:
-            self._claim.release()  # whoever reads the last byte may ask for a slot at once
-        await self._pass({"type": "http.response.body", "body": data, "more_body": more})
+    async def _bytes(self, data: bytes) -> None:
+        await self._pass({"type": "http.response.body", "body": self._seal.pass_on(data), "more_body": True})
+
+    async def _last(self, event: EndEvent | FaultEvent) -> None:
+        self._claim.release()  # whoever reads the last byte may ask for a slot at once
+        await self._pass({"type": "http.response.body", "body": encode_event(event), "more_body": False})
 
     async def _pass(self, message: Asgi) -> None:
         try:

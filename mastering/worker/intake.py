@@ -16,6 +16,7 @@ from mastering.exchange import (
     FrameReader,
     PartEvent,
     ProtocolError,
+    Seal,
     SettingsEvent,
 )
 
@@ -23,8 +24,8 @@ from mastering.exchange import (
 class Intake:
     """Takes the chunks of one request body. The memory files are closed when its `with` block ends."""
 
-    def __init__(self, max_part_bytes: int, max_references: int) -> None:
-        self._reader = FrameReader()
+    def __init__(self, max_part_bytes: int, max_references: int, seal: Seal | None = None) -> None:
+        self._reader = FrameReader(seal)
         self._digest = Digest()
         self._max_part_bytes = max_part_bytes
         self._max_references = max_references

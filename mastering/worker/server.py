@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 from types import FrameType
 
 import uvicorn
@@ -62,7 +63,12 @@ def serve(settings: WorkerSettings) -> None:
         limit_concurrency=256,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.drain_s),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     listener = listen(settings.host, settings.port)
     log.listening(listener.getsockname()[1], settings.concurrency)
     _Server(config, app.state.worker).run(sockets=[listener])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_INPUT_BYTES
 from mastering.exchange import HEARTBEAT_S
+from mastering.signing import checked_secret, is_loopback
 
 
 class WorkerSettings(BaseSettings):
@@ -38,3 +40,28 @@ class WorkerSettings(BaseSettings):
     """Seconds between the heartbeats of a render."""
     engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = "mastering.engine:master"
     """The function that masters, as module:function."""
+    keys: dict[str, SecretStr] = Field(default_factory=dict)
+    """The callers' keys, as JSON: {"key id": "secret of 32 bytes or more"}. Two ids at a time let a key be changed."""
+    authority: str | None = None
+    """The name and port that callers know this worker by, where a proxy changes the Host header."""
+    tls_certificate: Path | None = None
+    """Certificate chain (PEM); with it the worker speaks TLS 1.3 and nothing else."""
+    tls_key: Path | None = None
+    """The certificate's private key (PEM)."""
+
+    @property
+    def secrets(self) -> dict[str, bytes]:
+        return {key_id: secret.get_secret_value().encode() for key_id, secret in self.keys.items()}
+
+    @model_validator(mode="after")
+    def _closed_to_strangers(self) -> Self:
+        for secret in self.secrets.values():
+            checked_secret(secret)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("TLS needs both MASTERING_WORKER_TLS_CERTIFICATE and MASTERING_WORKER_TLS_KEY")
+        if not is_loopback(self.host) and not (self.keys and self.tls_certificate):
+            raise ValueError(
+                f"{self.host} can be reached by other machines: set MASTERING_WORKER_KEYS, "
+                "MASTERING_WORKER_TLS_CERTIFICATE and MASTERING_WORKER_TLS_KEY, or listen on 127.0.0.1"
+            )
+        return self

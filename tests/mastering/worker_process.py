@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -25,10 +26,12 @@ from mastering.exchange import (
     FrameReader,
     PartEvent,
     ReportEvent,
+    Seal,
     SettingsEvent,
     data_header,
     encode_event,
 )
+from mastering.signing import Keys, Signed, Signer
 
 FAKE = "tests.mastering.worker_engines"
 
@@ -66,18 +69,26 @@ class Answer:
 
 @dataclass
 class WorkerProcess:
-    """A worker that listens; `client` speaks to it."""
+    """A worker that listens; `client` speaks to it, signing what it sends where there is a `signer`."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
+    signer: Signer | None = None
+
+    def sign(self, method: str, path: str, **headers: str) -> Signed:
+        """Headers for one request, signed if this worker wants that."""
+        if self.signer is None:
+            return Signed(headers, Keys())
+        return self.signer.sign(method, f"{self.client.base_url}".rstrip("/") + path, headers)
 
     def health(self) -> dict[str, Any]:
-        return dict(self.client.get("/v1/health").json())
+        return dict(self.client.get("/v1/health", headers=self.sign("GET", "/v1/health").headers).json())
 
     def slot(self) -> str:
         """A slot, once the worker is warm for the next render."""
         until(lambda: self.health()["state"] == "ready")
-        return str(self.client.post("/v1/slots").raise_for_status().json()["slot"])
+        answer = self.client.post("/v1/slots", headers=self.sign("POST", "/v1/slots").headers)
+        return str(answer.raise_for_status().json()["slot"])
 
     def free_slots(self) -> int:
         return int(self.health()["slots"]["free"])
@@ -89,18 +100,25 @@ class WorkerProcess:
 
     def render(self, body: bytes, slot: str | None = None) -> Answer:
         """POST a render and read its whole answer, which must be a 200."""
-        answer, reader = Answer(), FrameReader()
-        headers = {SLOT_HEADER: slot or self.slot(), "content-type": MEDIA_TYPE}
-        with self.client.stream("POST", "/v1/renders", content=body, headers=headers) as response:
+        return self.exchange(lambda seal: body, slot)
+
+    def exchange(self, body: Callable[[Seal], bytes], slot: str | None = None) -> Answer:
+        """The same, with a body that depends on the key of the exchange."""
+        signed = self.sign("POST", "/v1/renders", **{SLOT_HEADER: slot or self.slot(), "content-type": MEDIA_TYPE})
+        answer, reader = Answer(), FrameReader(Seal(signed.keys.response))
+        content = body(Seal(signed.keys.request))
+        with self.client.stream("POST", "/v1/renders", content=content, headers=signed.headers) as response:
             response.raise_for_status()
             for chunk in response.iter_raw():
                 answer.take(chunk, reader)
         return answer
 
 
-def request_body(audio: bytes, settings: Settings | None = None, references: tuple[bytes, ...] = ()) -> bytes:
+def request_body(
+    audio: bytes, settings: Settings | None = None, references: tuple[bytes, ...] = (), seal: Seal | None = None
+) -> bytes:
     """The frames of a whole request."""
-    digest = Digest()
+    digest, seal = Digest(), seal or Seal(None)
     frames = [encode_event(SettingsEvent(settings=settings or Settings(outputs=(OutputFormat.WAV16,))))]
     for name, data in {"audio": audio, **{f"reference/{at}": one for at, one in enumerate(references)}}.items():
         frames.append(encode_event(PartEvent(name=name, size=len(data))))
@@ -108,11 +126,17 @@ def request_body(audio: bytes, settings: Settings | None = None, references: tup
             piece = data[at : at + CHUNK_BYTES]
             digest.update(piece)
             frames += [data_header(len(piece)), piece]
-    return b"".join([*frames, encode_event(digest.end())])
+    return b"".join([*map(seal.pass_on, frames), encode_event(seal.close(digest.end()))])
 
 
 @contextlib.contextmanager
-def running_worker(engine: str = f"{FAKE}:copy", **settings: object) -> Iterator[WorkerProcess]:
+def running_worker(
+    engine: str = f"{FAKE}:copy",
+    *,
+    signer: Signer | None = None,
+    tls: ssl.SSLContext | None = None,
+    **settings: object,
+) -> Iterator[WorkerProcess]:
     """A worker on a free port, warm. `settings` become MASTERING_WORKER_… variables."""
     named = {f"MASTERING_WORKER_{name.upper()}": str(value) for name, value in settings.items()}
     environment = {**os.environ, "MASTERING_WORKER_ENGINE": engine, "PYTHONPATH": ".", **named}
@@ -121,9 +145,9 @@ def running_worker(engine: str = f"{FAKE}:copy", **settings: object) -> Iterator
     )
     assert process.stdout is not None
     try:
-        port = json.loads(process.stdout.readline())["port"]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-            worker = WorkerProcess(process, client)
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+        with httpx.Client(base_url=url, timeout=60, trust_env=False, verify=tls or True) as client:
+            worker = WorkerProcess(process, client, signer)
             until(lambda: worker.health()["state"] == "ready", tries=6000)
             yield worker
     finally:

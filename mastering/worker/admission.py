@@ -1,0 +1,45 @@
+"""Only signed requests get to the routes. Without keys, which only a loopback address allows, all do."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mastering.signing import Guard, Keys, Unsigned
+
+_KEYS = "mastering.keys"
+
+
+class Admission:
+    """ASGI middleware. `authority` is the worker's public name where a proxy changes the Host header."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, authority: str | None = None) -> None:
+        self._app = app
+        self._guard = guard
+        self._authority = authority
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        query = scope["query_string"].decode("latin-1")
+        url = f"{scope['scheme']}://{self._authority or headers.get('host', '')}{scope['path']}?{query}".removesuffix(
+            "?"
+        )
+        try:
+            scope[_KEYS] = self._guard.admit(scope["method"], url, headers, time.monotonic())
+        except Unsigned as refusal:
+            body = {"title": "unauthorized", "status": 401, "code": "unauthorized", "detail": str(refusal)}
+            await JSONResponse(body, 401, {"connection": "close"}, "application/problem+json")(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def keys_of(scope: Scope) -> Keys:
+    """What seals the bodies of this exchange."""
+    keys: Keys = scope[_KEYS]
+    return keys

@@ -1,0 +1,114 @@
+"""The wire frames: whatever the chunk boundaries, and whoever sits in between."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mastering.contract import OutputFormat, Settings
+from mastering.exchange import (
+    MAX_DATA_BYTES,
+    MAX_EVENT_BYTES,
+    Digest,
+    EndEvent,
+    Event,
+    FrameReader,
+    HeartbeatEvent,
+    PartEvent,
+    ProtocolError,
+    Seal,
+    SettingsEvent,
+    data_header,
+    encode_event,
+)
+
+KEY = b"k" * 32
+SETTINGS = SettingsEvent(settings=Settings(outputs=(OutputFormat.FLAC,)))
+
+
+def frames(audio: bytes, key: bytes | None = None) -> bytes:
+    seal, digest = Seal(key), Digest()
+    digest.update(audio)
+    sent = [encode_event(SETTINGS), encode_event(PartEvent(name="audio", size=len(audio)))]
+    if audio:
+        sent += [data_header(len(audio)), audio]
+    return b"".join(map(seal.pass_on, sent)) + encode_event(seal.close(digest.end()))
+
+
+def read(stream: bytes, cuts: list[int], key: bytes | None = None) -> tuple[list[Event], bytes]:
+    reader, events, data = FrameReader(Seal(key)), [], bytearray()
+    edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    for start, end in pairwise(edges):
+        for item in reader.feed(stream[start:end]):
+            if isinstance(item, bytes):
+                data += item
+            else:
+                events.append(item)
+    assert reader.is_between_frames
+    return events, bytes(data)
+
+
+@given(st.binary(max_size=3000), st.lists(st.integers(0, 5000), max_size=40), st.sampled_from([None, KEY]))
+def test_frames_survive_any_chunk_boundaries(audio: bytes, cuts: list[int], key: bytes | None) -> None:
+    events, data = read(frames(audio, key), cuts, key)
+    assert data == audio
+    assert events[:2] == [SETTINGS, PartEvent(name="audio", size=len(audio))]
+    assert isinstance(events[-1], EndEvent)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_no_change_of_a_sealed_stream_goes_unnoticed(at: int, change: int) -> None:
+    stream = bytearray(frames(b"the audio of one song", KEY))
+    stream[at % len(stream)] ^= change
+    try:
+        events, _ = read(bytes(stream), [], KEY)
+    except (ProtocolError, AssertionError):
+        return
+    assert not any(isinstance(event, EndEvent) for event in events)
+
+
+@pytest.mark.parametrize("key", [b"j" * 32, None], ids=["another key", "no key"])
+def test_frames_without_the_right_seal_do_not_end(key: bytes | None) -> None:
+    with pytest.raises(ProtocolError, match="seal"):
+        read(frames(b"abc", key), [], KEY)
+
+
+def test_a_reader_without_a_key_reads_sealed_frames() -> None:
+    assert read(frames(b"abc", KEY), [])[1] == b"abc"
+
+
+@given(st.binary(min_size=1, max_size=400))
+def test_noise_is_a_protocol_error_or_an_unfinished_frame(noise: bytes) -> None:
+    reader = FrameReader()
+    try:
+        items = list(reader.feed(noise))
+    except ProtocolError:
+        return
+    assert all(isinstance(item, bytes) for item in items) or not reader.is_between_frames
+
+
+def test_a_data_frame_holds_no_less_than_a_byte_and_no_more_than_its_limit() -> None:
+    for size in (0, MAX_DATA_BYTES + 1):
+        with pytest.raises(ProtocolError):
+            data_header(size)
+        with pytest.raises(ProtocolError):
+            list(FrameReader().feed(b"\x02" + size.to_bytes(4, "big")))
+
+
+def test_an_event_larger_than_its_limit_is_refused_by_its_header() -> None:
+    with pytest.raises(ProtocolError):
+        list(FrameReader().feed(b"\x01" + (MAX_EVENT_BYTES + 1).to_bytes(4, "big")))
+
+
+def test_an_error_does_not_quote_what_was_sent() -> None:
+    payload = b'{"type":"part","name":"../../canary","size":1}'
+    with pytest.raises(ProtocolError) as caught:
+        list(FrameReader().feed(b"\x01" + len(payload).to_bytes(4, "big") + payload))
+    assert "canary" not in str(caught.value)
+
+
+def test_a_heartbeat_is_small() -> None:
+    assert len(encode_event(HeartbeatEvent())) < 40
