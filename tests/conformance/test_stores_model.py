@@ -1,0 +1,238 @@
+"""Random runs of the ports against a model that is too simple to be wrong, and both stores against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mastering.contract import Settings
+from router import clock
+from router.jobs import local, memory
+from router.jobs.model import Job
+from router.jobs.ports import Conflict, Full, Lease, Missing
+from router.jobs.state import STEPS, IllegalStep, State
+from tests.houses import ram_folder
+
+T = TypeVar("T")
+IDS = st.sampled_from("abcdefgh")
+ACCOUNTS = st.sampled_from(["x", "y", "z"])
+LANES = st.sampled_from(["any", "managed"])
+LEASE_S, MAX_QUEUED, MAX_RUNNING, TTL_S = 20.0, 3, 2, 100.0
+
+
+def now_and_here(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise AssertionError("the store made its caller wait")
+
+
+class Stores(RuleBasedStateMachine):
+    """Base: two stores on one clock that the rules move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(clock, "now", lambda: self.now)
+        self._folder = ram_folder()
+        limits: dict[str, Any] = {"lease_s": LEASE_S, "max_queued": MAX_QUEUED, "max_running": MAX_RUNNING}
+        path = Path(self._folder.name) / "jobs.sqlite"
+        self.stores = [local.open_store(path, **limits), memory.open_store(**limits)]
+
+    def teardown(self) -> None:
+        self.stores[0].close()
+        self._patch.undo()
+        self._folder.cleanup()
+
+    @rule(seconds=st.sampled_from([1.0, 7.0, 19.0, 21.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class JobTable(Stores):
+    """The record goes only along the table's steps, whoever tries what, and only from the revision that was read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: dict[str, tuple[Job, float]] = {}
+
+    def _alive(self, job_id: str) -> Job | None:
+        found = self.model.get(job_id)
+        return found[0] if found and found[1] > self.now else None
+
+    @rule(job_id=IDS, account=ACCOUNTS)
+    def create(self, job_id: str, account: str) -> None:
+        job = Job(id=job_id, account=account, settings=Settings(), created_s=self.now, expires_s=0.0)
+        expected = self._alive(job_id)
+        if expected is None:
+            expected = job
+            self.model[job_id] = (job, self.now + TTL_S)
+        for store in self.stores:
+            assert now_and_here(store.jobs.create(job, TTL_S)).job == expected
+
+    @rule(job_id=IDS, after=st.sampled_from(State), is_stale=st.booleans())
+    def step(self, job_id: str, after: State, is_stale: bool) -> None:
+        before = self._alive(job_id)
+        for store in self.stores:
+            if before is None:
+                with pytest.raises(Missing):
+                    now_and_here(store.jobs.get(job_id))
+                continue
+            job, revision = now_and_here(store.jobs.get(job_id))
+            if after not in STEPS[job.state]:
+                with pytest.raises(IllegalStep):
+                    job.to(after)
+            elif is_stale:
+                with pytest.raises(Conflict):
+                    now_and_here(store.jobs.change(job.to(after), revision - 1))
+            else:
+                now_and_here(store.jobs.change(job.to(after, faults=job.faults + 1), revision))
+        if before is not None and after in STEPS[before.state] and not is_stale:
+            self.model[job_id] = (before.to(after, faults=before.faults + 1), self.model[job_id][1])
+
+    @rule(job_id=IDS)
+    def forget(self, job_id: str) -> None:
+        self.model.pop(job_id, None)
+        for store in self.stores:
+            now_and_here(store.jobs.forget(job_id))
+
+    @invariant()
+    def every_record_is_as_the_model_says(self) -> None:
+        for job_id in self.model:
+            expected = self._alive(job_id)
+            for store in self.stores:
+                try:
+                    assert now_and_here(store.jobs.get(job_id)).job == expected
+                except Missing:
+                    assert expected is None
+
+
+class Line(Stores):
+    """Who is leased what: both stores agree, no job has two holders, no account more than its share."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.held: list[tuple[Lease, ...]] = []
+        self.holder: dict[str, tuple[tuple[Lease, ...], float]] = {}
+        self.accounts: dict[str, str] = {}
+
+    def _holds(self, job_id: str) -> bool:
+        return job_id in self.holder and self.holder[job_id][1] > self.now
+
+    @rule(job_id=IDS, account=ACCOUNTS, lane=LANES, cost_s=st.integers(1, 9))
+    def offer(self, job_id: str, account: str, lane: str, cost_s: int) -> None:
+        outcomes = []
+        for store in self.stores:
+            try:
+                now_and_here(store.queue.offer(job_id, lane, account, cost_s))
+                outcomes.append("taken")
+            except Full:
+                outcomes.append("full")
+        is_new = job_id not in self.accounts
+        is_full = is_new and list(self.accounts.values()).count(account) >= MAX_QUEUED
+        assert outcomes == ["full" if is_full else "taken"] * 2
+        if is_new and not is_full:
+            self.accounts[job_id] = account
+
+    @rule(lanes=st.sampled_from([(), ("any",), ("managed",), ("any", "managed")]))
+    def lease(self, lanes: tuple[str, ...]) -> None:
+        leases = tuple(now_and_here(store.queue.lease(lanes, 0)) for store in self.stores)
+        names = {lease and lease.job_id for lease in leases}
+        assert len(names) == 1
+        name = names.pop()
+        if name is None:
+            return
+        assert not self._holds(name)
+        account = self.accounts[name]
+        assert sum(self._holds(other) and self.accounts[other] == account for other in self.accounts) < MAX_RUNNING
+        pair = tuple(lease for lease in leases if lease)
+        assert len({lease.attempt for lease in pair}) == 1
+        self.held.append(pair)
+        self.holder[name] = (pair, self.now + LEASE_S)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        pair = data.draw(st.sampled_from(self.held))
+        name = pair[0].job_id
+        is_holder = self._holds(name) and self.holder[name][0] is pair
+        assert [now_and_here(lease.extend()) for lease in pair] == [is_holder] * 2
+        if is_holder:
+            self.holder[name] = (pair, self.now + LEASE_S)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 10.0]))
+    def give_back(self, data: st.DataObject, delay_s: float) -> None:
+        pair = data.draw(st.sampled_from(self.held))
+        for lease in pair:
+            now_and_here(lease.give_back(delay_s))
+        if self.holder.get(pair[0].job_id, (None,))[0] is pair:
+            del self.holder[pair[0].job_id]
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        pair = data.draw(st.sampled_from(self.held))
+        for lease in pair:
+            now_and_here(lease.finish())
+        # Only who holds it, or held it last, takes it off the line; one that lost it to another does nothing.
+        name = pair[0].job_id
+        if not self._is_in_line(name):
+            self._forget(name)
+
+    @rule(job_id=IDS)
+    def withdraw(self, job_id: str) -> None:
+        for store in self.stores:
+            now_and_here(store.queue.withdraw(job_id))
+        self._forget(job_id)
+
+    @rule()
+    def release(self) -> None:
+        for store in self.stores:
+            now_and_here(store.queue.release_all())
+        self.holder.clear()
+
+    def _is_in_line(self, job_id: str) -> bool:
+        places = [now_and_here(store.queue.ahead_of(job_id)) for store in self.stores]
+        assert places[0] == places[1]
+        return places[0] is not None or self._still_extends(job_id)
+
+    def _still_extends(self, job_id: str) -> bool:
+        if not self._holds(job_id):
+            return False
+        pair = self.holder[job_id][0]
+        outcomes = {now_and_here(lease.extend()) for lease in pair}
+        assert len(outcomes) == 1
+        if held := outcomes.pop():
+            self.holder[job_id] = (pair, self.now + LEASE_S)
+        return held
+
+    def _forget(self, job_id: str) -> None:
+        self.accounts.pop(job_id, None)
+        self.holder.pop(job_id, None)
+
+    @invariant()
+    def both_lines_are_the_same(self) -> None:
+        depths = {now_and_here(store.queue.depth()) for store in self.stores}
+        waiting = sum(not self._holds(job_id) for job_id in self.accounts)
+        assert depths == {waiting}
+        for job_id in "abcdefgh":
+            assert len({now_and_here(store.queue.ahead_of(job_id)) for store in self.stores}) == 1
+
+
+SHORT = settings(max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+TestJobTable = JobTable.TestCase
+TestJobTable.settings = SHORT
+TestLine = Line.TestCase
+TestLine.settings = SHORT
