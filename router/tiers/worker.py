@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
+from ssl import SSLContext
 from typing import Any
 
 import httpx
 
 from mastering import exchange
 from mastering.contract import FaultCode, OutputFormat, Report
+from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
 from router.tiers.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Work, Working
 
@@ -22,14 +24,21 @@ class WorkerBackend:
 
     silence_s = 10.0
 
-    def __init__(self, name: str, url: str, *, tier: str = "managed") -> None:
+    def __init__(
+        self, name: str, url: str, *, tier: str = "managed", signer: Signer | None = None, tls: SSLContext | None = None
+    ) -> None:
+        """`signer` signs every request and seals every body. Raises ValueError for plain HTTP off loopback."""
         self.name, self.tier = name, tier
         timeout = httpx.Timeout(self.silence_s, connect=_CONNECT_S)
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
+        verify = tls or client_tls()
+        self._http = httpx.AsyncClient(base_url=checked_url(url), timeout=timeout, trust_env=False, verify=verify)
+        self._signer = signer
 
     async def probe(self) -> Health:
         try:
-            response = await self._http.get("/v1/health", timeout=_PROBE_S)
+            response = await self._http.get(
+                "/v1/health", timeout=_PROBE_S, headers=self._sign("GET", "/v1/health").headers
+            )
             response.raise_for_status()
             body: dict[str, Any] = response.json()
             return _health(body)
@@ -39,23 +48,32 @@ class WorkerBackend:
     async def run(self, work: Work) -> AsyncGenerator[Event]:
         with _translated():
             slot = await self._reserve()
-            headers = {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE}
-            async with self._http.stream("POST", "/v1/renders", content=_request(work), headers=headers) as response:
+            signed = self._sign(
+                "POST", "/v1/renders", {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE}
+            )
+            body = _request(work, exchange.Seal(signed.keys.request))
+            async with self._http.stream("POST", "/v1/renders", content=body, headers=signed.headers) as response:
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
                     raise _refusal(response)
-                async for event in _events(response):
+                async for event in _events(response, exchange.Seal(signed.keys.response)):
                     yield event
 
     async def _reserve(self) -> str:
         """A slot first: a busy worker costs no upload, since the client sends the whole body before it reads."""
-        response = await self._http.post("/v1/slots", timeout=httpx.Timeout(5.0, connect=_CONNECT_S))
+        timeout = httpx.Timeout(5.0, connect=_CONNECT_S)
+        response = await self._http.post("/v1/slots", timeout=timeout, headers=self._sign("POST", "/v1/slots").headers)
         if response.status_code != httpx.codes.CREATED:
             raise _refusal(response)
         return str(response.json()["slot"])
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    def _sign(self, method: str, path: str, headers: dict[str, str] | None = None) -> Signed:
+        if self._signer is None:
+            return Signed(headers or {}, Keys())
+        return self._signer.sign(method, str(self._http.base_url.join(path)), headers or {})
 
 
 def _health(body: dict[str, Any]) -> Health:
@@ -71,19 +89,20 @@ def _health(body: dict[str, Any]) -> Health:
     )
 
 
-async def _request(work: Work) -> AsyncIterator[bytes]:
+async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
     digest = exchange.Digest()
-    yield exchange.encode_event(exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s))
-    yield exchange.encode_event(exchange.PartEvent(name="audio", size=work.size_bytes))
+    asked = exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
+    yield seal.pass_on(exchange.encode_event(asked))
+    yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name="audio", size=work.size_bytes)))
     async for chunk in work.open_audio():
         digest.update(chunk)
-        yield exchange.data_header(len(chunk))
-        yield chunk
-    yield exchange.encode_event(digest.end())
+        yield seal.pass_on(exchange.data_header(len(chunk)))
+        yield seal.pass_on(chunk)
+    yield exchange.encode_event(seal.close(digest.end()))
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[Event]:
-    reader, digest = exchange.FrameReader(), exchange.Digest()
+async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterator[Event]:
+    reader, digest = exchange.FrameReader(seal), exchange.Digest()
     report: Report | None = None
     async for chunk in response.aiter_raw():
         for frame in reader.feed(chunk):
@@ -102,7 +121,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[Event]:
                 case exchange.PartEvent():
                     yield OutputBegins(OutputFormat(frame.name.removeprefix("output/")), frame.size)
                 case exchange.EndEvent():
-                    if frame != digest.end():
+                    if frame.sha256 != digest.end().sha256:
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master's checksum does not match its bytes")
                     if report is None:
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
