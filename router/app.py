@@ -27,7 +27,7 @@ from router.spool.disk import Spool
 from router.tiers.fleet import Fleet
 from router.tiers.port import Backend
 from router.tiers.worker import WorkerBackend
-from router.web import headers, jobs, outputs, pages, problems, uploads
+from router.web import headers, jobs, outputs, pages, problems, tus, uploads
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -65,7 +65,7 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    for part in (jobs, uploads, outputs, pages):
+    for part in (jobs, uploads, tus, outputs, pages):
         app.include_router(part.router)
     app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {settings.host})
     return app

@@ -58,6 +58,8 @@ TABLE: dict[str, Row] = {
     "rate_limited": Row(429, "Too many requests", _U, "wait as Retry-After says"),
     "range_not_satisfiable": Row(416, "That range is not in the file", _U, "ask for a range inside the file"),
     "upload_timeout": Row(408, "The upload stalled", _U, "continue the upload"),
+    "unsupported_media_type": Row(415, "Not a content type this address takes", _U, "send the type it names"),
+    "tus_version": Row(412, "Another version of tus", _U, "speak the version in Tus-Version"),
     "cancelled": Row(409, "The job was cancelled", _U, "send the song again"),
     # The service.
     "spool_full": Row(507, "The temporary store is full", _S, "wait as Retry-After says"),
@@ -80,7 +82,13 @@ class Problem(Exception):
     """An error from the table, with a sentence that says what was wrong and what to do, and its numbers."""
 
     def __init__(
-        self, code: str, detail: str | None = None, *, retry_after_s: float | None = None, **numbers: Any
+        self,
+        code: str,
+        detail: str | None = None,
+        *,
+        retry_after_s: float | None = None,
+        headers: dict[str, str] | None = None,
+        **numbers: Any,
     ) -> None:
         row = TABLE.get(code)
         if row is None:
@@ -90,6 +98,7 @@ class Problem(Exception):
         self.row = row
         self.detail = detail or f"{row.title}: {row.retry}."
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
         self.numbers = numbers
         super().__init__(self.detail)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -16,13 +17,15 @@ from mastering.presets import check, presets
 from router import clock, wipe
 from router.errors import Problem
 from router.house import House
-from router.jobs.model import Job, Receipt, new_id
-from router.jobs.ports import Versioned
+from router.jobs.model import BlobRef, Job, Receipt, new_id
+from router.jobs.ports import Missing, Versioned
 from router.jobs.state import ACTIVE, State
+from router.spool.port import Full
 from router.tiers.choice import TIER_TITLES
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
 from router.web.rooms import TheAccount, TheHouse, TheJob
+from router.web.sign_in import Account
 from router.web.views import JobView, view
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -77,25 +80,60 @@ async def create(
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> JobView:
     """Make a job. The same Idempotency-Key gives the same job."""
-    wanted = wanted or NewJob()
+    job, revision = await make_job(house, account, wanted or NewJob(), idempotency_key)
+    response.headers["location"] = f"/v1/jobs/{job.id}"
+    return await view(house, job, revision)
+
+
+async def make_job(house: House, account: Account, wanted: NewJob, idempotency_key: str | None) -> Versioned:
+    """A new job with its room in the spool, or the one that the key names already. Raises Problem."""
     _check(house, wanted)
     job_id = _keyed_id(house, account.id, idempotency_key) if idempotency_key else new_id()
+    with suppress(Missing):
+        return _same(await house.jobs.get(job_id), wanted)
+    await _refuse_too_many(house, account.id)
     now = clock.now()
+    expires_s = now + house.settings.output_ttl_s
     job = Job(
         id=job_id,
         account=account.id,
         settings=wanted.settings(),
         managed_only=wanted.managed_only,
         created_s=now,
-        expires_s=now + house.settings.output_ttl_s,
+        expires_s=expires_s,
         size_bytes=wanted.size_bytes,
+        input=await _room(house, wanted.size_bytes, expires_s),
     )
-    await _refuse_too_many(house, account.id, job_id)
-    stored, revision = await house.jobs.create(job, RECORD_TTL_S)
-    if stored.settings != job.settings or stored.managed_only != job.managed_only:
+    made = await house.jobs.create(job, RECORD_TTL_S)
+    if made.job != job and job.input:  # another request with the same key was quicker
+        await house.spool.drop(job.input.ref)
+    return _same(made, wanted)
+
+
+def _same(found: Versioned, wanted: NewJob) -> Versioned:
+    if found.job.settings != wanted.settings() or found.job.managed_only != wanted.managed_only:
         raise Problem("idempotency_conflict", "This Idempotency-Key was used with other settings. Use a new one.")
-    response.headers["location"] = f"/v1/jobs/{job_id}"
-    return await view(house, stored, revision)
+    return found
+
+
+async def _room(house: House, size_bytes: int | None, expires_s: float) -> BlobRef | None:
+    """Room for an upload whose size is known, taken before a byte of it moves."""
+    if size_bytes is None:
+        return None
+    return BlobRef(ref=await reserve(house, size_bytes, expires_s), size_bytes=0)
+
+
+async def reserve(house: House, size_bytes: int, expires_s: float) -> str:
+    """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full)."""
+    await wipe.evict(house, size_bytes)
+    try:
+        return await house.spool.reserve(size_bytes, expires_s)
+    except Full as full:
+        raise Problem(
+            "spool_full",
+            "The temporary store has no room for this file. Try again in a minute.",
+            retry_after_s=full.retry_after_s,
+        ) from full
 
 
 @router.get(
@@ -159,11 +197,9 @@ def check_size(house: House, size_bytes: int | None) -> None:
         )
 
 
-async def _refuse_too_many(house: House, account: str, job_id: str) -> None:
+async def _refuse_too_many(house: House, account: str) -> None:
     allowed = house.settings.max_queued_per_account
-    active = [
-        job async for job, _ in house.jobs.scan() if job.account == account and job.state in ACTIVE and job.id != job_id
-    ]
+    active = [job async for job, _ in house.jobs.scan() if job.account == account and job.state in ACTIVE]
     if len(active) >= allowed:
         raise Problem(
             "too_many_jobs",

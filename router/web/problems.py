@@ -16,7 +16,7 @@ _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 401: "sign_in", 416: 
 
 
 def respond(problem: Problem) -> Response:
-    headers = {"cache-control": "no-store"}
+    headers = {"cache-control": "no-store", **problem.headers}
     if problem.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
     body = json.dumps(problem.body(), ensure_ascii=False)

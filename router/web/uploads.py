@@ -13,15 +13,18 @@ from router import intake, wipe
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job
-from router.jobs.state import State
+from router.jobs.ports import Versioned
+from router.jobs.state import CLOSED, State
 from router.spool.port import Extent, Full, Gone, WrongOffset
-from router.web.jobs import check_size
+from router.web.jobs import check_size, reserve
 from router.web.problems import responses
 from router.web.rooms import TheHouse, TheJob
 from router.web.takeover import takeover
 from router.web.views import JobView, view
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
+
+TUS_VERSION = "1.0.0"
 
 _FILE_FAULTS = (
     "empty_file", "unsupported_format", "undecodable", "truncated", "not_finite", "silent", "too_short", "too_long",
@@ -43,35 +46,54 @@ async def put_audio(
     upload_offset: Annotated[int | None, Header(ge=0)] = None,
 ) -> JobView:
     """Send the song as the raw body; `Upload-Offset` continues an upload that broke off. Answers when it is queued."""
-    job = found.job
+    return await view(house, *await receive(house, found.job, request, upload_offset, content_length))
+
+
+async def receive(
+    house: House, job: Job, request: Request, offset: int | None, content_length: int | None
+) -> Versioned:
+    """Take the request's body into the job's audio from `offset` on (None: from the start, whatever came before).
+
+    The last byte queues the job. Raises Problem.
+    """
     if job.state is not State.RECEIVED:
         raise _too_late(job)
-    total = _total(job, upload_offset or 0, content_length)
+    total = _total(job, offset or 0, content_length)
     check_size(house, total)
     async with takeover(request.app.state.uploads, job.id):
-        extent = await _take(house, job, request, upload_offset, total)
+        extent = await _take(house, job, request, offset, total)
     if extent.complete:
         await _queue(house, job.id, extent.size_bytes)
-    return await view(house, *await house.jobs.get(job.id))
+    return await house.jobs.get(job.id)
 
 
 @router.head("/jobs/{job_id}/audio", responses=responses("not_found"))
 async def offset(found: TheJob, house: TheHouse) -> Response:
     """How much has arrived, in the header Upload-Offset."""
     job = found.job
-    if job.state is not State.RECEIVED:
+    if job.state in CLOSED:
         raise _too_late(job)
-    arrived = (await house.spool.extent(job.input.ref)).size_bytes if job.input else 0
-    headers = {"upload-offset": str(arrived), "cache-control": "no-store"}
+    arrived = await arrived_bytes(house, job)
+    headers = {"upload-offset": str(arrived), "cache-control": "no-store", "tus-resumable": TUS_VERSION}
     if job.size_bytes is not None:
         headers["upload-length"] = str(job.size_bytes)
     return Response(headers=headers)
 
 
+async def arrived_bytes(house: House, job: Job) -> int:
+    """How much of the job's audio has arrived, also when it was destroyed since. Raises Problem(gone)."""
+    if job.state is not State.RECEIVED:
+        return job.size_bytes or 0
+    try:
+        return (await house.spool.extent(job.input.ref)).size_bytes if job.input else 0
+    except Gone:
+        raise _lost() from None
+
+
 async def _take(house: House, job: Job, request: Request, offset: int | None, total: int | None) -> Extent:
     try:
         ref = await _blob(house, job, offset, total)
-        return await house.spool.append(ref, offset or 0, _body(house, request), total)
+        return await house.spool.append(ref, offset or 0, _body(house, request, offset or 0), total)
     except ClientDisconnect:
         raise Problem("bad_request", "The connection ended before the upload did.") from None
     except WrongOffset as wrong:
@@ -81,7 +103,7 @@ async def _take(house: House, job: Job, request: Request, offset: int | None, to
             offset_bytes=wrong.offset_bytes,
         ) from None
     except Gone:
-        raise Problem("gone", "What had arrived of this upload is gone. Make a new job.") from None
+        raise _lost() from None
     except Full as full:
         await wipe.end(house, job.id, State.FAILED, _full(house, full))
         raise _full(house, full) from None
@@ -90,13 +112,11 @@ async def _take(house: House, job: Job, request: Request, offset: int | None, to
 async def _blob(house: House, job: Job, offset: int | None, total: int | None) -> str:
     """The blob this upload goes to: a new one, or the one it continues."""
     job, _ = await house.jobs.get(job.id)
-    if job.input and offset is not None:
+    if job.input and (offset is not None or await arrived_bytes(house, job) == 0):
         return job.input.ref
     if job.input:  # a plain PUT once more: from the start
         await house.spool.drop(job.input.ref)
-    room = total if total is not None else house.settings.max_bytes
-    await wipe.evict(house, room)
-    ref = await house.spool.reserve(room, job.expires_s)
+    ref = await reserve(house, house.settings.max_bytes if total is None else total, job.expires_s)
 
     def note(current: Job) -> Job | None:
         return current.with_(input=BlobRef(ref=ref, size_bytes=0)) if current.state is State.RECEIVED else None
@@ -108,7 +128,8 @@ async def _blob(house: House, job: Job, offset: int | None, total: int | None) -
     return ref
 
 
-async def _body(house: House, request: Request) -> AsyncIterator[bytes]:
+async def _body(house: House, request: Request, arrived: int) -> AsyncIterator[bytes]:
+    """The request's body as it comes. Raises Problem when it stalls, Full when more comes than an upload may have."""
     chunks = request.stream()
     while True:
         try:
@@ -121,6 +142,9 @@ async def _body(house: House, request: Request) -> AsyncIterator[bytes]:
             ) from None
         if chunk is None:
             return
+        arrived += len(chunk)
+        if arrived > house.settings.max_bytes:
+            raise Full("more than an upload may have", retry_after_s=0)
         if chunk:
             yield chunk
 
@@ -145,6 +169,10 @@ def _total(job: Job, offset: int, content_length: int | None) -> int | None:
             sent_bytes=sent,
         )
     return job.size_bytes
+
+
+def _lost() -> Problem:
+    return Problem("gone", "What had arrived of this upload is gone. Make a new job.")
 
 
 def _too_late(job: Job) -> Problem:

@@ -19,6 +19,8 @@ const view = {
   pickText: find("pick-text", HTMLElement),
   limits: find("limits", HTMLElement),
   targets: find("targets", HTMLElement),
+  moreTargets: find("more-targets", HTMLElement),
+  more: find("more", HTMLDetailsElement),
   styles: find("styles", HTMLElement),
   amount: find("amount", HTMLInputElement),
   amountText: find("amount-text", HTMLOutputElement),
@@ -27,6 +29,7 @@ const view = {
   rate: find("rate", HTMLSelectElement),
   tiers: find("tiers", HTMLOListElement),
   managed: find("managed", HTMLInputElement),
+  managedRow: find("managed-row", HTMLElement),
   start: find("start", HTMLButtonElement),
 };
 
@@ -49,12 +52,13 @@ export function openForm(given, handlers) {
   onChoice = handlers.onChoice;
   const { limits } = given;
   say(view.limits, `WAV, FLAC, MP3, Ogg, AIFF or M4A; up to ${size(limits.max_bytes)} and ${span(limits.max_duration_s)}.`);
-  view.targets.replaceChildren(...Object.entries(given.targets).map(([name, target], index) =>
-    card("target", name, target.title, target.for, `${number(target.loudness_lufs, 0)} LUFS`, index === 0)));
+  showTargets(given.targets);
   view.styles.replaceChildren(...Object.entries(given.styles).map(([name, style], index) =>
     card("style", name, style.title, style.for, "", index === 0)));
   view.tiers.replaceChildren(...given.tiers.map((tier) =>
     make("li", {}, make("strong", {}, tier.title), ` · ${[tier.operator, tier.region].filter(Boolean).join(", ")}`)));
+  const isAllOurs = given.tiers.every((tier) => tier.name === "managed");
+  view.managedRow.hidden = isAllOurs && !given.account.managed_only;
   view.managed.checked = given.account.managed_only;
   view.managed.disabled = given.account.managed_only;
   view.start.disabled = false;
@@ -82,7 +86,9 @@ export function chosenSong() {
 export function fillForm(asked) {
   for (const [group, name] of [["target", asked.target], ["style", asked.style]]) {
     const input = view.form.querySelector(`input[name="${group}"][value="${CSS.escape(name ?? "")}"]`);
-    if (input instanceof HTMLInputElement) input.checked = true;
+    if (!(input instanceof HTMLInputElement)) continue;
+    input.checked = true;
+    if (view.more.contains(input)) view.more.open = true;
   }
   view.amount.value = String(asked.amount_percent);
   showAmount();
@@ -156,7 +162,28 @@ function card(group, value, title, purpose, figure, isFirst) {
   input.checked = isFirst;
   const heading = make("span", { class: "card-title" }, title);
   if (figure) heading.append(" ", make("span", { class: "figure" }, figure));
-  return make("label", { class: "card" }, input, heading, make("span", { class: "card-text" }, purpose));
+  const label = make("label", { class: "card" }, input, heading);
+  if (purpose !== title) label.append(make("span", { class: "card-text" }, purpose));
+  return label;
+}
+
+/**
+ * The first target of each loudness; the others wait behind "More targets".
+ * @param {Record<string, import("./types.js").Target>} targets
+ */
+function showTargets(targets) {
+  /** @type {Set<number>} */
+  const loudnesses = new Set();
+  /** @type {[shown: HTMLElement[], others: HTMLElement[]]} */
+  const [shown, others] = [[], []];
+  for (const [name, target] of Object.entries(targets)) {
+    const place = loudnesses.has(target.loudness_lufs) ? others : shown;
+    loudnesses.add(target.loudness_lufs);
+    place.push(card("target", name, target.title, target.for, `${number(target.loudness_lufs, 0)} LUFS`, shown.length === 0));
+  }
+  view.targets.replaceChildren(...shown);
+  view.moreTargets.replaceChildren(...others);
+  view.more.hidden = others.length === 0;
 }
 
 /** The target's own numbers stand in the empty fields. */

@@ -39,7 +39,7 @@ function show(wanted) {
   const isNew = find(wanted, HTMLElement).hidden;
   for (const section of SECTIONS) find(section, HTMLElement).hidden = section !== wanted;
   clearMistake();
-  if (wanted !== "work") endWork();
+  if (wanted !== "work") endWork(wanted === "result" ? "Your master" : "");
   if (wanted !== "result") closePlayer();
   const isFirst = !hasShown;
   hasShown = true;
@@ -107,15 +107,26 @@ async function start(song, wish) {
     say(find("work-name", HTMLElement), song.name);
     show("work");
     showUpload(0, song.size);
+    window.addEventListener("beforeunload", askToStay);
     await uploadSong(job.id, song, { signal, onLost: showSilence, onProgress: (sent) => showUpload(sent, song.size) });
+    window.removeEventListener("beforeunload", askToStay);
     await follow(job.id, signal);
   } catch (error) {
     if (signal.aborted) return;
     if (!find("choose", HTMLElement).hidden && error instanceof Refusal) showMistake(error.problem.title || "That did not work", error.message);
     else showRefusal(error, () => void start(song, wish));
   } finally {
+    window.removeEventListener("beforeunload", askToStay);
     find("start", HTMLButtonElement).disabled = false;
   }
+}
+
+/**
+ * Leaving during an upload would lose it.
+ * @param {BeforeUnloadEvent} event
+ */
+function askToStay(event) {
+  event.preventDefault();
 }
 
 /**
@@ -132,7 +143,10 @@ function showOutcome(job) {
   if ((job.state === "mastered" || job.state === "delivered") && job.report) return showMaster(job);
   const song = chosenSong();
   const retry = song ? () => void start(song, job.settings) : null;
-  if (job.error) return showGone(job.error.title || "No master this time", job.error.detail, { facts: receiptFacts(job.receipt), retry: null });
+  if (job.error && job.state !== "cancelled") {
+    const isOurFault = (job.error.status ?? 0) >= 500;
+    return showGone(job.error.title || "No master this time", job.error.detail, { facts: receiptFacts(job.receipt), retry: isOurFault ? retry : null });
+  }
   if (job.state === "cancelled") return showGone("Cancelled", "The render was stopped and your song deleted.", { facts: receiptFacts(job.receipt), retry });
   return showExpired(retry);
 }

@@ -177,8 +177,8 @@ function onKey(event) {
   const other = player instanceof Player && player.side === "master" ? "original" : "master";
   /** @type {Record<string, () => void>} */
   const actions = { a: () => choose("original"), b: () => choose("master"), x: () => choose(other), p: toggle };
-  const isField = event.target instanceof HTMLInputElement;
-  if (!isField) {
+  // Arrows between the two sides belong to the radio buttons.
+  if (event.target !== view.original && event.target !== view.master) {
     actions["arrowleft"] = () => seek((player?.positionS ?? 0) - STEP_S);
     actions["arrowright"] = () => seek((player?.positionS ?? 0) + STEP_S);
   }

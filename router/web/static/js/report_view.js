@@ -17,7 +17,7 @@ const ROWS = [
   ["crest_db", "Crest", "dB", "peaks over the average: punch", 1],
   ["max_short_term_lufs", "Loudest three seconds", "LUFS", "", 1],
   ["peak_to_loudness_lu", "Peak to loudness", "LU", "", 1],
-  ["correlation", "Left to right", "", "1 is mono, below 0 cancels", 2],
+  ["correlation", "Stereo correlation", "", "1 is mono; below 0 cancels in mono", 2],
 ];
 
 const LEAST_WIDTH = 240;

@@ -84,7 +84,8 @@ function show(title, announcement, line, fraction) {
   document.title = `${percent} % · ${title} · ${TITLE}`;
 }
 
-export function endWork() {
+/** @param {string} outcome for the tab's title */
+export function endWork(outcome) {
   say(view.status, "");
-  document.title = TITLE;
+  document.title = outcome ? `${outcome} · ${TITLE}` : TITLE;
 }

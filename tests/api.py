@@ -1,0 +1,71 @@
+"""The router's API as a test's own words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+Job = dict[str, Any]
+
+
+class Api:
+    """A client of one running router."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx.Client(base_url=url, timeout=httpx.Timeout(60, connect=5), trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def create(self, **wanted: Any) -> Job:
+        response = self.http.post("/v1/jobs", json=wanted)
+        response.raise_for_status()
+        return dict(response.json())
+
+    def upload(self, job_id: str, song: Path | bytes) -> httpx.Response:
+        content = song if isinstance(song, bytes) else song.read_bytes()
+        return self.http.put(f"/v1/jobs/{job_id}/audio", content=content)
+
+    def send(self, song: Path, **wanted: Any) -> Job:
+        """A job with its upload complete."""
+        job = self.create(**wanted)
+        response = self.upload(job["id"], song)
+        assert response.status_code == 202, response.text
+        return dict(response.json())
+
+    def show(self, job_id: str) -> Job:
+        return dict(self.http.get(f"/v1/jobs/{job_id}").json())
+
+    def events(self, job_id: str, limit_s: float = 90) -> Generator[Job]:
+        """The job's views as they come, until it is over."""
+        headers = {"accept": "text/event-stream"}
+        with self.http.stream("GET", f"/v1/jobs/{job_id}", headers=headers, timeout=limit_s) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
+
+    def until(self, job_id: str, wanted: Callable[[Job], bool]) -> Job:
+        """The first view that `wanted` accepts. Fails when the job is over before."""
+        seen = []
+        with closing(self.events(job_id)) as events:
+            for job in events:
+                if wanted(job):
+                    return job
+                seen.append(job["state"])
+        raise AssertionError(f"the job was over before: {seen}, {self.show(job_id)['error']}")
+
+    def mastered(self, job_id: str) -> Job:
+        return self.until(job_id, lambda job: job["state"] in ("mastered", "delivered"))
+
+    def fetch(self, job: Job, output_format: str = "wav24") -> bytes:
+        response = self.http.get(f"/v1/jobs/{job['id']}/outputs/{output_format}")
+        assert response.status_code == 200, response.text
+        return response.content
