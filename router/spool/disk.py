@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from router import clock
-from router.spool import records
+from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Full, Gone, WrongOffset
 
@@ -45,7 +45,7 @@ class Spool:
         self._keys = KeyRing(keys)
         self._quota_bytes = quota_bytes
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (root / "CACHEDIR.TAG").write_text(_CACHEDIR_TAG)
+        (root / incarnation.CACHEDIR_TAG).write_text(_CACHEDIR_TAG)
         self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
 
     async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
@@ -58,9 +58,9 @@ class Spool:
             raise Full(f"{free} bytes are free on the spool's disk, twice the {room} needed are kept")
         folder = beside.split("/")[0] if beside else secrets.token_hex(16)
         ref = f"{folder}/{secrets.token_hex(8)}"
-        self._keys.make(ref, expires_s, room)
-        self._reserved[ref] = room
         try:
+            self._keys.make(ref, expires_s, room)
+            self._reserved[ref] = room
             (self._root / folder).mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
@@ -72,13 +72,20 @@ class Spool:
         key = self._live_key(ref)
         with self._open(ref, os.O_RDWR) as fd:
             tail = _Tail.find(fd)
-            if tail.plain_size != offset or tail.complete:
+            if tail.plain_size != offset:
                 raise WrongOffset(tail.plain_size)
+            if tail.complete:  # all had arrived when the answer was lost; there is nothing to add
+                if any([len(chunk) async for chunk in body]):
+                    raise WrongOffset(tail.plain_size)
+                return Extent(tail.plain_size, complete=True)
             os.ftruncate(fd, tail.position)
             writer = _Writer(fd, key, ref, tail, total)
             try:
                 async for chunk in body:
+                    self._live_key(ref)  # dropped or expired meanwhile: not a byte more is taken
                     await writer.write(chunk)
+            except Gone:
+                raise
             except BaseException:
                 # The connection broke or the upload was taken over: keep what came.
                 with contextlib.suppress(Full):
@@ -103,7 +110,9 @@ class Spool:
 
     async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         with self._open(ref, os.O_RDONLY) as fd:
+            arrived, complete = 0, False
             for place in records.walk(fd):
+                arrived, complete = place.plain_start + place.plain_size, place.last
                 if place.plain_start + place.plain_size <= start:
                     continue
                 if end is not None and place.plain_start >= end:
@@ -114,6 +123,8 @@ class Spool:
                 first = max(0, start - place.plain_start)
                 stop = len(plain) if end is None else min(len(plain), end - place.plain_start)
                 yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
+            if not complete and (end is None or arrived < end):
+                raise records.Corrupt("the end of the blob is missing")
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)
@@ -130,15 +141,15 @@ class Spool:
 
     async def reconcile(self, alive: Collection[str]) -> int:
         """Drop every blob that no job names, and every file without a key. Returns how many went."""
-        orphans = [ref for ref in self._keys.refs() if ref not in alive]
-        orphans += [ref for ref in self._files() if ref not in alive]
-        for ref in set(orphans):
+        keys, files = set(self._keys.refs()), set(self._files())
+        orphans = ((keys | files) - set(alive)) | (files - keys)
+        for ref in orphans:
             await self.drop(ref)
         for folder in self._root.iterdir():
             if folder.is_dir():
                 with contextlib.suppress(OSError):
                     folder.rmdir()
-        return len(set(orphans))
+        return len(orphans)
 
     def usage(self) -> Usage:
         born = [self._keys.get(ref).created_s for ref in self._keys.refs()]
@@ -146,10 +157,11 @@ class Spool:
         return Usage(sum(self._reserved.values()), self._quota_bytes, len(self._reserved), oldest)
 
     def _files(self) -> Iterator[str]:
-        for path in self._root.glob("*/*"):
-            yield f"{path.parent.name}/{path.name}"
+        names = (f"{path.parent.name}/{path.name}" for path in self._root.glob("*/*"))
+        return filter(_REF.fullmatch, names)
 
     def _live_key(self, ref: str) -> Key:
+        self._path(ref)
         key = self._keys.get(ref)
         if clock.now() >= key.expires_s:
             raise Gone(ref)
@@ -205,22 +217,22 @@ class _Writer:
             raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
         self._pending += chunk
         while len(self._pending) > records.RECORD_BYTES:
-            plain = bytes(self._pending[: records.RECORD_BYTES])
-            del self._pending[: records.RECORD_BYTES]
-            await _in_thread(self._put, plain, last=False)
+            await _in_thread(self._put, last=False)
 
     def flush(self, *, last: bool) -> None:
         if self._pending or last:
-            self._put(bytes(self._pending), last=last)
-            self._pending.clear()
+            self._put(last=last)
 
-    def _put(self, plain: bytes, *, last: bool) -> None:
+    def _put(self, *, last: bool) -> None:
+        """Write the next record. What could not be written stays pending, so that no later record closes a gap."""
+        plain = bytes(self._pending[: records.RECORD_BYTES])
         record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
         try:
             _write_all(self._fd, record, self._position)
         except OSError as error:
             os.ftruncate(self._fd, self._position)
             raise _full(error) from error
+        del self._pending[: len(plain)]
         self._index += 1
         self._position += len(record)
 

@@ -8,6 +8,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from router.complaint import Complaint
+
+_NOTE = "incarnation"
+CACHEDIR_TAG = "CACHEDIR.TAG"
+"""Tells backup programs to stay away, and us that the folder is a spool."""
+
 
 def current() -> str:
     """Boot id and start of process 1 (clock ticks since boot), where the system tells them."""
@@ -20,23 +26,33 @@ def current() -> str:
 
 
 def wipe_if_new(ram_dir: Path, spool_dir: Path) -> bool:
-    """Empty both folders if they were written in another life. True if so. Keys go before ciphertext."""
-    note = ram_dir / "incarnation"
+    """Empty both folders if they were written in another life. True if so. Keys go before ciphertext.
+
+    Raises Complaint for a folder that holds files and none of a router's marks: it is somebody else's.
+    """
+    note = ram_dir / _NOTE
     now = current()
     if note.exists() and note.read_text() == now:
         return False
-    had = any(ram_dir.iterdir()) if ram_dir.exists() else False
-    had |= any(spool_dir.iterdir()) if spool_dir.exists() else False
-    for folder in (ram_dir, spool_dir):
-        _empty(folder)
+    _refuse_foreign(ram_dir, _NOTE, "ROUTER_RAM_DIR")
+    _refuse_foreign(spool_dir, CACHEDIR_TAG, "ROUTER_SPOOL_DIR")
+    emptied = [_empty(ram_dir, _NOTE), _empty(spool_dir, CACHEDIR_TAG)]
     note.write_text(now)
-    return had
+    return any(emptied)
 
 
-def _empty(folder: Path) -> None:
+def _refuse_foreign(folder: Path, mark: str, setting: str) -> None:
+    if folder.exists() and any(folder.iterdir()) and not (folder / mark).exists():
+        raise Complaint(f"{folder} holds files that are not a router's. Point {setting} at an empty folder.")
+
+
+def _empty(folder: Path, mark: str) -> bool:
+    """Remove all that is in `folder`, its mark at last; True if there was anything."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for entry in folder.iterdir():
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name == mark)
+    for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
+    return bool(entries)

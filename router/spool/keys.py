@@ -6,6 +6,7 @@ for it, so that the lifetime of audio hangs on nothing that a crash or a lost jo
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -30,15 +31,23 @@ class KeyRing:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.stat().st_size != _FORM.size:  # a kill came between making the file and writing it
+                path.unlink()
 
     def make(self, ref: str, expires_s: float, reserved_bytes: int) -> Key:
         """A new key; it is on record before any byte is encrypted with it."""
         key = Key(new_key(), clock.now(), expires_s, reserved_bytes)
         fd = os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(fd, _FORM.pack(*key))
+            written = os.write(fd, _FORM.pack(*key))
+        except OSError:
+            written = 0
         finally:
             os.close(fd)
+        if written != _FORM.size:
+            self._path(ref).unlink()
+            raise OSError(errno.ENOSPC, "no room for a key")
         return key
 
     def get(self, ref: str) -> Key:

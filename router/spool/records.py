@@ -18,14 +18,16 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from router.spool.port import Gone
+
 RECORD_BYTES = 256 * 1024
 KEY_BYTES = 32
 _HEADER = struct.Struct("!BI12s")
 _TAG_BYTES = 16
 
 
-class Corrupt(Exception):
-    """The ciphertext is not what was written."""
+class Corrupt(Gone):
+    """The ciphertext is not what was written: the audio is as good as gone."""
 
 
 class Place(NamedTuple):
