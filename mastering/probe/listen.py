@@ -7,6 +7,7 @@ Blocks are ``(frames, channels)``, as the decoders give them; only their extreme
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,8 +118,8 @@ def _open_libav(container: str, source: int) -> Recording:
             container_options={"protocol_whitelist": "none"},
             metadata_errors="ignore",
         )
-    except (av.FFmpegError, ValueError, EOFError):
-        raise undecodable_fault() from None
+    except (av.FFmpegError, ValueError, EOFError) as error:
+        raise _libav_fault(error) from None
     stream = next(iter(media.streams.audio), None)
     if stream is None:
         raise Fault(FaultCode.UNSUPPORTED_FORMAT, "There is no sound in this file. Send one that has an audio track.")
@@ -153,13 +154,15 @@ def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
                 damaged += 1
                 continue
             yield from (_block(frame, stream) for frame in frames)
-    except MemoryError:
-        raise resource_fault() from None
-    except (av.FFmpegError, ValueError, EOFError):
-        raise undecodable_fault() from None
+    except (av.FFmpegError, ValueError, EOFError) as error:
+        raise _libav_fault(error) from None
     is_lossless = _CODECS[stream.codec_context.name] in _LOSSLESS
     if damaged > (0 if is_lossless else max(2, packets * _MOST_DAMAGED)):
         raise undecodable_fault()
+
+
+def _libav_fault(error: Exception) -> Fault:
+    return resource_fault() if getattr(error, "errno", None) == errno.ENOMEM else undecodable_fault()
 
 
 def _block(frame: Any, stream: Any) -> Block:

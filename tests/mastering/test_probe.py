@@ -1,0 +1,168 @@
+"""The probe's process, spoken to directly: its protocol, its sandbox, and what the engine says of the same files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mastering import files
+from mastering.contract import FaultCode
+from mastering.probe.structure import container_of, shortfall_of
+from tests.hostile_audio import all_hostile, encoded, noise, written
+from tests.mastering.worker_process import until
+
+HONEST = {
+    "wav": written(noise()),
+    "wav, float": written(noise(), subtype="FLOAT"),
+    "aiff": written(noise(), kind="AIFF"),
+    "flac": written(noise(), kind="FLAC"),
+    "ogg": written(noise(), kind="OGG", subtype="VORBIS"),
+    "opus": encoded("ogg", "libopus"),
+    "mp3": encoded("mp3", "libmp3lame"),
+    "aac": encoded("mp4", "aac"),
+    "alac": encoded("mp4", "alac"),
+    "webm": encoded("webm", "libopus"),
+}
+
+
+class Zygote:
+    """One zygote and the socket that keeps it."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mastering.probe", "--zygote", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+        self.layers = json.loads(self.control.recv(4096))["ready"]
+
+    def ask(self, packet: bytes, feed: bytes = b"", memory_file: int | None = None) -> dict[str, Any]:
+        """Send one packet, feed the bytes, read the answer."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.settimeout(60)
+            with theirs:
+                descriptors = [theirs.fileno()] if memory_file is None else [theirs.fileno(), memory_file]
+                socket.send_fds(self.control, [packet], descriptors)
+            with ours.makefile("rb") as answers:
+                assert answers.readline() == b"+\n"
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answered without asking for it
+                    ours.sendall(feed)
+                    ours.shutdown(socket.SHUT_WR)
+                return dict(json.loads(answers.readline()))
+
+    def probe(self, feed: bytes, **request: object) -> dict[str, Any]:
+        return self.ask(json.dumps({"op": "probe", **request}).encode(), feed)
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    zygote = Zygote()
+    yield zygote
+    zygote.control.close()
+    assert zygote.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_the_engine_hears_what_the_probe_heard(zygote: Zygote, kind: str) -> None:
+    """The router compares a master's length with the probe's facts: both must count alike."""
+    facts = zygote.probe(HONEST[kind])["ok"]
+    recording = files.open_recording(io.BytesIO(HONEST[kind]))
+    frames = sum(block.shape[-1] for block in recording.decode())
+    assert (facts["frames"], facts["rate_hz"], facts["channels"], facts["lossy"]) == (
+        frames, recording.rate_hz, recording.channels, recording.lossy,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "packet", [b"{", b"[]", b'{"op":"format the disk"}', b'{"op":"probe","timeout_s":-1}', b"\xff"]
+)
+def test_a_request_it_does_not_know_is_a_bad_request(zygote: Zygote, packet: bytes) -> None:
+    assert zygote.ask(packet)["fault"]["code"] == FaultCode.BAD_REQUEST
+    assert "ok" in zygote.probe(HONEST["wav"])
+
+
+def test_a_packet_without_a_conversation_changes_nothing(zygote: Zygote) -> None:
+    zygote.control.send(b'{"op":"probe"}')
+    assert "ok" in zygote.probe(HONEST["wav"])
+
+
+def test_a_sealed_memory_file_is_read_in_place(zygote: Zygote) -> None:
+    memory = os.memfd_create("song", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(memory, HONEST["flac"])
+        request = json.dumps({"op": "probe"}).encode()
+        assert zygote.ask(request, memory_file=memory)["fault"]["code"] == FaultCode.BAD_REQUEST
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+        assert zygote.ask(request, memory_file=memory)["ok"]["frames"] == len(noise())
+    finally:
+        os.close(memory)
+
+
+def test_a_file_that_needs_more_memory_than_it_may_is_a_resource_limit(zygote: Zygote) -> None:
+    """A FLAC whose picture is 15 MB of zeros: the decoder wants to hold it."""
+    whole, size = HONEST["flac"], 15 << 20
+    kind, rest = b"image/png", size - 41
+    picture = struct.pack(">II9sIIIIII", 3, len(kind), kind, 0, 1, 1, 24, 0, rest) + bytes(rest)
+    block = b"\x06" + len(picture).to_bytes(3, "big") + picture
+    flac = whole[:42] + block + whole[42:]
+    assert zygote.probe(flac)["ok"]["frames"] == len(noise())
+    assert zygote.probe(flac, memory_bytes=1 << 20)["fault"]["code"] == FaultCode.RESOURCE_LIMIT
+
+
+def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path: Path) -> None:
+    """strace over the zygote and all its children: every call they make, refused ones included."""
+    zygote, trace = Zygote(), tmp_path / "trace"
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-q", "-o", str(trace), "-p", str(zygote.process.pid)], stderr=subprocess.DEVNULL
+    )
+    try:
+        status = Path(f"/proc/{zygote.process.pid}/status")
+        until(lambda: "TracerPid:\t0\n" not in status.read_text())
+        for data, _ in all_hostile().values():
+            if len(data) < 2_000_000:
+                assert "fault" in zygote.probe(data)
+        assert "ok" in zygote.probe(HONEST["aac"])
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(20)
+        zygote.control.close()
+        zygote.process.wait(20)
+    calls = re.findall(rf"^(?!{zygote.process.pid}\b)\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
+    assert calls.count("prctl") >= 50, "the trace saw no children"
+    # What takes the feed in (recvfrom, before any of it is parsed), and what works on memory and open descriptors.
+    assert set(calls) <= {
+        "read", "write", "recvfrom", "lseek", "pread64", "fstat", "newfstatat", "fcntl", "close", "close_range",
+        "memfd_create", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "prlimit64", "prctl", "rt_sigaction",
+        "rt_sigprocmask", "set_robust_list", "rseq", "gettid", "getpid", "getppid", "getrandom", "futex", "exit_group",
+        "sched_yield", "clock_gettime",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_a_whole_file_lacks_nothing_and_a_cut_one_does(kind: str) -> None:
+    container = container_of(HONEST[kind])
+    assert container is not None
+    assert shortfall_of(container, HONEST[kind]) is None
+    if container in ("wav", "aiff", "ogg", "mp4", "webm"):
+        assert shortfall_of(container, HONEST[kind][: len(HONEST[kind]) * 2 // 3]) is not None
+
+
+def test_the_help_is_one_line() -> None:
+    ended = subprocess.run([sys.executable, "-m", "mastering.probe"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: ")
