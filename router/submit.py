@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -28,8 +29,8 @@ class Wanted(NamedTuple):
 
 def submit(url: str, song: Path, output: Path | None, wanted: Wanted, *, as_json: bool, keep: bool) -> None:
     """Send `song`, follow the job, write the master to `output` (default: beside the song). Raises Complaint."""
-    if not song.is_file():
-        raise Complaint(f"{song} is not a file.", exit_code=2)
+    if not song.is_file() or not os.access(song, os.R_OK):
+        raise Complaint(f"{song} is not a file that can be read.", exit_code=2)
     console = Console(stderr=True)
     try:
         with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False) as http, _progress(console) as progress:
@@ -78,6 +79,9 @@ def _follow(http: httpx.Client, job_id: str, progress: Progress) -> dict[str, An
     headers = {"accept": "text/event-stream"}
     while True:
         with http.stream("GET", f"/v1/jobs/{job_id}", headers=headers) as stream:
+            if not stream.is_success:
+                stream.read()
+                _ok(stream)
             for line in stream.iter_lines():
                 if not line.startswith("data: "):
                     continue

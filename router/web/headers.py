@@ -1,13 +1,17 @@
-"""What every response carries and every request must show: security headers, host and origin checks. Pure ASGI."""
+"""What every response carries and every request must show: security headers, host and origin, a body that is small
+where none is streamed. Pure ASGI, and the outermost of our own layers: what nobody else caught ends here, so that an
+error of ours carries the same headers as everything else."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import Problem
+from router.logs import log_exception
 from router.web import problems
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -35,10 +39,14 @@ ALWAYS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+STREAMING_METHODS = frozenset({"PUT", "PATCH"})
+"""Audio comes by these, written to the spool as it arrives; every other body is read into memory whole."""
+MAX_BODY_BYTES = 64 * 1024
 
 
 class Guard:
-    """Refuses foreign hosts (DNS rebinding) and foreign origins on unsafe methods; adds the headers to all answers."""
+    """Refuses foreign hosts (DNS rebinding), foreign origins on unsafe methods and large bodies where small ones are
+    due; adds the headers to all answers."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app, self._hosts = app, hosts
@@ -47,8 +55,12 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
+        started = False
+
         async def send_guarded(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in ALWAYS.items():
                     headers.setdefault(name, value)
@@ -56,7 +68,13 @@ class Guard:
 
         problem = self._refusal(scope)
         app = problems.respond(problem) if problem else self._app
-        await app(scope, receive, send_guarded)
+        try:
+            await app(scope, receive if scope["method"] in STREAMING_METHODS else _small(receive), send_guarded)
+        except Exception as error:
+            log_exception(error)
+            if started:
+                raise
+            await problems.respond(Problem("internal"))(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
@@ -67,8 +85,33 @@ class Guard:
         own = f"{scope['scheme']}://{headers.get('host', '')}"
         if scope["method"] not in SAFE_METHODS and origin is not None and origin != own:
             return Problem("foreign_origin")
+        stated = headers.get("content-length", "")
+        if scope["method"] not in STREAMING_METHODS and stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
+            return _too_large()
         return None
 
 
+def _small(receive: Receive) -> Receive:
+    """The same messages, as long as their bodies stay small together. Raises HTTPException, as frameworks pass on."""
+    arrived = 0
+
+    async def receive_small() -> Message:
+        nonlocal arrived
+        message = await receive()
+        arrived += len(message.get("body", b""))
+        if arrived > MAX_BODY_BYTES:
+            raise HTTPException(_too_large().row.status)
+        return message
+
+    return receive_small
+
+
+def _too_large() -> Problem:
+    return Problem("too_large", f"At most {MAX_BODY_BYTES} bytes are read here.", allowed_bytes=MAX_BODY_BYTES)
+
+
 def _host_of(value: str) -> str:
-    return (urlsplit(f"//{value}").hostname or "") if value else ""
+    try:
+        return urlsplit(f"//{value}").hostname or ""
+    except ValueError:  # an address in brackets that is none
+        return ""

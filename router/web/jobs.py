@@ -42,7 +42,8 @@ class NewJob(Settings):
     managed_only: Annotated[bool, Field(description="Never leave our own workers, whatever is down.")] = False
 
     def settings(self) -> Settings:
-        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
+        wanted = {name: getattr(self, name) for name in Settings.model_fields}
+        return Settings(**{**wanted, "outputs": tuple(dict.fromkeys(self.outputs))})
 
 
 @router.get("/options")
@@ -219,6 +220,6 @@ def _keyed_id(house: House, account: str, key: str) -> str:
 def _wait_of(prefer: str | None) -> float | None:
     for part in (prefer or "").split(","):
         name, _, value = part.strip().partition("=")
-        if name == "wait" and value.isdigit():
+        if name == "wait" and value.isdecimal():
             return min(float(value), MAX_WAIT_S)
     return None

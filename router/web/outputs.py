@@ -21,7 +21,8 @@ from router.web.rooms import TheHouse, TheJob
 
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_GONE = "The master's time is over or it was deleted. Send the song again."
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 @router.get(
@@ -43,8 +44,9 @@ async def fetch(
     """One format of the master."""
     wanted, blob = _blob(found.job, output_format)
     etag = f'"{found.job.generation}-{wanted.value}"'
-    whole = range_ is None or (if_range is not None and if_range != etag)
-    start, end = (0, blob.size_bytes) if whole else _range(range_ or "", blob.size_bytes)
+    await _check_there(house, blob)
+    stretch = _range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
+    start, end = stretch or (0, blob.size_bytes)
     headers = {
         "content-length": str(end - start),
         "content-disposition": f'attachment; filename="master.{wanted.extension}"',
@@ -52,17 +54,17 @@ async def fetch(
         "accept-ranges": "bytes",
         "etag": etag,
     }
-    if not whole:
+    if stretch:
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
     body = _send(house, found.job, blob, start, end)
-    return StreamingResponse(body, 200 if whole else 206, headers, media_type=wanted.media_type)
+    return StreamingResponse(body, 206 if stretch else 200, headers, media_type=wanted.media_type)
 
 
 def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
     if job.state in ACTIVE:
         raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
     if job.state not in DONE or clock.now() >= job.expires_s:
-        raise Problem("gone", "The master's time is over or it was deleted. Send the song again.")
+        raise Problem("gone", _GONE)
     for output_format, blob in job.outputs.items():
         if output_format.value == name:
             return output_format, blob
@@ -81,16 +83,29 @@ async def _send(house: House, job: Job, blob: BlobRef, start: int, end: int) -> 
         await house.change(job.id, lambda job: job.to(State.DELIVERED) if job.state is State.MASTERED else None)
 
 
-def _range(value: str, size: int) -> tuple[int, int]:
-    """Start and end of a single byte range (RFC 9110 §14.1.2). Raises Problem."""
+async def _check_there(house: House, blob: BlobRef) -> None:
+    """Raise Problem(gone) while it can still be said: the record may be a moment behind the spool."""
+    try:
+        await house.spool.extent(blob.ref)
+    except Gone:
+        raise Problem("gone", _GONE) from None
+
+
+def _range(value: str, size: int) -> tuple[int, int] | None:
+    """Start and end of a single byte range (RFC 9110 §14.1.2), None for what is none and therefore ignored (§14.2).
+
+    Raises Problem for a range outside the file.
+    """
     match = _RANGE.fullmatch(value.strip())
     first, last = match.groups() if match else ("", "")
     if first:
         start, end = int(first), min(int(last) + 1 if last else size, size)
+        if last and int(last) < start:
+            return None
     elif last:
         start, end = max(0, size - int(last)), size
     else:
-        start, end = size, 0
+        return None
     if start >= end:
         raise Problem("range_not_satisfiable", f"The file has {size} bytes.", size_bytes=size)
     return start, end

@@ -9,10 +9,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from router.errors import TABLE, Problem
-from router.logs import log_exception
 
 MEDIA_TYPE = "application/problem+json"
-_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 401: "sign_in", 416: "range_not_satisfiable"}
+_BY_STATUS = {
+    404: "not_found",
+    405: "method_not_allowed",
+    401: "sign_in",
+    416: "range_not_satisfiable",
+    413: "too_large",
+}
 
 
 def respond(problem: Problem) -> Response:
@@ -24,7 +29,7 @@ def respond(problem: Problem) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Handle every exception an endpoint can raise."""
+    """Handle every exception that says what was wrong; `headers.Guard` answers for the rest."""
 
     @app.exception_handler(Problem)
     async def _known(_: Request, problem: Problem) -> Response:
@@ -39,11 +44,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         return respond(_invalid_request(error))
-
-    @app.exception_handler(Exception)
-    async def _unknown(_: Request, error: Exception) -> Response:
-        log_exception(error)
-        return respond(Problem("internal"))
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:

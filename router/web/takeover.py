@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-Uploads = dict[str, asyncio.Task[object]]
-"""The task that takes the upload of each job, for this process."""
+from router.errors import Problem
+
+T = TypeVar("T")
+Uploads = dict[str, set[asyncio.Task[object]]]
+"""The tasks that take each job's upload, for this process: one at work, older ones about to end."""
 
 
-@asynccontextmanager
-async def takeover(uploads: Uploads, job_id: str) -> AsyncIterator[None]:
-    """Be the job's only upload while the context is open; an older one is stopped first and keeps what it has."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 — an endpoint always runs in a task
-    older = uploads.get(job_id)
-    uploads[job_id] = task
-    if older is not None and not older.done():
-        older.cancel()
-        await asyncio.wait([older])
+async def alone(uploads: Uploads, job_id: str, take: Callable[[], Awaitable[T]]) -> T:
+    """What `take` returns, run as the job's only upload; older ones are stopped first and keep what they have.
+
+    Raises Problem(upload_in_progress) when a newer one takes over from this one.
+    """
+    tasks = uploads.setdefault(job_id, set())
+    older = set(tasks)
+    for one in older:
+        one.cancel()
+    task = asyncio.create_task(_after(older, take))
+    tasks.add(task)
     try:
-        yield
+        return await task
+    except asyncio.CancelledError:
+        if (own := asyncio.current_task()) is not None and own.cancelling():
+            raise
+        raise Problem("upload_in_progress", "A newer request goes on with this upload.") from None
     finally:
-        if uploads.get(job_id) is task:
+        tasks.discard(task)
+        if not tasks and uploads.get(job_id) is tasks:
             del uploads[job_id]
+
+
+async def _after(older: set[asyncio.Task[object]], take: Callable[[], Awaitable[T]]) -> T:
+    if older:
+        await asyncio.wait(older)  # they write to the same file until they have ended
+    return await take()

@@ -19,7 +19,7 @@ from router.spool.port import Extent, Full, Gone, WrongOffset
 from router.web.jobs import check_size, reserve
 from router.web.problems import responses
 from router.web.rooms import TheHouse, TheJob
-from router.web.takeover import takeover
+from router.web.takeover import alone
 from router.web.views import JobView, view
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
@@ -60,8 +60,7 @@ async def receive(
         raise _too_late(job)
     total = _total(job, offset or 0, content_length)
     check_size(house, total)
-    async with takeover(request.app.state.uploads, job.id):
-        extent = await _take(house, job, request, offset, total)
+    extent = await alone(request.app.state.uploads, job.id, lambda: _take(house, job, request, offset, total))
     if extent.complete:
         await _queue(house, job.id, extent.size_bytes)
     return await house.jobs.get(job.id)

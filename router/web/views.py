@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from router import clock
 from router.house import House
 from router.jobs.model import Attempt, Job, Receipt
 from router.jobs.state import CLOSED, DONE, State
+from router.spool.port import Gone
 from router.tiers.choice import TIER_TITLES
 
 
@@ -113,7 +115,8 @@ def is_over(shown: str) -> bool:
 async def _upload(house: House, job: Job) -> UploadView:
     offset = job.input.size_bytes if job.input else 0
     if job.state is State.RECEIVED and job.input:
-        offset = (await house.spool.extent(job.input.ref)).size_bytes
+        with suppress(Gone):  # its time is over and the reaper comes next
+            offset = (await house.spool.extent(job.input.ref)).size_bytes
     return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
 
 
