@@ -101,9 +101,7 @@ class Accounts:
     def make_token(self, account: str, scope: str, minute: int) -> tuple[Token, str]:
         """A new token and its secret: 256 bits, shown once, kept as SHA-256 (no salt is needed at that length)."""
         token, secret = Token(secrets.token_hex(8), account, scope, minute), TOKEN_PREFIX + secrets.token_urlsafe(32)
-        self._db.execute(
-            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?)", (token.id, _hash(secret), account, scope, minute)
-        )
+        self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?)", (token.id, _hash(secret), account, scope, minute))
         return token, secret
 
     def token_of(self, secret: str) -> Token | None:

@@ -15,6 +15,7 @@ import typer
 from fastapi import FastAPI
 
 from router import reaper
+from router.accounts import Accounts
 from router.complaint import Complaint
 from router.dispatch import Dispatcher
 from router.house import House
@@ -27,7 +28,7 @@ from router.spool.disk import Spool
 from router.tiers.fleet import Fleet
 from router.tiers.port import Backend
 from router.tiers.worker import WorkerBackend
-from router.web import headers, jobs, outputs, pages, problems, tus, uploads
+from router.web import account, headers, jobs, outputs, pages, problems, tus, uploads
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -65,7 +66,7 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    for part in (jobs, uploads, tus, outputs, pages):
+    for part in (jobs, uploads, tus, outputs, account, pages):
         app.include_router(part.router)
     app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {settings.host})
     return app
@@ -86,9 +87,9 @@ async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIt
         spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
         probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
         fleet = Fleet(backends)
-        house = House(
-            settings, store.jobs, store.queue, store.events, spool, probe, fleet, _boot_secret(settings.ram_dir)
-        )
+        accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
+        secret = _boot_secret(settings.ram_dir)
+        house = House(settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret)
         resumed = await reaper.recover(house)
         log("started", tiers=len({backend.tier for backend in backends}), resumed=resumed, wiped=int(wiped))
         try:
@@ -96,6 +97,7 @@ async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIt
                 yield house
         finally:
             store.close()
+            accounts.close()
         log("stopped")
 
 

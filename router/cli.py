@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from router.accounts import Accounts
+from router.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +64,32 @@ def submit(
 
     wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,))
     _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep))
+
+
+accounts_app = typer.Typer(no_args_is_help=True, help="The durable store of consents and tokens.")
+app.add_typer(accounts_app, name="accounts")
+
+
+@accounts_app.command()
+def status() -> None:
+    """Say whether the store is whole."""
+    with _accounts() as store:
+        typer.echo("whole" if store.trusted else "lost: every job is managed only until 'router accounts confirm'")
+        raise typer.Exit(0 if store.trusted else 1)
+
+
+@accounts_app.command()
+def confirm() -> None:
+    """After the store was lost: let accounts start with the service's default again."""
+    with _accounts() as store:
+        store.confirm()
+    typer.echo("Confirmed: accounts that have not chosen start with the service's default, the tiers in order.")
+
+
+def _accounts() -> closing[Accounts]:
+    settings = Settings()
+    marker = settings.ram_dir / "accounts.expected"
+    return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
 
 
 def _given(**options: object) -> dict[str, object]:

@@ -55,6 +55,7 @@ TABLE: dict[str, Row] = {
     "foreign_host": Row(421, "This host name is not served here", _U, "use the configured address"),
     "sign_in": Row(401, "Sign in first", _U, "sign in"),
     "too_many_jobs": Row(429, "Too many jobs at once", _U, "wait for one to end"),
+    "daily_quota": Row(429, "Today's share of audio is used up", _U, "come back tomorrow"),
     "rate_limited": Row(429, "Too many requests", _U, "wait as Retry-After says"),
     "range_not_satisfiable": Row(416, "That range is not in the file", _U, "ask for a range inside the file"),
     "upload_timeout": Row(408, "The upload stalled", _U, "continue the upload"),

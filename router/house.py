@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from router.accounts import Accounts
 from router.jobs.model import Job
 from router.jobs.ports import Events, Jobs, JobStep, Queue, Versioned, change_until_stored
 from router.probing import Probe
@@ -20,8 +21,13 @@ class House(NamedTuple):
     spool: Spool
     probe: Probe
     fleet: Fleet
+    accounts: Accounts
     secret: bytes
     """Of this boot, in RAM: what is derived from it can't be guessed from outside."""
+
+    def tiers_version(self) -> str:
+        """Names the list of tiers that people agree to; another list is another version."""
+        return "+".join(sorted({candidate.tier for candidate in self.fleet.candidates()}))
 
     async def change(self, job_id: str, step: JobStep) -> Job:
         """Apply `step` to the job's record by compare-and-set and tell whoever listens (`jobs.ports`)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from mastering.contract import Facts, Fault
 from router import wipe
 from router.errors import Problem
@@ -12,6 +14,7 @@ from router.jobs.state import State
 
 ANY_LANE, MANAGED_LANE = "any", "managed"
 LANES = (ANY_LANE, MANAGED_LANE)
+_DAY_S = 86_400
 
 
 def spooled(job: Job, size_bytes: int) -> Job | None:
@@ -32,10 +35,12 @@ async def admit(house: House, job_id: str) -> Job:
         return job
     try:
         facts = await _probe(house, job)
+        _check_quota(house, job.account, facts)
         # The record first: whoever leases the job must find it queued. A crash between the two: `reaper.recover`.
         job = await house.change(job_id, lambda job: _queued(job, facts))
         if job.state is State.QUEUED:
             await enqueue(house, job)
+            house.accounts.use_audio(job.account, _today(), round(facts.duration_s))
     except Problem as problem:
         await wipe.end(house, job_id, State.FAILED, problem)
         raise
@@ -59,6 +64,28 @@ async def enqueue(house: House, job: Job) -> None:
             retry_after_s=full.retry_after_s,
             allowed=house.settings.max_queued_per_account,
         ) from full
+
+
+def _check_quota(house: House, account: str, facts: Facts) -> None:
+    """Raise Problem when the song would be more than the account's share of the day (UTC)."""
+    allowed_s = house.settings.daily_audio_s_per_account
+    if allowed_s is None:
+        return
+    used_s = house.accounts.used_audio_s(account, _today())
+    if used_s + facts.duration_s > allowed_s:
+        raise Problem(
+            "daily_quota",
+            f"You have used {used_s / 60:.0f} of today's {allowed_s / 60:.0f} minutes of audio; this song has"
+            f" {facts.duration_s / 60:.1f}. The count starts anew at midnight UTC.",
+            retry_after_s=_DAY_S - time.time() % _DAY_S,
+            used_s=used_s,
+            allowed_s=allowed_s,
+        )
+
+
+def _today() -> int:
+    """Days since the epoch, UTC."""
+    return int(time.time() // _DAY_S)
 
 
 async def _probe(house: House, job: Job) -> Facts:

@@ -18,6 +18,11 @@ def _shm() -> Path:
     return Path(f"/dev/shm/mastering-router-{os.getuid()}")  # noqa: S108 — RAM-backed is the point; mode 0700 and ours
 
 
+def _state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "mastering-router"
+
+
 def _spool() -> Path:
     return Path(f"/var/tmp/mastering-router-{os.getuid()}/spool")  # noqa: S108 — ciphertext only; mode 0700 and ours
 
@@ -34,6 +39,9 @@ class Settings(BaseSettings):
     ram_check: Literal["refuse", "warn"] = Field(
         "refuse", description="What follows when the RAM-backed folder is not RAM, is small, or can be swapped."
     )
+    state_dir: Path = Field(
+        default_factory=_state, description="Folder of the one durable store: consent, token hashes, no audio."
+    )
     spool_dir: Path = Field(default_factory=_spool, description="Folder for encrypted audio.")
     spool_quota_bytes: int = Field(20 * GIB, gt=0, description="Room for encrypted audio, all jobs together.")
     max_bytes: int = Field(MAX_INPUT_BYTES, gt=0, description="Largest upload in bytes.")
@@ -42,6 +50,9 @@ class Settings(BaseSettings):
     upload_silence_s: float = Field(60, gt=0, description="An upload that sends nothing for so long is put down.")
     max_queued_per_account: int = Field(10, ge=1, description="Jobs an account may have waiting or running.")
     max_running_per_account: int = Field(2, ge=1, description="Jobs an account may have running.")
+    daily_audio_s_per_account: int | None = Field(
+        None, ge=1, description="Seconds of audio an account may have mastered a day; unlimited if not set."
+    )
     concurrency: int = Field(8, ge=1, description="Attempts this router runs at once.")
     attempt_deadline_s: float = Field(30 * 60, gt=0, description="Longest time one attempt may take, in seconds.")
     probes: int = Field(2, ge=1, description="Files looked at at once.")

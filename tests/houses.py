@@ -29,6 +29,7 @@ from mastering.contract import (
 )
 from mastering.contract import Settings as Wanted
 from router import clock, intake
+from router.accounts import Accounts
 from router.dispatch import Dispatcher
 from router.house import House
 from router.jobs import local
@@ -88,7 +89,8 @@ def ram_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def settings_for(folder: Path, ram: str, **changes: Any) -> Settings:
-    defaults: dict[str, Any] = {"ram_dir": Path(ram), "spool_dir": folder / "spool", "ram_check": "warn"}
+    defaults: dict[str, Any] = {"ram_dir": Path(ram), "spool_dir": folder / "spool", "state_dir": folder / "state"}
+    defaults["ram_check"] = "warn"
     return Settings(**{**defaults, **changes})
 
 
@@ -105,12 +107,16 @@ async def house_of(folder: Path, backends: Sequence[Backend] = (), **settings: A
         )
         spool = Spool(chosen.spool_dir, chosen.ram_dir / "keys", chosen.spool_quota_bytes)
         fleet = Fleet(backends)
-        house = House(chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, b"s" * 32)
+        accounts = Accounts(chosen.state_dir)
+        house = House(
+            chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, accounts, b"s" * 32
+        )
         try:
             yield house
         finally:
             await fleet.close()
             store.close()
+            accounts.close()
 
 
 @asynccontextmanager

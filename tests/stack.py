@@ -133,6 +133,7 @@ def start_router(
     for worker in workers:
         command += ["--worker", worker]
     folders = {"ROUTER_RAM_DIR": str(ram_dir), "ROUTER_SPOOL_DIR": str(spool_dir)}
+    folders["ROUTER_STATE_DIR"] = str(folder / "state")
     router = _start(command, folder / "router.txt", f"http://127.0.0.1:{port}", {**folders, **(environment or {})})
     try:
         wait_for(router, f"{router.url}/v1/options")

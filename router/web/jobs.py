@@ -22,6 +22,7 @@ from router.jobs.ports import Missing, Versioned
 from router.jobs.state import ACTIVE, State
 from router.spool.port import Full
 from router.tiers.choice import TIER_TITLES
+from router.web.account import consent_view
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
 from router.web.rooms import TheAccount, TheHouse, TheJob
@@ -64,7 +65,7 @@ async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
         },
         "tiers": [{"name": t, "title": TIER_TITLES[t], "operator": "this service", "region": "here"} for t in tiers],
         "engine_version": ENGINE_VERSION,
-        "account": {"kind": account.kind, "managed_only": False},
+        "account": {"kind": account.kind, **consent_view(house, account).model_dump()},
     }
 
 
@@ -99,7 +100,7 @@ async def make_job(house: House, account: Account, wanted: NewJob, idempotency_k
         id=job_id,
         account=account.id,
         settings=wanted.settings(),
-        managed_only=wanted.managed_only,
+        managed_only=wanted.managed_only or house.accounts.managed_only(account.id, house.tiers_version()),
         created_s=now,
         expires_s=expires_s,
         size_bytes=wanted.size_bytes,
@@ -112,7 +113,7 @@ async def make_job(house: House, account: Account, wanted: NewJob, idempotency_k
 
 
 def _same(found: Versioned, wanted: NewJob) -> Versioned:
-    if found.job.settings != wanted.settings() or found.job.managed_only != wanted.managed_only:
+    if found.job.settings != wanted.settings() or (wanted.managed_only and not found.job.managed_only):
         raise Problem("idempotency_conflict", "This Idempotency-Key was used with other settings. Use a new one.")
     return found
 

@@ -65,7 +65,7 @@ function clearMistake() {
  * The trip is over without a master to show.
  * @param {string} title
  * @param {string} text
- * @param {{facts?: string[], retry?: (() => void) | null}} [more]
+ * @param {{facts?: Node[], retry?: (() => void) | null}} [more]
  */
 function showGone(title, text, { facts = [], retry = null } = {}) {
   clearInterval(countdown);
@@ -188,15 +188,16 @@ function startCountdown(seconds) {
 
 /**
  * @param {Receipt | null | undefined} receipt
- * @returns {string[]}
+ * @returns {Node[]}
  */
 function receiptFacts(receipt) {
-  /** @param {string} moment */
-  const time = (moment) => new Date(moment).toLocaleTimeString();
-  return [
-    ...(receipt?.input_key_destroyed_at ? [`Your song’s key was destroyed at ${time(receipt.input_key_destroyed_at)}; without it nothing can be read.`] : []),
-    ...(receipt?.outputs_key_destroyed_at ? [`The master’s key was destroyed at ${time(receipt.outputs_key_destroyed_at)}.`] : []),
-  ];
+  /** @type {[what: string, seconds: number | null | undefined][]} */
+  const keys = [["Your song’s key", receipt?.input_key_destroyed_at], ["The master’s key", receipt?.outputs_key_destroyed_at]];
+  return keys.flatMap(([what, seconds]) => {
+    if (!seconds) return [];
+    const moment = new Date(seconds * 1000);
+    return [make("span", {}, `${what} was destroyed at `, make("time", { datetime: moment.toISOString() }, moment.toLocaleTimeString()), ".")];
+  });
 }
 
 /** @param {string} title */
@@ -206,7 +207,7 @@ async function erase(title) {
   if (!id) return showChoice();
   try {
     const { receipt } = await deleteJob(id);
-    showGone(title, "Nothing of your song is left on the service.", { facts: receiptFacts(receipt) });
+    showGone(title, "Nothing of your song is left on the service: without its keys, nothing of it can be read.", { facts: receiptFacts(receipt) });
   } catch (error) {
     const isGone = error instanceof Refusal && [404, 410].includes(error.problem.status ?? 0);
     if (isGone) showGone(title, "Nothing of your song is left on the service.");

@@ -99,7 +99,7 @@ async function load(report, song, fetchMaster) {
 function drawWaves(recordings) {
   for (const [side, { buffer }] of recordings) {
     const caption = side === "original" ? "Original" : "Master";
-    view.waves.append(make("div", { class: `track ${side}` }, waveform(peaksOf(buffer, BUCKETS), side), make("span", {}, caption)));
+    view.waves.append(make("div", { class: `track ${side}` }, make("span", {}, caption), waveform(peaksOf(buffer, BUCKETS), side)));
   }
   view.waves.append(make("div", { class: "playhead" }));
 }

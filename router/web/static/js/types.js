@@ -33,7 +33,7 @@
  * }} Report
  * @typedef {{format: string, url: string, size_bytes: number, media_type: string, extension: string}} Output
  * @typedef {{number: number, tier: string, tier_title: string, reason: string, outcome: string, detail: string}} Attempt
- * @typedef {{input_key_destroyed_at: string | null, outputs_key_destroyed_at: string | null}} Receipt
+ * @typedef {{input_key_destroyed_at: number | null, outputs_key_destroyed_at: number | null}} Receipt Seconds since 1970.
  * @typedef {{
  *   stage: string | null, fraction: number, tier: string, tier_title: string, reason: string, eta_s: number | null,
  * }} Progress
