@@ -16,9 +16,11 @@ from router.jobs.ports import Missing
 from router.jobs.state import State
 from router.logs import log_exception
 from router.spool.port import Full, Gone
-from router.tiers.choice import Choice
+from router.tiers.estimate import Timing
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Work, Working
+from router.tiers.stall import Stall
+from router.tiers.standing import Stint
 
 PROGRESS_EVERY_S = 0.4
 MP3_PADDING_FRAMES = 4 * 1152
@@ -47,25 +49,27 @@ class Made(NamedTuple):
     outputs: dict[OutputFormat, BlobRef]
     report: Report
     expires_s: float
+    timing: Timing
 
 
-async def run(house: House, job: Job, choice: Choice) -> Made:
+async def run(house: House, job: Job, stint: Stint) -> Made:
     """One attempt on one backend. Raises TierFault, LostJob, and Problem where the fault is the router's own."""
-    backend = house.fleet.backend(choice.backend)
+    backend = stint.standing.backend
     facts, source = job.facts, job.input
     if facts is None or source is None:
         raise Problem("input_lost")
     deadline_s = min(house.settings.attempt_deadline_s, job.expires_s - clock.now())
     work = Work(job.settings, facts, source.size_bytes, deadline_s, lambda: house.spool.read(source.ref))
-    shelf = _Shelf(house, job)
+    shelf, watch = _Shelf(house, job), _Watch(backend.silence_s, work.size_bytes, stint.promise.need_s)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
-            report = await _receive(house, job, _watched(events, backend.silence_s, work.size_bytes), shelf)
+            report = await _receive(house, job, watch.over(events), shelf)
+        timing = watch.timing()
         await _verify(house, job, facts, shelf.outputs)
     except BaseException as error:
         await drop(house, shelf.outputs)
         raise _meaning(error, job) from error
-    return Made(shelf.outputs, report, shelf.expires_s)
+    return Made(shelf.outputs, report, shelf.expires_s, timing)
 
 
 def _meaning(error: BaseException, job: Job) -> BaseException:
@@ -170,19 +174,53 @@ async def _verify_one(
         raise TierFault(FaultClass.BAD_OUTPUT, f"the router's own check refused the master: {fault.message}") from fault
 
 
-async def _watched(events: AsyncGenerator[Event], silence_s: float, upload_bytes: int) -> AsyncGenerator[Event]:
-    """The same events; a TierFault when the backend says nothing for `silence_s`, after the time an upload may take."""
-    allowed_s = silence_s + upload_bytes / SLOWEST_UPLOAD_BYTES_PER_S
-    while True:
-        try:
-            async with asyncio.timeout(allowed_s):
-                event = await anext(events)
-        except StopAsyncIteration:
+class _Watch:
+    """Looks at an attempt's events as they pass: is it silent, does it stall, how long did each part take."""
+
+    def __init__(self, silence_s: float, upload_bytes: int, expected_render_s: float) -> None:
+        self._silence_s = silence_s
+        self._upload_s = upload_bytes / SLOWEST_UPLOAD_BYTES_PER_S
+        self._expected_s = expected_render_s
+        self._stall: Stall | None = None
+        self._marks = [clock.now()]
+        """When it began, was accepted, began to send the master."""
+
+    async def over(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The same events. Raises TierFault when the backend says nothing for too long, or gets nowhere."""
+        allowed_s = self._silence_s + self._upload_s
+        while True:
+            try:
+                async with asyncio.timeout(allowed_s):
+                    event = await anext(events)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise TierFault(FaultClass.CRASH, "the backend fell silent") from None
+            allowed_s = self._silence_s
+            self._look(event)
+            yield event
+
+    def timing(self) -> Timing:
+        """How long the parts took; call it when the last byte has come."""
+        if len(self._marks) < 3:
+            return Timing()
+        began_s, accepted_s, output_s = self._marks
+        return Timing(accepted_s - began_s, output_s - accepted_s, clock.now() - output_s)
+
+    def _look(self, event: Event) -> None:
+        now = clock.now()
+        if len(self._marks) == 1:
+            self._marks.append(now)
+            self._stall = Stall(now, self._expected_s)
+        if isinstance(event, OutputBegins) and self._stall is not None:
+            self._marks.append(now) if len(self._marks) == 2 else None
+            self._stall = None
+        if self._stall is None:
             return
-        except TimeoutError:
-            raise TierFault(FaultClass.CRASH, "the backend fell silent") from None
-        allowed_s = silence_s
-        yield event
+        if isinstance(event, Working):
+            self._stall.progressed(now, event.fraction)
+        if self._stall.is_stalled(now):
+            raise TierFault(FaultClass.CRASH, f"the render got nowhere for {self._stall.allowed_s():.0f} s")
 
 
 async def _exactly(events: AsyncGenerator[Event], size_bytes: int) -> AsyncIterator[bytes]:

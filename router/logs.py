@@ -37,7 +37,7 @@ EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
         "outcome": (str,),
     },
     "attempt_failed": {"tier": (str,), "backend": (str,), "fault": (str,)},
-    "backend": {"tier": (str,), "backend": (str,), "up": (bool,)},
+    "backend": {"tier": (str,), "backend": (str,), "up": (bool,), "state": (str,)},
     "wiped": {"reason": (str,), "count": (int,)},
     "broken": {"type": (str,), "at": (str,)},
     "library": {"logger": (str,), "level": (str,)},

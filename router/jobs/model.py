@@ -35,6 +35,8 @@ class Attempt(_Document):
     backend: str
     reason: str
     started_s: float
+    eta_s: float | None = None
+    """How long it was expected to take when it began."""
     ended_s: float | None = None
     outcome: str = "running"
     detail: str = ""

@@ -13,6 +13,7 @@ class FaultClass(StrEnum):
     TOO_BIG = "too_big"
     CAPACITY = "capacity"
     QUOTA = "quota"
+    UNREACHABLE = "unreachable"
     CRASH = "crash"
     BUG = "bug"
     CONFIGURATION = "configuration"
@@ -35,25 +36,29 @@ class Next(StrEnum):
 class Consequence(NamedTuple):
     next: Next
     counts: bool
-    """Against the backend's breaker, and as one of the job's faulted attempts."""
+    """Against the backend's breaker."""
+    spends: bool
+    """One of the faulted attempts that the job may have."""
     death: bool
     """The backend died with the job in hand: two such make the job poison."""
     example: str
 
 
 TABLE: dict[FaultClass, Consequence] = {
-    FaultClass.USER: Consequence(Next.STOP, False, False, "undecodable, bad setting, too long, 413, 422"),
-    FaultClass.TOO_BIG: Consequence(Next.NEXT_TIER, False, False, "ZeroGPU 'illegal duration', a size cap"),
-    FaultClass.CAPACITY: Consequence(Next.WAIT_OR_NEXT_TIER, False, False, "409, 429, 503, queue full"),
-    FaultClass.QUOTA: Consequence(Next.NEXT_TIER, False, False, "ZeroGPU quota, credits, runs limit"),
-    FaultClass.CRASH: Consequence(Next.ANOTHER_BACKEND, True, True, "refused, reset, silent, lease lost"),
-    FaultClass.BUG: Consequence(Next.ANOTHER_BACKEND, True, True, "500, out of memory"),
-    FaultClass.CONFIGURATION: Consequence(Next.NEXT_TIER, True, False, "401, paused, a build error"),
-    FaultClass.ASLEEP: Consequence(Next.NEXT_TIER, False, False, "sleeping, stopped, starting"),
-    FaultClass.BAD_OUTPUT: Consequence(Next.ANOTHER_BACKEND, True, True, "wrong length, silent, corrupt, checksum"),
-    FaultClass.DEADLINE: Consequence(Next.STOP, False, False, "the job's time is over, or it was cancelled"),
-    # Counted, so that a bug of ours can't repeat a job for ever; no backend is blamed.
-    FaultClass.OURS: Consequence(Next.ANOTHER_BACKEND, True, False, "the router's own probe or code broke"),
+    FaultClass.USER: Consequence(Next.STOP, False, False, False, "undecodable, bad setting, too long, 413, 422"),
+    FaultClass.TOO_BIG: Consequence(Next.NEXT_TIER, False, False, False, "ZeroGPU 'illegal duration', a size cap"),
+    FaultClass.CAPACITY: Consequence(Next.WAIT_OR_NEXT_TIER, False, False, False, "409, 429, 503, queue full"),
+    FaultClass.QUOTA: Consequence(Next.NEXT_TIER, False, False, False, "ZeroGPU quota, credits, runs limit"),
+    # The job never arrived, so it is not to blame and loses none of its attempts by an outage.
+    FaultClass.UNREACHABLE: Consequence(Next.ANOTHER_BACKEND, True, False, False, "refused, no route, bad handshake"),
+    FaultClass.CRASH: Consequence(Next.ANOTHER_BACKEND, True, True, True, "reset, silent, lease lost, stalled"),
+    FaultClass.BUG: Consequence(Next.ANOTHER_BACKEND, True, True, True, "500, out of memory"),
+    FaultClass.CONFIGURATION: Consequence(Next.NEXT_TIER, True, False, False, "401, paused, a build error"),
+    FaultClass.ASLEEP: Consequence(Next.NEXT_TIER, False, False, False, "sleeping, stopped, starting"),
+    FaultClass.BAD_OUTPUT: Consequence(Next.ANOTHER_BACKEND, True, True, True, "wrong length, silent, corrupt"),
+    FaultClass.DEADLINE: Consequence(Next.STOP, False, False, False, "the job's time is over, or it was cancelled"),
+    # Spent, so that a bug of ours can't repeat a job for ever; no backend is blamed.
+    FaultClass.OURS: Consequence(Next.ANOTHER_BACKEND, False, True, False, "the router's own probe or code broke"),
 }
 
 _BY_CODE = {

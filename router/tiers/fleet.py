@@ -3,108 +3,206 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from router import clock
-from router.logs import log
-from router.tiers.choice import Candidate
+from router.logs import log, log_exception
+from router.metrics import Metrics
+from router.tiers.breaker import State
+from router.tiers.choice import Candidate, Choice, Need
+from router.tiers.estimate import Timing
+from router.tiers.faults import FaultClass, TierFault
+from router.tiers.journal import Entry, Journal, Kind
+from router.tiers.modes import Mode, Modes, NoModes
 from router.tiers.port import Backend, Health
+from router.tiers.standing import Standing, Stint, Terms
 
 PROBE_EVERY_S = 2.0
-FAILS_TO_DOWN = 2
-_UNKNOWN = Health(False, "not asked yet")
-
-
-@dataclass
-class Standing:
-    """What is known of one backend."""
-
-    backend: Backend
-    health: Health = _UNKNOWN
-    since_s: float = 0.0
-    failed_probes: int = 0
-    in_flight: int = 0
-
-    def note(self, health: Health) -> None:
-        """Believe a good answer at once, a bad one the second time."""
-        self.failed_probes = 0 if health.up else self.failed_probes + 1
-        if health.up or self.failed_probes >= FAILS_TO_DOWN or not self.health.up:
-            self._set(health)
-
-    def note_crash(self, detail: str) -> None:
-        """It failed a job by dying: not used again until a probe says otherwise."""
-        self.failed_probes = FAILS_TO_DOWN
-        self._set(Health(False, detail))
-
-    def _set(self, health: Health) -> None:
-        if health.up != self.health.up or not self.since_s:
-            self.since_s = clock.now()
-            log("backend", tier=self.backend.tier, backend=self.backend.name, up=health.up)
-        self.health = health
+PROBE_WARMING_EVERY_S = 0.25
+PROBE_TIMEOUT_S = 1.5
+"""An adapter asks for a second; this is for one that forgets the time."""
+_DEFAULT = Terms()
+_BROKEN = frozenset({FaultClass.CRASH, FaultClass.UNREACHABLE})
 
 
 class Fleet:
-    def __init__(self, backends: Sequence[Backend], probe_every_s: float = PROBE_EVERY_S) -> None:
-        self._standings = {backend.name: Standing(backend) for backend in backends}
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        probe_every_s: float = PROBE_EVERY_S,
+        *,
+        terms: Mapping[str, Terms] | None = None,
+        modes: Modes | None = None,
+        metrics: Metrics | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.journal = Journal()
+        self.metrics = metrics or Metrics()
+        self.draw = draw
+        self._modes = modes or NoModes()
+        self._told = dict(self._modes.load())
+        self._standings: dict[str, Standing] = {}
+        self._leaving: set[Standing] = set()
         self._probe_every_s = probe_every_s
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._probing: set[Standing] = set()
+        for backend in backends:
+            self._add(backend, (terms or {}).get(backend.name, _DEFAULT))
 
     async def start(self) -> None:
         """Ask every backend once, then go on asking in the background."""
         await self.probe_all()
-        self._task = asyncio.create_task(self._probe_for_ever(), name="fleet probes")
+        self._spawn(self._probe_for_ever(), "fleet probes")
 
     async def close(self) -> None:
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        for standing in self._standings.values():
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for standing in [*self._standings.values(), *self._leaving]:
             await standing.backend.close()
 
+    async def replace(self, members: Mapping[str, tuple[Backend, Terms]]) -> None:
+        """Have these backends from now on. Who stays keeps what is known of it; who goes finishes what it has.
+
+        A member whose backend is the very object that is here already stays; any other is new.
+        """
+        for name, standing in list(self._standings.items()):
+            kept = members.get(name)
+            if kept is not None and kept[0] is standing.backend:
+                standing.terms = kept[1]
+                continue
+            del self._standings[name]
+            self._leaving.add(standing)
+            await self._bury(standing)
+        for name, (backend, terms) in members.items():
+            if name not in self._standings:
+                self._add(backend, terms)
+        await self.probe_all()
+        self._changed.set()
+
     async def probe_all(self) -> None:
-        await asyncio.gather(*(self._probe(standing) for standing in self._standings.values()))
+        await asyncio.gather(*(self._probe(standing) for standing in list(self._standings.values())))
 
     def candidates(self) -> list[Candidate]:
-        return [
-            Candidate(name, s.backend.tier, s.health.up, s.in_flight, s.health.slots, s.health.detail)
-            for name, s in self._standings.items()
-        ]
+        now = clock.now()
+        return [standing.candidate(now) for standing in self._standings.values()]
 
     def standings(self) -> list[Standing]:
         return list(self._standings.values())
 
-    def backend(self, name: str) -> Backend:
-        return self._standings[name].backend
+    def standing(self, name: str) -> Standing | None:
+        return self._standings.get(name)
 
-    def note_crash(self, name: str, detail: str) -> None:
-        self._standings[name].note_crash(detail)
-
-    def occupy(self, name: str) -> None:
-        """One more render in flight there; whoever calls this calls `vacate` when it ends."""
-        self._standings[name].in_flight += 1
-
-    def vacate(self, name: str) -> None:
-        self._standings[name].in_flight -= 1
+    def tell(self, name: str, mode: Mode) -> None:
+        """An operator's word, kept over restarts. Raises KeyError for a backend that is not here."""
+        standing = self._standings[name]
+        self._told[name] = standing.mode = mode
+        self._modes.save(self._told)
+        if mode is Mode.MAINTENANCE:
+            standing.evict()
+        self._look(standing)
         self._changed.set()
 
+    def begin(self, choice: Choice, need: Need) -> Stint:
+        """A place on the chosen backend; whoever calls this calls `end`."""
+        return self._standings[choice.backend].begin(need, clock.now())
+
+    def end(self, stint: Stint, fault: TierFault | None = None, timing: Timing | None = None) -> None:
+        """The attempt is over: with a fault, well, or stopped from here (neither)."""
+        standing, now = stint.standing, clock.now()
+        standing.end(stint, now, fault, timing)
+        outcome = fault.fault_class.value if fault else "done" if timing else "stopped"
+        self._journal(standing, "attempt", outcome, fault.detail if fault else "", now - stint.began_s)
+        self.metrics.attempt_ended(standing.backend.tier, outcome, now - stint.began_s)
+        if fault is not None and fault.fault_class in _BROKEN:
+            self._spawn(self._probe(standing), f"instant probe of {standing.backend.name}")
+        self._look(standing)
+        self._changed.set()
+        if standing in self._leaving:
+            self._spawn(self._bury(standing), f"farewell of {standing.backend.name}")
+
+    def note_failover(self, choice: Choice, why: str) -> None:
+        """A job that failed elsewhere starts on `choice`."""
+        self._journal(self._standings[choice.backend], "failover", why, choice.reason)
+        self.metrics.failover(choice.tier)
+
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Until a render ended or a backend came up, or the time passed."""
+        """Until a render ended or a backend changed its state, or the time passed."""
         self._changed.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+            # Not `wait_for`, which before Python 3.12 can swallow a cancellation.
+            async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
 
+    def _add(self, backend: Backend, terms: Terms) -> None:
+        standing = Standing(backend, terms, clock.now(), self.draw)
+        standing.mode = self._told.get(backend.name, Mode.READY)
+        self._standings[backend.name] = standing
+
+    async def _bury(self, standing: Standing) -> None:
+        if standing.in_flight == 0 and standing in self._leaving:
+            self._leaving.discard(standing)
+            await standing.backend.close()
+
     async def _probe_for_ever(self) -> None:
+        last_s = clock.now()
         while True:
-            await asyncio.sleep(self._probe_every_s)
-            await self.probe_all()
+            await asyncio.sleep(min(PROBE_WARMING_EVERY_S, self._probe_every_s))
+            try:
+                due = clock.now() - last_s >= self._probe_every_s
+                last_s = clock.now() if due else last_s
+                self._tick()
+                for standing in self._standings.values():
+                    if due or standing.state(clock.now()) is State.WARMING:
+                        self._spawn(self._probe(standing), f"probe of {standing.backend.name}")
+            except Exception as error:
+                # Without probes nothing ever comes back: this loop outlives whatever one round meets.
+                log_exception(error)
+
+    def _tick(self) -> None:
+        now = clock.now()
+        alone = not any(s.breaker.admits() and s.mode is Mode.READY for s in self._standings.values())
+        for standing in self._standings.values():
+            standing.breaker.tick(now, alone=alone)
+            if self._look(standing) is State.HALF_OPEN:
+                self._spawn(self._probe(standing), f"first probe of {standing.backend.name}")
 
     async def _probe(self, standing: Standing) -> None:
-        was_up = standing.health.up
-        standing.note(await standing.backend.probe())
-        if standing.health.up and not was_up:
+        """Ask one backend; a probe that is on its way answers for two."""
+        if standing in self._probing or standing.mode is Mode.MAINTENANCE:
+            return
+        self._probing.add(standing)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                health = await standing.backend.probe()
+        except TimeoutError:
+            health = Health(False, "no answer in time")
+        finally:
+            self._probing.discard(standing)
+        standing.note_health(health, clock.now())
+        self._look(standing)
+
+    def _look(self, standing: Standing) -> State | None:
+        """Tell whoever is concerned when the backend has come to another state."""
+        now = clock.now()
+        state = standing.turned(now)
+        if state is not None:
+            name, tier = standing.backend.name, standing.backend.tier
+            log("backend", tier=tier, backend=name, up=state in (State.HEALTHY, State.SUSPECT), state=state.value)
+            self._journal(standing, "state", state.value, standing.reason(now))
             self._changed.set()
+        return state
+
+    def _journal(self, standing: Standing, kind: Kind, what: str, detail: str, seconds: float | None = None) -> None:
+        backend = standing.backend
+        entry = Entry(clock.now(), kind, backend.tier, backend.name, what, detail, seconds)
+        self.journal.note(entry)
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

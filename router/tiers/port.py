@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+from router.tiers.breaker import State
 
 
 class Health(NamedTuple):
@@ -21,6 +22,8 @@ class Health(NamedTuple):
     """Renders at once, busy ones included."""
     engine_version: str | None = None
     device: str | None = None
+    resting: State | None = None
+    """Not up, yet not failing either: warming, sleeping, paused, or draining by its own word."""
 
 
 class Work(NamedTuple):

@@ -12,11 +12,13 @@ import httpx
 from mastering import exchange
 from mastering.contract import FaultCode, OutputFormat, Report
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
+from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Work, Working
 
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
+_RESTING = {"warming": State.WARMING, "draining": State.DRAINING}
 
 
 class WorkerBackend:
@@ -46,8 +48,9 @@ class WorkerBackend:
             return Health(False, f"no healthy answer ({type(error).__name__})")
 
     async def run(self, work: Work) -> AsyncGenerator[Event]:
-        with _translated():
+        with _translated(reached=False):
             slot = await self._reserve()
+        with _translated(reached=True):
             signed = self._sign(
                 "POST", "/v1/renders", {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE}
             )
@@ -80,12 +83,14 @@ def _health(body: dict[str, Any]) -> Health:
     """Raises KeyError or TypeError if the worker's answer is not one of ours."""
     if body.get("protocol") != exchange.PROTOCOL_VERSION:
         return Health(False, f"speaks protocol {body.get('protocol')}, not {exchange.PROTOCOL_VERSION}")
+    resting = _RESTING.get(body["state"])
     return Health(
-        True,
-        "answers",
+        up=resting is None,
+        detail="answers" if resting is None else f"says that it is {resting}",
         slots=int(body["slots"]["total"]),
         engine_version=body.get("engine_version"),
         device=body.get("device"),
+        resting=resting,
     )
 
 
@@ -160,16 +165,20 @@ def _from_problem(response: httpx.Response) -> TierFault:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Library errors become tier faults; their texts, which may hold addresses, stay behind."""
+def _translated(*, reached: bool) -> Iterator[None]:
+    """Library errors become tier faults; their texts, which may hold addresses, stay behind.
+
+    `reached`: the song is on its way to the worker. Before that nothing can be the song's doing.
+    """
+    broken = FaultClass.CRASH if reached else FaultClass.UNREACHABLE
     try:
         yield
-    except httpx.ConnectError:
-        raise TierFault(FaultClass.CRASH, "the worker refused the connection") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        raise TierFault(FaultClass.UNREACHABLE, "the worker can't be reached") from None
     except httpx.TimeoutException:
-        raise TierFault(FaultClass.CRASH, "the worker fell silent") from None
+        raise TierFault(broken, "the worker fell silent") from None
     except httpx.TransportError:
-        raise TierFault(FaultClass.CRASH, "the connection to the worker broke") from None
+        raise TierFault(broken, "the connection to the worker broke") from None
     except (exchange.ProtocolError, ValueError) as error:
         if isinstance(error, TierFault):
             raise
