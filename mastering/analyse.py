@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mastering.contract import BandLevel, Measurements
+from mastering.contract import Measurements
 from mastering.dsp import loudness
-from mastering.dsp.spectrum import SpectrumMeter
-from mastering.dsp.stream import Audio, Samples
+from mastering.dsp.spectrum import SpectrumMeter, bands
+from mastering.dsp.stream import Samples
 from mastering.dsp.true_peak import PeakMeter
 
 _CLIPPED_FROM = 0.99996
+_HEAVILY_LIMITED_LU = 8.5
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Measurements with the cached cells that the solver and the plots need."""
+    """Measurements with what the plan, the solver and the plots need beside them."""
 
     measurements: Measurements
     cells: loudness.Energies
     """K-weighted energy of each 10 ms."""
+    power: NDArray[np.float64]
+    """Mean power of mid and side in each FFT bin (2, bins)."""
 
 
-def analyse(audio: Audio, *, tick: Callable[[int], None] = lambda frames: None) -> Analysis:
-    """Measure `audio`; `tick` is called with the number of frames of every block."""
-    cells = loudness.CellMeter(audio.rate_hz, np.ones(audio.channels))
-    peaks = _HighestPeak(audio.rate_hz)
-    spectrum = SpectrumMeter(audio.rate_hz)
-    sums = _Sums(audio.channels)
-    for block in audio.read():
-        cells.feed(block)
-        peaks.feed(block)
-        spectrum.feed(block)
-        sums.feed(block)
-        tick(block.shape[1])
-    return _analysis(audio, cells.cells(), peaks.highest(), spectrum.bands(), sums)
-
-
-def _analysis(
-    audio: Audio, cells: loudness.Energies, true_peak: float, bands: tuple[BandLevel, ...], sums: _Sums
+def analyse(
+    blocks: Iterable[Samples], rate_hz: int, channels: int, *, tick: Callable[[int], None] = lambda frames: None
 ) -> Analysis:
+    """Measure a recording; `tick` is called with the number of frames of every block."""
+    cells = loudness.CellMeter(rate_hz, np.ones(channels))
+    peaks = _HighestPeak(rate_hz)
+    spectrum = SpectrumMeter(rate_hz)
+    sums = _Sums(channels)
+    for block in blocks:
+        cells.feed(block)
+        sums.feed(block, peaks.feed(block))
+        spectrum.feed(block)
+        tick(block.shape[1])
+    power = spectrum.power()
+    return Analysis(_measurements(rate_hz, channels, cells.cells(), peaks.highest(), power, sums), cells.cells(), power)
+
+
+def _measurements(
+    rate_hz: int, channels: int, cells: loudness.Energies, peak: float, power: NDArray[np.float64], sums: _Sums
+) -> Measurements:
     integrated = loudness.integrated(cells)
-    true_peak_dbtp = decibels(true_peak)
-    measurements = Measurements(
-        rate_hz=audio.rate_hz,
-        channels=audio.channels,
-        frames=audio.frames,
-        duration_s=audio.frames / audio.rate_hz,
+    true_peak_dbtp = decibels(peak)
+    return Measurements(
+        rate_hz=rate_hz,
+        channels=channels,
+        frames=sums.frames,
+        duration_s=sums.frames / rate_hz,
         integrated_lufs=integrated,
         max_momentary_lufs=_highest(loudness.momentary(cells)),
         max_short_term_lufs=_highest(loudness.short_term(cells)),
@@ -64,9 +69,8 @@ def _analysis(
         width_db=sums.width_db(),
         dc_offset=sums.dc_offset(),
         clipped_samples=sums.clipped,
-        spectrum=bands,
+        spectrum=bands(power, rate_hz),
     )
-    return Analysis(measurements, cells)
 
 
 def decibels(amplitude: float) -> float:
@@ -82,12 +86,14 @@ class _HighestPeak:
     """The highest true peak; only blocks that could beat the highest sample so far are interpolated."""
 
     def __init__(self, rate_hz: int) -> None:
-        self._rate_hz = rate_hz
         self._meter = PeakMeter(rate_hz)
 
-    def feed(self, block: Samples) -> None:
-        self._meter.above = max(self._meter.above, float(np.abs(block).max()))
+    def feed(self, block: Samples) -> float:
+        """The block's highest sample."""
+        peak = max(float(block.max()), -float(block.min()))
+        self._meter.above = max(self._meter.above, peak)
         self._meter.feed(block)
+        return peak
 
     def highest(self) -> float:
         return float(self._meter.peaks().max(initial=0.0))
@@ -97,23 +103,22 @@ class _Sums:
     """Running sums behind the level, stereo and offset readings."""
 
     def __init__(self, channels: int) -> None:
-        self._frames = 0
+        self.frames = 0
         self._sum = np.zeros(channels)
         self._products = np.zeros((channels, channels))
         self.peak = 0.0
         self.clipped = 0
 
-    def feed(self, block: Samples) -> None:
-        self._frames += block.shape[1]
-        self._sum += block.sum(axis=1, dtype=np.float64)
+    def feed(self, block: Samples, peak: float) -> None:
+        self.frames += block.shape[1]
+        self._sum += block @ np.ones(block.shape[1], np.float32)
         self._products += block @ block.T
-        peak = max(float(block.max()), -float(block.min()))
         self.peak = max(self.peak, peak)
         if peak >= _CLIPPED_FROM:
             self.clipped += int(np.count_nonzero(np.abs(block) >= _CLIPPED_FROM))
 
     def rms_db(self) -> float:
-        return decibels(math.sqrt(float(np.trace(self._products)) / (self._frames * len(self._sum))))
+        return decibels(math.sqrt(float(np.trace(self._products)) / (self.frames * len(self._sum))))
 
     def correlation(self) -> float | None:
         if len(self._sum) != 2:
@@ -128,22 +133,24 @@ class _Sums:
         return 10 * math.log10(max(level - cross, 1e-12) / max(level + cross, 1e-12))
 
     def dc_offset(self) -> float:
-        return float(np.abs(self._sum).max()) / self._frames
+        return float(np.abs(self._sum).max()) / self.frames
 
 
 def remarks(measured: Measurements, *, lossy: bool) -> list[str]:
     """Honest sentences on what the source brings along that no mastering can undo."""
     found = []
     if lossy:
-        found.append("The source was coded lossily before: what the coder took away cannot come back.")
+        found.append("Lossy source: what its coder took away cannot come back.")
     if measured.clipped_samples > 8:
-        found.append(f"The source is clipped ({measured.clipped_samples} samples at full scale).")
-    if measured.crest_db < 9:
-        found.append(f"The source is already heavily limited (crest {measured.crest_db:.1f} dB).")
+        found.append(f"Clipped: {measured.clipped_samples} samples of the source lie at full scale.")
+    if measured.peak_to_loudness_lu is not None and measured.peak_to_loudness_lu < _HEAVILY_LIMITED_LU:
+        found.append(f"Already limited: the peaks stand only {measured.peak_to_loudness_lu:.1f} LU above the loudness.")
     if measured.channels == 1:
-        found.append("The source is mono.")
+        found.append("Mono source.")
+    if measured.correlation is not None and measured.correlation > 0.9999:
+        found.append("Both channels of the source are the same: it is mono in a stereo file.")
     if measured.correlation is not None and measured.correlation < -0.3:
-        found.append(f"Left and right are out of phase (correlation {measured.correlation:.2f}).")
+        found.append(f"Inverted phase: left and right cancel in mono (correlation {measured.correlation:.2f}).")
     if measured.dc_offset > 0.001:
-        found.append(f"The source has a DC offset of {measured.dc_offset:.4f}.")
+        found.append(f"The source has a DC offset of {measured.dc_offset:.4f}; it is taken out.")
     return found

@@ -67,6 +67,10 @@ class Settings(Record):
     outputs: Annotated[tuple[OutputFormat, ...], Field(min_length=1, max_length=len(OutputFormat))] = (
         OutputFormat.WAV24,
     )
+    max_crest_loss_db: Annotated[float | None, Field(ge=0, le=40)] = None
+    """Stay quieter than asked rather than lose more peak-to-loudness ratio than this."""
+    reference_weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(max_length=16)] = ()
+    """One for each reference; none at all weighs them alike."""
 
 
 class Stage(StrEnum):

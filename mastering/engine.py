@@ -9,17 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
+from pydantic import ValidationError
+
 from mastering import analyse, files, plan, presets, render, verify
-from mastering.contract import ENGINE_VERSION, Measurements, OutputFormat, Plan, Report, Settings, Stage
+from mastering.contract import (
+    ENGINE_VERSION,
+    Fault,
+    FaultCode,
+    Measurements,
+    OutputFormat,
+    Plan,
+    Report,
+    Settings,
+    Stage,
+)
 from mastering.demo import demo_song
+from mastering.dsp.limiter import Curve
 from mastering.dsp.resample import resampled
-from mastering.dsp.stream import Audio, stored
+from mastering.dsp.stream import Audio, Blocks, collected, stored
 
 Progress = Callable[[Stage, float], None]
 
 KEEP_SAMPLES = 2 * 48_000 * 60 * 11
 _CODEC_ROUNDS = 4
 _CODEC_SLACK_FRAMES = 8192
+_MOST_JSON_BYTES = 1 << 20
 
 _SHARES = {
     Stage.DECODE: 0.15,
@@ -77,26 +91,56 @@ def master(
     """
     presets.check(settings)
     meter = _Meter(progress)
+    likenesses = [read_reference(reference) for reference in references]
     audio, before, flags = _listen(source, settings, meter)
-    song, chosen = _decide(audio, before, settings, meter)
+    song, chosen, remarks = _decide(audio, before, settings, likenesses, meter)
     chosen, after = _deliver(song, chosen, open_output, meter)
     meter.end()
     return Report(
-        engine_version=ENGINE_VERSION, before=before.measurements, after=after, plan=chosen, flags=tuple(flags)
+        engine_version=ENGINE_VERSION,
+        before=before.measurements,
+        after=after,
+        plan=chosen,
+        flags=(*flags, *remarks),
     )
 
 
-def make_plan(source: BinaryIO, settings: Settings, *, progress: Progress = _silent) -> Plan:
+def read_reference(source: BinaryIO) -> Measurements:
+    """A reference's measurements: from its audio, or from the JSON that `analyse` wrote of it."""
+    source.seek(0)
+    if source.read(1) != b"{":
+        return measure(source)
+    source.seek(0)
+    try:
+        return Measurements.model_validate_json(source.read(_MOST_JSON_BYTES))
+    except ValidationError:
+        raise Fault(
+            FaultCode.UNSUPPORTED_FORMAT,
+            "The reference is JSON, but not the measurements that 'mastering analyse --json' writes.",
+        ) from None
+
+
+def make_plan(
+    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO] = (), progress: Progress = _silent
+) -> Plan:
     """What `master` would do with `source`, without doing it."""
     presets.check(settings)
     meter = _Meter(progress)
+    likenesses = [read_reference(reference) for reference in references]
     audio, before, _ = _listen(source, settings, meter)
-    return _decide(audio, before, settings, meter)[1]
+    return _decide(audio, before, settings, likenesses, meter)[1]
 
 
-def measure(source: BinaryIO, *, progress: Progress = _silent) -> Measurements:
+def measure(source: BinaryIO) -> Measurements:
     """The measurements of `source` alone."""
-    return _listen(source, Settings(), _Meter(progress))[1].measurements
+    return _read(source, lambda frames: None).measurements
+
+
+def _read(source: BinaryIO, tick: Callable[[int], None]) -> analyse.Analysis:
+    """Decode and measure in one pass; nothing is kept."""
+    recording = files.open_recording(source)
+    blocks = files.checked(recording, tick)
+    return analyse.analyse(blocks, recording.rate_hz, recording.channels)
 
 
 def write_demo_song(target: BinaryIO) -> None:
@@ -109,16 +153,34 @@ def _listen(source: BinaryIO, settings: Settings, meter: _Meter) -> tuple[Audio,
     recording = files.open_recording(source)
     decoding = meter.begin(Stage.DECODE, recording.promised_frames or 0)
     audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=decoding)
-    audio = resampled(audio, settings.rate_hz or audio.rate_hz)
-    before = analyse.analyse(audio, tick=meter.begin(Stage.ANALYSE, audio.frames))
+    if settings.rate_hz not in (None, audio.rate_hz):
+        audio = _kept(resampled(audio, settings.rate_hz or audio.rate_hz), decoding)
+    before = analyse.analyse(audio.read(), audio.rate_hz, audio.channels, tick=meter.begin(Stage.ANALYSE, audio.frames))
+    if before.measurements.integrated_lufs is None:
+        raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness: nothing in it passes −70 LUFS.")
     return audio, before, analyse.remarks(before.measurements, lossy=recording.lossy)
 
 
-def _decide(audio: Audio, before: analyse.Analysis, settings: Settings, meter: _Meter) -> tuple[render.Toned, Plan]:
+def _kept(audio: Audio, tick: Callable[[int], None]) -> Audio:
+    """The recording in memory if it is short enough: converting its rate for every pass would cost more."""
+    if audio.frames * audio.channels > KEEP_SAMPLES:
+        return audio
+    return stored(collected(_ticking(audio.read(), tick), audio.channels, audio.frames), audio.rate_hz)
+
+
+def _ticking(blocks: Blocks, tick: Callable[[int], None]) -> Blocks:
+    for block in blocks:
+        tick(block.shape[1])
+        yield block
+
+
+def _decide(
+    audio: Audio, before: analyse.Analysis, settings: Settings, references: Sequence[Measurements], meter: _Meter
+) -> tuple[render.Toned, Plan, tuple[str, ...]]:
     meter.begin(Stage.PLAN, 0)
-    chosen = plan.tone_plan(before.measurements, settings)
-    song = render.toned(audio, chosen, above=0.0, tick=meter.begin(Stage.RENDER, audio.frames, 0.7))
-    return song, _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
+    chosen, remarks = plan.tone_plan(before.measurements, before.power, settings, references)
+    song = render.toned(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), cells=before.cells)
+    return song, _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0), remarks
 
 
 def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
@@ -126,9 +188,9 @@ def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_l
 
     `bias_lu` is by how much the last master came out louder than the solver had reckoned.
     """
-    wished = plan.loudness_lufs(chosen.settings)
-    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, wished - bias_lu)
-    return plan.with_loudness(chosen, limits, gain_db, wished_lufs=wished, reached_lufs=reached + bias_lu)
+    aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
+    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
+    return plan.with_loudness(chosen, limits, gain_db, aim_lufs=aim, reached_lufs=reached + bias_lu)
 
 
 def _deliver(
@@ -153,7 +215,7 @@ def _write(
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
     for _ in range(_CODEC_ROUNDS):
         guarding = meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3 * share)
-        curve = render.guarded_curve(song, render.limiter_of(chosen), render.gain_db_of(chosen), tick=guarding)
+        curve = _curve(song, chosen, guarding)
         master = render.limited(song.audio, curve)
         encoding = meter.begin(Stage.ENCODE, master.frames, share)
         files.encode(master, kind, target, seed=chosen.seed, tick=encoding)
@@ -166,6 +228,11 @@ def _write(
         bias_lu += (after.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = _with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
     raise verify.bad_master(found)
+
+
+def _curve(song: render.Toned, chosen: Plan, tick: Callable[[int], None]) -> Curve:
+    gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
+    return render.guarded_curve(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db, tick=tick)
 
 
 def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
@@ -186,8 +253,5 @@ def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> flo
 
 
 def _read_back(target: BinaryIO, meter: _Meter, share: float) -> Measurements:
-    recording = files.open_recording(target)
-    frames = recording.promised_frames or 0
-    ticking = meter.begin(Stage.VERIFY, 2 * frames, share)
-    audio = files.load(recording, keep_samples=0, tick=ticking)
-    return analyse.analyse(audio, tick=ticking).measurements
+    frames = files.open_recording(target).promised_frames or 0
+    return _read(target, meter.begin(Stage.VERIFY, frames, share)).measurements

@@ -32,7 +32,7 @@ from mastering.contract import (
 )
 from mastering.dsp.dither import quantise
 from mastering.dsp.resample import resampled
-from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, Samples, reblock, split
+from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, Samples, collected, reblock, stored
 
 Tick = Callable[[int], None]
 
@@ -210,32 +210,16 @@ def load(recording: Recording, *, keep_samples: int, tick: Tick) -> Audio:
     Up to `keep_samples` samples (frames x channels) stay in memory as float32; a longer recording is counted, let go
     and decoded anew whenever it is read. `tick` is called with the frames of each decoded block.
     """
-    keep = recording.promised_frames is not None and recording.promised_frames * recording.channels <= keep_samples
-    checked = _checked(recording, tick)
-    if keep:
-        samples = _collect(checked, recording.channels, recording.promised_frames or 0)
-        frames = samples.shape[1]
-        read = lambda: split(samples)  # noqa: E731 - the other arm of one choice
-    else:
-        frames = sum(block.shape[1] for block in checked)
-        read = lambda: reblock(recording.decode())  # noqa: E731
-    _check_length(recording, frames)
-    return Audio(recording.rate_hz, recording.channels, frames, read)
+    promised = recording.promised_frames
+    blocks = checked(recording, tick)
+    if promised is not None and promised * recording.channels <= keep_samples:
+        return stored(collected(blocks, recording.channels, promised), recording.rate_hz)
+    frames = sum(block.shape[1] for block in blocks)
+    return Audio(recording.rate_hz, recording.channels, frames, lambda: reblock(recording.decode()))
 
 
-def _collect(blocks: Blocks, channels: int, frames: int) -> Samples:
-    kept = np.empty((channels, frames), np.float32)
-    filled = 0
-    for block in blocks:
-        end = filled + block.shape[1]
-        if end > kept.shape[1]:
-            kept = np.concatenate([kept[:, :filled], np.empty((channels, end), np.float32)], axis=1)
-        kept[:, filled:end] = block
-        filled = end
-    return kept[:, :filled]
-
-
-def _checked(recording: Recording, tick: Tick) -> Blocks:
+def checked(recording: Recording, tick: Tick) -> Blocks:
+    """The blocks of a recording, each one looked at; raises a Fault for what no song can be made of."""
     frames, loudest = 0, 0.0
     for block in reblock(recording.decode()):
         frames += block.shape[1]
@@ -252,7 +236,8 @@ def _checked(recording: Recording, tick: Tick) -> Blocks:
         loudest = max(loudest, peak)
         tick(block.shape[1])
         yield block
-    if frames and loudest < 10 ** (-100 / 20):
+    _check_length(recording, frames)
+    if loudest < 10 ** (-100 / 20):
         raise Fault(FaultCode.SILENT, "The audio is silent (no sample above −100 dBFS). Check what was exported.")
 
 

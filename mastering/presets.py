@@ -7,6 +7,7 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -23,8 +24,20 @@ class Target(Record):
 
 
 class Style(Record):
+    """A sound, in what is added to a neutral master at amount 100."""
+
     title: str
     purpose: str = Field(alias="for")
+    curve: tuple[tuple[float, float], ...] = ()
+    """(Hz, dB) points of a tone curve, straight over log frequency between them."""
+    width_db: Annotated[float, Field(ge=-12, le=6)] = 0.0
+    """Gain of the side signal."""
+    compression: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0 none, 1 a ratio of 3 from about the mean level up."""
+    punch: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How slowly the compressor takes hold, so that attacks come through."""
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    bass_mono_hz: Annotated[float, Field(ge=0, le=300)] = 0.0
 
 
 class Presets(Record):

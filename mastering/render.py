@@ -6,6 +6,7 @@ on cached block peaks and cell energies, without touching audio again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +15,13 @@ from numpy.typing import NDArray
 
 from mastering.contract import Fault, FaultCode, Plan, PlanStep
 from mastering.dsp import limiter, loudness
+from mastering.dsp.dynamics import BandCompressor
 from mastering.dsp.limiter import Curve, Limiter
-from mastering.dsp.stream import Audio, Blocks
+from mastering.dsp.saturation import saturated
+from mastering.dsp.stream import Audio, Blocks, reblock
+from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import PeakMeter, Peaks, block_length
+from mastering.plan import compressor_of, curve_of, number
 
 Tick = Callable[[int], None]
 
@@ -38,29 +43,55 @@ class Toned:
     peaks: Peaks
     cells: loudness.Energies
 
+    def peak_to_loudness_lu(self) -> float:
+        found = loudness.integrated(self.cells)
+        return 20 * math.log10(max(float(self.peaks.max()), 1e-10)) - (found if found is not None else -200.0)
 
-def toned(source: Audio, plan: Plan, *, above: float, tick: Tick) -> Toned:
-    """Run everything before the gain. `above`: the lowest peak that the limiter could come to care about."""
-    cells = loudness.CellMeter(source.rate_hz, np.ones(source.channels))
-    peaks = PeakMeter(source.rate_hz, above=above)
-    for block in source.read():
-        cells.feed(block)
+
+def toned(source: Audio, plan: Plan, *, tick: Tick, cells: loudness.Energies | None = None) -> Toned:
+    """Run everything before the gain, and read what the solver needs. A source that is kept in memory is overwritten.
+
+    `cells` are the source's own, if they are known: they hold for a plan that shapes nothing.
+    """
+    shaped = source.map(lambda blocks: _shaped(blocks, source, plan))
+    same = not any(plan.step(name) for name in ("tone", "compressor", "saturation"))
+    loud = loudness.CellMeter(source.rate_hz, np.ones(source.channels))
+    peaks = PeakMeter(source.rate_hz)
+    filled = 0
+    for block in source.read() if same else shaped.read():
+        if cells is None or not same:
+            loud.feed(block)
         peaks.feed(block)
+        if source.samples is not None and not same:
+            source.samples[:, filled : filled + block.shape[1]] = block
+        filled += block.shape[1]
         tick(block.shape[1])
-    return Toned(source, peaks.peaks(), cells.cells())
+    audio = source if same or source.samples is not None else shaped
+    return Toned(audio, peaks.peaks(), cells if same and cells is not None else loud.cells())
 
 
-def limiter_of(plan: Plan) -> Limiter:
-    step = _required(plan, "limiter")
-    return Limiter(
-        ceiling_dbtp=_number(step, "ceiling_dbtp"),
-        lookahead_ms=_number(step, "lookahead_ms"),
-        release_db_per_s=_number(step, "release_db_per_s"),
-    )
+def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
+    """Clean-up, tone and width, then dynamics, then saturation."""
+    tone, compressor, saturation = (plan.step(name) for name in ("tone", "compressor", "saturation"))
+    if tone or compressor:
+        blocks = reblock(_toned_sides(blocks, source.rate_hz, tone, compressor))
+    if saturation:
+        drive, peak = number(saturation, "drive"), number(saturation, "peak")
+        blocks = saturated(blocks, source.rate_hz, source.channels, source.frames, drive=drive, peak=peak)
+    return blocks
 
 
-def gain_db_of(plan: Plan) -> float:
-    return _number(_required(plan, "loudness"), "gain_db")
+def _toned_sides(blocks: Blocks, rate_hz: int, tone: PlanStep | None, compressor: PlanStep | None) -> Blocks:
+    gains = response(curve_of(tone), rate_hz) if tone else np.ones((2, transform_length(rate_hz) // 2 + 1), np.float32)
+    if compressor is None:
+        for (sides,) in filtered_sides(blocks, gains[None]):
+            yield left_right(sides)
+        return
+    settings = compressor_of(compressor)
+    squeeze = BandCompressor(settings, rate_hz)
+    splits = crossovers(settings.low_hz, settings.high_hz, rate_hz)
+    for bands in filtered_sides(blocks, splits[:, None, :] * gains):
+        yield left_right(squeeze.feed(bands))
 
 
 def solve(song: Toned, limits: Limiter, wished_lufs: float) -> tuple[float, float]:
@@ -163,17 +194,3 @@ def limited(audio: Audio, curve: Curve) -> Audio:
             node += block.shape[1] // length
 
     return audio.map(change)
-
-
-def _required(plan: Plan, name: str) -> PlanStep:
-    step = plan.step(name)
-    if step is None:
-        raise Fault(FaultCode.BAD_SETTINGS, f"The plan has no step '{name}'. Make it anew with this engine.")
-    return step
-
-
-def _number(step: PlanStep, name: str) -> float:
-    value = step.parameters.get(name)
-    if not isinstance(value, int | float):
-        raise Fault(FaultCode.BAD_SETTINGS, f"The plan's step '{step.name}' needs the number '{name}'.")
-    return float(value)

@@ -15,7 +15,7 @@ def resampled(audio: Audio, rate_hz: int) -> Audio:
     if rate_hz == audio.rate_hz:
         return audio
     frames = round(audio.frames * rate_hz / audio.rate_hz)
-    return Audio(rate_hz, audio.channels, frames, lambda: reblock(_exactly(_converted(audio, rate_hz), frames)))
+    return Audio(rate_hz, audio.channels, frames, lambda: reblock(exactly(_converted(audio, rate_hz), frames)))
 
 
 def _converted(audio: Audio, rate_hz: int) -> Iterator[Samples]:
@@ -26,7 +26,8 @@ def _converted(audio: Audio, rate_hz: int) -> Iterator[Samples]:
     yield np.ascontiguousarray(stream.resample_chunk(nothing, last=True).T)
 
 
-def _exactly(pieces: Iterator[Samples], frames: int) -> Blocks:
+def exactly(pieces: Iterator[Samples], frames: int) -> Blocks:
+    """The pieces cut, or filled up with silence, to `frames`: a resampler may end a frame early or late."""
     left, channels = frames, 1
     for piece in pieces:
         channels = piece.shape[0]

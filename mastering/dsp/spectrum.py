@@ -78,11 +78,24 @@ class SpectrumMeter:
             self._add(np.pad(self._rest, ((0, 0), (0, short))))
         return 2 * self._power / max(self._frames, 1)
 
-    def bands(self) -> tuple[BandLevel, ...]:
-        levels = self.power() @ _band_matrix(self._rate_hz).T
-        in_db = np.maximum(10 * np.log10(np.maximum(levels, 1e-15)), _FLOOR_DB)
-        centres = band_centres_hz(self._rate_hz)
-        return tuple(
-            BandLevel(centre_hz=round(hz, 1), mid_db=round(float(mid), 2), side_db=round(float(side), 2))
-            for hz, mid, side in zip(centres, in_db[0], in_db[1], strict=True)
-        )
+
+def bin_frequencies_hz(rate_hz: int) -> NDArray[np.float64]:
+    """Frequencies of the bins of `SpectrumMeter.power`."""
+    bins: NDArray[np.float64] = fft.rfftfreq(frame_length(rate_hz), 1 / rate_hz)
+    return bins
+
+
+def band_levels_db(power: NDArray[np.float64], rate_hz: int) -> NDArray[np.float64]:
+    """Power (2, bins) as third-octave levels (2, bands)."""
+    levels: NDArray[np.float64] = power @ _band_matrix(rate_hz).T
+    in_db: NDArray[np.float64] = np.maximum(10 * np.log10(np.maximum(levels, 1e-15)), _FLOOR_DB)
+    return in_db
+
+
+def bands(power: NDArray[np.float64], rate_hz: int) -> tuple[BandLevel, ...]:
+    """Power (2, bins) as third-octave levels, with their centres."""
+    mid, side = band_levels_db(power, rate_hz)
+    return tuple(
+        BandLevel(centre_hz=round(hz, 1), mid_db=round(float(m), 2), side_db=round(float(s), 2))
+        for hz, m, s in zip(band_centres_hz(rate_hz), mid, side, strict=True)
+    )

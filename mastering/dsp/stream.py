@@ -26,6 +26,8 @@ class Audio:
     channels: int
     frames: int
     read: Callable[[], Blocks]
+    samples: Samples | None = None
+    """All of it, where it is kept in memory."""
 
     def map(self, change: Callable[[Blocks], Blocks]) -> Audio:
         """The same recording with `change` (frames in = frames out) applied whenever it is read."""
@@ -34,7 +36,20 @@ class Audio:
 
 def stored(samples: Samples, rate_hz: int) -> Audio:
     """A recording held in memory; its blocks are views."""
-    return Audio(rate_hz, samples.shape[0], samples.shape[1], lambda: split(samples))
+    return Audio(rate_hz, samples.shape[0], samples.shape[1], lambda: split(samples), samples)
+
+
+def collected(blocks: Iterable[Samples], channels: int, frames: int) -> Samples:
+    """Blocks of about `frames` in all as one array."""
+    kept = np.empty((channels, frames), np.float32)
+    filled = 0
+    for block in blocks:
+        end = filled + block.shape[1]
+        if end > kept.shape[1]:
+            kept = np.concatenate([kept[:, :filled], np.empty((channels, end), np.float32)], axis=1)
+        kept[:, filled:end] = block
+        filled = end
+    return kept[:, :filled]
 
 
 def split(samples: Samples) -> Blocks:

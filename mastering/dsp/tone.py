@@ -1,0 +1,127 @@
+"""Tone and stereo width in one linear-phase filter each for mid and side.
+
+A curve of decibels over frequency becomes a symmetric FIR filter (frequency sampling, then a window: Oppenheim and
+Schafer, "Discrete-Time Signal Processing", 7.5), applied by overlap-save in blocks. Its delay is taken out, so that
+the result has the frames of the source. The offset (0 Hz) is always removed.
+
+The arithmetic is float32 in scipy's FFT, which is built without regard to the CPU's features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from mastering.dsp.stream import Blocks, Samples
+
+_SILENT_DB = -120.0
+
+
+@dataclass(frozen=True)
+class ToneCurve:
+    """Gains in dB at rising frequencies, for mid and side; straight over log frequency in between.
+
+    Below `cut_hz` both fall away, below `mono_hz` the side does; 0 means neither.
+    """
+
+    hz: tuple[float, ...]
+    mid_db: tuple[float, ...]
+    side_db: tuple[float, ...]
+    cut_hz: float = 0.0
+    mono_hz: float = 0.0
+
+    def gains(self, hz: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Linear gains (2, frequencies)."""
+        octave = np.log2(np.maximum(hz, 1.0))
+        points = np.log2(np.array(self.hz))
+        in_db = np.array([np.interp(octave, points, self.mid_db), np.interp(octave, points, self.side_db)])
+        if self.cut_hz:
+            in_db += _fall(hz, self.cut_hz, 36.0)
+        if self.mono_hz:
+            in_db[1] += _fall(hz, self.mono_hz, 24.0)
+        gains: NDArray[np.float64] = 10 ** (np.maximum(in_db, _SILENT_DB) / 20)
+        gains[:, hz <= 0] = 0.0
+        return gains
+
+
+def _fall(hz: NDArray[np.float64], below_hz: float, db_per_octave: float) -> NDArray[np.float64]:
+    """0 dB above `below_hz`, falling by `db_per_octave` beneath it."""
+    octaves: NDArray[np.float64] = np.log2(np.maximum(hz, 0.01) / below_hz)
+    return np.minimum(octaves, 0.0) * db_per_octave
+
+
+def transform_length(rate_hz: int) -> int:
+    """FFT length: about 0.37 s, a quarter of it taken by the filter."""
+    return int(1 << round(math.log2(rate_hz * 0.37)))
+
+
+def response(curve: ToneCurve, rate_hz: int) -> NDArray[np.float32]:
+    """Zero-phase response (2, bins) of the windowed filters for `curve`: to multiply a spectrum by."""
+    length = transform_length(rate_hz)
+    half = length // 8
+    taps = fft.irfft(curve.gains(fft.rfftfreq(length, 1 / rate_hz)), length)
+    window = np.zeros(length)
+    window[: half + 1] = 0.5 + 0.5 * np.cos(np.pi * np.arange(half + 1) / (half + 1))
+    window[-half:] = window[half:0:-1]
+    taps = taps * window
+    taps -= window * (taps.sum(axis=1, keepdims=True) / window.sum())
+    return fft.rfft(taps).real.astype(np.float32)
+
+
+def crossovers(low_hz: float, high_hz: float, rate_hz: int) -> NDArray[np.float32]:
+    """Responses (3, bins) of the low, middle and high band; they add up to one."""
+    hz = fft.rfftfreq(transform_length(rate_hz), 1 / rate_hz)
+    low = 1 / (1 + (hz / low_hz) ** 4)
+    high = 1 - 1 / (1 + (hz / high_hz) ** 4)
+    return np.array([low, 1 - low - high, high], np.float32)
+
+
+def filtered_sides(blocks: Blocks, responses: NDArray[np.float32]) -> Iterator[Samples]:
+    """Mid and side through each of the responses (bands, 2, bins): pieces (bands, sides, frames), in order.
+
+    A mono recording has no side. Pieces are as long as one or more hops of the overlap-save; the last one is shorter.
+    """
+    length = 2 * (responses.shape[-1] - 1)
+    half = length // 8
+    hop = length - 2 * half
+    held: Samples | None = None
+    left = 0
+    for block in blocks:
+        left += block.shape[1]
+        sides = _mid_side(block)
+        held = np.pad(sides, ((0, 0), (half, 0))) if held is None else np.concatenate([held, sides], axis=1)
+        count = (held.shape[1] - 2 * half) // hop
+        if count > 0:
+            yield _filtered(held[:, : count * hop + 2 * half], responses, hop)
+            held = held[:, count * hop :].copy()
+            left -= count * hop
+    if held is not None and left > 0:
+        count = -(-left // hop)
+        padded = np.pad(held, ((0, 0), (0, count * hop + 2 * half - held.shape[1])))
+        yield _filtered(padded, responses, hop)[:, :, :left]
+
+
+def left_right(sides: Samples) -> Samples:
+    """Mid and side as left and right; mono as it is."""
+    return sides if len(sides) == 1 else np.stack([sides[0] + sides[1], sides[0] - sides[1]])
+
+
+def _mid_side(block: Samples) -> Samples:
+    if len(block) == 1:
+        return block
+    return np.stack([block[0] + block[1], block[0] - block[1]]) * np.float32(0.5)
+
+
+def _filtered(padded: Samples, responses: NDArray[np.float32], hop: int) -> Samples:
+    """Valid part of the filtering of `padded`, whose frames are a multiple of `hop` plus the filter's reach."""
+    length = 2 * (responses.shape[-1] - 1)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, length, axis=1)[:, ::hop]
+    bins = fft.rfft(frames)
+    kept = slice((length - hop) // 2, (length + hop) // 2)
+    bands = [fft.irfft(bins * part[: len(padded), None, :], length)[:, :, kept] for part in responses]
+    return np.stack(bands).reshape(len(responses), len(padded), -1)

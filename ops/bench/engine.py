@@ -1,0 +1,100 @@
+"""How long the engine takes and how much memory, against ffmpeg's loudnorm in two passes. One thread each."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import soundfile
+
+from mastering import engine
+from mastering.contract import Settings
+from ops.bench.line import Line
+from ops.bench.songs import RATE_HZ, as_wav, lasting, song
+
+_ROUNDS = 5
+
+
+def measure() -> list[Line]:
+    data = as_wav(lasting(song("vibe_ace"), 240))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "song.wav"
+        path.write_bytes(data)
+        floor, ours, theirs = _paired(lambda: _floor(data), lambda: _master(data), lambda: _loudnorm(path))
+        return [
+            Line("time, 4 minutes", ours / floor, "x floor", "lower", 4.0, "ffmpeg loudnorm, 2 passes", theirs / floor),
+            Line("peak memory, 4 minutes", _peak_mb(path), "MB", "lower", 450.0),
+            Line("peak memory, 60 minutes", _peak_of_an_hour_mb(Path(folder)), "MB", "lower", 1500.0),
+        ]
+
+
+def _paired(*runs: Callable[[], object]) -> list[float]:
+    """Medians of runs taken in turn, so that whatever else the machine does falls on all alike."""
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in range(_ROUNDS):
+        for run, taken in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def _floor(data: bytes) -> None:
+    samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32")
+    soundfile.write(io.BytesIO(), samples, rate_hz, format="WAV", subtype="PCM_24")
+
+
+def _master(data: bytes) -> None:
+    engine.master(io.BytesIO(data), Settings(), open_output=lambda kind: io.BytesIO())
+
+
+def _loudnorm(path: Path) -> None:
+    goal = "loudnorm=I=-14:TP=-1:LRA=11"
+    first = _ffmpeg("-i", path, "-af", f"{goal}:print_format=json", "-f", "null", "-")
+    found = json.loads(first[first.rindex("{") : first.rindex("}") + 1])
+    measured = (
+        f"measured_I={found['input_i']}:measured_TP={found['input_tp']}:measured_LRA={found['input_lra']}"
+        f":measured_thresh={found['input_thresh']}:offset={found['target_offset']}:linear=false"
+    )
+    out = path.with_name("loudnorm.wav")
+    _ffmpeg("-i", path, "-af", f"{goal}:{measured}", "-ar", RATE_HZ, "-c:a", "pcm_s24le", out)
+
+
+def _ffmpeg(*arguments: object) -> str:
+    command = ["ffmpeg", "-hide_banner", "-nostats", "-y", "-threads", "1", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+
+def _peak_of_an_hour_mb(folder: Path) -> float:
+    path = folder / "hour.flac"
+    minute = lasting(song("vibe_ace"), 60)
+    with soundfile.SoundFile(path, "w", RATE_HZ, 2, "PCM_16") as file:
+        for _ in range(60):
+            file.write(minute.T)
+    return _peak_mb(path)
+
+
+_MASTER_ALONE = """
+import resource, sys
+from mastering import engine
+from mastering.contract import Settings
+with open(sys.argv[1], "rb") as source, open(sys.argv[2], "w+b") as target:
+    engine.master(source, Settings(), open_output=lambda kind: target)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def _peak_mb(path: Path) -> float:
+    """Peak resident memory of a process that masters one file and does nothing else."""
+    command = [sys.executable, "-c", _MASTER_ALONE, str(path), str(path.with_name("out.wav"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout) / 1024
