@@ -51,7 +51,7 @@ docs: setup-test ## write the pages that are made from the code's tables
 	$(BIN)/python -m ops.generate_docs
 
 soak: setup-test ## the long runs: kill -9 in the hundreds
-	$(BIN)/python -m pytest -m soak --timeout 3600
+	$(BIN)/python -m pytest -m soak --timeout 3600 -s
 
 lock: ## write constraints.txt anew from the newest releases that resolve together
 	ops/lock.sh

@@ -16,7 +16,8 @@ from router.jobs.state import State
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A newer router may have written it before this one was put back: what is not known is passed over.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class BlobRef(_Document):

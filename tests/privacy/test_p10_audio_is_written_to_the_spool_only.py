@@ -1,0 +1,72 @@
+"""P10, P66: while a whole job runs, router, worker and probe open no file for writing outside their folders."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import stack as stacks
+from tests.api import Api
+from tests.songs import demo
+from tests.stack import stack
+
+_OPENED = re.compile(r'open(?:at2?|)\([^"]*"(?P<path>[^"]*)", (?P<flags>[^,)]*)[^=]*= (?P<result>-?\d+)')
+_MADE = re.compile(r"(?:creat|rename(?:at2?)?|link(?:at)?|symlink(?:at)?)\(.*= 0$")
+_CALLS = "trace=open,openat,openat2,creat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+
+
+@contextmanager
+def traced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every process of the stack runs under strace, its children too; traces lie in `folder`."""
+    start = stacks._start
+
+    def under_strace(command: list[str], output: Path, *more: object) -> stacks.Running:
+        trace = folder / f"{output.stem}.trace"
+        return start(["strace", "-f", "-qq", "-s", "256", "-e", _CALLS, "-o", str(trace), *command], output, *more)
+
+    monkeypatch.setattr(stacks, "_start", under_strace)
+    yield
+
+
+def opened_for_writing(trace: Path) -> Iterator[str]:
+    for line in trace.read_text(errors="replace").splitlines():
+        match = _OPENED.search(line)
+        if match and int(match["result"]) >= 0 and re.search(r"O_WRONLY|O_RDWR|O_CREAT|O_TMPFILE", match["flags"]):
+            yield match["path"]
+
+
+def moved(trace: Path) -> list[str]:
+    return [line for line in trace.read_text(errors="replace").splitlines() if _MADE.search(line)]
+
+
+@pytest.mark.timeout(170)
+def test_a_whole_job_writes_to_the_spool_the_key_folder_and_the_account_store_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shutil.which("strace"), "strace is missing: ops/test_prerequisites.sh installs it"
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    song = demo(tmp_path / "song.wav", 5)
+    with traced(traces, monkeypatch), stack(tmp_path) as running, Api(running.url) as api:
+        job = api.mastered(api.send(song, outputs=["wav24", "flac", "mp3"])["id"])
+        assert api.fetch(job)[:4] == b"RIFF"
+        api.http.delete(f"/v1/jobs/{job['id']}")
+        ram, spool, state = running.ram_dir, running.spool_dir, running.folder / "state"
+    allowed = (f"{ram}/", f"{spool}/", f"{state}/", f"{ram.parent}/.{ram.name}.lock", "/dev/", "/proc/self/")
+    written = {path for trace in traces.iterdir() for path in opened_for_writing(trace)}
+    assert any(path.startswith(str(spool)) for path in written), "the trace saw the spool being written"
+    assert {path for path in written if not path.startswith(allowed)} == set()
+    assert [line for trace in traces.iterdir() for line in moved(trace)] == []
+
+
+def test_the_trace_would_show_a_file_written_elsewhere(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    script = f"open({str(tmp_path / 'elsewhere')!r}, 'wb').write(b'x')"
+    subprocess.run(["strace", "-f", "-qq", "-e", _CALLS, "-o", str(trace), "python3", "-c", script], check=True)
+    assert str(tmp_path / "elsewhere") in set(opened_for_writing(trace))
