@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -151,7 +152,11 @@ def test_a_song_becomes_a_master_that_can_be_heard_read_saved_and_deleted(
     page.click("#delete")
     page.get_by_role("dialog").get_by_role("button", name="Delete now").click()
     expect(page.locator("#gone-title")).to_have_text("Deleted")
-    expect(page.locator("#gone-facts li")).to_have_count(2)
+    destroyed = [one.get_attribute("datetime") or "" for one in page.locator("#gone-facts time").all()]
+    assert len(destroyed) == 2
+    assert all(
+        timedelta(0) < datetime.now(UTC) - datetime.fromisoformat(one) < timedelta(minutes=5) for one in destroyed
+    )
     assert httpx.get(f"{running.url}/v1/jobs/{job}/outputs/flac").status_code == 410
     assert page.evaluate("sessionStorage.length") == 0
     _assert_name_stayed_here(account)
