@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from ipaddress import ip_address
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import typer
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from router import reaper
 from router.accounts import Accounts
@@ -25,8 +27,11 @@ from router.probing import Probe
 from router.settings import Settings
 from router.spool import incarnation, ram
 from router.spool.disk import Spool
-from router.tiers.fleet import Fleet
+from router.tiers.catalogue import Entry
+from router.tiers.fleet import Fleet, Member
+from router.tiers.modes import Mode
 from router.tiers.port import Backend
+from router.tiers.roster import Roster
 from router.tiers.worker import WorkerBackend
 from router.web import account, headers, jobs, outputs, pages, problems, tus, uploads
 
@@ -42,16 +47,21 @@ def make_app(
     settings: Settings,
     backends: Sequence[Backend] | None = None,
     beside: Callable[[], AbstractAsyncContextManager[None]] = _nothing,
+    within: Callable[[House], AbstractAsyncContextManager[None]] = lambda _: _nothing(),
 ) -> FastAPI:
-    """The router as an ASGI application, with what runs `beside` it. `backends` stand in for those of the settings."""
+    """The router as an ASGI application, with what runs `beside` it, and `within` it once its house is open.
+
+    `backends` stand in for those of the settings.
+    """
     refuse_strangers(settings.host)
+    refuse_strangers(settings.admin_host)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        rooms = open_house(settings, managed_workers(settings) if backends is None else backends)
+        rooms = open_house(settings, backends)
         app.state.uploads = {}
         try:
-            async with beside(), rooms as app.state.house:
+            async with beside(), rooms as app.state.house, within(app.state.house):
                 yield
         except Complaint as complaint:
             app.state.complaint = complaint  # for whoever started the server: it ends without saying why
@@ -73,9 +83,11 @@ def make_app(
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIterator[House]:
-    """Build the rooms, recover what a dead router left, work until the context ends."""
+async def open_house(settings: Settings, backends: Sequence[Backend] | None = None) -> AsyncIterator[House]:
+    """Build the rooms, recover what a dead router left, work until the context ends. Raises Complaint."""
     os.umask(0o077)
+    roster = roster_of(settings)
+    members = [Member(backend) for backend in backends] if backends is not None else [*roster.members().values()]
     with _sole_owner(settings.ram_dir):
         _check_ram(settings)
         wiped = incarnation.wipe_if_new(settings.ram_dir, settings.spool_dir)
@@ -86,14 +98,14 @@ async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIt
         )
         spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
         probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
-        fleet = Fleet(backends)
         accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
+        fleet = Fleet(members, modes=_Modes(accounts))
         secret = _boot_secret(settings.ram_dir)
         house = House(settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret)
         resumed = await reaper.recover(house)
-        log("started", tiers=len({backend.tier for backend in backends}), resumed=resumed, wiped=int(wiped))
+        log("started", tiers=len({member.backend.tier for member in members}), resumed=resumed, wiped=int(wiped))
         try:
-            async with _at_work(house):
+            async with _at_work(house, roster if backends is None else None):
                 yield house
         finally:
             store.close()
@@ -102,13 +114,16 @@ async def open_house(settings: Settings, backends: Sequence[Backend]) -> AsyncIt
 
 
 @asynccontextmanager
-async def _at_work(house: House) -> AsyncIterator[None]:
+async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
     dispatcher = Dispatcher(house)
     await asyncio.gather(house.probe.start(), house.fleet.start())
     background = [
         asyncio.create_task(reaper.reap_for_ever(house)),
         asyncio.create_task(reaper.probe_interrupted(house)),
     ]
+    if roster is not None:
+        background.append(asyncio.create_task(roster.follow(house.fleet)))
+        _on_hangup(roster.look_again)
     await dispatcher.start()
     try:
         yield
@@ -121,8 +136,44 @@ async def _at_work(house: House) -> AsyncIterator[None]:
         await house.probe.close()
 
 
-def managed_workers(settings: Settings) -> list[Backend]:
-    return [WorkerBackend(f"worker-{n}", url) for n, url in enumerate(settings.workers, 1)]
+class _Modes:
+    """What operators said, in the durable store."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    def load(self) -> dict[str, Mode]:
+        return {name: Mode(mode) for name, mode in self._accounts.backend_modes().items()}
+
+    def save(self, name: str, mode: Mode) -> None:
+        self._accounts.set_backend_mode(name, None if mode is Mode.READY else mode.value)
+
+
+def roster_of(settings: Settings) -> Roster:
+    """The backends of the settings' worker addresses and of the catalogue."""
+    fixed = tuple(_entry(n, url) for n, url in enumerate(settings.workers, 1))
+    return Roster(settings.catalogue, fixed, connect)
+
+
+def connect(entry: Entry) -> Backend:
+    """A backend of a catalogue's entry. Raises Complaint for a kind of which this router knows nothing."""
+    if entry.url is None or entry.speaks != "worker":
+        raise Complaint(f"backend {entry.name!r}: this router can't speak to Spaces; give a worker's url.", exit_code=2)
+    return WorkerBackend(entry.name, entry.url, tier=entry.tier)
+
+
+def _entry(number: int, url: str) -> Entry:
+    try:
+        return Entry(name=f"worker-{number}", tier="managed", url=url)
+    except ValidationError as error:
+        what = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise Complaint(f"worker {number}: {what}.", exit_code=2) from None
+
+
+def _on_hangup(call: Callable[[], None]) -> None:
+    """On SIGHUP, where this loop may hear signals (it is the main thread's)."""
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
 
 
 def refuse_strangers(host: str) -> None:

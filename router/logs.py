@@ -38,6 +38,7 @@ EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "attempt_failed": {"tier": (str,), "backend": (str,), "fault": (str,)},
     "backend": {"tier": (str,), "backend": (str,), "up": (bool,), "state": (str,)},
+    "catalogue": {"ok": (bool,), "backends": (int,)},
     "wiped": {"reason": (str,), "count": (int,)},
     "broken": {"type": (str,), "at": (str,)},
     "library": {"logger": (str,), "level": (str,)},

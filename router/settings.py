@@ -35,6 +35,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs sign-in.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
     workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
+    catalogue: Path | None = Field(
+        None, description="TOML file of all backends with their terms; read again when it changes or on SIGHUP."
+    )
+    admin_host: str = Field("127.0.0.1", description="Address of the operators' port. Loopback only.")
+    admin_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the operators' page, metrics and health; none if not set."
+    )
     ram_dir: Path = Field(default_factory=_shm, description="RAM-backed folder for keys and job records.")
     ram_check: Literal["refuse", "warn"] = Field(
         "refuse", description="What follows when the RAM-backed folder is not RAM, is small, or can be swapped."

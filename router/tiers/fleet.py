@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from router import clock
 from router.logs import log, log_exception
@@ -27,13 +28,19 @@ _DEFAULT = Terms()
 _BROKEN = frozenset({FaultClass.CRASH, FaultClass.UNREACHABLE})
 
 
+class Member(NamedTuple):
+    """A backend and the terms under which it is used."""
+
+    backend: Backend
+    terms: Terms = _DEFAULT
+
+
 class Fleet:
     def __init__(
         self,
-        backends: Sequence[Backend],
+        members: Sequence[Backend | Member],
         probe_every_s: float = PROBE_EVERY_S,
         *,
-        terms: Mapping[str, Terms] | None = None,
         modes: Modes | None = None,
         metrics: Metrics | None = None,
         draw: Callable[[], float] = random.random,
@@ -42,15 +49,16 @@ class Fleet:
         self.metrics = metrics or Metrics()
         self.draw = draw
         self._modes = modes or NoModes()
-        self._told = dict(self._modes.load())
         self._standings: dict[str, Standing] = {}
         self._leaving: set[Standing] = set()
         self._probe_every_s = probe_every_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._probing: set[Standing] = set()
-        for backend in backends:
-            self._add(backend, (terms or {}).get(backend.name, _DEFAULT))
+        self.catalogue_error: str | None = None
+        """What is wrong with the catalogue as it is now, while an older one is in force."""
+        for member in members:
+            self._add(member if isinstance(member, Member) else Member(member))
 
     async def start(self) -> None:
         """Ask every backend once, then go on asking in the background."""
@@ -65,22 +73,21 @@ class Fleet:
         for standing in [*self._standings.values(), *self._leaving]:
             await standing.backend.close()
 
-    async def replace(self, members: Mapping[str, tuple[Backend, Terms]]) -> None:
+    async def replace(self, members: Mapping[str, Member]) -> None:
         """Have these backends from now on. Who stays keeps what is known of it; who goes finishes what it has.
 
         A member whose backend is the very object that is here already stays; any other is new.
         """
         for name, standing in list(self._standings.items()):
             kept = members.get(name)
-            if kept is not None and kept[0] is standing.backend:
-                standing.terms = kept[1]
+            if kept is not None and kept.backend is standing.backend:
                 continue
             del self._standings[name]
             self._leaving.add(standing)
             await self._bury(standing)
-        for name, (backend, terms) in members.items():
+        for name, member in members.items():
             if name not in self._standings:
-                self._add(backend, terms)
+                self._add(member)
         await self.probe_all()
         self._changed.set()
 
@@ -100,8 +107,8 @@ class Fleet:
     def tell(self, name: str, mode: Mode) -> None:
         """An operator's word, kept over restarts. Raises KeyError for a backend that is not here."""
         standing = self._standings[name]
-        self._told[name] = standing.mode = mode
-        self._modes.save(self._told)
+        standing.mode = mode
+        self._modes.save(name, mode)
         if mode is Mode.MAINTENANCE:
             standing.evict()
         self._look(standing)
@@ -138,10 +145,10 @@ class Fleet:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
 
-    def _add(self, backend: Backend, terms: Terms) -> None:
-        standing = Standing(backend, terms, clock.now(), self.draw)
-        standing.mode = self._told.get(backend.name, Mode.READY)
-        self._standings[backend.name] = standing
+    def _add(self, member: Member) -> None:
+        standing = Standing(member.backend, member.terms, clock.now(), self.draw)
+        standing.mode = self._modes.load().get(member.backend.name, Mode.READY)
+        self._standings[member.backend.name] = standing
 
     async def _bury(self, standing: Standing) -> None:
         if standing.in_flight == 0 and standing in self._leaving:
