@@ -104,7 +104,7 @@ async def served(
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not server.started:  # noqa: ASYNC110 — bounded; uvicorn offers no event
+                while not server.started:
                     if running.done():
                         running.result()
                         raise RuntimeError("the server ended before it was up")

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -225,21 +225,25 @@ class _Writer:
 
     def _put(self, *, last: bool) -> None:
         """Write the next record. What could not be written stays pending, so that no later record closes a gap."""
-        plain = bytes(self._pending[: records.RECORD_BYTES])
-        record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
+        # Seen, not copied: an upload holds one record plain and one sealed, whatever its size.
+        with memoryview(self._pending) as pending, pending[: records.RECORD_BYTES] as plain:
+            size = len(plain)
+            record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
         try:
-            _write_all(self._fd, record, self._position)
+            written = _write_all(self._fd, record, self._position)
         except OSError as error:
             os.ftruncate(self._fd, self._position)
             raise _full(error) from error
-        del self._pending[: len(plain)]
+        del self._pending[:size]
         self._index += 1
-        self._position += len(record)
+        self._position += written
 
 
-def _write_all(fd: int, record: bytes, position: int) -> None:
-    if os.pwrite(fd, record, position) != len(record):
+def _write_all(fd: int, parts: Sequence[bytes], position: int) -> int:
+    written = os.pwritev(fd, parts, position)
+    if written != sum(map(len, parts)):
         raise OSError(errno.ENOSPC, "short write")
+    return written
 
 
 async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -49,10 +49,10 @@ def new_key() -> bytes:
     return AESGCM.generate_key(bit_length=8 * KEY_BYTES)
 
 
-def seal(key: bytes, ref: str, index: int, plain: bytes, *, last: bool) -> bytes:
-    """One record, ready to be written."""
+def seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, *, last: bool) -> tuple[bytes, bytes]:
+    """One record, ready to be written: its header, and its ciphertext with the tag."""
     nonce = secrets.token_bytes(12)
-    return _HEADER.pack(last, len(plain), nonce) + AESGCM(key).encrypt(nonce, plain, _associated(ref, index, last))
+    return _HEADER.pack(last, len(plain), nonce), AESGCM(key).encrypt(nonce, plain, _associated(ref, index, last))
 
 
 def walk(fd: int) -> Iterator[Place]:

@@ -56,11 +56,15 @@ class Guard:
             return await self._app(scope, receive, send)
 
         started = False
+        streams = scope["method"] in STREAMING_METHODS
+        body = _Body(receive, None if streams else MAX_BODY_BYTES)
 
         async def send_guarded(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if streams and not body.ended:  # nobody will read the rest: let the client stop sending
+                    MutableHeaders(scope=message)["connection"] = "close"
                 headers = MutableHeaders(scope=message)
                 for name, value in ALWAYS.items():
                     headers.setdefault(name, value)
@@ -69,7 +73,7 @@ class Guard:
         problem = self._refusal(scope)
         app = problems.respond(problem) if problem else self._app
         try:
-            await app(scope, receive if scope["method"] in STREAMING_METHODS else _small(receive), send_guarded)
+            await app(scope, body.receive, send_guarded)
         except Exception as error:
             log_exception(error)
             if started:
@@ -91,19 +95,22 @@ class Guard:
         return None
 
 
-def _small(receive: Receive) -> Receive:
-    """The same messages, as long as their bodies stay small together. Raises HTTPException, as frameworks pass on."""
-    arrived = 0
+class _Body:
+    """A request's body on its way in."""
 
-    async def receive_small() -> Message:
-        nonlocal arrived
-        message = await receive()
-        arrived += len(message.get("body", b""))
-        if arrived > MAX_BODY_BYTES:
+    def __init__(self, receive: Receive, most_bytes: int | None) -> None:
+        self._receive, self._most_bytes = receive, most_bytes
+        self._arrived = 0
+        self.ended = False
+
+    async def receive(self) -> Message:
+        """The next message. Raises HTTPException, which frameworks pass on, when there are too many bytes."""
+        message = await self._receive()
+        self._arrived += len(message.get("body", b""))
+        self.ended |= not message.get("more_body", False)
+        if self._most_bytes is not None and self._arrived > self._most_bytes:
             raise HTTPException(_too_large().row.status)
         return message
-
-    return receive_small
 
 
 def _too_large() -> Problem:

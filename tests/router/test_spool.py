@@ -8,7 +8,7 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -290,14 +290,14 @@ async def test_room_that_comes_back_between_two_writes_leaves_no_gap(
     data = audio(3 * RECORD)
     ref = await spool.reserve(len(data), FAR_S)
     writes = iter([True, False, True, True])
-    pwrite = os.pwrite
+    pwritev = os.pwritev
 
-    def sometimes_full(fd: int, record: bytes, position: int) -> int:
+    def sometimes_full(fd: int, parts: Sequence[bytes], position: int) -> int:
         if next(writes, True):
-            return pwrite(fd, record, position)
+            return pwritev(fd, parts, position)
         raise OSError(28, "full")
 
-    monkeypatch.setattr(os, "pwrite", sometimes_full)
+    monkeypatch.setattr(os, "pwritev", sometimes_full)
     with pytest.raises(Full):
         await spool.append(ref, 0, pieces(data, 3 * RECORD), len(data))
     offset = (await spool.extent(ref)).size_bytes
@@ -492,6 +492,6 @@ def test_this_life_has_a_name_that_stays(tmp_path: Path) -> None:
 
 
 def test_header_is_as_documented() -> None:
-    sealed = records.seal(records.new_key(), "ref", 0, b"12345", last=True)
+    sealed = b"".join(records.seal(records.new_key(), "ref", 0, b"12345", last=True))
     last, size, _ = struct.unpack_from("!BI12s", sealed)
     assert (last, size, len(sealed)) == (1, 5, HEADER_BYTES + 5 + TAG_BYTES)
