@@ -30,7 +30,7 @@ RATE_HZ = 44_100
 SONG_S = 8
 NAME = "Zoë’s 7th canary; draft #3"
 """A name that would be found anywhere it went: letters beyond ASCII, marks that break headers and addresses."""
-RENDER_MS = 60_000
+RENDER_MS = 120_000
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,14 @@ def master(page: Page, song: Path) -> None:
     """From the form to the finished master, its player ready."""
     page.set_input_files("#file", song)
     page.click("#start")
-    page.locator("#result").wait_for(timeout=RENDER_MS)
+    wait_for_master(page)
     page.locator("#play:enabled").wait_for()
+
+
+def wait_for_master(page: Page) -> None:
+    """Until the master is shown; fails with the page's own words when the trip ends otherwise."""
+    page.locator("#result:visible, #gone:visible").wait_for(timeout=RENDER_MS)
+    assert page.locator("#result").is_visible(), page.locator("#gone").inner_text()
 
 
 def job_id(page: Page) -> str:
