@@ -1,4 +1,7 @@
-"""The whole trip as a person makes it: drop, watch, listen, read, download, delete; by mouse and by keyboard."""
+"""The whole trip as a person makes it: drop, watch, listen, read, download, delete; by mouse and by keyboard.
+
+In one long file, so that one running stack and one browser serve all of it.
+"""
 
 from __future__ import annotations
 

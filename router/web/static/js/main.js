@@ -1,5 +1,6 @@
 /**
- * The page's one joiner: which section is shown, and the trip from a song to its master.
+ * The page's one joiner: which section is shown, and the trip from a song to its master. Longer than the others
+ * because the sections share one state; what each shows is drawn elsewhere.
  * @module
  *
  * @typedef {import("./types.js").Job} Job
