@@ -33,7 +33,7 @@ from router.tiers.modes import Mode
 from router.tiers.port import Backend
 from router.tiers.roster import Roster
 from router.tiers.worker import WorkerBackend
-from router.web import account, headers, jobs, outputs, pages, problems, tus, uploads
+from router.web import account, headers, jobs, outputs, pages, problems, references, tus, uploads
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -76,7 +76,7 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    for part in (jobs, uploads, tus, outputs, account, pages):
+    for part in (jobs, uploads, references, tus, outputs, account, pages):
         app.include_router(part.router)
     app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {settings.host})
     return app

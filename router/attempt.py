@@ -18,7 +18,7 @@ from router.logs import log_exception
 from router.spool.port import Full, Gone
 from router.tiers.estimate import Timing
 from router.tiers.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Work, Working
+from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Source, Work, Working
 from router.tiers.stall import Stall
 from router.tiers.standing import Stint
 
@@ -59,8 +59,10 @@ async def run(house: House, job: Job, stint: Stint) -> Made:
     if facts is None or source is None:
         raise Problem("input_lost")
     deadline_s = min(house.settings.attempt_deadline_s, job.expires_s - clock.now())
-    work = Work(job.settings, facts, source.size_bytes, deadline_s, lambda: house.spool.read(source.ref))
-    shelf, watch = _Shelf(house, job), _Watch(backend.silence_s, work.size_bytes, stint.promise.need_s)
+    references = tuple(_source(house, blob) for _, blob in sorted(job.references.items()))
+    audio = _source(house, source)
+    work = Work(job.settings, facts, audio.size_bytes, deadline_s, audio.open, references)
+    shelf, watch = _Shelf(house, job), _Watch(backend.silence_s, work.upload_bytes, stint.promise.need_s)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
             report = await _receive(house, job, watch.over(events), shelf)
@@ -89,6 +91,10 @@ def _meaning(error: BaseException, job: Job) -> BaseException:
             log_exception(error)
             return TierFault(FaultClass.OURS, "something broke on the router's side")
     return error
+
+
+def _source(house: House, blob: BlobRef) -> Source:
+    return Source(blob.size_bytes, lambda: house.spool.read(blob.ref))
 
 
 class _Shelf:

@@ -73,7 +73,7 @@ async def probe_interrupted(house: House) -> None:
 async def _owned(house: House) -> set[str]:
     owned: set[str] = set()
     async for job, _ in house.jobs.scan():
-        blobs = [job.input, *job.references, *job.outputs.values()]
+        blobs = [job.input, *job.references.values(), *job.outputs.values()]
         owned |= {blob.ref for blob in blobs if blob}
     return owned
 

@@ -59,7 +59,7 @@ async def wipe(house: House, job: Job) -> Job:
         )
         ended_as = current.state
         return current.to(
-            State.WIPED, ended_as=ended_as, input=None, references=(), outputs={}, progress=None, receipt=receipt
+            State.WIPED, ended_as=ended_as, input=None, references={}, outputs={}, progress=None, receipt=receipt
         )
 
     return await house.change(job.id, note)
@@ -74,7 +74,7 @@ async def finish_sealed(house: House, job_id: str) -> Job:
     def open_outputs(current: Job) -> Job | None:
         if current.state is not State.SEALED:
             return None
-        return current.to(State.MASTERED, input=None, references=(), progress=None, receipt=receipt)
+        return current.to(State.MASTERED, input=None, references={}, progress=None, receipt=receipt)
 
     return await house.change(job_id, open_outputs)
 
@@ -104,7 +104,7 @@ def _stopped(attempt: Attempt, state: State) -> Attempt:
 async def _destroy(house: House, job: Job, *, inputs: bool, outputs: bool) -> None:
     blobs: list[Any] = []
     if inputs:
-        blobs += [blob for blob in (job.input, *job.references) if blob]
+        blobs += [blob for blob in (job.input, *job.references.values()) if blob]
     if outputs:
         blobs += job.outputs.values()
     for blob in blobs:

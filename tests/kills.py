@@ -73,8 +73,11 @@ class Clients:
         if response.status_code != 202 or response.json()["state"] == "received":
             return
         self.accepted.add(job_id)
-        if choice.random() < 0.5:
-            api.http.get(f"/v1/jobs/{job_id}", headers={"prefer": "wait=2"})
+        if choice.random() < 0.8:  # most wait for their master, so that the line stays short
+            for _ in range(10):
+                job = api.http.get(f"/v1/jobs/{job_id}", headers={"prefer": "wait=2"}).json()
+                if job["state"] in ("mastered", "failed"):
+                    break
         if choice.random() < 0.3:
             # Noted first: a kill may come between the deletion and its answer.
             self.deleted.add(job_id)

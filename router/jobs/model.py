@@ -67,7 +67,8 @@ class Job(_Document):
     size_bytes: int | None = None
     """What the client said it would send."""
     input: BlobRef | None = None
-    references: tuple[BlobRef, ...] = ()
+    references: dict[int, BlobRef] = {}
+    """Recordings to sound like, by the number that the person gave each."""
     facts: Facts | None = None
     generation: int = 0
     """The fence: raised each time the job is put to work, by faults and by restarts alike."""

@@ -26,6 +26,13 @@ class Health(NamedTuple):
     """Not up, yet not failing either: warming, sleeping, paused, or draining by its own word."""
 
 
+class Source(NamedTuple):
+    """A stretch of audio and how to read it from its start, as often as need be."""
+
+    size_bytes: int
+    open: Callable[[], AsyncIterator[bytes]]
+
+
 class Work(NamedTuple):
     """One attempt's work. The backend learns the settings and the audio, and nothing of whose they are."""
 
@@ -35,6 +42,12 @@ class Work(NamedTuple):
     deadline_s: float
     """Seconds until the caller gives the attempt up."""
     open_audio: Callable[[], AsyncIterator[bytes]]
+    references: tuple[Source, ...] = ()
+    """Recordings that the master should sound like."""
+
+    @property
+    def upload_bytes(self) -> int:
+        return self.size_bytes + sum(reference.size_bytes for reference in self.references)
 
 
 class Accepted(NamedTuple):

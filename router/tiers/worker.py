@@ -14,7 +14,7 @@ from mastering.contract import FaultCode, OutputFormat, Report
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
-from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Work, Working
+from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Source, Work, Working
 
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
@@ -98,11 +98,14 @@ async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
     digest = exchange.Digest()
     asked = exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
     yield seal.pass_on(exchange.encode_event(asked))
-    yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name="audio", size=work.size_bytes)))
-    async for chunk in work.open_audio():
-        digest.update(chunk)
-        yield seal.pass_on(exchange.data_header(len(chunk)))
-        yield seal.pass_on(chunk)
+    parts = {"audio": Source(work.size_bytes, work.open_audio)}
+    parts |= {f"reference/{number}": source for number, source in enumerate(work.references)}
+    for name, source in parts.items():
+        yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes)))
+        async for chunk in source.open():
+            digest.update(chunk)
+            yield seal.pass_on(exchange.data_header(len(chunk)))
+            yield seal.pass_on(chunk)
     yield exchange.encode_event(seal.close(digest.end()))
 
 

@@ -125,11 +125,11 @@ async def _room(house: House, size_bytes: int | None, expires_s: float) -> BlobR
     return BlobRef(ref=await reserve(house, size_bytes, expires_s), size_bytes=0)
 
 
-async def reserve(house: House, size_bytes: int, expires_s: float) -> str:
+async def reserve(house: House, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
     """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full)."""
     await wipe.evict(house, size_bytes)
     try:
-        return await house.spool.reserve(size_bytes, expires_s)
+        return await house.spool.reserve(size_bytes, expires_s, beside)
     except Full as full:
         raise Problem(
             "spool_full",

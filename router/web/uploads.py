@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -26,7 +27,7 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
 
 TUS_VERSION = "1.0.0"
 
-_FILE_FAULTS = (
+FILE_FAULTS = (
     "empty_file", "unsupported_format", "undecodable", "truncated", "not_finite", "silent", "too_short", "too_long",
     "too_many_channels", "unsupported_rate", "resource_limit",
 )  # fmt: skip
@@ -36,7 +37,7 @@ _FILE_FAULTS = (
     "/jobs/{job_id}/audio",
     status_code=202,
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
-    responses=responses(*_FILE_FAULTS, "too_large", "not_ready", "offset_mismatch", "spool_full", "not_found"),
+    responses=responses(*FILE_FAULTS, "too_large", "not_ready", "offset_mismatch", "spool_full", "not_found"),
 )
 async def put_audio(
     found: TheJob,
@@ -57,7 +58,7 @@ async def receive(
     The last byte queues the job. Raises Problem.
     """
     if job.state is not State.RECEIVED:
-        raise _too_late(job)
+        raise too_late(job)
     total = _total(job, offset or 0, content_length)
     check_size(house, total)
     extent = await alone(request.app.state.uploads, job.id, lambda: _take(house, job, request, offset, total))
@@ -71,7 +72,7 @@ async def offset(found: TheJob, house: TheHouse) -> Response:
     """How much has arrived, in the header Upload-Offset."""
     job = found.job
     if job.state in CLOSED:
-        raise _too_late(job)
+        raise too_late(job)
     arrived = await arrived_bytes(house, job)
     headers = {"upload-offset": str(arrived), "cache-control": "no-store", "tus-resumable": TUS_VERSION}
     if job.size_bytes is not None:
@@ -91,8 +92,20 @@ async def arrived_bytes(house: House, job: Job) -> int:
 
 async def _take(house: House, job: Job, request: Request, offset: int | None, total: int | None) -> Extent:
     try:
-        ref = await _blob(house, job, offset, total)
-        return await house.spool.append(ref, offset or 0, _body(house, request, offset or 0), total)
+        async with translated(house):
+            ref = await _blob(house, job, offset, total)
+            return await house.spool.append(ref, offset or 0, limited_body(house, request, offset or 0), total)
+    except Problem as problem:
+        if problem.code in ("too_large", "spool_full"):
+            await wipe.end(house, job.id, State.FAILED, problem)
+        raise
+
+
+@asynccontextmanager
+async def translated(house: House) -> AsyncIterator[None]:
+    """What can go wrong while a body is taken into the spool, as a Problem."""
+    try:
+        yield
     except ClientDisconnect:
         raise Problem("bad_request", "The connection ended before the upload did.") from None
     except WrongOffset as wrong:
@@ -104,7 +117,6 @@ async def _take(house: House, job: Job, request: Request, offset: int | None, to
     except Gone:
         raise _lost() from None
     except Full as full:
-        await wipe.end(house, job.id, State.FAILED, _full(house, full))
         raise _full(house, full) from None
 
 
@@ -123,11 +135,11 @@ async def _blob(house: House, job: Job, offset: int | None, total: int | None) -
     noted = await house.change(job.id, note)
     if noted.input is None or noted.input.ref != ref:
         await house.spool.drop(ref)
-        raise _too_late(noted)
+        raise too_late(noted)
     return ref
 
 
-async def _body(house: House, request: Request, arrived: int) -> AsyncIterator[bytes]:
+async def limited_body(house: House, request: Request, arrived: int) -> AsyncIterator[bytes]:
     """The request's body as it comes. Raises Problem when it stalls, Full when more comes than an upload may have."""
     chunks = request.stream()
     while True:
@@ -151,7 +163,7 @@ async def _body(house: House, request: Request, arrived: int) -> AsyncIterator[b
 async def _queue(house: House, job_id: str, size_bytes: int) -> None:
     job = await house.change(job_id, lambda job: intake.spooled(job, size_bytes))
     if job.state is not State.SPOOLED:
-        raise _too_late(job)
+        raise too_late(job)
     await intake.admit(house, job_id)
 
 
@@ -174,7 +186,7 @@ def _lost() -> Problem:
     return Problem("gone", "What had arrived of this upload is gone. Make a new job.")
 
 
-def _too_late(job: Job) -> Problem:
+def too_late(job: Job) -> Problem:
     if job.error:
         return Problem("gone", f"This job has ended: {job.error.get('detail', '')}")
     return Problem("not_ready", f"The upload is complete; the job is {job.state}.", state=str(job.state))

@@ -67,6 +67,7 @@ class JobView(BaseModel):
     settings: Settings
     managed_only: bool
     upload: UploadView
+    references: list[int] = Field(description="Numbers of the reference recordings that have arrived.")
     facts: Facts | None
     queue: QueueView | None
     progress: ProgressView | None
@@ -88,6 +89,7 @@ async def view(house: House, job: Job, revision: int) -> JobView:
         settings=job.settings,
         managed_only=job.managed_only,
         upload=await _upload(house, job),
+        references=sorted(job.references),
         facts=job.facts,
         queue=QueueView(position=ahead) if ahead is not None else None,
         progress=_progress(job),
