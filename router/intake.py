@@ -92,7 +92,7 @@ async def _probe(house: House, job: Job) -> Facts:
     if job.input is None:
         raise Problem("input_lost")
     try:
-        facts = await house.probe.probe(house.spool.read(job.input.ref))
+        facts = await house.probe.probe(house.spool.read(job.input.ref), size=job.input.size_bytes)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
     if facts.duration_s > house.settings.max_duration_s:

@@ -26,6 +26,8 @@ _GRACE_S = 10.0
 """How long past a request's own time limit the zygote may take to say so."""
 _TAKEN = b"+\n"
 """The zygote's word that a request has arrived."""
+_BYTES_PER_S = 2_000_000
+"""What a slow machine decodes of the densest codec."""
 _MAX_ANSWER_BYTES = 64 * 1024
 _CURES = {
     "network namespace": "allow user namespaces, or run the router as root of its own container",
@@ -71,25 +73,28 @@ class Probe:
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
         self._starting = asyncio.Lock()
+        self._is_open = False
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._fences: dict[str, bool] = {}
 
     async def start(self) -> None:
         """Start the zygote if none runs, and wait until it listens. Raises Fault(internal)."""
-        async with self._starting:
-            if self._process is None or self._process.returncode is not None:
-                await self._stop()
-                await self._spawn()
+        self._is_open = True
+        await self._ensure()
 
     async def close(self) -> None:
         """End the zygote and its children."""
-        async with self._starting:
-            await self._stop()
+        self._is_open = False
+        await self._end()
 
-    async def probe(self, feed: AsyncIterable[bytes], *, timeout_s: float | None = None) -> Facts:
-        """Facts of a recording, decoded to its end. Raises Fault."""
-        answer = await self._ask({"op": "probe", "timeout_s": timeout_s or self._timeout_s, **self._limits}, feed)
+    async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
+        """Facts of a recording of `size` bytes, decoded to its end. Raises Fault.
+
+        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core.
+        """
+        limit_s = (timeout_s or self._timeout_s) + size / _BYTES_PER_S
+        answer = await self._ask({"op": "probe", "timeout_s": limit_s, **self._limits}, feed)
         return _record(Facts, answer)
 
     async def verify(
@@ -133,20 +138,32 @@ class Probe:
                     with await self._converse(json.dumps(request).encode()) as conversation:
                         return await _exchange(conversation, feed)
             except TimeoutError:
-                await self.close()  # a zygote that does not keep its own limits is frozen
+                await self._end()  # a zygote that does not keep its own limits is frozen
                 raise _broken() from None
             except _Lost:
                 raise _broken() from None
 
+    async def _ensure(self) -> None:
+        async with self._starting:
+            if not self._is_open:
+                raise _broken()
+            if self._process is None or self._process.returncode is not None:
+                await self._stop()
+                await self._spawn()
+
+    async def _end(self) -> None:
+        async with self._starting:
+            await self._stop()
+
     async def _converse(self, packet: bytes) -> socket.socket:
         """Open one conversation; a zygote that died since the last one is replaced."""
         for _ in range(2):
-            await self.start()
+            await self._ensure()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             with theirs:
                 ours.setblocking(False)
                 try:
-                    assert self._control is not None  # noqa: S101 - start() has just set it
+                    assert self._control is not None  # noqa: S101 - _ensure has just set it
                     socket.send_fds(self._control, [packet], [theirs.fileno()])
                     theirs.close()
                     # Nothing of the feed is taken before somebody is there to take it.
@@ -158,7 +175,7 @@ class Probe:
                     ours.close()
                     raise
                 ours.close()
-                await self.close()
+                await self._end()
         raise _Lost
 
     async def _spawn(self) -> None:

@@ -65,7 +65,7 @@ class BelievingProbe(Probe):
     async def close(self) -> None:
         return
 
-    async def probe(self, feed: AsyncIterable[bytes], *, timeout_s: float | None = None) -> Facts:
+    async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
         song = b"".join([chunk async for chunk in feed])
         await self.may_go_on.wait()
         if not song:

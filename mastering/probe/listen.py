@@ -40,7 +40,7 @@ _CODECS = {
     "aac": "aac", "alac": "alac", "flac": "flac", "mp3": "mp3", "mp3float": "mp3", "opus": "opus", "vorbis": "vorbis",
     "pcm_s16le": "pcm_16", "pcm_s16be": "pcm_16", "pcm_s24le": "pcm_24", "pcm_s24be": "pcm_24", "pcm_f32le": "float_32",
 }  # fmt: skip
-_LOSSLESS = frozenset({"alac", "flac", "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64"})
+LOSSLESS = frozenset({"alac", "flac", "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64"})
 _GUESSED_LENGTHS = frozenset({"mp3"})
 """Containers that need not say how long they are: their demuxer guesses from the file's size."""
 
@@ -156,7 +156,7 @@ def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
             yield from (_block(frame, stream) for frame in frames)
     except (av.FFmpegError, ValueError, EOFError) as error:
         raise _libav_fault(error) from None
-    is_lossless = _CODECS[stream.codec_context.name] in _LOSSLESS
+    is_lossless = _CODECS[stream.codec_context.name] in LOSSLESS
     if damaged > (0 if is_lossless else max(2, packets * _MOST_DAMAGED)):
         raise undecodable_fault()
 
@@ -307,7 +307,7 @@ def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: 
         channels=recording.channels,
         frames=heard.frames,
         duration_s=heard.frames / recording.rate_hz,
-        lossy=recording.codec not in _LOSSLESS,
+        lossy=recording.codec not in LOSSLESS,
     )
 
 

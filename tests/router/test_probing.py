@@ -98,6 +98,7 @@ async def test_no_fault_quotes_a_library_or_a_path(probe: Probe) -> None:
 
 async def test_a_file_over_the_size_limit_is_refused_however_it_is_fed() -> None:
     probe = Probe(max_bytes=100_000)
+    await probe.start()
     try:
         fault = await fault_of(probe, written(noise(3.0)))
         assert (fault.code, fault.numbers) == (FaultCode.TOO_LARGE, {"allowed_bytes": 100_000})
@@ -108,6 +109,7 @@ async def test_a_file_over_the_size_limit_is_refused_however_it_is_fed() -> None
 
 async def test_a_feed_that_stands_still_is_no_fault_of_the_file() -> None:
     probe = Probe(timeout_s=0.3)
+    await probe.start()
     never = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -123,10 +125,18 @@ async def test_a_feed_that_stands_still_is_no_fault_of_the_file() -> None:
 
 
 async def test_a_file_that_takes_longer_than_it_may_is_stopped() -> None:
-    probe = Probe(timeout_s=0.02)
+    probe = Probe(timeout_s=1.0)
+    await probe.start()
+
+    async def freezing() -> AsyncIterator[bytes]:
+        yield written(noise())
+        for child in children_of(zygote_of(probe)):
+            os.kill(int(child), signal.SIGSTOP)
+
     try:
-        fault = await fault_of(probe, HOSTILE["FLAC of three hours, with its length left out"][0])
-        assert fault.code is FaultCode.RESOURCE_LIMIT
+        with pytest.raises(Fault) as caught:
+            await probe.probe(freezing())
+        assert caught.value.code is FaultCode.RESOURCE_LIMIT
     finally:
         await probe.close()
 
@@ -155,6 +165,7 @@ async def test_a_fault_leaves_the_next_file_alone(probe: Probe) -> None:
 
 async def test_several_files_are_probed_at_once() -> None:
     probe = Probe(concurrency=4)
+    await probe.start()
     try:
         lengths = [1.0 + 0.1 * index for index in range(8)]
         facts = await asyncio.gather(*(probe.probe(feed(written(noise(length)))) for length in lengths))
@@ -174,11 +185,20 @@ async def test_a_zygote_killed_in_mid_request_is_an_internal_fault_and_not_a_han
     async def deadly() -> AsyncIterator[bytes]:
         data = written(noise())
         yield data[:50_000]
-        os.kill(zygote_of(probe), signal.SIGKILL)
+        zygote = zygote_of(probe)
+        os.kill(zygote, signal.SIGKILL)
+        await until(lambda: not is_alive(zygote))
         yield data[50_000:]
 
     with pytest.raises(Fault) as caught:
         await asyncio.wait_for(probe.probe(deadly()), 30)
+    assert caught.value.code is FaultCode.INTERNAL
+
+
+async def test_a_closed_probe_starts_nothing_any_more(probe: Probe) -> None:
+    await probe.close()
+    with pytest.raises(Fault) as caught:
+        await probe.probe(feed(written(noise())))
     assert caught.value.code is FaultCode.INTERNAL
 
 
