@@ -73,6 +73,7 @@ def make_app(
         summary="Takes a song, hands back a master, forgets the rest.",
         docs_url=None,
         redoc_url=None,
+        responses=problems.ANYWHERE,
         lifespan=lifespan,
     )
     problems.install(app)

@@ -65,3 +65,7 @@ def responses(*codes: str) -> dict[int | str, dict[str, object]]:
         status: {"description": "; ".join(texts), "content": {MEDIA_TYPE: {"schema": schema}}}
         for status, texts in by_status.items()
     }
+
+
+ANYWHERE = responses("bad_request", "foreign_origin", "foreign_host", "bad_settings", "internal")
+"""What every endpoint can answer, whatever else it does."""

@@ -14,7 +14,7 @@ from router.jobs.state import State
 from router.web.jobs import check_size, reserve
 from router.web.problems import responses
 from router.web.rooms import TheHouse, TheJob
-from router.web.uploads import FILE_FAULTS, limited_body, too_late, translated
+from router.web.uploads import FAULTS, limited_body, too_late, translated
 from router.web.views import JobView, view
 
 MOST_REFERENCES = 4
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
 @router.put(
     "/jobs/{job_id}/references/{number}",
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
-    responses=responses(*FILE_FAULTS, "too_large", "not_ready", "spool_full", "not_found"),
+    responses=responses(*FAULTS),
 )
 async def put_reference(
     found: TheJob,

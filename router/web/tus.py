@@ -21,8 +21,8 @@ from router.jobs.state import State
 from router.web.jobs import NewJob, make_job
 from router.web.problems import responses
 from router.web.rooms import TheAccount, TheHouse, TheJob
+from router.web.uploads import FAULTS, arrived_bytes, receive
 from router.web.uploads import TUS_VERSION as VERSION
-from router.web.uploads import arrived_bytes, receive
 
 EXTENSIONS = "creation,termination,expiration"
 _MEDIA_TYPE = "application/offset+octet-stream"
@@ -75,7 +75,7 @@ async def begin(
     status_code=204,
     dependencies=[Depends(speak)],
     openapi_extra={"requestBody": {"required": True, "content": {_MEDIA_TYPE: {}}}},
-    responses=responses("offset_mismatch", "unsupported_media_type", "gone", "not_ready", "not_found", "tus_version"),
+    responses=responses(*FAULTS, "unsupported_media_type", "tus_version"),
 )
 async def go_on(
     found: TheJob,
@@ -94,7 +94,12 @@ async def go_on(
     return Response(status_code=204, headers=headers)
 
 
-@router.delete("/jobs/{job_id}/audio", status_code=204, dependencies=[Depends(speak)], responses=responses("not_found"))
+@router.delete(
+    "/jobs/{job_id}/audio",
+    status_code=204,
+    dependencies=[Depends(speak)],
+    responses=responses("not_found", "tus_version"),
+)
 async def end(found: TheJob, house: TheHouse) -> Response:
     """Give the upload up; its job is cancelled and everything of it destroyed."""
     await wipe.end(house, found.job.id, State.CANCELLED, Problem("cancelled", "You cancelled the job."))

@@ -27,17 +27,19 @@ router = APIRouter(prefix="/v1", tags=["uploads"])
 
 TUS_VERSION = "1.0.0"
 
-FILE_FAULTS = (
+FAULTS = (
     "empty_file", "unsupported_format", "undecodable", "truncated", "not_finite", "silent", "too_short", "too_long",
-    "too_many_channels", "unsupported_rate", "resource_limit",
+    "too_many_channels", "unsupported_rate", "resource_limit", "too_large", "spool_full", "too_many_jobs",
+    "offset_mismatch", "upload_in_progress", "not_ready", "upload_timeout", "gone", "not_found",
 )  # fmt: skip
+"""What can be wrong with an upload, or with the song when its last byte has come."""
 
 
 @router.put(
     "/jobs/{job_id}/audio",
     status_code=202,
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
-    responses=responses(*FILE_FAULTS, "too_large", "not_ready", "offset_mismatch", "spool_full", "not_found"),
+    responses=responses(*FAULTS),
 )
 async def put_audio(
     found: TheJob,
@@ -67,7 +69,7 @@ async def receive(
     return await house.jobs.get(job.id)
 
 
-@router.head("/jobs/{job_id}/audio", responses=responses("not_found"))
+@router.head("/jobs/{job_id}/audio", responses=responses("not_found", "gone"), response_class=Response)
 async def offset(found: TheJob, house: TheHouse) -> Response:
     """How much has arrived, in the header Upload-Offset."""
     job = found.job
