@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from mastering.contract import Facts, Fault, FaultCode
 from router import probing
@@ -26,8 +27,12 @@ async def feed(data: bytes, chunk: int = 65_536) -> AsyncIterator[bytes]:
         yield data[at : at + chunk]
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def probe() -> AsyncIterator[Probe]:
+    """One for all tests here: those that kill its process find it replaced."""
     probe = Probe()
     await probe.start()
     yield probe
@@ -75,7 +80,7 @@ async def test_length_is_counted_where_the_header_leaves_it_out(probe: Probe) ->
     assert (await probe.probe(feed(bytes(flac)))).frames == len(noise())
 
 
-def test_there_are_at_least_fifty_hostile_files() -> None:
+async def test_there_are_at_least_fifty_hostile_files() -> None:
     assert len(HOSTILE) >= 50
 
 
@@ -175,7 +180,7 @@ async def test_several_files_are_probed_at_once() -> None:
 
 
 async def test_a_dead_zygote_is_replaced(probe: Probe) -> None:
-    first = zygote_of(probe)
+    first = await running_zygote(probe)
     os.kill(first, signal.SIGKILL)
     assert (await probe.probe(feed(written(noise())))).frames == len(noise())
     assert zygote_of(probe) != first
@@ -195,7 +200,8 @@ async def test_a_zygote_killed_in_mid_request_is_an_internal_fault_and_not_a_han
     assert caught.value.code is FaultCode.INTERNAL
 
 
-async def test_a_closed_probe_starts_nothing_any_more(probe: Probe) -> None:
+async def test_a_closed_probe_starts_nothing_any_more() -> None:
+    probe = Probe()
     await probe.close()
     with pytest.raises(Fault) as caught:
         await probe.probe(feed(written(noise())))
@@ -203,8 +209,8 @@ async def test_a_closed_probe_starts_nothing_any_more(probe: Probe) -> None:
 
 
 async def test_a_frozen_zygote_is_replaced(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await running_zygote(probe)
     monkeypatch.setattr(probing, "_GRACE_S", 0.2)
-    first = zygote_of(probe)
     os.kill(first, signal.SIGSTOP)
     with pytest.raises(Fault) as caught:
         await probe.probe(feed(written(noise())), timeout_s=0.2)
@@ -222,6 +228,7 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
         started.set()
         await never.wait()
 
+    await running_zygote(probe)
     task = asyncio.create_task(probe.probe(stuck()))
     await asyncio.wait_for(started.wait(), 20)
     await until(lambda: children_of(zygote_of(probe)) != [])
@@ -286,9 +293,16 @@ async def test_the_zygote_dies_with_a_router_that_is_killed() -> None:
     await until(lambda: not is_alive(zygote))
 
 
-def test_the_router_side_is_light() -> None:
+async def test_the_router_side_is_light() -> None:
     script = "import sys, router.probing; print([m for m in ('numpy', 'soundfile', 'av') if m in sys.modules])"
-    assert subprocess.check_output([sys.executable, "-c", script]).strip() == b"[]"
+    loaded = await asyncio.to_thread(subprocess.check_output, [sys.executable, "-c", script])
+    assert loaded.strip() == b"[]"
+
+
+async def running_zygote(probe: Probe) -> int:
+    """The zygote's pid, after it has answered once."""
+    await probe.selfcheck()
+    return zygote_of(probe)
 
 
 def zygote_of(probe: Probe) -> int:
