@@ -92,6 +92,46 @@ def _accounts() -> closing[Accounts]:
     return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
 
 
+AdminUrl = Annotated[str, typer.Option("--url", help="The operators' port.", envvar="ROUTER_ADMIN_URL")]
+Backend = Annotated[str, typer.Argument(help="Its name, as `router status` shows it.")]
+ADMIN_URL = "http://127.0.0.1:8081"
+
+
+@app.command("status")
+def show_status(
+    url: AdminUrl = ADMIN_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show tiers, queue and spool of a running router."""
+    from router.operate import show
+
+    _or_one_line(lambda: show(url, as_json=as_json))
+
+
+@app.command()
+def drain(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
+    """Give a backend no new jobs; it finishes those it has."""
+    _tell(url, backend, "draining")
+
+
+@app.command()
+def maintenance(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
+    """Give a backend no new jobs and send those it has elsewhere at once."""
+    _tell(url, backend, "maintenance")
+
+
+@app.command()
+def ready(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
+    """Use a backend again."""
+    _tell(url, backend, "ready")
+
+
+def _tell(url: str, backend: str, mode: str) -> None:
+    from router.operate import tell
+
+    _or_one_line(lambda: tell(url, backend, mode))
+
+
 def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
 

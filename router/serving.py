@@ -8,21 +8,26 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from router import logs
+from router.admin.app import make_admin
 from router.app import make_app
 from router.complaint import Complaint
+from router.house import House
 from router.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
 _RESTART_S = (0.2, 5.0)
+ADMIN_PORT = 8081
+"""Where `router run` serves the operators' page, if it is free, and where its verbs look for it."""
 
 
 def serve(options: Mapping[str, Any]) -> None:
@@ -51,8 +56,19 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 def _serve(settings: Settings, local_workers: int) -> None:
     logs.configure()
     listening = _listen(settings.host, settings.port)
-    app = make_app(settings, beside=lambda: _workers(settings.workers[:local_workers]))
-    config = uvicorn.Config(
+    operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)
+    app = make_app(
+        settings,
+        beside=lambda: _workers(settings.workers[:local_workers]),
+        within=lambda house: _operators_port(house, operators),
+    )
+    _Server(_config(app)).run(sockets=[listening])
+    if (complaint := getattr(app.state, "complaint", None)) is not None:
+        raise complaint
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         access_log=False,
         log_config=None,
@@ -62,19 +78,43 @@ def _serve(settings: Settings, local_workers: int) -> None:
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=32 * 1024,
     )
-    _Server(config).run(sockets=[listening])
-    if (complaint := getattr(app.state, "complaint", None)) is not None:
-        raise complaint
+
+
+@asynccontextmanager
+async def _operators_port(house: House, listening: socket.socket | None) -> AsyncIterator[None]:
+    """Serve the operators' port while the context is open."""
+    if listening is None:
+        yield
+        return
+    server = _Quiet(_config(make_admin(house)))
+    task = asyncio.create_task(server.serve(sockets=[listening]), name="operators' port")
+    try:
+        typer.echo(f"Operators: {_address(listening)}")
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Quiet(uvicorn.Server):
+    """A second server in the process: signals belong to the first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            where = f"[{host}]" if ":" in host else host
-            typer.echo(f"Ready: http://{where}:{port}  (stop with Ctrl+C)")
+            typer.echo(f"Ready: {_address(sockets[0])}  (stop with Ctrl+C)")
             sys.stdout.flush()
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -85,8 +125,18 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError:
         listening.close()
-        raise Complaint(f"port {port} on {host} is taken or not ours. Choose another with --port.") from None
+        raise Complaint(f"port {port} on {host} is taken or not ours. Choose another one.") from None
     return listening
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

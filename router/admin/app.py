@@ -1,0 +1,111 @@
+"""The operators' application: the page, its API, health for load balancers and metrics for Prometheus."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from fastapi import FastAPI, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pydantic import BaseModel, ConfigDict
+
+from mastering.contract import ENGINE_VERSION
+from router import metrics
+from router.admin.gauges import Gauges
+from router.admin.status import Status, TierStatus, status
+from router.errors import Problem
+from router.house import House
+from router.tiers.modes import Mode
+from router.web import headers, problems
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_STATIC = {"dashboard.js": "text/javascript; charset=utf-8", "dashboard.css": "text/css; charset=utf-8"}
+_ASK_FIRST = {"cache-control": "no-cache"}
+_NEVER = {"cache-control": "no-store"}
+
+
+class Told(BaseModel):
+    """What an operator tells a backend to be."""
+
+    model_config = ConfigDict(extra="forbid")
+    mode: Literal["ready", "draining", "maintenance"]
+
+
+def make_admin(house: House) -> FastAPI:
+    """The application of the operators' port over the rooms of a running router."""
+    app = FastAPI(title="Mastering router, operators' port", version="1", docs_url=None, redoc_url=None)
+    problems.install(app)
+    _install_pages(app)
+    _install_health(app, house)
+    _install_api(app, house)
+    app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {house.settings.admin_host})
+    return app
+
+
+def _install_pages(app: FastAPI) -> None:
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page() -> Response:
+        return Response(_page(), media_type="text/html; charset=utf-8", headers=_ASK_FIRST)
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        if name not in _STATIC:
+            raise Problem("not_found")
+        return Response(_file(name), media_type=_STATIC[name], headers=_ASK_FIRST)
+
+
+def _install_health(app: FastAPI, house: House) -> None:
+    gauges = Gauges(house)
+    house.fleet.metrics.watch(gauges)
+
+    @app.get("/livez")
+    async def live() -> Response:
+        """200 while the process answers."""
+        return Response("alive\n", media_type="text/plain", headers=_NEVER)
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        """200 while songs can be taken in: the spool has room. Tiers that are down do not make a router unready."""
+        usage = house.spool.usage()
+        has_room = usage.quota_bytes - usage.reserved_bytes > 0
+        text = "ready\n" if has_room else "the spool is full\n"
+        return Response(text, 200 if has_room else 503, media_type="text/plain", headers=_NEVER)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        gauges.note_queue(await house.queue.depth())
+        return Response(house.fleet.metrics.page(), media_type=metrics.CONTENT_TYPE, headers=_NEVER)
+
+
+def _install_api(app: FastAPI, house: House) -> None:
+    @app.get("/v1/status")
+    async def everything() -> Status:
+        """Everything the page shows."""
+        return await status(house)
+
+    @app.get("/v1/tiers")
+    async def tiers() -> list[TierStatus]:
+        return (await status(house)).tiers
+
+    @app.put("/v1/backends/{name}/mode", responses=problems.responses("not_found"))
+    async def tell(name: str, told: Told) -> Status:
+        """Drain a backend, take it out for maintenance, or have it back. Kept over restarts."""
+        try:
+            house.fleet.tell(name, Mode(told.mode))
+        except KeyError:
+            raise Problem("not_found", "There is no backend of that name.") from None
+        return await status(house)
+
+
+@cache
+def _file(name: str) -> bytes:
+    return files("router.admin").joinpath("static", name).read_bytes()
+
+
+@cache
+def _page() -> str:
+    environment = Environment(
+        loader=PackageLoader("router.admin"), autoescape=select_autoescape(), undefined=StrictUndefined
+    )
+    return environment.get_template("dashboard.html").render(engine_version=ENGINE_VERSION)

@@ -1,0 +1,188 @@
+"""How the service is right now, as one record: the page, the API, `router status` and the metrics all read it."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, Field
+
+from router import clock, logs
+from router.house import House
+from router.jobs.state import ACTIVE, State
+from router.tiers.choice import TIER_ORDER, TIER_TITLES, TYPICAL, outlook
+from router.tiers.journal import Entry
+from router.tiers.standing import Standing
+
+AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
+EVENTS_SHOWN = 60
+
+
+class BackendStatus(BaseModel):
+    name: str
+    tier: str
+    state: str = Field(description="What it is to the router now.")
+    reason: str = Field(description="Why it is in that state.")
+    since_s: float = Field(description="For how long it has been.")
+    back_in_s: float | None = Field(description="When it may take work again; null where an operator must say so.")
+    mode: str = Field(description="What an operator told it: ready, draining or maintenance.")
+    in_flight: int
+    slots: int
+    weight: float = Field(description="Its share while it starts slowly, up to 1.")
+    eta_s: float = Field(description="What a typical song would take on it now, without waiting.")
+    quota_left_s: float | None = Field(description="Seconds of its device that may still be used; null: no limit.")
+    device: str | None
+    engine_version: str | None
+    region: str
+    operator: str
+    cost_per_hour: float
+
+
+class TierStatus(BaseModel):
+    name: str
+    title: str
+    up: bool = Field(description="At least one backend could take a job or is at one.")
+    in_flight: int
+    slots: int
+    backends: list[BackendStatus]
+
+
+class QueueStatus(BaseModel):
+    waiting: int
+    running: int
+    oldest_s: float | None = Field(description="Age of the job that has waited longest.")
+    by_age: dict[str, int] = Field(description="Waiting jobs by how long they have waited.")
+    eta_s: float | None = Field(description="When a typical song that came now would be done; null: no tier takes it.")
+    outlook: str = Field(description="What would become of a song that came now.")
+
+
+class SpoolStatus(BaseModel):
+    used_bytes: int
+    quota_bytes: int
+    files: int
+    oldest_s: float | None
+
+
+class EventStatus(BaseModel):
+    at: datetime
+    ago_s: float
+    kind: str = Field(description="attempt, failover or state.")
+    tier: str
+    backend: str
+    what: str = Field(description="How the attempt ended, after what a failover came, or the state that began.")
+    detail: str
+    seconds: float | None
+
+
+class Status(BaseModel):
+    """Everything an operator's page shows. No job, no account, no name."""
+
+    at: datetime
+    summary: str
+    healthy: bool = Field(description="Every tier that is set up is up, and the catalogue is in order.")
+    tiers: list[TierStatus]
+    queue: QueueStatus
+    spool: SpoolStatus
+    events: list[EventStatus] = Field(description="The newest first.")
+    catalogue_error: str | None
+    dropped_log_fields: int
+
+
+async def status(house: House) -> Status:
+    now = clock.now()
+    tiers = [tier for tier in (_tier(house, name, now) for name in TIER_ORDER) if tier.backends]
+    error = house.fleet.catalogue_error
+    usage = house.spool.usage()
+    return Status(
+        at=datetime.now(UTC),
+        summary=_summary(tiers, error),
+        healthy=bool(tiers) and all(tier.up for tier in tiers) and error is None,
+        tiers=tiers,
+        queue=await _queue(house, now),
+        spool=SpoolStatus(
+            used_bytes=usage.reserved_bytes, quota_bytes=usage.quota_bytes, files=usage.blobs, oldest_s=usage.oldest_s
+        ),
+        events=[_event(entry, now) for entry in house.fleet.journal.latest(EVENTS_SHOWN)],
+        catalogue_error=error,
+        dropped_log_fields=logs.dropped,
+    )
+
+
+def _summary(tiers: list[TierStatus], error: str | None) -> str:
+    down = [tier.title for tier in tiers if not tier.up]
+    if not tiers:
+        return "No backend is set up."
+    if len(down) == len(tiers):
+        return "No tier is up: new songs wait or are refused."
+    if down:
+        return f"Songs are mastered, but without: {', '.join(down)}."
+    return "All tiers are up." if error is None else "All tiers are up, but the catalogue has a mistake."
+
+
+def _tier(house: House, name: str, now: float) -> TierStatus:
+    backends = [_backend(s, now) for s in house.fleet.standings() if s.backend.tier == name]
+    return TierStatus(
+        name=name,
+        title=TIER_TITLES[name],
+        up=any(backend.state in ("healthy", "suspect", "half-open", "sleeping") for backend in backends),
+        in_flight=sum(backend.in_flight for backend in backends),
+        slots=sum(backend.slots for backend in backends),
+        backends=backends,
+    )
+
+
+def _backend(standing: Standing, now: float) -> BackendStatus:
+    seen, back_in_s = standing.candidate(now), standing.back_in_s(now)
+    return BackendStatus(
+        name=seen.name,
+        tier=seen.tier,
+        state=seen.state.value,
+        reason=standing.reason(now),
+        since_s=round(now - standing.since_s(now), 1),
+        back_in_s=None if back_in_s is None else round(back_in_s, 1),
+        mode=standing.mode.value,
+        in_flight=seen.in_flight,
+        slots=seen.slots,
+        weight=round(seen.weight, 2),
+        eta_s=round(seen.pace.service_s(TYPICAL.size_bytes, TYPICAL.duration_s), 1),
+        quota_left_s=seen.quota_left_s,
+        device=standing.health.device,
+        engine_version=seen.engine_version,
+        region=standing.terms.region,
+        operator=standing.terms.operator,
+        cost_per_hour=standing.terms.cost_per_hour,
+    )
+
+
+async def _queue(house: House, now: float) -> QueueStatus:
+    ages, running = [], 0
+    async for job, _ in house.jobs.scan():
+        if job.state is State.QUEUED:
+            ages.append(now - job.created_s)
+        elif job.state in ACTIVE:
+            running += job.state in (State.RUNNING, State.SEALED)
+    by_age = dict.fromkeys(AGES_S, 0)
+    for age in ages:
+        by_age[next(label for label, limit in AGES_S.items() if age < limit)] += 1
+    found = outlook(house.fleet.candidates(), TYPICAL._replace(queued=len(ages)), house.fleet.draw)
+    return QueueStatus(
+        waiting=len(ages),
+        running=running,
+        oldest_s=round(max(ages), 1) if ages else None,
+        by_age=by_age,
+        eta_s=round(found.eta_s, 1) if math.isfinite(found.eta_s) else None,
+        outlook=found.reason,
+    )
+
+
+def _event(entry: Entry, now: float) -> EventStatus:
+    return EventStatus(
+        at=datetime.fromtimestamp(clock.wall(entry.at_s), UTC),
+        ago_s=round(now - entry.at_s, 1),
+        kind=entry.kind,
+        tier=entry.tier,
+        backend=entry.backend,
+        what=entry.what,
+        detail=entry.detail,
+        seconds=None if entry.seconds is None else round(entry.seconds, 2),
+    )
