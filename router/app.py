@@ -22,7 +22,7 @@ from router.complaint import Complaint
 from router.dispatch import Dispatcher
 from router.house import House
 from router.jobs import local
-from router.logs import log
+from router.logs import log, log_exception
 from router.probing import Probe
 from router.settings import Settings
 from router.spool import incarnation, ram
@@ -33,7 +33,7 @@ from router.tiers.modes import Mode
 from router.tiers.port import Backend
 from router.tiers.roster import Roster
 from router.tiers.worker import WorkerBackend
-from router.web import account, headers, jobs, outputs, pages, problems, references, tus, uploads
+from router.web import account, handbook, headers, jobs, outputs, pages, problems, references, tus, uploads
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -66,6 +66,10 @@ def make_app(
         except Complaint as complaint:
             app.state.complaint = complaint  # for whoever started the server: it ends without saying why
             raise
+        except Exception as error:
+            log_exception(error)
+            app.state.complaint = Complaint("the start failed on a fault of our own; the log names the place.")
+            raise
 
     app = FastAPI(
         title="Mastering router",
@@ -77,7 +81,7 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    for part in (jobs, uploads, references, tus, outputs, account, pages):
+    for part in (jobs, uploads, references, tus, outputs, account, pages, handbook):
         app.include_router(part.router)
     app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {settings.host})
     return app

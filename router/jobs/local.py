@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from router import clock
 from router.jobs.hints import Hints
 from router.jobs.model import Job
@@ -72,7 +74,11 @@ class LocalJobs:
         row = self._db.execute(query, (job_id, clock.now())).fetchone()
         if row is None:
             raise Missing(job_id)
-        return Versioned(Job.model_validate_json(row[0]), row[1])
+        try:
+            return Versioned(Job.model_validate_json(row[0]), row[1])
+        except ValidationError:
+            # Written by a router of another form, or damaged: nobody can bring it on, so its audio is an orphan.
+            raise Missing(job_id) from None
 
     async def change(self, job: Job, expected_revision: int) -> int:
         changed = self._db.execute(

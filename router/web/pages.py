@@ -28,7 +28,7 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 _FOR_EVER = "public, max-age=31536000, immutable"
-_ASK_FIRST = "no-cache"
+ASK_FIRST = "no-cache"
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,33 @@ def static_digest() -> str:
 
 @cache
 def _page(template: str) -> StaticFile:
-    environment = Environment(
+    return rendered(template, modules=sorted(path for path in static_files() if path.startswith("js/")))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("router.web"),
         autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template(template).render(
-        static=f"/static/{static_digest()}",
-        modules=sorted(path for path in static_files() if path.startswith("js/")),
-        engine_version=ENGINE_VERSION,
+
+
+def rendered(template: str, **values: object) -> StaticFile:
+    """A page of ours from its template, ready to be sent."""
+    text = (
+        _environment()
+        .get_template(template)
+        .render(static=f"/static/{static_digest()}", engine_version=ENGINE_VERSION, **values)
     )
     return StaticFile.of("text/html; charset=utf-8", text.encode())
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 def index(request: Request) -> Response:
-    return _answer(request, _page("index.html"), _ASK_FIRST)
+    return answer(request, _page("index.html"), ASK_FIRST)
 
 
 @router.api_route("/static/{digest}/{path:path}", methods=["GET", "HEAD"])
@@ -97,10 +106,10 @@ def static(request: Request, digest: str, path: str) -> Response:
     file = static_files().get(path)
     if file is None:
         raise Problem("not_found", "There is no such file on this page.")
-    return _answer(request, file, _FOR_EVER if digest == static_digest() else _ASK_FIRST)
+    return answer(request, file, _FOR_EVER if digest == static_digest() else ASK_FIRST)
 
 
-def _answer(request: Request, file: StaticFile, cache_control: str) -> Response:
+def answer(request: Request, file: StaticFile, cache_control: str) -> Response:
     packs = "gzip" in request.headers.get("accept-encoding", "")
     etag = f'"{file.etag}-gzip"' if packs else f'"{file.etag}"'
     headers = {"ETag": etag, "Cache-Control": cache_control, "Vary": "Accept-Encoding"}
