@@ -28,7 +28,9 @@ MAX_CHANNELS = 2
 class Record(BaseModel):
     """A frozen record that refuses fields it does not know and numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null", use_attribute_docstrings=True
+    )
 
 
 class OutputFormat(StrEnum):
@@ -56,8 +58,11 @@ class Settings(Record):
     """What the person asked for. `target` and `style` are names from `mastering.presets`."""
 
     target: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = "streaming"
+    """Where the master is going: the name of a delivery target."""
     style: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = "neutral"
+    """The name of a style."""
     amount_percent: Annotated[float, Field(ge=0, le=100)] = 60.0
+    """How much of what the plan would change is changed."""
     loudness_lufs: Annotated[float | None, Field(ge=-36, le=-5)] = None
     """Instead of the target's loudness."""
     ceiling_dbtp: Annotated[float | None, Field(ge=-9, le=0)] = None
@@ -67,6 +72,7 @@ class Settings(Record):
     outputs: Annotated[tuple[OutputFormat, ...], Field(min_length=1, max_length=len(OutputFormat))] = (
         OutputFormat.WAV24,
     )
+    """Formats of the master, all from one render."""
     max_crest_loss_db: Annotated[float | None, Field(ge=0, le=40)] = None
     """Stay quieter than asked rather than lose more peak-to-loudness ratio than this."""
     reference_weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(max_length=16)] = ()

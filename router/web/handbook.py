@@ -81,4 +81,4 @@ def _members(schema: dict[str, Any], body: dict[str, Any]) -> list[tuple[str, st
 
 
 def _answers(operation: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(status, answer["description"]) for status, answer in operation["responses"].items()]
+    return [(status, said["description"].replace("`", "")) for status, said in operation["responses"].items()]
