@@ -2,7 +2,8 @@
 
 The process is `python -m mastering.probe`: a zygote that forks one locked-up child for each request. It is started
 once, replaced when it dies, and dies with the router: its socket is the only thing that keeps it. The bytes stream
-through a socket into the child's memory; the router holds one chunk of them at a time.
+through a socket into the child's memory; the router holds one chunk of them at a time. (Over 250 lines: asking,
+restarting and conversing are one protocol, and read worse apart.)
 """
 
 from __future__ import annotations

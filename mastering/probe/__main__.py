@@ -28,7 +28,8 @@ from pydantic import ValidationError
 from mastering import sandbox
 from mastering.contract import Fault, FaultCode
 from mastering.probe.answer import Request, answer, fault_answer
-from mastering.probe.listen import resource_fault, undecodable_fault, warm_up
+from mastering.probe.recordings import resource_fault, undecodable_fault
+from mastering.probe.warming import warm_up
 
 _MAX_REQUEST_BYTES = 16 * 1024
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})

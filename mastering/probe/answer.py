@@ -17,17 +17,8 @@ from pydantic import Field
 from mastering import sandbox
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
 from mastering.probe import structure
-from mastering.probe.listen import (
-    LOSSLESS,
-    Heard,
-    Recording,
-    check_header,
-    judge,
-    listen,
-    open_recording,
-    resource_fault,
-    undecodable_fault,
-)
+from mastering.probe.listen import Heard, check_header, judge, listen
+from mastering.probe.recordings import LOSSLESS, Recording, open_recording, resource_fault, undecodable_fault
 
 _CHUNK_BYTES = 256 * 1024
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

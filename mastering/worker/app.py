@@ -19,30 +19,21 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message as Asgi
 from starlette.types import Receive, Scope, Send
 
-from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat, Report
+from mastering.contract import ENGINE_VERSION, Fault, FaultCode
 from mastering.exchange import (
-    CHUNK_BYTES,
-    MEDIA_TYPE,
     PROTOCOL_VERSION,
     SLOT_HEADER,
     AcceptedEvent,
-    Digest,
-    EndEvent,
-    FaultEvent,
     HeartbeatEvent,
-    PartEvent,
     ProgressEvent,
-    ReportEvent,
     Seal,
     SettingsEvent,
-    data_header,
-    encode_event,
 )
 from mastering.signing import Guard
 from mastering.worker.admission import Admission, keys_of
+from mastering.worker.answering import HEADERS, Answer, Gone
 from mastering.worker.intake import Intake
 from mastering.worker.logs import Log
 from mastering.worker.renderers import Message, Renderer, Renderers
@@ -56,11 +47,6 @@ _STATUS = {
     FaultCode.BUSY: 503,
     FaultCode.DEADLINE: 408,
 }
-_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
-
-
-class _Gone(Exception):
-    """The caller has hung up."""
 
 
 @dataclass
@@ -75,7 +61,7 @@ class Worker:
 
 def problem(fault: Fault, status: int | None = None) -> Response:
     """RFC 9457. `Connection: close`: a caller in the middle of an upload need not send the rest."""
-    headers = {**_HEADERS, "connection": "close"}
+    headers = {**HEADERS, "connection": "close"}
     if "retry_after_s" in fault.numbers:
         headers["retry-after"] = str(fault.numbers["retry_after_s"])
     status = status or _STATUS.get(fault.code, 500)
@@ -125,7 +111,7 @@ async def reserve(request: Request) -> Response:
         slot = worker.slots.reserve(time.monotonic())
     except Fault as fault:
         return problem(fault)
-    return JSONResponse({"slot": slot, "expires_in_s": worker.settings.slot_s}, 201, _HEADERS)
+    return JSONResponse({"slot": slot, "expires_in_s": worker.settings.slot_s}, 201, HEADERS)
 
 
 async def health(request: Request) -> Response:
@@ -142,7 +128,7 @@ async def health(request: Request) -> Response:
         "load": os.getloadavg(),
         "memory": _memory(),
     }
-    return JSONResponse(body, 200, _HEADERS)
+    return JSONResponse(body, 200, HEADERS)
 
 
 def _memory() -> dict[str, int]:
@@ -177,20 +163,20 @@ class Renders:
         with Intake(settings.max_input_bytes, settings.max_references, Seal(keys.request)) as intake:
             try:
                 request = await self._take_in(intake, receive)
-            except _Gone:
+            except Gone:
                 return FaultCode.CANCELLED
             except Fault as fault:
                 claim.release()
                 await problem(fault)(scope, receive, send)
                 return fault.code
-            answer = _Answer(send, settings.upload_stall_s, claim, Seal(keys.response))
+            answer = Answer(send, settings.upload_stall_s, claim, Seal(keys.response))
             try:
                 return await _while_caller_listens(receive, self._render(request, intake, answer))
-            except _Gone:
+            except Gone:
                 return FaultCode.CANCELLED
 
     async def _take_in(self, intake: Intake, receive: Receive) -> SettingsEvent:
-        """Raises Fault, or _Gone."""
+        """Raises Fault, or Gone."""
         more = True
         while more:
             try:
@@ -199,27 +185,29 @@ class Renders:
             except TimeoutError:
                 raise Fault(FaultCode.DEADLINE, "The upload stood still for too long.") from None
             if message["type"] == "http.disconnect":
-                raise _Gone
+                raise Gone
             intake.feed(message.get("body", b""))
             more = message.get("more_body", False)
         return intake.finish()
 
-    async def _render(self, request: SettingsEvent, intake: Intake, answer: _Answer) -> str:
+    async def _render(self, request: SettingsEvent, intake: Intake, answer: Answer) -> str:
         limit_s = min(self._worker.settings.max_render_s, request.deadline_s or float("inf"))
         await answer.begin()
-        try:
-            async with asyncio.timeout(limit_s), self._worker.renderers.take() as renderer:
-                await answer.event(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device))
-                done = await self._relay(renderer, request, intake, answer)
-        except TimeoutError:
-            fault = Fault(FaultCode.DEADLINE, f"The render took longer than its {limit_s:.0f} s.", allowed_s=limit_s)
-            return await answer.fault(fault)
-        except Fault as fault:
-            return await answer.fault(fault)
-        # The process is gone; its results are in memory files of ours.
-        return await answer.results(done)
+        # However this ends, the results' memory is given back with it.
+        with contextlib.ExitStack() as held:
+            try:
+                async with asyncio.timeout(limit_s), self._worker.renderers.take() as renderer:
+                    await answer.event(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device))
+                    done = await self._relay(renderer, request, intake, answer)
+                    held.callback(done.close)
+            except TimeoutError:
+                message = f"The render took longer than its {limit_s:.0f} s."
+                return await answer.fault(Fault(FaultCode.DEADLINE, message, allowed_s=limit_s))
+            except Fault as fault:
+                return await answer.fault(fault)
+            return await answer.results(done)
 
-    async def _relay(self, renderer: Renderer, request: SettingsEvent, intake: Intake, answer: _Answer) -> Message:
+    async def _relay(self, renderer: Renderer, request: SettingsEvent, intake: Intake, answer: Answer) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         asked = {"settings": request.settings.model_dump(mode="json"), "heartbeat_s": self._worker.settings.heartbeat_s}
         renderer.ask(asked, list(intake.parts.values()))
@@ -236,78 +224,15 @@ class Renders:
                     return message
 
 
-class _Answer:
-    """The response, frame by frame. A caller that takes nothing for `stall_s` counts as gone."""
-
-    def __init__(self, send: Send, stall_s: float, claim: Claim, seal: Seal) -> None:
-        self._send = send
-        self._seal = seal
-        self._claim = claim
-        self._stall_s = stall_s
-
-    async def begin(self) -> None:
-        headers = {"content-type": MEDIA_TYPE, **_HEADERS}
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self._pass({"type": "http.response.start", "status": 200, "headers": raw})
-
-    async def event(self, event: AcceptedEvent | HeartbeatEvent | ProgressEvent) -> None:
-        await self._bytes(encode_event(event))
-
-    async def fault(self, fault: Fault) -> str:
-        await self._last(FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers))
-        return fault.code
-
-    async def results(self, done: Message) -> str:
-        """Report, parts and end, straight from the memory files, which are closed after it."""
-        about, *outputs = done.descriptors
-        try:
-            report = Report.model_validate_json(_whole(about))
-            await self._bytes(encode_event(ReportEvent(report=report)))
-            digest = Digest()
-            for wanted, output in zip(done.body["done"], outputs, strict=True):
-                await self._part(OutputFormat(wanted), output, digest)
-            await self._last(self._seal.close(digest.end()))
-        finally:
-            for descriptor in done.descriptors:
-                os.close(descriptor)
-        return "done"
-
-    async def _part(self, wanted: OutputFormat, output: int, digest: Digest) -> None:
-        size = os.fstat(output).st_size
-        await self._bytes(encode_event(PartEvent(name=f"output/{wanted}", size=size)))
-        for at in range(0, size, CHUNK_BYTES):
-            data = os.pread(output, CHUNK_BYTES, at)
-            digest.update(data)
-            await self._bytes(data_header(len(data)) + data)
-
-    async def _bytes(self, data: bytes) -> None:
-        await self._pass({"type": "http.response.body", "body": self._seal.pass_on(data), "more_body": True})
-
-    async def _last(self, event: EndEvent | FaultEvent) -> None:
-        self._claim.release()  # whoever reads the last byte may ask for a slot at once
-        await self._pass({"type": "http.response.body", "body": encode_event(event), "more_body": False})
-
-    async def _pass(self, message: Asgi) -> None:
-        try:
-            async with asyncio.timeout(self._stall_s):
-                await self._send(message)
-        except (TimeoutError, OSError):
-            raise _Gone from None
-
-
-def _whole(descriptor: int) -> bytes:
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-
-
 async def _while_caller_listens(receive: Receive, work: Coroutine[None, None, str]) -> str:
-    """Run `work`; cancel it the moment the caller hangs up. Raises _Gone."""
+    """Run `work`; cancel it the moment the caller hangs up. Raises Gone."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_hang_up(receive))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise _Gone
+        raise Gone
     finally:
         for task in (working, watching):
             task.cancel()

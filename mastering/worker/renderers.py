@@ -24,10 +24,14 @@ _MOST_BACKOFF_S = 30.0
 
 @dataclass
 class Message:
-    """One packet of a rendering process; `descriptors` belong to whoever reads it."""
+    """One packet of a rendering process; `descriptors` belong to whoever reads it, who closes them."""
 
     body: dict[str, Any]
     descriptors: list[int]
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
 
 class Renderer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -210,6 +211,27 @@ def test_a_killed_process_is_a_fault_while_it_renders(hanging: WorkerProcess) ->
         for child in hanging.children():
             os.kill(child, signal.SIGKILL)
         assert b'"fault"' in read_until(connection, b'"out_of_memory"')
+
+
+def test_nothing_of_a_render_stays_open_however_it_ends() -> None:
+    """Memory files live as long as a descriptor does: a worker that keeps one keeps a song."""
+    with running_worker() as worker:
+        assert worker.render(request_body(os.urandom(300_000), TWO)).types[-1] == "end"
+        body = request_body(os.urandom(3_000_000), TWO)
+        with begin_render(worker, body[:-1000], len(body)):
+            until(lambda: len(_memory_files(worker)) >= 1)
+        with begin_render(worker, body) as connection:
+            read_until(connection, b'"report"')
+        until(lambda: worker.free_slots() == 1)
+        assert _memory_files(worker) == []
+
+
+def _memory_files(worker: WorkerProcess) -> list[str]:
+    open_now = []
+    for entry in Path(f"/proc/{worker.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed while we looked
+            open_now.append(str(entry.readlink()))
+    return [name for name in open_now if name.startswith("/memfd:")]
 
 
 def test_a_deadline_ends_the_render(hanging: WorkerProcess) -> None:

@@ -1,0 +1,181 @@
+"""Open a recording and hand out its blocks: the probe's only door to the decoders.
+
+libsndfile reads WAV and AIFF. FFmpeg's libraries, held to one demuxer and one thread, read what is coded: libsndfile
+refuses a FLAC of unknown length and an Opus with a picture, and guesses the length of an MP3 from its size.
+Blocks are ``(frames, channels)``, as the decoders give them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from mastering.contract import Fault, FaultCode
+
+BLOCK_FRAMES = 65_536
+_MOST_DAMAGED = 0.01
+"""Share of a lossy file's packets that may fail: some junk at its end makes it no broken file."""
+_UNKNOWN_FRAMES = 1 << 48
+"""libsndfile's count for a stream that does not say its length is larger than this."""
+_OUT_OF_MEMORY = 17
+"""SFE_MALLOC_FAILED."""
+
+_SUBTYPES = {
+    "PCM_S8": "pcm_8", "PCM_U8": "pcm_8", "PCM_16": "pcm_16", "PCM_24": "pcm_24", "PCM_32": "pcm_32",
+    "FLOAT": "float_32", "DOUBLE": "float_64", "ULAW": "mu_law", "ALAW": "a_law", "IMA_ADPCM": "adpcm",
+    "MS_ADPCM": "adpcm",
+}  # fmt: skip
+_DEMUXERS = {"mp4": "mov", "webm": "matroska", "flac": "flac", "mp3": "mp3", "ogg": "ogg"}
+_CODECS = {
+    "aac": "aac", "alac": "alac", "flac": "flac", "mp3": "mp3", "mp3float": "mp3", "opus": "opus", "vorbis": "vorbis",
+    "pcm_s16le": "pcm_16", "pcm_s16be": "pcm_16", "pcm_s24le": "pcm_24", "pcm_s24be": "pcm_24", "pcm_f32le": "float_32",
+}  # fmt: skip
+LOSSLESS = frozenset({"alac", "flac", "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64"})
+_GUESSED_LENGTHS = frozenset({"mp3"})
+"""Containers that need not say how long they are: their demuxer guesses from the file's size."""
+
+Block = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that is open and not yet heard. `declared_frames` is None where its header does not say."""
+
+    container: str
+    codec: str
+    rate_hz: int
+    channels: int
+    declared_frames: int | None
+    blocks: Callable[[], Iterator[Block]]
+
+
+def open_recording(container: str, source: int) -> Recording:
+    """Open the seekable descriptor `source`, whose content is of `container`. Raises Fault."""
+    os.lseek(source, 0, os.SEEK_SET)
+    return _open_libav(container, source) if container in _DEMUXERS else _open_sndfile(container, source)
+
+
+def _open_sndfile(container: str, source: int) -> Recording:
+    try:
+        sound = soundfile.SoundFile(source, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise _sndfile_fault(error) from None
+    if sound.subtype not in _SUBTYPES:
+        raise _unknown_codec()
+    return Recording(
+        container=container,
+        codec=_SUBTYPES[sound.subtype],
+        rate_hz=sound.samplerate,
+        channels=sound.channels,
+        declared_frames=sound.frames if 0 < sound.frames < _UNKNOWN_FRAMES else None,
+        blocks=lambda: _sndfile_blocks(sound),
+    )
+
+
+def _sndfile_blocks(sound: Any) -> Iterator[Block]:
+    buffer = np.empty((BLOCK_FRAMES, sound.channels), np.float32)
+    while True:
+        try:
+            block = sound.read(out=buffer)
+        except soundfile.LibsndfileError as error:
+            raise _sndfile_fault(error) from None
+        if not len(block):
+            return
+        yield block
+
+
+def _sndfile_fault(error: Any) -> Fault:
+    return resource_fault() if error.code == _OUT_OF_MEMORY else undecodable_fault()
+
+
+def _open_libav(container: str, source: int) -> Recording:
+    try:
+        # No protocol and no second demuxer: a file that names other files gets none of them.
+        media = av.open(
+            open(source, "rb", closefd=False, buffering=0),  # noqa: SIM115 - libav keeps it open
+            format=_DEMUXERS[container],
+            container_options={"protocol_whitelist": "none"},
+            metadata_errors="ignore",
+        )
+    except (av.FFmpegError, ValueError, EOFError) as error:
+        raise _libav_fault(error) from None
+    stream = next(iter(media.streams.audio), None)
+    if stream is None:
+        raise Fault(FaultCode.UNSUPPORTED_FORMAT, "There is no sound in this file. Send one that has an audio track.")
+    if stream.codec_context.name not in _CODECS:
+        raise _unknown_codec()
+    stream.codec_context.thread_count = 1
+    return Recording(
+        container=container,
+        codec=_CODECS[stream.codec_context.name],
+        rate_hz=stream.rate or 0,
+        channels=stream.channels,
+        declared_frames=_declared_frames(container, stream),
+        blocks=lambda: _libav_blocks(media, stream),
+    )
+
+
+def _declared_frames(container: str, stream: Any) -> int | None:
+    if container in _GUESSED_LENGTHS or not stream.duration or not stream.time_base:
+        return None
+    return round(stream.duration * stream.time_base * stream.rate) if stream.rate else None
+
+
+def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
+    """A packet that cannot be decoded is passed over, as players do; too many of them are a broken file."""
+    packets = damaged = 0
+    try:
+        for packet in media.demux(stream):
+            packets += 1
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                damaged += 1
+                continue
+            yield from (_block(frame, stream) for frame in frames)
+    except (av.FFmpegError, ValueError, EOFError) as error:
+        raise _libav_fault(error) from None
+    is_lossless = _CODECS[stream.codec_context.name] in LOSSLESS
+    if damaged > (0 if is_lossless else max(2, packets * _MOST_DAMAGED)):
+        raise undecodable_fault()
+
+
+def _libav_fault(error: Exception) -> Fault:
+    return resource_fault() if getattr(error, "errno", None) == errno.ENOMEM else undecodable_fault()
+
+
+def _block(frame: Any, stream: Any) -> Block:
+    if (frame.sample_rate, frame.layout.nb_channels) != (stream.rate, stream.channels):
+        raise Fault(
+            FaultCode.UNSUPPORTED_FORMAT,
+            "The recording changes its sample rate or its channels midway. Export it as one WAV or FLAC.",
+        )
+    samples = frame.to_ndarray()
+    block: Block = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
+    return block if block.dtype.kind == "f" else block / np.float32(1 << 8 * block.dtype.itemsize - 1)
+
+
+def _unknown_codec() -> Fault:
+    return Fault(
+        FaultCode.UNSUPPORTED_FORMAT,
+        "The audio inside is coded in a way that this service does not read. Export it as WAV or FLAC.",
+    )
+
+
+def undecodable_fault() -> Fault:
+    return Fault(FaultCode.UNDECODABLE, "The file is damaged: it cannot be decoded. Export it again.")
+
+
+def resource_fault() -> Fault:
+    return Fault(
+        FaultCode.RESOURCE_LIMIT,
+        "Decoding this file wanted more time or memory than an honest recording needs. Export it as WAV or FLAC.",
+    )
