@@ -223,7 +223,7 @@ def test_nothing_of_a_render_stays_open_however_it_ends() -> None:
         with begin_render(worker, body) as connection:
             read_until(connection, b'"report"')
         until(lambda: worker.free_slots() == 1)
-        assert _memory_files(worker) == []
+        until(lambda: _memory_files(worker) == [])
 
 
 def _memory_files(worker: WorkerProcess) -> list[str]:
