@@ -62,9 +62,10 @@ def _serve(settings: Settings, local_workers: int) -> None:
         beside=lambda: _workers(settings.workers[:local_workers]),
         within=lambda house: _operators_port(house, operators),
     )
-    _Server(_config(app)).run(sockets=[listening])
-    if (complaint := getattr(app.state, "complaint", None)) is not None:
-        raise complaint
+    try:
+        _Server(_config(app)).run(sockets=[listening])
+    except SystemExit:  # how the server ends a start that failed
+        raise getattr(app.state, "complaint", Complaint("the start failed.")) from None
 
 
 def _config(app: FastAPI) -> uvicorn.Config:
@@ -78,10 +79,6 @@ def _config(app: FastAPI) -> uvicorn.Config:
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=32 * 1024,
     )
-    try:
-        _Server(config).run(sockets=[listening])
-    except SystemExit:  # how the server ends a start that failed
-        raise getattr(app.state, "complaint", Complaint("the start failed.")) from None
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,125 @@
+"""What encryption costs an upload, what an upload costs in RAM, and how soon a killed router is back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from ops.bench.line import Line
+
+_MIB = 1024 * 1024
+_SIZE = 200 * _MIB
+_ROUNDS = 5
+_WITHOUT_ENCRYPTION = """
+from router.spool import records
+records.AESGCM = type("Plain", (), {
+    "__init__": lambda self, key: None,
+    "encrypt": lambda self, nonce, data, associated: data + bytes(16),
+    "decrypt": lambda self, nonce, data, associated: data[:-16],
+    "generate_key": staticmethod(lambda bit_length: bytes(bit_length // 8)),
+})
+from router.cli import main
+main()
+"""
+
+
+class Router:
+    """A router process without workers, on folders of its own."""
+
+    def __init__(self, folder: Path, ram: Path, port: int, entry: list[str]) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, *entry, "serve", "--port", str(port)]
+        folders = {"ROUTER_RAM_DIR": ram, "ROUTER_SPOOL_DIR": folder / "spool", "ROUTER_STATE_DIR": folder / "state"}
+        self._environment = {**os.environ, **{name: str(path) for name, path in folders.items()}}
+
+    def start(self) -> float:
+        """Seconds from the start of the process to its first answer."""
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while time.perf_counter() - began < 60:
+            try:
+                httpx.get(f"{self.url}/v1/options", timeout=1)
+            except httpx.HTTPError:
+                time.sleep(0.01)
+            else:
+                return time.perf_counter() - began
+        raise RuntimeError("the router did not start")
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(how)
+        self._process.wait(30)
+
+    def upload_s(self, size: int) -> float:
+        """Seconds for taking `size` bytes; the upload is left one byte short, so that nothing else happens."""
+        with httpx.Client(base_url=self.url, timeout=120) as http:
+            job = http.post("/v1/jobs", json={"size_bytes": size + 1}).json()
+            began = time.perf_counter()
+            headers = {"content-length": str(size)}
+            http.put(f"/v1/jobs/{job['id']}/audio", content=_bytes(size), headers=headers).raise_for_status()
+            took = time.perf_counter() - began
+            http.delete(f"/v1/jobs/{job['id']}")
+        return took
+
+    def growth_mib(self, size: int) -> float:
+        """How much more RAM the router holds at its peak while it takes one upload."""
+        status = Path(f"/proc/{self._process.pid}")
+        (status / "clear_refs").write_text("5")
+        before = _status_mib(status, "VmRSS")
+        self.upload_s(size)
+        return _status_mib(status, "VmHWM") - before
+
+
+def measure() -> list[Line]:
+    with _router(["-m", "router"]) as ours, _router(["-c", _WITHOUT_ENCRYPTION]) as plain:
+        ours.start()
+        plain.start()
+        try:
+            for router in (ours, plain):
+                router.upload_s(_SIZE)
+            ratios = [ours.upload_s(_SIZE) / plain.upload_s(_SIZE) for _ in range(_ROUNDS)]
+            growth_mib = max(ours.growth_mib(_SIZE) for _ in range(3))
+        finally:
+            plain.end()
+            ours.end(signal.SIGKILL)
+        recoveries_s = []
+        for _ in range(_ROUNDS):
+            recoveries_s.append(ours.start())
+            ours.end(signal.SIGKILL)
+    return [
+        Line("200 MiB upload, time", statistics.median(ratios), "×", "lower", 1.15, "the same without encryption", 1.0),
+        Line("RAM per upload of 200 MiB", growth_mib, "MiB", "lower", 2.0),
+        Line("killed router, start to answer", statistics.median(recoveries_s), "s", "lower", 2.0),
+    ]
+
+
+@contextmanager
+def _router(entry: list[str]) -> Iterator[Router]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir="/dev/shm") as ram:
+        yield Router(Path(folder), Path(ram), port, entry)
+
+
+def _bytes(size: int) -> Iterator[bytes]:
+    block = os.urandom(_MIB)
+    for _ in range(size // _MIB):
+        yield block
+
+
+def _status_mib(process: Path, name: str) -> float:
+    line = next(line for line in (process / "status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
