@@ -35,7 +35,7 @@ def chosen(candidates: list[Candidate], need: Need = SONG, draw: float = 0.0) ->
 
 def test_in_ten_thousand_changes_of_health_the_first_tier_that_is_up_gets_the_job() -> None:
     """At empty queues, whatever their speeds: compared with an oracle that knows nothing of etas."""
-    chance = random.Random(20_26)  # noqa: S311 — a test's dice
+    chance = random.Random(20_26)
     # A backend that is waking up is neither up nor down: its eta decides, see below.
     resting = [State.UNKNOWN, State.OPEN, State.PAUSED, State.QUOTA_OUT, State.DRAINING, State.MAINTENANCE]
     fleet = [one(f"{tier}-{n}", tier) for tier in TIER_ORDER for n in range(3)]
@@ -185,7 +185,7 @@ def test_of_two_drawn_the_one_with_less_work_ahead_wins() -> None:
 
 
 def test_a_slowly_starting_backend_gets_a_tenth_of_the_work() -> None:
-    chance = random.Random(7)  # noqa: S311 — a test's dice
+    chance = random.Random(7)
     flights = Counter({"old": 0, "new": 0})
     got: Counter[str] = Counter()
     for _ in range(2000):
@@ -203,7 +203,7 @@ def test_a_slowly_starting_backend_gets_a_tenth_of_the_work() -> None:
 
 
 def test_two_choices_spread_the_load_far_better_than_one() -> None:
-    chance = random.Random(3)  # noqa: S311 — a test's dice
+    chance = random.Random(3)
     load: Counter[str] = Counter()
     for _ in range(1000):
         name = chosen([one(f"w{n}", in_flight=load[f"w{n}"], slots=1000) for n in range(10)], draw=chance.random())
