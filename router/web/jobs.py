@@ -14,7 +14,7 @@ from pydantic import Field
 
 from mastering.contract import ENGINE_VERSION, Fault, OutputFormat, Settings
 from mastering.presets import check, presets
-from router import clock, wipe
+from router import clock, forecast, wipe
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job, Receipt, new_id
@@ -72,7 +72,9 @@ async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
 @router.post(
     "/jobs",
     status_code=201,
-    responses=responses("bad_settings", "too_large", "too_many_jobs", "spool_full", "idempotency_conflict"),
+    responses=responses(
+        "bad_settings", "too_large", "too_many_jobs", "spool_full", "idempotency_conflict", "overloaded", "no_tier"
+    ),
 )
 async def create(
     house: TheHouse,
@@ -94,13 +96,15 @@ async def make_job(house: House, account: Account, wanted: NewJob, idempotency_k
     with suppress(Missing):
         return _same(await house.jobs.get(job_id), wanted)
     await _refuse_too_many(house, account.id)
+    managed_only = wanted.managed_only or house.accounts.managed_only(account.id, house.tiers_version())
+    await forecast.admit(house, wanted.size_bytes, managed_only=managed_only)
     now = clock.now()
     expires_s = now + house.settings.output_ttl_s
     job = Job(
         id=job_id,
         account=account.id,
         settings=wanted.settings(),
-        managed_only=wanted.managed_only or house.accounts.managed_only(account.id, house.tiers_version()),
+        managed_only=managed_only,
         created_s=now,
         expires_s=expires_s,
         size_bytes=wanted.size_bytes,

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
-from router import clock
+from router import clock, forecast
 from router.house import House
 from router.jobs.model import Attempt, Job, Receipt
 from router.jobs.state import CLOSED, DONE, State
@@ -91,7 +91,7 @@ async def view(house: House, job: Job, revision: int) -> JobView:
         upload=await _upload(house, job),
         references=sorted(job.references),
         facts=job.facts,
-        queue=QueueView(position=ahead) if ahead is not None else None,
+        queue=_queue(house, job, ahead) if ahead is not None else None,
         progress=_progress(job),
         attempts=[_attempt(attempt) for attempt in job.attempts],
         outputs=_outputs(job),
@@ -122,6 +122,10 @@ async def _upload(house: House, job: Job) -> UploadView:
     return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
 
 
+def _queue(house: House, job: Job, ahead: int) -> QueueView:
+    return QueueView(position=ahead, eta_s=forecast.queued_eta_s(house, job, ahead))
+
+
 def _progress(job: Job) -> ProgressView | None:
     if job.state not in (State.RUNNING, State.SEALED) or not job.attempts:
         return None
@@ -132,6 +136,7 @@ def _progress(job: Job) -> ProgressView | None:
         tier=attempt.tier,
         tier_title=TIER_TITLES[attempt.tier],
         reason=attempt.reason,
+        eta_s=forecast.running_eta_s(job),
     )
 
 
