@@ -81,14 +81,41 @@ def _config(app: FastAPI) -> uvicorn.Config:
     )
 
 
+@asynccontextmanager
+async def _operators_port(house: House, listening: socket.socket | None) -> AsyncIterator[None]:
+    """Serve the operators' port while the context is open."""
+    if listening is None:
+        yield
+        return
+    server = _Quiet(_config(make_admin(house)))
+    task = asyncio.create_task(server.serve(sockets=[listening]), name="operators' port")
+    try:
+        typer.echo(f"Operators: {_address(listening)}")
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Quiet(uvicorn.Server):
+    """A second server in the process: signals belong to the first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            where = f"[{host}]" if ":" in host else host
-            typer.echo(f"Ready: http://{where}:{port}  (stop with Ctrl+C)")
+            typer.echo(f"Ready: {_address(sockets[0])}  (stop with Ctrl+C)")
             sys.stdout.flush()
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
