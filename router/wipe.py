@@ -15,6 +15,7 @@ from router.errors import Problem
 from router.house import House
 from router.jobs.model import Attempt, Job, Receipt
 from router.jobs.state import CLOSED, DONE, STEPS, State
+from router.spool.records import sealed_size
 
 
 async def end(
@@ -80,15 +81,16 @@ async def finish_sealed(house: House, job_id: str) -> Job:
 
 
 async def evict(house: House, needed_bytes: int) -> int:
-    """Wipe the oldest finished jobs, never a running one, until `needed_bytes` are free. Returns how many."""
+    """Wipe the oldest finished jobs, never a running one, until there is room for a blob of `needed_bytes`. Returns how
+    many."""
     usage = house.spool.usage()
-    missing = usage.reserved_bytes + needed_bytes - usage.quota_bytes
+    missing = usage.reserved_bytes + sealed_size(needed_bytes) - usage.quota_bytes
     evicted = 0
     done = [job async for job, _ in house.jobs.scan() if job.state in DONE]
     for job in sorted(done, key=lambda job: job.created_s):
         if missing <= 0:
             break
-        missing -= sum(blob.size_bytes for blob in job.outputs.values())
+        missing -= sum(sealed_size(blob.size_bytes) for blob in job.outputs.values())
         await end(house, job.id, State.EXPIRED)
         evicted += 1
     return evicted
