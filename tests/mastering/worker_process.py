@@ -85,8 +85,8 @@ class WorkerProcess:
         return dict(self.client.get("/v1/health", headers=self.sign("GET", "/v1/health").headers).json())
 
     def slot(self) -> str:
-        """A slot, once the worker is warm for the next render."""
-        until(lambda: self.health()["state"] == "ready")
+        """A slot, once the worker is warm for the next render and has let go of the last one."""
+        until(lambda: self.free_slots() >= 1 and self.health()["state"] == "ready")
         answer = self.client.post("/v1/slots", headers=self.sign("POST", "/v1/slots").headers)
         return str(answer.raise_for_status().json()["slot"])
 

@@ -1,0 +1,71 @@
+"""What the sandbox costs: a warm probe and a verification, against the same decoding in one's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import soundfile
+
+from ops.bench.line import Line
+from ops.bench.songs import RATE_HZ, as_wav, lasting, song
+from router.probing import Probe
+
+_ROUNDS = 15
+
+
+def measure() -> list[Line]:
+    return asyncio.run(_measure())
+
+
+async def _measure() -> list[Line]:
+    short, long = as_wav(lasting(song("vibe_ace"), 3), "PCM_16"), as_wav(lasting(song("vibe_ace"), 240))
+    frames = 240 * RATE_HZ
+    probe = Probe()
+    await probe.start()
+    try:
+        warm, decode = await _paired(lambda: probe.probe(_feed(short)), lambda: _decode(short))
+        whole, plain = await _paired(
+            lambda: probe.verify(_feed(long), frames=frames, rate_hz=RATE_HZ, channels=2),
+            lambda: _decode_and_hash(long),
+        )
+    finally:
+        await probe.close()
+    return [
+        Line("warm probe, 3 s of WAV", warm * 1000, "ms", "lower", 20.0, "decoded in place", decode * 1000),
+        Line("verification, 4 minutes of 24-bit WAV", whole * 1000, "ms", "lower", None, "in place", plain * 1000),
+        Line("verification over decoding in place", whole / plain, "x", "lower", 4.0),
+    ]
+
+
+async def _paired(*runs: Callable[[], Awaitable[object]]) -> list[float]:
+    """Medians of runs taken in turn."""
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        await run()
+    for _ in range(_ROUNDS):
+        for run, taken in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            await run()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+async def _feed(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 262_144):
+        yield data[at : at + 262_144]
+
+
+async def _decode(data: bytes) -> None:
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        for block in file.blocks(65_536, dtype="float32", always_2d=True):
+            block.max(), block.min()
+
+
+async def _decode_and_hash(data: bytes) -> None:
+    hashlib.sha256(data).digest()
+    await _decode(data)
