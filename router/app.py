@@ -16,6 +16,7 @@ import typer
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from mastering.contract import Fault
 from router import reaper
 from router.accounts import Accounts
 from router.complaint import Complaint
@@ -121,8 +122,10 @@ async def open_house(settings: Settings, backends: Sequence[Backend] | None = No
 @asynccontextmanager
 async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
     dispatcher = Dispatcher(house)
-    await asyncio.gather(house.probe.start(), house.fleet.start())
+    await house.fleet.start()
     background = [
+        # The probe warms up beside: its first question waits for it, and nothing else needs to.
+        asyncio.create_task(_warm(house.probe)),
         asyncio.create_task(reaper.reap_for_ever(house)),
         asyncio.create_task(reaper.probe_interrupted(house)),
     ]
@@ -139,6 +142,13 @@ async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
         await asyncio.gather(*background, return_exceptions=True)
         await house.fleet.close()
         await house.probe.close()
+
+
+async def _warm(probe: Probe) -> None:
+    try:
+        await probe.start()
+    except Fault as fault:
+        log_exception(fault)  # asked for again with the first file
 
 
 class _Modes:
