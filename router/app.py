@@ -231,7 +231,8 @@ def _check_ram(settings: Settings) -> None:
 
 
 def _boot_secret(ram_dir: Path) -> bytes:
-    path = ram_dir / "secret"
+    path, part = ram_dir / "secret", ram_dir / "secret.part"
     if not path.exists():
-        path.write_bytes(secrets.token_bytes(32))
+        part.write_bytes(secrets.token_bytes(32))
+        part.replace(path)  # whole or not at all, whenever a kill comes
     return path.read_bytes()

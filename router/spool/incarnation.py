@@ -5,6 +5,7 @@ In a container the boot id is the host's, so the start time of process 1 belongs
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def wipe_if_new(ram_dir: Path, spool_dir: Path) -> bool:
 
     Raises Complaint for a folder that holds files and none of a router's marks: it is somebody else's.
     """
+    _own(ram_dir, "ROUTER_RAM_DIR")
+    _own(spool_dir, "ROUTER_SPOOL_DIR")
     note = ram_dir / _NOTE
     now = current()
     if note.exists() and note.read_text() == now:
@@ -41,14 +44,21 @@ def wipe_if_new(ram_dir: Path, spool_dir: Path) -> bool:
     return any(emptied)
 
 
+def _own(folder: Path, setting: str) -> None:
+    """Make the folder ours alone; both lie where everybody may make one of that name. Raises Complaint."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise Complaint(f"{folder} belongs to another user. Remove it, or point {setting} at a folder of your own.")
+    folder.chmod(0o700)
+
+
 def _refuse_foreign(folder: Path, mark: str, setting: str) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / mark).exists():
+    if any(folder.iterdir()) and not (folder / mark).exists():
         raise Complaint(f"{folder} holds files that are not a router's. Point {setting} at an empty folder.")
 
 
 def _empty(folder: Path, mark: str) -> bool:
     """Remove all that is in `folder`, its mark at last; True if there was anything."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name == mark)
     for entry in entries:
         if entry.is_dir() and not entry.is_symlink():

@@ -487,6 +487,20 @@ def test_a_folder_of_somebody_else_is_never_emptied(tmp_path: Path, whose: str) 
     assert treasure.read_text() == "years of work"
 
 
+@pytest.mark.parametrize("whose", ["ram", "disk"])
+def test_folders_are_made_ours_alone_and_another_users_are_refused(
+    tmp_path: Path, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {"ram": tmp_path / "ram", "disk": tmp_path / "disk"}
+    folders[whose].mkdir(mode=0o777)
+    folders[whose].chmod(0o777)
+    incarnation.wipe_if_new(folders["ram"], folders["disk"])
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders.values()] == [0o700, 0o700]
+    monkeypatch.setattr(os, "geteuid", lambda: folders[whose].stat().st_uid + 1)
+    with pytest.raises(Complaint, match="another user"):
+        incarnation.wipe_if_new(folders["ram"], folders["disk"])
+
+
 def test_this_life_has_a_name_that_stays(tmp_path: Path) -> None:
     assert incarnation.current() == incarnation.current() != ""
 
