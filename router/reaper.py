@@ -80,12 +80,12 @@ async def _owned(house: House) -> set[str]:
 
 async def sweep(house: House) -> int:
     """Close every job whose time is over and drop every blob whose time is over. Returns how many jobs went."""
-    now = clock.now()
-    due = [job async for job, _ in house.jobs.scan() if job.expires_s <= now and job.state is not State.WIPED]
-    for job in due:
+    due = await house.jobs.due(clock.now())
+    for job_id in due:
         try:
+            job, _ = await house.jobs.get(job_id)
             problem = None if job.report else Problem("expired", "The job did not end in the time it had.")
-            await wipe.end(house, job.id, State.EXPIRED, problem)
+            await wipe.end(house, job_id, State.EXPIRED, problem)
         except Missing:
             continue
         except Exception as error:

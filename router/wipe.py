@@ -85,6 +85,8 @@ async def evict(house: House, needed_bytes: int) -> int:
     many."""
     usage = house.spool.usage()
     missing = usage.reserved_bytes + sealed_size(needed_bytes) - usage.quota_bytes
+    if missing <= 0:
+        return 0
     evicted = 0
     done = [job async for job, _ in house.jobs.scan() if job.state in DONE]
     for job in sorted(done, key=lambda job: job.created_s):

@@ -28,7 +28,9 @@ from router.jobs.ports import (
     Store,
     Versioned,
 )
+from router.jobs.state import ACTIVE, State
 
+_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY;"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   id TEXT PRIMARY KEY, revision INTEGER NOT NULL, document TEXT NOT NULL, forget_s REAL NOT NULL
@@ -39,6 +41,10 @@ CREATE TABLE IF NOT EXISTS queue (
   token TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account, leased_until_s);
+-- What is asked of all jobs at once, without reading every document; made anew from them at each start.
+CREATE TEMP TABLE told (id TEXT PRIMARY KEY, account TEXT NOT NULL, active INTEGER NOT NULL, due_s REAL) WITHOUT ROWID;
+CREATE INDEX temp.told_by_account ON told (account, active);
+CREATE INDEX temp.told_by_time ON told (due_s);
 CREATE TABLE IF NOT EXISTS turns (account TEXT PRIMARY KEY, used_s REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -53,7 +59,7 @@ def open_store(
     """Open, or make, the store in `path` (a file on RAM-backed storage, mode 0600)."""
     path.touch(mode=0o600, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON;" + _SCHEMA)
+    connection.executescript(_PRAGMAS + _SCHEMA)
     queue = LocalQueue(connection, lease_s, max_queued, max_running)
     return Store(LocalJobs(connection), queue, Hints(), connection.close)
 
@@ -61,12 +67,16 @@ def open_store(
 class LocalJobs:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+        for (document,) in self._db.execute("SELECT document FROM jobs").fetchall():
+            with suppress(ValidationError):
+                self._tell(Job.model_validate_json(document))
 
     async def create(self, job: Job, ttl_s: float) -> Versioned:
         now = clock.now()
         self._db.execute("DELETE FROM jobs WHERE id = ? AND forget_s <= ?", (job.id, now))
         row = (job.id, 1, job.model_dump_json(), now + ttl_s)
-        self._db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+        if self._db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount:
+            self._tell(job)
         return await self.get(job.id)
 
     async def get(self, job_id: str) -> Versioned:
@@ -88,13 +98,32 @@ class LocalJobs:
         if changed.rowcount == 0:
             await self.get(job.id)
             raise Conflict(job.id)
+        self._tell(job)
         return expected_revision + 1
 
     async def forget(self, job_id: str) -> None:
         self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        self._db.execute("DELETE FROM told WHERE id = ?", (job_id,))
+
+    async def active(self, account: str) -> int:
+        query = "SELECT count(*) FROM told WHERE account = ? AND active"
+        return int(self._db.execute(query, (account,)).fetchone()[0])
+
+    async def due(self, at_s: float) -> list[str]:
+        self._drop_forgotten()
+        return [job_id for (job_id,) in self._db.execute("SELECT id FROM told WHERE due_s <= ?", (at_s,))]
+
+    def _tell(self, job: Job) -> None:
+        due_s = None if job.state is State.WIPED else job.expires_s
+        row = (job.id, job.account, job.state in ACTIVE, due_s)
+        self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?)", row)
+
+    def _drop_forgotten(self) -> None:
+        if self._db.execute("DELETE FROM jobs WHERE forget_s <= ?", (clock.now(),)).rowcount:
+            self._db.execute("DELETE FROM told WHERE id NOT IN (SELECT id FROM jobs)")
 
     async def scan(self) -> AsyncIterator[Versioned]:
-        self._db.execute("DELETE FROM jobs WHERE forget_s <= ?", (clock.now(),))
+        self._drop_forgotten()
         for (job_id,) in self._db.execute("SELECT id FROM jobs").fetchall():
             try:
                 yield await self.get(job_id)

@@ -28,6 +28,7 @@ from router.jobs.ports import (
     Store,
     Versioned,
 )
+from router.jobs.state import ACTIVE, State
 
 
 class Cell(NamedTuple):
@@ -117,6 +118,12 @@ class MemoryJobs:
 
     async def forget(self, job_id: str) -> None:
         self._cells.delete(f"job/{job_id}")
+
+    async def active(self, account: str) -> int:
+        return len([job async for job, _ in self.scan() if job.account == account and job.state in ACTIVE])
+
+    async def due(self, at_s: float) -> list[str]:
+        return [job.id async for job, _ in self.scan() if job.expires_s <= at_s and job.state is not State.WIPED]
 
     async def scan(self) -> AsyncIterator[Versioned]:
         for key in self._cells.keys("job/"):

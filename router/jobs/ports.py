@@ -53,6 +53,14 @@ class Jobs(Protocol):
         """Remove the record. Nothing happens if it is gone already."""
         ...
 
+    async def active(self, account: str) -> int:
+        """How many jobs of this account are still owed a master."""
+        ...
+
+    async def due(self, at_s: float) -> list[str]:
+        """Jobs whose time is over by `at_s` and that are not wiped."""
+        ...
+
     def scan(self) -> AsyncIterator[Versioned]:
         """Every job on record, in no promised order; jobs that change meanwhile may be seen old or new."""
         ...

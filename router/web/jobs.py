@@ -85,7 +85,12 @@ async def create(
 ) -> JobView:
     """Make a job. The same Idempotency-Key gives the same job."""
     job, revision = await make_job(house, account, wanted or NewJob(), idempotency_key)
+    allowed = house.settings.max_queued_per_account
+    left = max(0, allowed - await house.jobs.active(account.id))
     response.headers["location"] = f"/v1/jobs/{job.id}"
+    # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/: jobs at once, so no window is named.
+    response.headers["ratelimit-policy"] = f'"jobs";q={allowed}'
+    response.headers["ratelimit"] = f'"jobs";r={left}'
     return await view(house, job, revision)
 
 
@@ -205,13 +210,13 @@ def check_size(house: House, size_bytes: int | None) -> None:
 
 async def _refuse_too_many(house: House, account: str) -> None:
     allowed = house.settings.max_queued_per_account
-    active = [job async for job, _ in house.jobs.scan() if job.account == account and job.state in ACTIVE]
-    if len(active) >= allowed:
+    active = await house.jobs.active(account)
+    if active >= allowed:
         raise Problem(
             "too_many_jobs",
-            f"You have {len(active)} jobs that are not done; {allowed} are allowed. Wait for one or delete one.",
+            f"You have {active} jobs that are not done; {allowed} are allowed. Wait for one or delete one.",
             retry_after_s=30,
-            active=len(active),
+            active=active,
             allowed=allowed,
         )
 

@@ -20,15 +20,15 @@ async def write(path: Path, run: str) -> None:
     for count in itertools.count():
         job = Job(id=f"{run}-{count}", account="a", settings=Settings(), created_s=0.0, expires_s=0.0)
         _, revision = await store.jobs.create(job, 3600)
-        print("created", job.id, flush=True)  # noqa: T201
+        print("created", job.id, flush=True)
         for faults in (1, 2, 3):
             revision = await store.jobs.change(job.with_(faults=faults), revision)
-            print("changed", job.id, faults, flush=True)  # noqa: T201
+            print("changed", job.id, faults, flush=True)
         await store.queue.offer(job.id, "any", "a", 1)
-        print("offered", job.id, flush=True)  # noqa: T201
+        print("offered", job.id, flush=True)
         if count % 3 == 0:
             await store.queue.withdraw(job.id)
-            print("withdrawn", job.id, flush=True)  # noqa: T201
+            print("withdrawn", job.id, flush=True)
 
 
 if __name__ == "__main__":

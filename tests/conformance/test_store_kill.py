@@ -28,7 +28,7 @@ def write_and_kill(path: Path, run: str, after: int) -> list[list[str]]:
 
 async def test_every_acknowledged_change_outlives_the_process() -> None:
     seed = random.SystemRandom().randrange(1 << 30)
-    chance = random.Random(seed)  # noqa: S311 — when to kill is no secret
+    chance = random.Random(seed)
     acknowledged: list[list[str]] = []
     with ram_folder() as folder:
         path = Path(folder) / "jobs.sqlite"

@@ -154,6 +154,31 @@ async def test_scan_shows_every_job_once(store: Store) -> None:
     assert sorted(job.id for job in seen) == sorted(job.id for job in jobs)
 
 
+async def test_active_counts_the_accounts_jobs_that_are_still_owed_a_master(store: Store) -> None:
+    for name in "ab":
+        await store.jobs.create(a_job(name, account="mine"), 100)
+    await store.jobs.create(a_job("c", account="another"), 100)
+    assert await store.jobs.active("mine") == 2
+    job, revision = await store.jobs.get("a")
+    await store.jobs.change(job.to(State.FAILED), revision)
+    assert await store.jobs.active("mine") == 1
+    await store.jobs.forget("b")
+    assert await store.jobs.active("mine") == 0
+    assert await store.jobs.active("another") == 1
+
+
+async def test_due_names_the_jobs_whose_time_is_over_until_they_are_wiped(store: Store) -> None:
+    await store.jobs.create(a_job("soon").with_(expires_s=50.0), 100)
+    await store.jobs.create(a_job("late").with_(expires_s=90.0), 100)
+    assert await store.jobs.due(49.9) == []
+    assert await store.jobs.due(50.0) == ["soon"]
+    job, revision = await store.jobs.get("soon")
+    revision = await store.jobs.change(job.to(State.EXPIRED), revision)
+    assert await store.jobs.due(50.0) == ["soon"]
+    await store.jobs.change(job.to(State.EXPIRED).to(State.WIPED), revision)
+    assert await store.jobs.due(100.0) == ["late"]
+
+
 async def test_jobs_may_change_and_go_while_they_are_scanned(store: Store) -> None:
     for name in "abc":
         await store.jobs.create(a_job(name), 100)
