@@ -45,6 +45,7 @@ check: setup-test ## lint, format, types (Python and JavaScript) and import cont
 	$(BIN)/python -m ops.generate_docs --check
 
 bench: setup-test ## measure in one run against peers; writes build/bench.json and docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test,bench]'
 	$(BIN)/python -m ops.bench
 
 docs: setup-test ## write the pages that are made from the code's tables

@@ -52,6 +52,9 @@ def _chunks_cut_off(source: BinaryIO, size: int, order: str, wanted: bytes) -> b
         if len(head) < 8:
             return True
         name, length = head[:4], struct.unpack(order + "I", head[4:])[0]
+        if name == b"ds64":
+            # RF64 (EBU Tech 3306) holds its true sizes here; no sound chunk is asked for its own.
+            return bool(position + 8 + length > size)
         if name == wanted:
             # One frame of the widest kind may be missing without a loss that can be heard.
             return length not in _UNKNOWN_SIZES and position + 8 + length > size + 16

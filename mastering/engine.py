@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from mastering import analyse, files, plan, presets, render, verify
 from mastering.contract import (
     ENGINE_VERSION,
+    MAX_INPUT_BYTES,
     Fault,
     FaultCode,
     Measurements,
@@ -34,6 +35,8 @@ KEEP_SAMPLES = 2 * 48_000 * 60 * 11
 _CODEC_ROUNDS = 4
 _CODEC_SLACK_FRAMES = 8192
 _MOST_JSON_BYTES = 1 << 20
+_MOST_MASTER_BYTES = 1 << 34
+"""90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
 
 _SHARES = {
     Stage.DECODE: 0.15,
@@ -136,9 +139,9 @@ def measure(source: BinaryIO) -> Measurements:
     return _read(source, lambda frames: None).measurements
 
 
-def _read(source: BinaryIO, tick: Callable[[int], None]) -> analyse.Analysis:
+def _read(source: BinaryIO, tick: Callable[[int], None], most_bytes: int = MAX_INPUT_BYTES) -> analyse.Analysis:
     """Decode and measure in one pass; nothing is kept."""
-    recording = files.open_recording(source)
+    recording = files.open_recording(source, most_bytes=most_bytes)
     blocks = files.checked(recording, tick)
     return analyse.analyse(blocks, recording.rate_hz, recording.channels)
 
@@ -219,7 +222,7 @@ def _write(
         master = render.limited(song.audio, curve)
         encoding = meter.begin(Stage.ENCODE, master.frames, share)
         files.encode(master, kind, target, seed=chosen.seed, tick=encoding)
-        after = _read_back(target, meter, share)
+        after = _read_back(target, master.frames, meter, share)
         found = _misses(after, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
@@ -252,6 +255,5 @@ def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> flo
     return over + 0.05 if over > 0 and files.is_lossy(kind) else 0.0
 
 
-def _read_back(target: BinaryIO, meter: _Meter, share: float) -> Measurements:
-    frames = files.open_recording(target).promised_frames or 0
-    return _read(target, meter.begin(Stage.VERIFY, frames, share)).measurements
+def _read_back(target: BinaryIO, frames: int, meter: _Meter, share: float) -> Measurements:
+    return _read(target, meter.begin(Stage.VERIFY, frames, share), _MOST_MASTER_BYTES).measurements

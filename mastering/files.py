@@ -56,18 +56,18 @@ class Recording:
     decode: Callable[[], Iterator[Samples]]
 
 
-def open_recording(source: BinaryIO) -> Recording:
+def open_recording(source: BinaryIO, *, most_bytes: int = MAX_INPUT_BYTES) -> Recording:
     """Read the header. Raises a Fault for anything that is not a readable song within the limits."""
     size = source.seek(0, io.SEEK_END)
     if size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty (0 bytes). Choose the file again, or export it anew.")
-    if size > MAX_INPUT_BYTES:
+    if size > most_bytes:
         raise Fault(
             FaultCode.TOO_LARGE,
-            f"The file has {size / 2**20:.0f} MiB; at most {MAX_INPUT_BYTES // 2**20} MiB are allowed. "
+            f"The file has {size / 2**20:.0f} MiB; at most {most_bytes // 2**20} MiB are allowed. "
             "Send it as FLAC, or in parts.",
             bytes=size,
-            allowed=MAX_INPUT_BYTES,
+            allowed=most_bytes,
         )
     container = sniff(source)
     if container is None:
@@ -268,6 +268,7 @@ _WRITE: dict[OutputFormat, dict[str, Any]] = {
         "compression_level": 0.0,
     },
 }
+_MOST_WAV_BYTES = (1 << 32) - (1 << 20)
 _BITS = {OutputFormat.WAV24: 24, OutputFormat.WAV16: 16, OutputFormat.FLAC: 24}
 
 
@@ -282,7 +283,10 @@ def encode(audio: Audio, kind: OutputFormat, target: BinaryIO, *, seed: int, tic
     if kind is OutputFormat.MP3 and audio.rate_hz not in _MP3_RATES:
         audio = resampled(audio, 48_000)
     bits = _BITS.get(kind)
-    with soundfile.SoundFile(target, "w", samplerate=audio.rate_hz, channels=audio.channels, **_WRITE[kind]) as file:
+    how = _WRITE[kind]
+    if how["format"] == "WAV" and audio.frames * audio.channels * 4 > _MOST_WAV_BYTES:
+        how = how | {"format": "RF64"}
+    with soundfile.SoundFile(target, "w", samplerate=audio.rate_hz, channels=audio.channels, **how) as file:
         for index, block in enumerate(audio.read()):
             file.write(_interleaved(block if bits is None else quantise(block, bits, seed=seed, index=index)))
             tick(block.shape[1])

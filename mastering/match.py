@@ -19,7 +19,7 @@ from mastering.dsp.tone import ToneCurve
 
 Levels = NDArray[np.float64]
 
-_MOST_DB = 12.0
+_MOST_DB = 24.0
 _NEAR_SILENCE_DB = -70.0
 """Relative to the loudest band: where a boost would lift noise."""
 _ROUNDS = 6

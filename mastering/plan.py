@@ -24,10 +24,11 @@ from mastering.presets import Style, presets
 Power = NDArray[np.float64]
 
 _SUB_HZ = 24.0
+_INFRASONIC_HZ = 21.0
 _BASS_MONO_HZ = 110.0
 _BOXY_DB = 4.0
 """How far a third-octave band must stand out of its surroundings before a neutral master touches it."""
-_COMFORTABLE_LIMITING_DB = 6.0
+_COMFORTABLE_LIMITING_DB = 9.0
 
 
 def loudness_lufs(settings: Settings) -> float:
@@ -84,8 +85,9 @@ def _tone(
             reasons.append(f"takes {-gains[0].min():.1f} dB of what stands out near {hz:.0f} Hz")
     gains, said = _styled(gains, centres, style, amount)
     reasons += said
-    cut_hz, mono_hz = _cleaned(measured, levels, centres, style)
-    reasons += [f"cuts below {cut_hz:.0f} Hz, where only rumble or offset was found"] if cut_hz else []
+    # A reference says itself how deep and how wide the bass shall be, down to where hearing ends.
+    cut_hz, mono_hz = (_INFRASONIC_HZ, style.bass_mono_hz) if references else _cleaned(measured, levels, centres, style)
+    reasons += [f"cuts what lies below {cut_hz:.0f} Hz: rumble or offset"] if cut_hz else []
     reasons += [f"folds the bass below {mono_hz:.0f} Hz to the centre"] if mono_hz else []
     if not reasons:
         return None, remarks

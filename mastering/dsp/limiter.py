@@ -31,7 +31,7 @@ class Limiter:
     """Ceiling in dBTP, times in ms, pace of the release in dB per second."""
 
     ceiling_dbtp: float
-    lookahead_ms: float = 1.5
+    lookahead_ms: float = 1.0
     release_db_per_s: float = 120.0
 
     def curve(self, peaks: Peaks, gain: float, rate_hz: int) -> Curve:

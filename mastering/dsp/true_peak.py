@@ -18,9 +18,9 @@ from mastering.dsp.stream import Samples
 
 Peaks = NDArray[np.float64]
 
-_HALF_TAPS = {4: 12, 16: 48}
+_HALF_TAPS = {4: 12, 16: 80}
 """Frames of context that a block needs on either side. The finer reading is few blocks' work and reaches higher."""
-_KAISER = {4: 5.0, 16: 5.0}
+_KAISER = {4: 5.0, 16: 4.5}
 _GRID = 2.0**-17
 
 
