@@ -151,6 +151,10 @@ class Spool:
                     folder.rmdir()
         return len(orphans)
 
+    def missing_bytes(self, size_bytes: int) -> int:
+        """How much must go before a blob of that size is within the quota; 0 when it is already."""
+        return max(0, sum(self._reserved.values()) + records.sealed_size(size_bytes) - self._quota_bytes)
+
     def usage(self) -> Usage:
         born = [self._keys.get(ref).created_s for ref in self._keys.refs()]
         oldest = clock.now() - min(born) if born else None

@@ -1,0 +1,196 @@
+"""What the routing benchmarks stand on: stub workers, a router on folders of its own, a client. All on loopback."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_START_S = 60.0
+_SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
+
+
+def song(size_bytes: int) -> bytes:
+    """A WAV file of that size: sixteen-bit stereo noise, which no codec on the way can shorten."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(2)
+        out.setsampwidth(2)
+        out.setframerate(44_100)
+        out.writeframes(os.urandom((size_bytes - 44) // 4 * 4))
+    return file.getvalue()
+
+
+@dataclass
+class Worker:
+    name: str
+    tier: str
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def notes(self, what: str) -> list[float]:
+        """When it noted `what`, on the machine's monotonic clock."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [note["at"] for note in map(json.loads, lines) if note["what"] == what]
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> float:
+        """Send the signal; when it was sent."""
+        at = time.monotonic()
+        self.process.send_signal(how)
+        return at
+
+
+@dataclass
+class Field:
+    folder: Path
+    workers: list[Worker] = field(default_factory=list)
+    router: subprocess.Popen[bytes] | None = None
+    url: str = ""
+
+    @property
+    def trap(self) -> Path:
+        return self.folder / "trap"
+
+    def latest(self, what: str, after_s: float, limit_s: float) -> tuple[Worker, float]:
+        """The first worker that notes `what` after that moment. Raises TimeoutError."""
+        give_up_s = time.monotonic() + limit_s
+        while time.monotonic() < give_up_s:
+            found = [(at, n) for n, one in enumerate(self.workers) for at in one.notes(what) if at > after_s]
+            if found:
+                at, n = min(found)
+                return self.workers[n], at
+            time.sleep(0.002)
+        raise TimeoutError(what)
+
+
+class Client:
+    """A person's way through the router's API."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=120, trust_env=False)
+
+    def send(self, audio: bytes) -> str:
+        job = self._http.post("/v1/jobs", json={"size_bytes": len(audio)}).raise_for_status().json()
+        self._http.put(f"/v1/jobs/{job['id']}/audio", content=audio).raise_for_status()
+        return str(job["id"])
+
+    def wait(self, job_id: str, limit_s: float = 60) -> dict[str, Any]:
+        """The job at its end."""
+        give_up_s = time.monotonic() + limit_s
+        while True:
+            job = self._http.get(f"/v1/jobs/{job_id}", headers={"prefer": "wait=5"}).raise_for_status().json()
+            if job["state"] in ("mastered", "failed", "expired") or time.monotonic() > give_up_s:
+                return dict(job)
+
+    def fetch(self, job_id: str) -> bytes:
+        return self._http.get(f"/v1/jobs/{job_id}/outputs/wav24").raise_for_status().content
+
+    def end(self, job_id: str) -> None:
+        self._http.delete(f"/v1/jobs/{job_id}")
+
+    def through(self, audio: bytes) -> bytes:
+        job_id = self.send(audio)
+        self.wait(job_id)
+        master = self.fetch(job_id)
+        self.end(job_id)
+        return master
+
+
+@contextmanager
+def standing(tiers: Sequence[str], *, render_s: float = 0.0, router: bool = True, **settings: Any) -> Iterator[Field]:
+    """Stub workers of these tiers and a router before them."""
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        made = Field(folder)
+        for number, tier in enumerate(tiers):
+            made.workers.append(_worker(folder, number, tier, render_s))
+            cleanup.callback(_end, made.workers[-1].process)
+        for one in made.workers:
+            _answers(f"{one.url}/v1/health")
+        if router:
+            ram = cleanup.enter_context(tempfile.TemporaryDirectory(dir=_SHM if os.access(_SHM, os.W_OK) else None))
+            _start_router(made, Path(ram), settings)
+            cleanup.callback(_end, made.router)
+        yield made
+
+
+def _worker(folder: Path, number: int, tier: str, render_s: float) -> Worker:
+    port, log = free_port(), folder / f"worker-{number}.log"
+    command = [sys.executable, "-m", "ops.bench._stub_worker", str(port), str(render_s), str(log), str(folder / "trap")]
+    return Worker(f"stub-{number}", tier, port, log, subprocess.Popen(command))
+
+
+def _start_router(made: Field, ram: Path, settings: dict[str, Any]) -> None:
+    lines = [
+        f'[[backend]]\nname = "{w.name}"\ntier = "{w.tier}"\nurl = "{w.url}"\nprotocol = "worker"\n'
+        for w in made.workers
+    ]
+    catalogue = made.folder / "catalogue.toml"
+    catalogue.write_text("\n".join(lines))
+    port = free_port()
+    given = {
+        "CATALOGUE": catalogue,
+        "RAM_DIR": ram,
+        "RAM_CHECK": "warn",
+        "SPOOL_DIR": made.folder / "spool",
+        "STATE_DIR": made.folder / "state",
+        **{name.upper(): value for name, value in settings.items()},
+    }
+    made.url = f"http://127.0.0.1:{port}"
+    made.router = subprocess.Popen(
+        [sys.executable, "-m", "router", "serve", "--port", str(port)],
+        env={**os.environ, **{f"ROUTER_{name}": str(value) for name, value in given.items()}},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _answers(f"{made.url}/v1/options")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> None:
+    give_up_s = time.monotonic() + _START_S
+    while True:
+        try:
+            httpx.get(url, timeout=1).raise_for_status()
+        except httpx.HTTPError:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is None:
+        return
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,118 @@
+"""A worker that speaks the protocol and hands the song back as its master: what is measured is the way there.
+
+`python -m ops.bench._stub_worker PORT RENDER_S LOG [TRAP]`. It writes `begun` and `accepted` with the machine's
+monotonic time into LOG. Whoever finds the file TRAP takes it away and stops reading in the middle of the upload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mastering import exchange
+from mastering.contract import ENGINE_VERSION, Measurements, Plan, Report, Settings
+
+_LEVELS = dict.fromkeys(("max_momentary_lufs", "max_short_term_lufs", "integrated_lufs"), -14.0)
+_MEASURED = Measurements(
+    rate_hz=44_100, channels=2, frames=1, duration_s=1.0, loudness_range_lu=6.0, true_peak_dbtp=-1.0,
+    sample_peak_dbfs=-1.0, crest_db=12.0, peak_to_loudness_lu=13.0, correlation=0.8, width_db=-12.0, dc_offset=0.0,
+    clipped_samples=0, spectrum=(), **_LEVELS,
+)  # fmt: skip
+_PLAN = Plan(
+    engine_version=ENGINE_VERSION,
+    settings=Settings(),
+    rate_hz=44_100,
+    loudness_lufs=-14,
+    ceiling_dbtp=-1,
+    steps=(),
+    seed=1,
+)
+REPORT = Report(engine_version=ENGINE_VERSION, before=_MEASURED, after=_MEASURED, plan=_PLAN)
+TRAPPED_AFTER_BYTES = 1024 * 1024
+
+
+class Stub:
+    def __init__(self, render_s: float, log: Path, trap: Path | None) -> None:
+        self._render_s, self._log, self._trap = render_s, log, trap
+
+    def note(self, what: str) -> None:
+        with self._log.open("a") as log:
+            log.write(json.dumps({"what": what, "at": time.monotonic(), "pid": os.getpid()}) + "\n")
+
+    async def health(self, _: Request) -> Response:
+        return JSONResponse(
+            {
+                "state": "ready",
+                "protocol": exchange.PROTOCOL_VERSION,
+                "engine_version": ENGINE_VERSION,
+                "device": "stub",
+                "slots": {"total": 8},
+            }
+        )
+
+    async def slot(self, _: Request) -> Response:
+        return JSONResponse({"slot": "any"}, 201)
+
+    async def render(self, request: Request) -> Response:
+        self.note("begun")
+        trapped = self._is_trapped()
+        reader, song, outputs = exchange.FrameReader(), bytearray(), ["wav24"]
+        async for chunk in request.stream():
+            for frame in reader.feed(chunk):
+                if isinstance(frame, bytes):
+                    song += frame
+                elif isinstance(frame, exchange.SettingsEvent):
+                    outputs = [str(wanted) for wanted in frame.settings.outputs]
+            if trapped and len(song) > TRAPPED_AFTER_BYTES:
+                self.note("trapped")
+                await asyncio.Event().wait()
+        self.note("accepted")
+        return StreamingResponse(self._answer(bytes(song), outputs), media_type=exchange.MEDIA_TYPE)
+
+    def _is_trapped(self) -> bool:
+        try:
+            if self._trap is not None:
+                self._trap.unlink()
+                return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    async def _answer(self, song: bytes, outputs: list[str]) -> AsyncIterator[bytes]:
+        yield exchange.encode_event(exchange.AcceptedEvent(engine_version=ENGINE_VERSION, device="stub"))
+        await asyncio.sleep(self._render_s)
+        yield exchange.encode_event(exchange.ReportEvent(report=REPORT))
+        digest = exchange.Digest()
+        for name in outputs:
+            yield exchange.encode_event(exchange.PartEvent(name=f"output/{name}", size=len(song)))
+            for at in range(0, len(song), exchange.CHUNK_BYTES):
+                piece = song[at : at + exchange.CHUNK_BYTES]
+                digest.update(piece)
+                yield exchange.data_header(len(piece)) + piece
+        yield exchange.encode_event(digest.end())
+
+
+def main() -> None:
+    port, render_s, log = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
+    stub = Stub(render_s, log, Path(sys.argv[4]) if len(sys.argv) > 4 else None)
+    routes = [
+        Route("/v1/health", stub.health),
+        Route("/v1/slots", stub.slot, methods=["POST"]),
+        Route("/v1/renders", stub.render, methods=["POST"]),
+    ]
+    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="critical")
+
+
+if __name__ == "__main__":
+    main()

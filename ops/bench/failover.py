@@ -1,0 +1,136 @@
+"""What dies on the way and what becomes of the song: killed, frozen, vanished workers; HAProxy before the same."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+
+from mastering.contract import Facts, Settings
+from ops.bench._field import Client, Field, free_port, song, standing
+from ops.bench.line import Line
+from router.tiers.faults import TierFault
+from router.tiers.port import Finished, Work
+from router.tiers.worker import WorkerBackend
+
+_MIB = 1024 * 1024
+_KILLS, _FREEZES, _JOBS = 15, 2, 12
+
+
+def measure() -> list[Line]:
+    audio = song(20 * _MIB)
+    killed = sorted(_after(audio, signal.SIGKILL, _KILLS))
+    frozen = max(_after(audio, signal.SIGSTOP, _FREEZES))
+    shown, of_proxy = _tier_dies(song(2 * _MIB)), _proxy_loses(audio)
+    lines = [
+        Line("kill -9 with 20 MB in flight, worst until it runs elsewhere", killed[-1] * 1000, "ms", "lower", 250.0),
+        Line("kill -9 with 20 MB in flight, median", killed[len(killed) // 2] * 1000, "ms", "lower"),
+        Line("SIGSTOP with 20 MB in flight, worst until it runs elsewhere", frozen, "s", "lower", 12.0),
+        Line(f"a whole tier killed under {_JOBS} jobs, errors shown", shown, "jobs", "lower", 0.0),
+    ]
+    if of_proxy is not None:
+        lost = Line(
+            f"killed in {_KILLS} uploads, songs lost", 0.0, "jobs", "lower", 0.0, "HAProxy, 3 retries", of_proxy
+        )
+        lines.append(lost)
+    return lines
+
+
+def _after(audio: bytes, how: signal.Signals, rounds: int) -> list[float]:
+    """Seconds from the signal to the moment another worker has the whole song; a fresh worker each round."""
+    seconds = []
+    with standing(["managed"] * (rounds + 1)) as field:
+        client = Client(field.url)
+        for _ in range(rounds):
+            field.trap.touch()
+            asked_s = time.monotonic()
+            job_id = client.send(audio)
+            victim, _ = field.latest("trapped", asked_s, 30)
+            hit_s = victim.stop(how)
+            _, accepted_s = field.latest("accepted", hit_s, 40)
+            seconds.append(accepted_s - hit_s)
+            if client.wait(job_id)["state"] != "mastered":
+                raise RuntimeError("a job was lost")
+            client.end(job_id)
+    return seconds
+
+
+def _tier_dies(audio: bytes) -> int:
+    """Jobs that end in an error when every managed worker is killed while they run."""
+    with standing(["managed", "managed", "cpu_space"], render_s=0.3, max_running_per_account=8) as field:
+        client = Client(field.url)
+        jobs: list[str] = []
+        for number in range(_JOBS):
+            if number == _JOBS // 2:
+                for worker in field.workers[:2]:
+                    worker.stop()
+            jobs.append(client.send(audio) if number < 10 else _send_when_allowed(client, jobs, audio))
+        return sum(client.wait(job_id)["state"] != "mastered" for job_id in jobs)
+
+
+def _send_when_allowed(client: Client, jobs: list[str], audio: bytes) -> str:
+    """An account may have ten jobs at once: wait for the oldest first."""
+    for job_id in jobs[:4]:
+        client.wait(job_id)
+    return client.send(audio)
+
+
+def _proxy_loses(audio: bytes) -> int | None:
+    """Songs lost when the same workers are killed behind HAProxy; None where it is not installed."""
+    if shutil.which("haproxy") is None:
+        return None
+    with standing(["managed"] * (_KILLS + 1), router=False) as field, _haproxy(field) as url:
+        return sum(not asyncio.run(_sent_through(url, field, audio)) for _ in range(_KILLS))
+
+
+async def _sent_through(url: str, field: Field, audio: bytes) -> bool:
+    field.trap.touch()
+    asked_s = time.monotonic()
+    sending = asyncio.create_task(direct(url, audio))
+    victim, _ = await asyncio.to_thread(field.latest, "trapped", asked_s, 30)
+    victim.stop()
+    return await sending
+
+
+async def direct(url: str, audio: bytes) -> bool:
+    """One render without a router; False when it is lost."""
+    facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=100.0, lossy=False)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(audio), 256 * 1024):
+            yield audio[at : at + 256 * 1024]
+
+    backend = WorkerBackend("direct", url)
+    try:
+        async with aclosing(backend.run(Work(Settings(), facts, len(audio), 60.0, pieces))) as events:
+            return any([isinstance(event, Finished) async for event in events])
+    except TierFault:
+        return False
+    finally:
+        await backend.close()
+
+
+@contextmanager
+def _haproxy(field: Field) -> Iterator[str]:
+    """HAProxy before the field's workers, told to try three times and elsewhere."""
+    port = free_port()
+    servers = "\n".join(
+        f"  server {worker.name} 127.0.0.1:{worker.port} check inter 1s fall 2" for worker in field.workers
+    )
+    path = field.folder / "haproxy.cfg"
+    path.write_text(
+        "defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n"
+        "  retries 3\n  option redispatch\n  retry-on all-retryable-errors\n"
+        f"listen workers\n  bind 127.0.0.1:{port}\n  balance roundrobin\n{servers}\n"
+    )
+    process = subprocess.Popen(["haproxy", "-q", "-db", "-f", str(path)])
+    try:
+        time.sleep(1.0)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(15)

@@ -1,0 +1,218 @@
+"""What the way through the router costs: time added to a direct call, small jobs a second, watchers in RAM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mastering.contract import Facts, OutputFormat
+from mastering.contract import Settings as Wanted
+from ops.bench._field import Client, song, standing
+from ops.bench._stub_worker import REPORT
+from ops.bench.failover import direct
+from ops.bench.line import Line
+from router import clock
+from router.accounts import Accounts
+from router.dispatch import Dispatcher
+from router.house import House
+from router.intake import ANY_LANE
+from router.jobs import local
+from router.jobs.model import BlobRef, Job, new_id
+from router.jobs.state import State
+from router.probing import Probe
+from router.settings import Settings
+from router.spool.disk import Spool
+from router.tiers.fake import FakeBackend, Step
+from router.tiers.fleet import Fleet
+from router.tiers.port import Accepted, Backend, Finished, Health, OutputBegins
+from router.tiers.worker import WorkerBackend
+
+_MIB = 1024 * 1024
+_ROUNDS, _SMALL_ROUNDS, _JOBS, _WATCHERS = 9, 40, 400, 1000
+_FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
+
+
+def measure() -> list[Line]:
+    straight_s, through_s = _added(song(20 * _MIB))
+    forwarded_s = asyncio.run(_forwarding(song(1024)))
+    return [
+        Line("20 MB, added to a direct call, p50", (through_s - straight_s) * 1000, "ms", "lower", 60.0,
+             "a direct call takes (ms)", straight_s * 1000),
+        Line("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
+        Line("small jobs, fake tier, without the probe", asyncio.run(_throughput()), "jobs/s", "higher", 200.0),
+        Line(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
+    ]  # fmt: skip
+
+
+def _added(audio: bytes) -> tuple[float, float]:
+    """Medians of a direct call and of the whole way through the router, probes and encryption included."""
+    straight, through = [], []
+    with standing(["managed"]) as field:
+        client = Client(field.url)
+        client.through(audio)
+        for _ in range(_ROUNDS):
+            began = time.perf_counter()
+            asyncio.run(direct(field.workers[0].url, audio))
+            straight.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            client.through(audio)
+            through.append(time.perf_counter() - began)
+    return statistics.median(straight), statistics.median(through)
+
+
+async def _forwarding(audio: bytes) -> float:
+    """From a queued song to its master in the spool, less the direct call, by the same client in this process."""
+    with standing(["managed"], router=False) as field:
+        url = field.workers[0].url
+        async with _house([WorkerBackend("stub", url)]) as house:
+            once: Callable[[], Awaitable[object]] = lambda: _one(house, audio)  # noqa: E731
+            through = await _median_s(once)
+        backend = WorkerBackend("direct", url)
+        straight = await _median_s(lambda: _straight(backend, audio))
+        await backend.close()
+    return through - straight
+
+
+async def _straight(backend: WorkerBackend, audio: bytes) -> None:
+    from router.tiers.port import Work
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield audio
+
+    async for _ in backend.run(Work(Wanted(), _FACTS, len(audio), 60.0, pieces)):
+        pass
+
+
+async def _median_s(call: Callable[[], Awaitable[object]]) -> float:
+    await call()
+    taken = []
+    for _ in range(_SMALL_ROUNDS):
+        began = time.perf_counter()
+        await call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+async def _throughput() -> float:
+    audio = song(1024)
+    script: list[Step] = [Accepted("fake"), OutputBegins(OutputFormat.WAV24, len(audio)), audio, Finished(REPORT)]
+    fake = FakeBackend("fake", [script])
+    fake.health = Health(True, "fake", slots=8)
+    async with _house([fake]) as house:
+        jobs = [await _queued(house, audio, f"account {n % 8}") for n in range(_JOBS)]
+        began = time.perf_counter()
+        for job in jobs:
+            await house.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+        for job in jobs:
+            await _mastered(house, job.id)
+        return _JOBS / (time.perf_counter() - began)
+
+
+async def _one(house: House, audio: bytes) -> None:
+    job = await _queued(house, audio, "a")
+    await house.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+    await _mastered(house, job.id)
+
+
+async def _queued(house: House, audio: bytes, account: str) -> Job:
+    """A job that is ready to be offered, its song in the spool."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield audio
+
+    now = clock.now()
+    ref = await house.spool.reserve(len(audio), now + 3000)
+    await house.spool.append(ref, 0, pieces(), len(audio))
+    source = BlobRef(ref=ref, size_bytes=len(audio))
+    job = Job(id=new_id(), account=account, settings=Wanted(), created_s=now, expires_s=now + 3000, input=source,
+              facts=_FACTS, state=State.QUEUED)  # fmt: skip
+    await house.jobs.create(job, 3600)
+    return job
+
+
+async def _mastered(house: House, job_id: str) -> None:
+    async with asyncio.timeout(60), house.events.listen(job_id) as changes:
+        while (await house.jobs.get(job_id)).job.state is not State.MASTERED:
+            await changes.wait(1.0)
+
+
+class _Trusting(Probe):
+    """Looks at nothing: what is measured is the way, not the check."""
+
+    async def start(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    async def verify(self, *_: Any, **__: Any) -> None:  # type: ignore[override]
+        return
+
+
+@asynccontextmanager
+async def _house(backends: list[Backend]) -> AsyncIterator[House]:
+    """The rooms of a router in this process, on an encrypted spool, its dispatcher at work."""
+    async with AsyncExitStack() as cleanup:
+        shm = "/dev/shm"  # noqa: S108 — the folder made in it is random and 0700
+        in_ram = shm if os.access(shm, os.W_OK) else None
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        ram = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=in_ram)))
+        settings = Settings(ram_dir=ram, spool_dir=folder / "spool", state_dir=folder / "state")
+        store = local.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
+        accounts = Accounts(settings.state_dir)
+        spool = Spool(settings.spool_dir, ram / "keys", settings.spool_quota_bytes)
+        fleet = Fleet(backends)
+        house = House(settings, store.jobs, store.queue, store.events, spool, _Trusting(), fleet, accounts, b"s" * 32)
+        dispatcher = Dispatcher(house)
+        await fleet.start()
+        await dispatcher.start()
+        try:
+            yield house
+        finally:
+            await dispatcher.close()
+            await fleet.close()
+            store.close()
+            accounts.close()
+
+
+async def _watchers_mb() -> float:
+    """What a thousand open event streams of one waiting job add to the router's memory."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
+    with standing(["managed"]) as field:
+        async with httpx.AsyncClient() as client:
+            job = (await client.post(f"{field.url}/v1/jobs", json={})).raise_for_status().json()
+        assert field.router is not None  # noqa: S101 — it was asked for
+        streams = [await _watch(field.url, job["id"]) for _ in range(20)]
+        before = _resident_mb(field.router.pid)
+        streams += [await _watch(field.url, job["id"]) for _ in range(_WATCHERS)]
+        added = _resident_mb(field.router.pid) - before
+        for writer in streams:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+    return added
+
+
+async def _watch(url: str, job_id: str) -> asyncio.StreamWriter:
+    host = url.removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    lines = (f"GET /v1/jobs/{job_id} HTTP/1.1", f"host: {host}", "accept: text/event-stream", "", "")
+    writer.write("\r\n".join(lines).encode())
+    await reader.readuntil(b"event: job")
+    return writer
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
