@@ -143,7 +143,8 @@ class LocalLease:
         self._queue.remove(self.job_id, self._token)
 
     async def give_back(self, delay_s: float = 0.0) -> None:
-        self._queue.update_lease(self.job_id, self._token, until_s=0.0, ready_s=clock.now() + delay_s)
+        if self._queue.update_lease(self.job_id, self._token, until_s=0.0, ready_s=clock.now() + delay_s):
+            self._queue.refund(self.job_id)
 
 
 class LocalQueue:
@@ -215,6 +216,13 @@ class LocalQueue:
         )
         self._news.set()
         return changed.rowcount == 1
+
+    def refund(self, job_id: str) -> None:
+        """A turn that came to nothing costs the account nothing."""
+        self._db.execute(
+            "UPDATE turns SET used_s = used_s - q.cost_s FROM queue q WHERE q.job_id = ? AND turns.account = q.account",
+            (job_id,),
+        )
 
     def remove(self, job_id: str, token: str | None = None) -> None:
         self._db.execute("DELETE FROM queue WHERE job_id = ? AND coalesce(token = ?, true)", (job_id, token))

@@ -145,7 +145,8 @@ class MemoryLease:
         self._queue.remove(self.job_id, self._token)
 
     async def give_back(self, delay_s: float = 0.0) -> None:
-        self._queue.update(self.job_id, self._token, until_s=0.0, ready_s=clock.now() + delay_s)
+        if self._queue.update(self.job_id, self._token, until_s=0.0, ready_s=clock.now() + delay_s):
+            self._queue.refund(self.job_id)
 
 
 class MemoryQueue:
@@ -222,6 +223,11 @@ class MemoryQueue:
         entry.leased_until_s, entry.ready_s = until_s, max(entry.ready_s, ready_s)
         self._news.set()
         return self._cells.put_if(f"queue/{job_id}", entry.model_dump_json(), revision)
+
+    def refund(self, job_id: str) -> None:
+        """A turn that came to nothing costs the account nothing."""
+        if found := self._entry(job_id):
+            self._used_s[found[0].account] -= found[0].cost_s
 
     def remove(self, job_id: str, token: str | None = None) -> None:
         found = self._entry(job_id)

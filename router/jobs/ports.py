@@ -82,7 +82,7 @@ class Lease(Protocol):
         ...
 
     async def give_back(self, delay_s: float = 0.0) -> None:
-        """Let somebody take it again after `delay_s`."""
+        """Let somebody take it again after `delay_s`; the turn is not counted as the account's."""
         ...
 
 

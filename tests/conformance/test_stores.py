@@ -353,6 +353,19 @@ async def test_an_account_that_joins_starts_level_and_not_ahead(open_store: Open
     assert [await take(store) for _ in range(4)] == ["a2", "b0", "a3", "b1"]
 
 
+async def test_a_turn_that_came_to_nothing_costs_the_account_nothing(open_store: Open) -> None:
+    """Else a job that waits for room, leased and given back each second, would put its account behind all others."""
+    store = open_store(max_running=9)
+    for name in ("a", "b"):
+        for n in range(2):
+            await store.queue.offer(f"{name}{n}", "any", name, 100)
+    for _ in range(3):
+        lease = await leased(store)
+        assert lease.job_id == "a0"
+        await lease.give_back()
+    assert [await take(store) for _ in range(4)] == ["a0", "b0", "a1", "b1"]
+
+
 async def test_no_account_runs_more_than_its_share_at_once(open_store: Open) -> None:
     store = open_store(max_running=2)
     for n in range(3):
