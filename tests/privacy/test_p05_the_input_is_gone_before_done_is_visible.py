@@ -22,7 +22,7 @@ class Watcher(threading.Thread):
     def __init__(self, running: Stack, job_id: str) -> None:
         super().__init__(daemon=True)
         self._running, self._job_id = running, job_id
-        self.looks = 0
+        self.looking = threading.Event()
         self.state = ""
         self.inputs_left = -1
 
@@ -30,7 +30,7 @@ class Watcher(threading.Thread):
         with httpx.Client(base_url=self._running.url, trust_env=False, timeout=30) as http:
             for _ in range(100_000):
                 job = http.get(f"/v1/jobs/{self._job_id}").json()
-                self.looks += 1
+                self.looking.set()
                 if job["state"] in OVER:
                     files = sum(path.is_file() for path in self._running.spool_dir.glob("*/*"))
                     keys = len(list((self._running.ram_dir / "keys").iterdir()))
@@ -51,11 +51,11 @@ def test_nobody_sees_a_job_over_while_its_input_exists(running: Stack, tmp_path:
         job = api.create()
         watcher = Watcher(running, job["id"])
         watcher.start()
+        assert watcher.looking.wait(30)
         api.upload(job["id"], b"no song" * 1000 if end == "failure" else song)
         if end == "cancel":
             api.http.delete(f"/v1/jobs/{job['id']}")
         watcher.join(90)
         api.http.delete(f"/v1/jobs/{job['id']}")
         assert watcher.inputs_left == 0
-        assert watcher.looks > 3
         assert watcher.state == {"success": "mastered", "failure": "failed", "cancel": "cancelled"}[end]
