@@ -21,7 +21,8 @@ async def alone(uploads: Uploads, job_id: str, take: Callable[[], Awaitable[T]])
     tasks = uploads.setdefault(job_id, set())
     older = set(tasks)
     for one in older:
-        one.cancel()
+        if not one.cancelling():  # a second time would disturb how it ends
+            one.cancel()
     task = asyncio.create_task(_after(older, take))
     tasks.add(task)
     try:
