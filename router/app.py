@@ -9,6 +9,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from mastering.contract import Fault
+from mastering.signing import Signer, client_tls
 from router import reaper
 from router.accounts import Accounts
 from router.complaint import Complaint
@@ -167,14 +169,23 @@ class _Modes:
 def roster_of(settings: Settings) -> Roster:
     """The backends of the settings' worker addresses and of the catalogue."""
     fixed = tuple(_entry(n, url) for n, url in enumerate(settings.workers, 1))
-    return Roster(settings.catalogue, fixed, connect)
+    return Roster(settings.catalogue, fixed, partial(connect, settings))
 
 
-def connect(entry: Entry) -> Backend:
+def connect(settings: Settings, entry: Entry) -> Backend:
     """A backend of a catalogue's entry. Raises Complaint for a kind of which this router knows nothing."""
     if entry.url is None or entry.speaks != "worker":
         raise Complaint(f"backend {entry.name!r}: this router can't speak to Spaces; give a worker's url.", exit_code=2)
-    return WorkerBackend(entry.name, entry.url, tier=entry.tier)
+    secret, authority = settings.worker_secret, settings.worker_authority
+    try:
+        signer = Signer(settings.worker_key_id, secret.get_secret_value().encode()) if secret else None
+        tls = client_tls(str(authority)) if authority else None
+    except (ValueError, OSError):
+        sentence = (
+            "worker_secret needs 32 bytes or more (openssl rand -hex 32), worker_authority a file of certificates."
+        )
+        raise Complaint(sentence, exit_code=2) from None
+    return WorkerBackend(entry.name, entry.url, tier=entry.tier, signer=signer, tls=tls)
 
 
 def _entry(number: int, url: str) -> Entry:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -41,7 +43,9 @@ def run(options: Mapping[str, Any], local_workers: int) -> None:
     # A person's own machine, one guest: swap is worth a warning there, not a refusal.
     check = {} if "ROUTER_RAM_CHECK" in os.environ else {"ram_check": "warn"}
     urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
-    settings = _settings({**check, **options, "workers": urls})
+    # Nobody else on this machine may speak to our workers: they know a key of ours alone.
+    key = {} if "ROUTER_WORKER_SECRET" in os.environ else {"worker_secret": secrets.token_hex(32)}
+    settings = _settings({**check, **options, "workers": urls, **key})
     _serve(settings, local_workers)
 
 
@@ -59,7 +63,7 @@ def _serve(settings: Settings, local_workers: int) -> None:
     operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)
     app = make_app(
         settings,
-        beside=lambda: _workers(settings.workers[:local_workers]),
+        beside=lambda: _workers(settings, local_workers),
         within=lambda house: _operators_port(house, operators),
     )
     try:
@@ -152,9 +156,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def _workers(urls: tuple[str, ...]) -> AsyncIterator[None]:
+async def _workers(settings: Settings, count: int) -> AsyncIterator[None]:
     """Workers of our own, restarted when they die, while the context is open."""
-    keepers = [asyncio.create_task(_keep_alive(int(url.rpartition(":")[2]))) for url in urls]
+    secret = settings.worker_secret.get_secret_value() if settings.worker_secret else ""
+    keys = {"MASTERING_WORKER_KEYS": json.dumps({settings.worker_key_id: secret})} if secret else {}
+    ports = [int(url.rpartition(":")[2]) for url in settings.workers[:count]]
+    keepers = [asyncio.create_task(_keep_alive(port, keys)) for port in ports]
     try:
         yield
     finally:
@@ -163,12 +170,12 @@ async def _workers(urls: tuple[str, ...]) -> AsyncIterator[None]:
         await asyncio.gather(*keepers, return_exceptions=True)
 
 
-async def _keep_alive(port: int) -> None:
+async def _keep_alive(port: int, keys: Mapping[str, str]) -> None:
     wait_s, longest_s = _RESTART_S
     command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
     while True:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent
+            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent, env={**os.environ, **keys}
         )
         started = asyncio.get_running_loop().time()
         try:

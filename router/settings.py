@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
@@ -35,6 +35,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs sign-in.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
     workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
+    worker_key_id: str = Field("router", description="Name under which the workers know the key below.")
+    worker_secret: SecretStr | None = Field(
+        None, description="Key shared with the workers, 32 bytes or more: requests are signed, bodies sealed."
+    )
+    worker_authority: Path | None = Field(
+        None, description="Certificates (PEM) of the authority that vouches for the workers, if it is a private one."
+    )
     catalogue: Path | None = Field(
         None, description="TOML file of all backends with their terms; read again when it changes or on SIGHUP."
     )

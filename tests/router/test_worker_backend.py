@@ -7,9 +7,14 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from pydantic import SecretStr
 
 from mastering.contract import Facts, OutputFormat, Settings
 from mastering.signing import Signer
+from router.app import connect
+from router.complaint import Complaint
+from router.settings import Settings as RouterSettings
+from router.tiers.catalogue import Entry
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
@@ -69,3 +74,18 @@ async def test_a_router_without_the_workers_key_is_told_so_and_sends_no_audio(
 def test_no_audio_leaves_this_machine_in_the_clear(url: str) -> None:
     with pytest.raises(ValueError, match="https"):
         WorkerBackend("w", url)
+
+
+def test_a_short_key_is_a_complaint_and_not_a_traceback() -> None:
+    entry = Entry(name="gpu-1", tier="managed", url="https://worker.example")
+    with pytest.raises(Complaint, match="32 bytes"):
+        connect(RouterSettings(worker_secret=SecretStr("short")), entry)
+
+
+async def test_the_settings_key_is_the_one_that_signs(worker: WorkerProcess) -> None:
+    entry = Entry(name="gpu-1", tier="managed", url=str(worker.client.base_url))
+    backend = connect(RouterSettings(worker_secret=SecretStr(SECRET.decode())), entry)
+    try:
+        assert (await backend.probe()).up
+    finally:
+        await backend.close()
