@@ -77,6 +77,14 @@ Amount = Annotated[float, typer.Option("--amount", help="How much of the tone sh
 Loudness = Annotated[float | None, typer.Option("--loudness", help="LUFS, instead of the target's.")]
 Ceiling = Annotated[float | None, typer.Option("--ceiling", help="dBTP, instead of the target's.")]
 Rate = Annotated[int | None, typer.Option("--rate", help="Sample rate of the master in Hz; else the song's own.")]
+References = Annotated[
+    list[Path] | None,
+    typer.Option("--reference", "-r", help="A song to sound like, or its 'analyse --json'. May be repeated."),
+]
+Weights = Annotated[list[float] | None, typer.Option("--weight", help="Weight of each reference, in order.")]
+MaxCrestLoss = Annotated[
+    float | None, typer.Option("--max-crest-loss", help="Stay quieter rather than lose more dB of crest than this.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -135,6 +143,9 @@ def master(
     loudness: Loudness = None,
     ceiling: Ceiling = None,
     rate: Rate = None,
+    reference: References = None,
+    weight: Weights = None,
+    max_crest_loss: MaxCrestLoss = None,
     as_json: AsJson = False,
 ) -> None:
     """Master SONG and write the result.
@@ -144,12 +155,25 @@ def master(
     from mastering import engine
 
     places = _places(output, kind)
-    settings = _settings(target, style, amount, loudness, ceiling, rate, tuple(places))
+    settings = _settings(
+        outputs=tuple(places),
+        target=target,
+        style=style,
+        amount_percent=amount,
+        loudness_lufs=loudness,
+        ceiling_dbtp=ceiling,
+        rate_hz=rate,
+        max_crest_loss_db=max_crest_loss,
+        reference_weights=tuple(weight or ()),
+    )
     with ExitStack() as stack:
         source = stack.enter_context(_reading(song))
         files = {form: stack.enter_context(_writing(path, source)) for form, path in places.items()}
         progress = stack.enter_context(_progress_bar(quiet=as_json))
-        report = engine.master(source, settings, open_output=files.__getitem__, progress=progress)
+        likenesses = [stack.enter_context(_reading(path)) for path in reference or ()]
+        report = engine.master(
+            source, settings, references=likenesses, open_output=files.__getitem__, progress=progress
+        )
     if as_json:
         _say(report.model_dump_json(indent=2))
     else:
@@ -175,18 +199,86 @@ def plan(
     loudness: Loudness = None,
     ceiling: Ceiling = None,
     rate: Rate = None,
+    reference: References = None,
+    weight: Weights = None,
+    max_crest_loss: MaxCrestLoss = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what mastering SONG would do, with a reason for every step, without writing a master."""
     from mastering import engine
 
-    settings = _settings(target, style, amount, loudness, ceiling, rate, (OutputFormat.WAV24,))
-    with _reading(song) as source, _progress_bar(quiet=as_json) as progress:
-        chosen = engine.make_plan(source, settings, progress=progress)
+    settings = _settings(
+        outputs=(OutputFormat.WAV24,),
+        target=target,
+        style=style,
+        amount_percent=amount,
+        loudness_lufs=loudness,
+        ceiling_dbtp=ceiling,
+        rate_hz=rate,
+        max_crest_loss_db=max_crest_loss,
+        reference_weights=tuple(weight or ()),
+    )
+    with ExitStack() as stack:
+        source = stack.enter_context(_reading(song))
+        progress = stack.enter_context(_progress_bar(quiet=as_json))
+        likenesses = [stack.enter_context(_reading(path)) for path in reference or ()]
+        chosen = engine.make_plan(source, settings, references=likenesses, progress=progress)
     if as_json:
         _say(chosen.model_dump_json(indent=2))
     else:
         _print_plan(chosen)
+
+
+@app.command(name="render")
+def render_by_plan(
+    song: Song,
+    plan_file: Annotated[Path, typer.Option("--plan", help="A plan or report as JSON, from plan or master --json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write; .wav or .flac.")],
+    kind: Annotated[
+        OutputFormat | None, typer.Option("--format", "-f", help="Instead of the extension's format.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render SONG by a finished plan: the same samples as when the plan was made."""
+    from mastering import engine
+
+    with _reading(plan_file) as file:
+        chosen = engine.read_plan(file)
+    form = kind or _format_of(output)
+    chosen = _rendered_to(chosen, form)
+    with _reading(song) as source, _writing(output, source) as target, _progress_bar(quiet=as_json) as progress:
+        after = engine.render_plan(source, chosen, open_output=lambda kind: target, progress=progress)
+    if as_json:
+        _say(after.model_dump_json(indent=2))
+    else:
+        _print_table({"after": after})
+
+
+@app.command(name="verify-plan")
+def verify_plan(
+    song: Song,
+    master_file: Annotated[Path, typer.Argument(metavar="MASTER", help="The 24-bit master made by the plan.")],
+    plan_file: Annotated[Path, typer.Option("--plan", help="The plan or report, as JSON.")],
+) -> None:
+    """Prove that MASTER is what the plan makes of SONG: render it again and subtract (the null test)."""
+    from tempfile import TemporaryFile
+
+    from mastering import engine
+    from mastering.plan import plan_hash
+
+    with _reading(plan_file) as file:
+        chosen = engine.read_plan(file)
+    chosen = chosen.model_copy(
+        update={"settings": chosen.settings.model_copy(update={"outputs": (OutputFormat.WAV24,)})}
+    )
+    with _reading(song) as source, _reading(master_file) as delivered, TemporaryFile() as again:
+        engine.render_plan(source, chosen, open_output=lambda kind: cast(BinaryIO, again))
+        steps = engine.difference_steps(cast(BinaryIO, again), delivered)
+    _say(f"plan {plan_hash(chosen)}")
+    if steps:
+        what = "another length, rate or number of channels" if steps < 0 else f"up to {steps} steps of 24 bits"
+        raise Fault(FaultCode.BAD_MASTER, f"The null test fails: {what}. Another song or plan made this master.")
+    _say("The null test holds: not one sample differs.")
 
 
 @app.command()
@@ -224,33 +316,21 @@ def demo_song(output: Annotated[Path, typer.Argument(help="Where to write the WA
     _say(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
 
 
-def _settings(
-    target: str,
-    style: str,
-    amount: float,
-    loudness: float | None,
-    ceiling: float | None,
-    rate: int | None,
-    outputs: tuple[OutputFormat, ...],
-) -> Settings:
+def _settings(**asked: Any) -> Settings:
     from mastering import presets
 
     try:
-        settings = Settings(
-            target=target,
-            style=style,
-            amount_percent=amount,
-            loudness_lufs=loudness,
-            ceiling_dbtp=ceiling,
-            rate_hz=rate,
-            outputs=outputs,
-        )
+        settings = Settings(**asked)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = str(first["loc"][0]).split("_")[0]
         raise Fault(FaultCode.BAD_SETTINGS, f"--{name}: {first['msg'].lower()}.") from None
     presets.check(settings)
     return settings
+
+
+def _rendered_to(chosen: Plan, form: OutputFormat) -> Plan:
+    return chosen.model_copy(update={"settings": chosen.settings.model_copy(update={"outputs": (form,)})})
 
 
 def _places(paths: list[Path], kind: OutputFormat | None) -> dict[OutputFormat, Path]:

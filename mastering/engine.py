@@ -6,7 +6,9 @@ are decoded once per pass instead of being kept in memory.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import BinaryIO
 
 from pydantic import ValidationError
@@ -27,11 +29,12 @@ from mastering.contract import (
 from mastering.demo import demo_song
 from mastering.dsp.limiter import Curve
 from mastering.dsp.resample import resampled
-from mastering.dsp.stream import Audio, Blocks, collected, stored
+from mastering.dsp.stream import Audio, Blocks, collected, reblock, stored
 
 Progress = Callable[[Stage, float], None]
 
 KEEP_SAMPLES = 2 * 48_000 * 60 * 11
+_MOST_REFERENCES = 16
 _CODEC_ROUNDS = 4
 _CODEC_SLACK_FRAMES = 8192
 _MOST_JSON_BYTES = 1 << 20
@@ -92,7 +95,7 @@ def master(
     `open_output` returns an empty binary file that can be written, read and sought (a memory file will do); it is
     called once per format, and the file is left open, at its start.
     """
-    presets.check(settings)
+    _check(settings, references)
     meter = _Meter(progress)
     likenesses = [read_reference(reference) for reference in references]
     audio, before, flags = _listen(source, settings, meter)
@@ -106,6 +109,20 @@ def master(
         plan=chosen,
         flags=(*flags, *remarks),
     )
+
+
+def _check(settings: Settings, references: Sequence[BinaryIO]) -> None:
+    presets.check(settings)
+    weights = len(settings.reference_weights)
+    if weights not in (0, len(references)):
+        raise Fault(
+            FaultCode.BAD_SETTINGS,
+            f"There are {len(references)} references and {weights} weights; give one weight for each, or none.",
+        )
+    if len(references) > _MOST_REFERENCES:
+        raise Fault(
+            FaultCode.BAD_SETTINGS, f"{len(references)} references were given; at most {_MOST_REFERENCES} are allowed."
+        )
 
 
 def read_reference(source: BinaryIO) -> Measurements:
@@ -123,11 +140,74 @@ def read_reference(source: BinaryIO) -> Measurements:
         ) from None
 
 
+def render_plan(
+    source: BinaryIO,
+    chosen: Plan,
+    *,
+    open_output: Callable[[OutputFormat], BinaryIO],
+    progress: Progress = _silent,
+) -> Measurements:
+    """Render `source` by a finished plan, deciding nothing anew: the same PCM as when the plan was made.
+
+    Lossless formats only: the ceiling of a lossy one is found by trial.
+    """
+    if chosen.engine_version != ENGINE_VERSION:
+        raise Fault(
+            FaultCode.BAD_SETTINGS,
+            f"The plan was made by engine {chosen.engine_version}; this is {ENGINE_VERSION}. Make it anew.",
+        )
+    meter = _Meter(progress)
+    recording = files.open_recording(source)
+    audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=meter.begin(Stage.DECODE, 0))
+    if chosen.rate_hz != audio.rate_hz:
+        audio = _kept(resampled(audio, chosen.rate_hz), meter.begin(Stage.DECODE, audio.frames, 0.0))
+    above = plan.number(plan.required(chosen, "limiter"), "heeded_from")
+    song = render.toned(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), above=above)
+    curve = _curve(song, chosen, meter.begin(Stage.RENDER, 2 * audio.frames, 0.3))
+    after = None
+    for kind in chosen.settings.outputs:
+        if files.is_lossy(kind):
+            continue
+        target = open_output(kind)
+        encoding = meter.begin(Stage.ENCODE, audio.frames)
+        files.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
+        after = _read_back(target, audio.frames, meter, 1.0)
+        target.seek(0)
+    if after is None:
+        raise Fault(FaultCode.BAD_SETTINGS, "The plan names lossy outputs only. Render it to WAV or FLAC.")
+    meter.end()
+    return after
+
+
+def read_plan(source: BinaryIO) -> Plan:
+    """A plan, or the plan inside a report, from JSON."""
+    try:
+        data = json.loads(source.read(_MOST_JSON_BYTES))
+        return Plan.model_validate(data.get("plan", data))
+    except (ValueError, AttributeError):
+        raise Fault(
+            FaultCode.BAD_SETTINGS, "This is no plan: give what 'mastering plan --json' or 'master --json' wrote."
+        ) from None
+
+
+def difference_steps(one: BinaryIO, other: BinaryIO) -> int:
+    """The null test: the largest difference between two recordings, in steps of 24 bits; −1 if their shapes differ."""
+    pair = [files.open_recording(source, most_bytes=_MOST_MASTER_BYTES) for source in (one, other)]
+    if len({(recording.rate_hz, recording.channels) for recording in pair}) > 1:
+        return -1
+    worst = 0
+    for first, second in zip_longest(*(reblock(recording.decode()) for recording in pair)):
+        if first is None or second is None or first.shape != second.shape:
+            return -1
+        worst = max(worst, round(float(abs(first - second).max()) * 2**23))
+    return worst
+
+
 def make_plan(
     source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO] = (), progress: Progress = _silent
 ) -> Plan:
     """What `master` would do with `source`, without doing it."""
-    presets.check(settings)
+    _check(settings, references)
     meter = _Meter(progress)
     likenesses = [read_reference(reference) for reference in references]
     audio, before, _ = _listen(source, settings, meter)
@@ -182,8 +262,20 @@ def _decide(
 ) -> tuple[render.Toned, Plan, tuple[str, ...]]:
     meter.begin(Stage.PLAN, 0)
     chosen, remarks = plan.tone_plan(before.measurements, before.power, settings, references)
-    song = render.toned(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), cells=before.cells)
-    return song, _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0), remarks
+    likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
+    rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
+    song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=_heeded(chosen, likely_db + 6))
+    finished = _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
+    gain_db = plan.number(plan.required(finished, "loudness"), "gain_db")
+    if _heeded(chosen, gain_db + 3) < song.above:
+        song = render.with_finer_peaks(song, _heeded(chosen, gain_db + 8), rendering)
+        finished = _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
+    return song, finished, remarks
+
+
+def _heeded(chosen: Plan, gain_db: float) -> float:
+    """The lowest peak that a limiter after `gain_db` has to know of."""
+    return float(10 ** ((chosen.ceiling_dbtp - gain_db) / 20))
 
 
 def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
@@ -193,7 +285,8 @@ def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_l
     """
     aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
     limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
-    return plan.with_loudness(chosen, limits, gain_db, aim_lufs=aim, reached_lufs=reached + bias_lu)
+    heard = plan.Limiting(limits, gain_db, song.above)
+    return plan.with_loudness(chosen, heard, aim_lufs=aim, reached_lufs=reached + bias_lu)
 
 
 def _deliver(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -237,8 +237,18 @@ def affordable_lufs(plan: Plan, peak_to_loudness_lu: float) -> float:
     return wished if most is None else min(wished, ceiling_dbtp(plan.settings) - peak_to_loudness_lu + most)
 
 
-def with_loudness(plan: Plan, limits: Limiter, gain_db: float, *, aim_lufs: float, reached_lufs: float) -> Plan:
+@dataclass(frozen=True)
+class Limiting:
+    """What the solver found: the limiter, the gain before it, and down to which peak the wave was read."""
+
+    limits: Limiter
+    gain_db: float
+    heeded_from: float
+
+
+def with_loudness(plan: Plan, found: Limiting, *, aim_lufs: float, reached_lufs: float) -> Plan:
     """The plan with the gain that the solver found, and the limiter that it was found for."""
+    limits, gain_db = found.limits, found.gain_db
     wished = loudness_lufs(plan.settings)
     short = aim_lufs - reached_lufs > 0.05
     why = ", as asked for"
@@ -254,7 +264,7 @@ def with_loudness(plan: Plan, limits: Limiter, gain_db: float, *, aim_lufs: floa
     )
     limiter = PlanStep(
         name="limiter",
-        parameters=asdict(limits),
+        parameters=asdict(limits) | {"heeded_from": found.heeded_from},
         reason=f"No true peak may pass {limits.ceiling_dbtp:.1f} dBTP. "
         "The release is the slowest that reaches the loudness without much drive.",
     )

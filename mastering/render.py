@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,26 +37,33 @@ _MOST_DRIVE_DB = 2.0
 
 @dataclass(frozen=True)
 class Toned:
-    """A song shaped as planned, before its gain: with all that the solver needs to know of it."""
+    """A song shaped as planned, before its gain: with all that the solver needs to know of it.
+
+    `peaks` hold for gains that bring none below `above` near the ceiling.
+    """
 
     audio: Audio
     peaks: Peaks
     cells: loudness.Energies
+    above: float = 0.0
 
     def peak_to_loudness_lu(self) -> float:
         found = loudness.integrated(self.cells)
         return 20 * math.log10(max(float(self.peaks.max()), 1e-10)) - (found if found is not None else -200.0)
 
 
-def toned(source: Audio, plan: Plan, *, tick: Tick, cells: loudness.Energies | None = None) -> Toned:
+def toned(
+    source: Audio, plan: Plan, *, tick: Tick, cells: loudness.Energies | None = None, above: float = 0.0
+) -> Toned:
     """Run everything before the gain, and read what the solver needs. A source that is kept in memory is overwritten.
 
-    `cells` are the source's own, if they are known: they hold for a plan that shapes nothing.
+    `cells` are the source's own, if they are known: they hold for a plan that shapes nothing. Peaks well below `above`
+    are read from the samples alone.
     """
     shaped = source.map(lambda blocks: _shaped(blocks, source, plan))
     same = not any(plan.step(name) for name in ("tone", "compressor", "saturation"))
     loud = loudness.CellMeter(source.rate_hz, np.ones(source.channels))
-    peaks = PeakMeter(source.rate_hz)
+    peaks = PeakMeter(source.rate_hz, above=above)
     filled = 0
     for block in source.read() if same else shaped.read():
         if cells is None or not same:
@@ -67,7 +74,7 @@ def toned(source: Audio, plan: Plan, *, tick: Tick, cells: loudness.Energies | N
         filled += block.shape[1]
         tick(block.shape[1])
     audio = source if same or source.samples is not None else shaped
-    return Toned(audio, peaks.peaks(), cells if same and cells is not None else loud.cells())
+    return Toned(audio, peaks.peaks(), cells if same and cells is not None else loud.cells(), above)
 
 
 def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
@@ -111,6 +118,15 @@ def solve(song: Toned, limits: Limiter, wished_lufs: float) -> tuple[float, floa
     if start is None:
         raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness (nothing above −70 LUFS).")
     return _root(reached, wished_lufs, wished_lufs - start)
+
+
+def with_finer_peaks(song: Toned, above: float, tick: Tick) -> Toned:
+    """The same song, its peaks read between the samples down to `above`."""
+    peaks = PeakMeter(song.audio.rate_hz, above=above)
+    for block in song.audio.read():
+        peaks.feed(block)
+        tick(block.shape[1])
+    return replace(song, peaks=peaks.peaks(), above=above)
 
 
 def solve_with_release(song: Toned, ceiling_dbtp: float, wished_lufs: float) -> tuple[Limiter, float, float]:
