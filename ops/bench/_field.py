@@ -65,10 +65,31 @@ class Field:
     workers: list[Worker] = field(default_factory=list)
     router: subprocess.Popen[bytes] | None = None
     url: str = ""
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    clients: list[Client] = field(default_factory=list)
+
+    def client(self) -> Client:
+        """A new client of the router, closed with the field."""
+        self.clients.append(Client(self.url))
+        return self.clients[-1]
 
     @property
     def trap(self) -> Path:
         return self.folder / "trap"
+
+    def restart_router(self) -> None:
+        """Kill the router and start it again on the same folders and port."""
+        if self.router is not None:
+            self.router.kill()
+            self.router.wait()
+        self.start_router()
+
+    def start_router(self) -> None:
+        self.router = subprocess.Popen(
+            self.command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _answers(f"{self.url}/v1/options")
 
     def latest(self, what: str, after_s: float, limit_s: float) -> tuple[Worker, float]:
         """The first worker that notes `what` after that moment. Raises TimeoutError."""
@@ -87,6 +108,9 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=120, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
 
     def send(self, audio: bytes) -> str:
         job = self._http.post("/v1/jobs", json={"size_bytes": len(audio)}).raise_for_status().json()
@@ -123,14 +147,18 @@ def standing(tiers: Sequence[str], *, render_s: float = 0.0, router: bool = True
         made = Field(folder)
         for number, tier in enumerate(tiers):
             made.workers.append(_worker(folder, number, tier, render_s))
-            cleanup.callback(_end, made.workers[-1].process)
+            cleanup.callback(_kill, made.workers[-1].process)
         for one in made.workers:
             _answers(f"{one.url}/v1/health")
         if router:
             ram = cleanup.enter_context(tempfile.TemporaryDirectory(dir=_SHM if os.access(_SHM, os.W_OK) else None))
+            cleanup.callback(lambda: _end(made.router))
             _start_router(made, Path(ram), settings)
-            cleanup.callback(_end, made.router)
-        yield made
+        try:
+            yield made
+        finally:
+            for client in made.clients:
+                client.close()
 
 
 def _worker(folder: Path, number: int, tier: str, render_s: float) -> Worker:
@@ -156,13 +184,9 @@ def _start_router(made: Field, ram: Path, settings: dict[str, Any]) -> None:
         **{name.upper(): value for name, value in settings.items()},
     }
     made.url = f"http://127.0.0.1:{port}"
-    made.router = subprocess.Popen(
-        [sys.executable, "-m", "router", "serve", "--port", str(port)],
-        env={**os.environ, **{f"ROUTER_{name}": str(value) for name, value in given.items()}},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _answers(f"{made.url}/v1/options")
+    made.command = (sys.executable, "-m", "router", "serve", "--port", str(port))
+    made.environment = {**os.environ, **{f"ROUTER_{name}": str(value) for name, value in given.items()}}
+    made.start_router()
 
 
 def free_port() -> int:
@@ -184,13 +208,16 @@ def _answers(url: str) -> None:
             return
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
 def _end(process: subprocess.Popen[bytes] | None) -> None:
     if process is None:
         return
-    process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
         process.wait(15)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        _kill(process)

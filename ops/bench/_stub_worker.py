@@ -1,7 +1,8 @@
 """A worker that speaks the protocol and hands the song back as its master: what is measured is the way there.
 
-`python -m ops.bench._stub_worker PORT RENDER_S LOG [TRAP]`. It writes `begun` and `accepted` with the machine's
-monotonic time into LOG. Whoever finds the file TRAP takes it away and stops reading in the middle of the upload.
+`python -m ops.bench._stub_worker PORT RENDER_S LOG [TRAP]`. It writes `begun`, `accepted` and, when the caller hung up
+before the end, `freed` with the machine's monotonic time into LOG. Whoever finds the file TRAP takes it away and stops
+reading in the middle of the upload.
 """
 
 from __future__ import annotations
@@ -90,8 +91,19 @@ class Stub:
         return False
 
     async def _answer(self, song: bytes, outputs: list[str]) -> AsyncIterator[bytes]:
+        try:
+            async for frame in self._master(song, outputs):
+                yield frame
+        except asyncio.CancelledError:
+            self.note("freed")
+            raise
+
+    async def _master(self, song: bytes, outputs: list[str]) -> AsyncIterator[bytes]:
         yield exchange.encode_event(exchange.AcceptedEvent(engine_version=ENGINE_VERSION, device="stub"))
-        await asyncio.sleep(self._render_s)
+        ends_s = time.monotonic() + self._render_s
+        while (left_s := ends_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, exchange.HEARTBEAT_S))
+            yield exchange.encode_event(exchange.HeartbeatEvent())
         yield exchange.encode_event(exchange.ReportEvent(report=REPORT))
         digest = exchange.Digest()
         for name in outputs:

@@ -25,11 +25,13 @@ def measure() -> list[Line]:
     audio = song(20 * _MIB)
     killed = sorted(_after(audio, signal.SIGKILL, _KILLS))
     frozen = max(_after(audio, signal.SIGSTOP, _FREEZES))
+    freed = max(_cancelled(song(2 * _MIB)))
     shown, of_proxy = _tier_dies(song(2 * _MIB)), _proxy_loses(audio)
     lines = [
         Line("kill -9 with 20 MB in flight, worst until it runs elsewhere", killed[-1] * 1000, "ms", "lower", 250.0),
         Line("kill -9 with 20 MB in flight, median", killed[len(killed) // 2] * 1000, "ms", "lower"),
         Line("SIGSTOP with 20 MB in flight, worst until it runs elsewhere", frozen, "s", "lower", 12.0),
+        Line("a job cancelled while it renders, worst until the worker is free", freed, "s", "lower", 1.0),
         Line(f"a whole tier killed under {_JOBS} jobs, errors shown", shown, "jobs", "lower", 0.0),
     ]
     if of_proxy is not None:
@@ -44,7 +46,7 @@ def _after(audio: bytes, how: signal.Signals, rounds: int) -> list[float]:
     """Seconds from the signal to the moment another worker has the whole song; a fresh worker each round."""
     seconds = []
     with standing(["managed"] * (rounds + 1)) as field:
-        client = Client(field.url)
+        client = field.client()
         for _ in range(rounds):
             field.trap.touch()
             asked_s = time.monotonic()
@@ -59,10 +61,26 @@ def _after(audio: bytes, how: signal.Signals, rounds: int) -> list[float]:
     return seconds
 
 
+def _cancelled(audio: bytes) -> list[float]:
+    """Seconds from a Delete to the moment the worker has let the render go."""
+    seconds = []
+    with standing(["managed"], render_s=30.0) as field:
+        client = field.client()
+        for _ in range(5):
+            asked_s = time.monotonic()
+            job_id = client.send(audio)
+            field.latest("accepted", asked_s, 30)
+            ended_s = time.monotonic()
+            client.end(job_id)
+            _, freed_s = field.latest("freed", ended_s, 30)
+            seconds.append(freed_s - ended_s)
+    return seconds
+
+
 def _tier_dies(audio: bytes) -> int:
     """Jobs that end in an error when every managed worker is killed while they run."""
     with standing(["managed", "managed", "cpu_space"], render_s=0.3, max_running_per_account=8) as field:
-        client = Client(field.url)
+        client = field.client()
         jobs: list[str] = []
         for number in range(_JOBS):
             if number == _JOBS // 2:

@@ -17,7 +17,7 @@ import httpx
 
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Wanted
-from ops.bench._field import Client, song, standing
+from ops.bench._field import song, standing
 from ops.bench._stub_worker import REPORT
 from ops.bench.failover import direct
 from ops.bench.line import Line
@@ -58,7 +58,7 @@ def _added(audio: bytes) -> tuple[float, float]:
     """Medians of a direct call and of the whole way through the router, probes and encryption included."""
     straight, through = [], []
     with standing(["managed"]) as field:
-        client = Client(field.url)
+        client = field.client()
         client.through(audio)
         for _ in range(_ROUNDS):
             began = time.perf_counter()
