@@ -1,0 +1,89 @@
+"""The operators' page in a real browser while tiers die: it says what is true, and its buttons do what they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from ops.bench._field import Field, free_port, song, standing
+
+SOON_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def operated() -> Iterator[tuple[Field, str]]:
+    port = free_port()
+    with standing(["managed", "managed", "cpu_space"], render_s=4.0, admin_port=port) as field:
+        yield field, f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def page(chromium: Browser, operated: tuple[Field, str]) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(operated[1])
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def row(page: Page, name: str) -> object:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name))
+
+
+def test_what_is_up_is_shown_and_the_page_is_open_to_everybody(page: Page) -> None:
+    expect(page.get_by_role("status")).to_have_text("All tiers are up.", timeout=SOON_MS)
+    expect(page.get_by_role("heading", level=2)).to_have_text(
+        ["Now", "Managed GPU workers", "Hugging Face CPU Space", "What happened"]
+    )
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]})
+        assert found.response["violations"] == []
+
+
+@pytest.mark.parametrize("width", [320, 1200])
+def test_nothing_but_the_tables_scrolls_sideways(page: Page, width: int) -> None:
+    expect(page.get_by_role("status")).to_have_text("All tiers are up.", timeout=SOON_MS)
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_backend_is_drained_and_brought_back_by_keyboard_without_losing_the_place(page: Page) -> None:
+    button = page.get_by_role("button", name="Drain: stub-2")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(row(page, "stub-2")).to_contain_text("draining", timeout=SOON_MS)
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_be_focused()
+    page.get_by_role("button", name="Ready: stub-2").click()
+    expect(row(page, "stub-2")).to_contain_text("healthy", timeout=SOON_MS)
+
+
+def test_a_killed_worker_a_failover_and_a_tier_that_is_gone_are_seen_as_they_happen(
+    page: Page, operated: tuple[Field, str]
+) -> None:
+    field, _ = operated
+    client = field.client()
+    job_id = client.send(song(200_000))
+    expect(page.get_by_text(re.compile("^1 of 8$"))).to_be_visible(timeout=SOON_MS)
+    at_work = next(worker for worker in field.workers if worker.notes("accepted"))
+    at_work.stop()
+    expect(row(page, at_work.name)).to_contain_text(re.compile("open|half-open"), timeout=SOON_MS)
+    expect(page.get_by_text("failover after crash")).to_be_visible(timeout=SOON_MS)
+    client.wait(job_id)
+    for worker in field.workers[:2]:
+        worker.stop()
+    without = "Songs are mastered, but without: Managed GPU workers."
+    expect(page.get_by_role("status")).to_have_text(without, timeout=SOON_MS)
+    tier = page.get_by_role("article").filter(has_text="Managed GPU workers")
+    expect(tier.get_by_text("down", exact=True)).to_be_visible()
