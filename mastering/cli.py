@@ -132,7 +132,7 @@ def master(
     song: Song,
     output: Annotated[
         list[Path],
-        typer.Option("--output", "-o", help="Where to write; .wav, .flac or .mp3. May be given several times."),
+        typer.Option("--output", "-o", help="Where to write; the extension says the format. May be repeated."),
     ],
     kind: Annotated[
         OutputFormat | None, typer.Option("--format", "-f", help="Format, where the extension does not say enough.")

@@ -166,7 +166,7 @@ def render_plan(
     curve = _curve(song, chosen, meter.begin(Stage.RENDER, 2 * audio.frames, 0.3))
     after = None
     for kind in chosen.settings.outputs:
-        if files.is_lossy(kind):
+        if kind.is_lossy:
             continue
         target = open_output(kind)
         encoding = meter.begin(Stage.ENCODE, audio.frames)
@@ -292,7 +292,7 @@ def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_l
 def _deliver(
     song: render.Toned, chosen: Plan, open_output: Callable[[OutputFormat], BinaryIO], meter: _Meter
 ) -> tuple[Plan, Measurements]:
-    outputs = sorted(chosen.settings.outputs, key=files.is_lossy)
+    outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
     share = 1 / len(outputs)
     readings = []
     for kind in outputs:
@@ -332,7 +332,7 @@ def _curve(song: render.Toned, chosen: Plan, tick: Callable[[int], None]) -> Cur
 
 
 def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
-    lossy = files.is_lossy(kind)
+    lossy = kind.is_lossy
     return verify.misses(
         after,
         loudness_lufs=chosen.loudness_lufs,
@@ -345,7 +345,7 @@ def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat
 def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> float:
     """How far a lossy coder overshot: the limiter's ceiling for it goes down by that."""
     over = after.true_peak_dbtp - ceiling_dbtp
-    return over + 0.05 if over > 0 and files.is_lossy(kind) else 0.0
+    return over + 0.05 if over > 0 and kind.is_lossy else 0.0
 
 
 def _read_back(target: BinaryIO, frames: int, meter: _Meter, share: float) -> Measurements:

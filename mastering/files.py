@@ -39,7 +39,6 @@ Tick = Callable[[int], None]
 _LOSSY = frozenset({"mp3", "vorbis", "opus", "aac", "wmav1", "wmav2", "wmapro", "ac3", "eac3", "mp2"})
 _CODECS = {"VORBIS": "vorbis", "OPUS": "opus", "MPEG_LAYER_III": "mp3", "MPEG_LAYER_II": "mp2"}
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,asf,aac,mp3,wav,w64,aiff,flac,caf"
-_MP3_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
 
 @dataclass(frozen=True)
@@ -257,41 +256,80 @@ def _check_length(recording: Recording, frames: int) -> None:
         )
 
 
-_WRITE: dict[OutputFormat, dict[str, Any]] = {
+_MP3 = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0}
+_SOUNDFILE: dict[OutputFormat, dict[str, Any]] = {
     OutputFormat.WAV24: {"format": "WAV", "subtype": "PCM_24"},
     OutputFormat.WAV16: {"format": "WAV", "subtype": "PCM_16"},
+    OutputFormat.WAV32F: {"format": "WAV", "subtype": "FLOAT"},
     OutputFormat.FLAC: {"format": "FLAC", "subtype": "PCM_24", "compression_level": 0.4},
     OutputFormat.MP3: {
         "format": "MP3",
         "subtype": "MPEG_LAYER_III",
         "bitrate_mode": "CONSTANT",
-        "compression_level": 0.0,
+        "compression_level": 0,
     },
+    OutputFormat.MP3V0: {
+        "format": "MP3",
+        "subtype": "MPEG_LAYER_III",
+        "bitrate_mode": "VARIABLE",
+        "compression_level": 0,
+    },
+    OutputFormat.VORBIS: {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
+_AV: dict[OutputFormat, tuple[str, str, str, int | None]] = {
+    OutputFormat.ALAC: ("ipod", "alac", "s32p", None),
+    OutputFormat.AAC: ("ipod", "aac", "fltp", 256_000),
+    OutputFormat.OPUS: ("ogg", "libopus", "flt", 192_000),
+}
+"""Container, coder, its sample format, bits per second."""
 _MOST_WAV_BYTES = (1 << 32) - (1 << 20)
-_BITS = {OutputFormat.WAV24: 24, OutputFormat.WAV16: 16, OutputFormat.FLAC: 24}
-
-
-def is_lossy(kind: OutputFormat) -> bool:
-    return kind is OutputFormat.MP3
+_BITS = {OutputFormat.WAV24: 24, OutputFormat.WAV16: 16, OutputFormat.FLAC: 24, OutputFormat.ALAC: 24}
 
 
 def encode(audio: Audio, kind: OutputFormat, target: BinaryIO, *, seed: int, tick: Tick) -> None:
     """Write `audio` to `target`, from its start. Whole numbers are dithered from `seed`; lossy coders get floats."""
     target.seek(0)
     target.truncate(0)
-    if kind is OutputFormat.MP3 and audio.rate_hz not in _MP3_RATES:
-        audio = resampled(audio, 48_000)
-    bits = _BITS.get(kind)
-    how = _WRITE[kind]
-    if how["format"] == "WAV" and audio.frames * audio.channels * 4 > _MOST_WAV_BYTES:
-        how = how | {"format": "RF64"}
-    with soundfile.SoundFile(target, "w", samplerate=audio.rate_hz, channels=audio.channels, **how) as file:
-        for index, block in enumerate(audio.read()):
-            file.write(_interleaved(block if bits is None else quantise(block, bits, seed=seed, index=index)))
-            tick(block.shape[1])
+    audio = resampled(audio, kind.rate_hz(audio.rate_hz))
+    if kind in _AV:
+        _encode_with_av(audio, kind, target, seed, tick)
+    else:
+        _encode_with_soundfile(audio, kind, target, seed, tick)
     target.seek(0)
 
 
-def _interleaved(block: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(block.T)
+def _encode_with_soundfile(audio: Audio, kind: OutputFormat, target: BinaryIO, seed: int, tick: Tick) -> None:
+    how = _SOUNDFILE[kind]
+    if how["format"] == "WAV" and audio.frames * audio.channels * 4 > _MOST_WAV_BYTES:
+        how = how | {"format": "RF64"}
+    with soundfile.SoundFile(target, "w", samplerate=audio.rate_hz, channels=audio.channels, **how) as file:
+        for block in _whole_numbers(audio, kind, seed, tick):
+            file.write(np.ascontiguousarray(block.T))
+
+
+def _whole_numbers(audio: Audio, kind: OutputFormat, seed: int, tick: Tick) -> Iterator[NDArray[Any]]:
+    """The blocks as the format's whole numbers, left-aligned in 32 bits; as they are where it takes floats."""
+    bits = _BITS.get(kind)
+    for index, block in enumerate(audio.read()):
+        yield block if bits is None else quantise(block, bits, seed=seed, index=index)
+        tick(block.shape[1])
+
+
+def _encode_with_av(audio: Audio, kind: OutputFormat, target: BinaryIO, seed: int, tick: Tick) -> None:
+    container, coder, shape, rate = _AV[kind]
+    layout = "stereo" if audio.channels == 2 else "mono"
+    with av.open(target, "w", format=container) as file:
+        stream: Any = file.add_stream(coder, rate=audio.rate_hz)
+        stream.codec_context.layout, stream.codec_context.format = layout, shape
+        if rate is not None:
+            stream.codec_context.bit_rate = rate
+        convert = av.AudioResampler(format=shape, layout=layout, rate=audio.rate_hz)
+        start = 0
+        for block in _whole_numbers(audio, kind, seed, tick):
+            held = "s32p" if block.dtype == np.int32 else "fltp"
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=held, layout=layout)
+            frame.sample_rate, frame.pts = audio.rate_hz, start
+            start += block.shape[1]
+            for part in convert.resample(frame):
+                file.mux(stream.encode(part))
+        file.mux(stream.encode(None))

@@ -23,7 +23,7 @@ from router.tiers.stall import Stall
 from router.tiers.standing import Stint
 
 PROGRESS_EVERY_S = 0.4
-MP3_PADDING_FRAMES = 4 * 1152
+CODER_PADDING_FRAMES = 8192
 SLOWEST_UPLOAD_BYTES_PER_S = 256 * 1024
 
 
@@ -164,14 +164,14 @@ async def _verify_one(
     house: House, facts: Facts, rate_hz: int | None, output_format: OutputFormat, blob: BlobRef
 ) -> None:
     """Raise TierFault(BAD_OUTPUT) unless the output decodes and is as long as the song, to a codec's padding."""
-    expected_rate_hz = rate_hz or facts.rate_hz
+    expected_rate_hz = output_format.rate_hz(rate_hz or facts.rate_hz)
     try:
         await house.probe.verify(
             house.spool.read(blob.ref),
             frames=round(facts.frames * expected_rate_hz / facts.rate_hz),
             rate_hz=expected_rate_hz,
             channels=facts.channels,
-            tolerance_frames=MP3_PADDING_FRAMES if output_format is OutputFormat.MP3 else 2,
+            tolerance_frames=CODER_PADDING_FRAMES if output_format.is_lossy else 2,
             size=blob.size_bytes,
         )
     except Fault as fault:

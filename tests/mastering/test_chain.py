@@ -216,6 +216,19 @@ def test_blocks_come_out_whole_whatever_pieces_go_in() -> None:
     assert np.array_equal(np.concatenate(blocks, axis=1), samples)
 
 
-def test_output_formats_are_those_asked_for() -> None:
-    _, files = master(wav(music(seconds=3)), Settings(outputs=(OutputFormat.MP3, OutputFormat.FLAC)))
-    assert set(files) == {OutputFormat.MP3, OutputFormat.FLAC}
+@pytest.mark.parametrize("kind", list(OutputFormat))
+def test_every_format_holds_loudness_ceiling_and_length(kind: OutputFormat) -> None:
+    report, files = master(wav(loud_mix(96_000, seconds=4), 96_000), Settings(target="cd", outputs=(kind,)))
+    assert set(files) == {kind}
+    assert report.after.integrated_lufs == pytest.approx(-9, abs=0.1)
+    assert report.after.true_peak_dbtp <= -2 + 0.01
+    assert report.after.rate_hz == kind.rate_hz(96_000)
+    assert 0 <= report.after.duration_s - 4 < 0.2
+
+
+def test_lossless_formats_of_one_render_hold_the_same_samples() -> None:
+    same = (OutputFormat.WAV24, OutputFormat.FLAC, OutputFormat.ALAC)
+    _, files = master(wav(music(seconds=3)), Settings(outputs=same))
+    for kind in same[1:]:
+        pair = io.BytesIO(files[OutputFormat.WAV24]), io.BytesIO(files[kind])
+        assert engine.difference_steps(*pair) == 0

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from mastering import files
-from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode
+from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode, OutputFormat
 from tests.mastering.sound import ffmpeg, music, wav
 
 
@@ -146,7 +146,7 @@ def test_an_mp3_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
 
 def test_output_reads_back_as_written_in_every_format() -> None:
     song = music(seconds=3)
-    for kind, worst in ((files.OutputFormat.WAV24, 2**-22), (files.OutputFormat.WAV16, 2**-14)):
+    for kind, worst in ((OutputFormat.WAV24, 2**-22), (OutputFormat.WAV16, 2**-14)):
         target = io.BytesIO()
         audio = files.load(files.open_recording(io.BytesIO(wav(song))), keep_samples=10**8, tick=lambda n: None)
         files.encode(audio, kind, target, seed=3, tick=lambda n: None)
