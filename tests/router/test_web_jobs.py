@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mastering.contract import OutputFormat
 from router import clock
 from router.tiers.fake import FakeBackend, Freeze
 from router.tiers.port import Accepted
@@ -24,7 +25,7 @@ async def test_options_say_what_can_be_asked_for_and_within_which_limits(tmp_pat
         options = (await router.http.get("/v1/options")).json()
         assert {"streaming"} <= set(options["targets"])
         assert {"neutral"} <= set(options["styles"])
-        assert set(options["outputs"]) == {"wav24", "wav16", "flac", "mp3"}
+        assert set(options["outputs"]) == {kind.value for kind in OutputFormat}
         assert options["limits"]["max_bytes"] == 1000
         assert [tier["name"] for tier in options["tiers"]] == ["managed"]
         assert options["account"]["kind"] == "guest"
