@@ -1,21 +1,30 @@
-"""Writes the pages that are made from tables in the code: states, errors, settings. `--check` fails if one is stale."""
+"""Writes the pages that are made from tables in the code. `--check` fails if one is stale."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from router.admin.gauges import HELP
 from router.errors import TABLE
 from router.jobs import state
+from router.metrics import Metrics
 from router.settings import Settings
-from router.tiers import faults
+from router.tiers import catalogue, faults
+from router.tiers.catalogue import Entry
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
 def pages() -> dict[str, str]:
     """File name → text of every generated page."""
-    return {"states.md": _states(), "errors.md": _errors(), "settings.md": _settings()}
+    return {
+        "states.md": _states(),
+        "errors.md": _errors(),
+        "settings.md": _settings(),
+        "catalogue.md": _catalogue(),
+        "metrics.md": _metrics(),
+    }
 
 
 def _states() -> str:
@@ -43,6 +52,39 @@ def _settings() -> str:
     for name, field in Settings.model_fields.items():
         default = "by the user id" if field.default_factory else f"`{field.default}`"
         lines.append(f"| `ROUTER_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _catalogue() -> str:
+    lines = [
+        "# The catalogue",
+        "",
+        "The TOML file that `ROUTER_CATALOGUE` names has one `[[backend]]` for each backend.",
+        "",
+    ]
+    lines += ["It is read again when it changes, and on SIGHUP; one with a mistake changes nothing, and the mistake is"]
+    lines += ["shown with its line on the operators' page and by `router status`.", ""]
+    lines += ["```toml", *_example(), "```", "", "| key | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Entry.model_fields.items():
+        default = "must be given" if field.is_required() else "–" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _example() -> list[str]:
+    indented = [line for line in (catalogue.__doc__ or "").splitlines() if line.startswith("    ") or not line]
+    return "\n".join(line.removeprefix("    ") for line in indented).strip().splitlines()
+
+
+def _metrics() -> str:
+    lines = [
+        "# Metrics",
+        "",
+        "`/metrics` on the operators' port (`ROUTER_ADMIN_PORT`), for Prometheus. Beside these: the",
+    ]
+    lines += ["process and the Python platform, by their usual names. No label is of a person or a job.", ""]
+    lines += ["| name | meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {text} |" for name, text in sorted({**Metrics().described(), **HELP}.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -64,6 +64,12 @@ class Metrics:
     def shed(self, code: str) -> None:
         self._shed.labels(code).inc()
 
+    def described(self) -> dict[str, str]:
+        """Name → meaning of the router's own counters, as they are scraped."""
+        ours = [family for family in self._registry.collect() if family.name.startswith("router_")]
+        suffix = {"counter": "_total"}
+        return {family.name + suffix.get(family.type, ""): family.documentation for family in ours}
+
     def page(self) -> bytes:
         """The exposition, as a scrape reads it."""
         return generate_latest(self._registry)

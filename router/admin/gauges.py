@@ -13,6 +13,17 @@ from router.tiers.breaker import State
 from router.tiers.standing import Standing
 
 _LABELS = ("tier", "backend")
+HELP = {
+    "router_backend_in_flight": "Renders in flight.",
+    "router_backend_slots": "Renders it takes at once.",
+    "router_backend_quota_left_seconds": "Seconds of its device that may be used.",
+    "router_backend_state": "1 for the state a backend is in.",
+    "router_spool_used_bytes": "Encrypted audio held or promised.",
+    "router_spool_quota_bytes": "Room for encrypted audio.",
+    "router_spool_oldest_seconds": "Age of the oldest file.",
+    "router_queue_jobs": "Jobs in line that nobody works on.",
+    "router_log_dropped_total": "Log fields that were not on the list.",
+}
 
 
 class Gauges(Collector):
@@ -27,22 +38,21 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now, standings = clock.now(), self._house.fleet.standings()
-        yield self._each("router_backend_in_flight", "Renders in flight.", {s: s.in_flight for s in standings})
-        yield self._each("router_backend_slots", "Renders it takes at once.", {s: s.health.slots for s in standings})
+        yield self._each("router_backend_in_flight", {s: s.in_flight for s in standings})
+        yield self._each("router_backend_slots", {s: s.health.slots for s in standings})
         left = {s: left for s in standings if (left := s.quota.left_s(now)) is not None}
-        yield self._each("router_backend_quota_left_seconds", "Seconds of its device that may be used.", left)
+        yield self._each("router_backend_quota_left_seconds", left)
         yield self._states(standings, now)
         usage = self._house.spool.usage()
-        yield GaugeMetricFamily("router_spool_used_bytes", "Encrypted audio held or promised.", usage.reserved_bytes)
-        yield GaugeMetricFamily("router_spool_quota_bytes", "Room for encrypted audio.", usage.quota_bytes)
-        yield GaugeMetricFamily("router_spool_oldest_seconds", "Age of the oldest file.", usage.oldest_s or 0)
-        yield GaugeMetricFamily("router_queue_jobs", "Jobs in line that nobody works on.", self._waiting)
-        yield CounterMetricFamily("router_log_dropped", "Log fields that were not on the list.", logs.dropped)
+        yield _gauge("router_spool_used_bytes", usage.reserved_bytes)
+        yield _gauge("router_spool_quota_bytes", usage.quota_bytes)
+        yield _gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
+        yield _gauge("router_queue_jobs", self._waiting)
+        yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], logs.dropped)
 
     def _states(self, standings: list[Standing], now: float) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            "router_backend_state", "1 for the state a backend is in.", labels=(*_LABELS, "state")
-        )
+        name = "router_backend_state"
+        family = GaugeMetricFamily(name, HELP[name], labels=(*_LABELS, "state"))
         for standing in standings:
             is_in = standing.state(now)
             for state in State:
@@ -50,8 +60,12 @@ class Gauges(Collector):
                 family.add_metric(labels, float(state is is_in))
         return family
 
-    def _each(self, name: str, text: str, values: dict[Standing, float]) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, text, labels=_LABELS)
+    def _each(self, name: str, values: dict[Standing, float]) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, HELP[name], labels=_LABELS)
         for standing, value in values.items():
             family.add_metric((standing.backend.tier, standing.backend.name), value)
         return family
+
+
+def _gauge(name: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, HELP[name], value)

@@ -21,7 +21,7 @@ from router.jobs.model import BlobRef, Job, Receipt, new_id
 from router.jobs.ports import Missing, Versioned
 from router.jobs.state import ACTIVE, State
 from router.spool.port import Full
-from router.tiers.choice import TIER_TITLES
+from router.tiers.choice import TIER_ORDER, TIER_TITLES
 from router.web.account import consent_view
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
@@ -51,7 +51,7 @@ class NewJob(Settings):
 async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
     """What can be asked for, and within which limits."""
     settings = house.settings
-    tiers = dict.fromkeys(standing.backend.tier for standing in house.fleet.standings())
+    tiers = {standing.backend.tier: standing.terms for standing in reversed(house.fleet.standings())}
     return {
         "targets": {name: t.model_dump(by_alias=True) for name, t in presets().targets.items()},
         "styles": {name: s.model_dump(by_alias=True) for name, s in presets().styles.items()},
@@ -63,7 +63,11 @@ async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
             "max_duration_s": settings.max_duration_s,
             "output_ttl_s": settings.output_ttl_s,
         },
-        "tiers": [{"name": t, "title": TIER_TITLES[t], "operator": "this service", "region": "here"} for t in tiers],
+        "tiers": [
+            {"name": t, "title": TIER_TITLES[t], "operator": tiers[t].operator, "region": tiers[t].region}
+            for t in TIER_ORDER
+            if t in tiers
+        ],
         "engine_version": ENGINE_VERSION,
         "account": {"kind": account.kind, **consent_view(house, account).model_dump()},
     }
