@@ -84,14 +84,16 @@ class Clients:
             api.http.delete(f"/v1/jobs/{job_id}")
 
 
-def torment(running: Stack, song: bytes, canary: bytes, kills: int, seed: int = 1) -> Findings:
+def torment(
+    running: Stack, song: bytes, canary: bytes, kills: int, seed: int = 1, longest_pause_s: float = 0.9
+) -> Findings:
     """Kill the router `kills` times while clients work. `canary` stands in the song's bytes."""
     findings, choice = Findings(), random.Random(seed)
     clients = Clients(running, song, seed)
     clients.start()
     try:
         for number in range(kills):
-            time.sleep(choice.uniform(0.0, 0.9))
+            time.sleep(choice.uniform(0.0, longest_pause_s))
             running.router.kill()
             findings.violations += [f"kill {number}: {text}" for text in seen_dead(running, canary)]
             started = time.monotonic()
