@@ -146,6 +146,7 @@ def master(
     reference: References = None,
     weight: Weights = None,
     max_crest_loss: MaxCrestLoss = None,
+    report_page: Annotated[Path | None, typer.Option("--report", help="Write a report as one HTML page.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Master SONG and write the result.
@@ -172,12 +173,51 @@ def master(
         progress = stack.enter_context(_progress_bar(quiet=as_json))
         likenesses = [stack.enter_context(_reading(path)) for path in reference or ()]
         report = engine.master(
-            source, settings, references=likenesses, open_output=files.__getitem__, progress=progress
+            source,
+            settings,
+            references=likenesses,
+            open_output=files.__getitem__,
+            progress=progress,
+            traced=report_page is not None,
         )
+    if report_page is not None:
+        _write_page(report, report_page)
     if as_json:
         _say(report.model_dump_json(indent=2))
     else:
         _print_report(report)
+
+
+@app.command()
+def album(
+    songs: Annotated[list[Path], typer.Argument(help="The tracks, in order.", show_default=False)],
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masters; names are kept.")],
+    kind: Annotated[OutputFormat, typer.Option("--format", "-f", help="Format of all of them.")] = OutputFormat.WAV24,
+    target: Target = "streaming",
+    style: Style = "neutral",
+    amount: Amount = 60.0,
+    rate: Rate = None,
+    reference: References = None,
+) -> None:
+    """Master SONGS as one album: one tone, the loudest track at the target, relative loudness kept."""
+    from mastering.album import master_album
+
+    settings = _settings(target=target, style=style, amount_percent=amount, rate_hz=rate, outputs=(kind,))
+    with ExitStack() as stack:
+        tracks = [stack.enter_context(_reading(path)) for path in songs]
+        likenesses = [stack.enter_context(_reading(path)) for path in reference or ()]
+        places = [folder / f"{path.stem}.{kind.extension}" for path in songs]
+        files = [stack.enter_context(_writing(place, track)) for place, track in zip(places, tracks, strict=True)]
+        progress = stack.enter_context(_progress_bar(quiet=False))
+        reports = master_album(
+            tracks,
+            settings,
+            references=likenesses,
+            open_output=lambda number, form: files[number],
+            progress=progress,
+        )
+    for path, report in zip(songs, reports, strict=True):
+        _say(f"{report.before.integrated_lufs:7.2f} -> {report.after.integrated_lufs:7.2f} LUFS  {path.name}")
 
 
 @app.command()
@@ -327,6 +367,15 @@ def _settings(**asked: Any) -> Settings:
         raise Fault(FaultCode.BAD_SETTINGS, f"--{name}: {first['msg'].lower()}.") from None
     presets.check(settings)
     return settings
+
+
+def _write_page(report: Report, path: Path) -> None:
+    from mastering.report import html
+
+    try:
+        path.write_text(html(report), "utf-8")
+    except OSError as error:
+        raise _Refused(f"cannot write the report: {os.strerror(error.errno or 0).lower()}.") from None
 
 
 def _rendered_to(chosen: Plan, form: OutputFormat) -> Plan:

@@ -204,6 +204,27 @@ class Plan(Record):
         return next((step for step in self.steps if step.name == name), None)
 
 
+class LoudnessCost(Record):
+    """What another loudness would have cost the same song."""
+
+    loudness_lufs: float
+    reached_lufs: float
+    peak_to_loudness_lu: float
+    limited_percent: float
+    """Share of the time in which the limiter takes more than 1 dB."""
+
+
+class Traces(Record):
+    """Readings over time, one every `step_s`, for plots. Short-term loudness in LUFS, None where there is none."""
+
+    step_s: float
+    loudness_before_lufs: tuple[float | None, ...]
+    loudness_after_lufs: tuple[float | None, ...]
+    gain_reduction_db: tuple[float, ...]
+    """The most that the limiter took in each step, 0 or less."""
+    costs: tuple[LoudnessCost, ...]
+
+
 class Report(Record):
     """What was done to a song, in numbers."""
 
@@ -213,6 +234,9 @@ class Report(Record):
     plan: Plan
     flags: tuple[str, ...] = ()
     """Honest remarks on the source or the master, one sentence each."""
+    traces: Traces | None = None
+    reference: tuple[BandLevel, ...] = ()
+    """Spectrum that the song was matched to, at the reference's own level."""
 
 
 class FaultCode(StrEnum):

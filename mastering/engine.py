@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from mastering import analyse, files, plan, presets, render, verify
+from mastering import analyse, files, plan, presets, render, traces, verify
 from mastering.contract import (
     ENGINE_VERSION,
     MAX_INPUT_BYTES,
@@ -89,25 +89,30 @@ def master(
     references: Sequence[BinaryIO] = (),
     open_output: Callable[[OutputFormat], BinaryIO],
     progress: Progress = _silent,
+    family: plan.Power | None = None,
+    traced: bool = False,
 ) -> Report:
     """Master `source` into every format of `settings.outputs`. Raises Fault; whatever `progress` raises ends it too.
 
     `open_output` returns an empty binary file that can be written, read and sought (a memory file will do); it is
-    called once per format, and the file is left open, at its start.
+    called once per format, and the file is left open, at its start. `family` is the mean power of the album that the
+    song belongs to (2, bins): the tone is then the album's. `traced` adds readings over time to the report.
     """
     _check(settings, references)
     meter = _Meter(progress)
     likenesses = [read_reference(reference) for reference in references]
     audio, before, flags = _listen(source, settings, meter)
-    song, chosen, remarks = _decide(audio, before, settings, likenesses, meter)
+    song, chosen, remarks = _decide(audio, before, settings, likenesses, meter, family)
     chosen, after = _deliver(song, chosen, open_output, meter)
     meter.end()
     return Report(
         engine_version=ENGINE_VERSION,
         before=before.measurements,
-        after=after,
+        after=after.measurements,
         plan=chosen,
         flags=(*flags, *remarks),
+        traces=traces.traces(song, chosen, before.cells, after.cells) if traced else None,
+        reference=likenesses[0].spectrum if likenesses else (),
     )
 
 
@@ -171,7 +176,7 @@ def render_plan(
         target = open_output(kind)
         encoding = meter.begin(Stage.ENCODE, audio.frames)
         files.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
-        after = _read_back(target, audio.frames, meter, 1.0)
+        after = _read_back(target, audio.frames, meter, 1.0).measurements
         target.seek(0)
     if after is None:
         raise Fault(FaultCode.BAD_SETTINGS, "The plan names lossy outputs only. Render it to WAV or FLAC.")
@@ -212,6 +217,11 @@ def make_plan(
     likenesses = [read_reference(reference) for reference in references]
     audio, before, _ = _listen(source, settings, meter)
     return _decide(audio, before, settings, likenesses, meter)[1]
+
+
+def hear(source: BinaryIO, settings: Settings) -> analyse.Analysis:
+    """The analysis of `source` at the sample rate that `settings` ask for."""
+    return _listen(source, settings, _Meter(_silent))[1]
 
 
 def measure(source: BinaryIO) -> Measurements:
@@ -258,10 +268,17 @@ def _ticking(blocks: Blocks, tick: Callable[[int], None]) -> Blocks:
 
 
 def _decide(
-    audio: Audio, before: analyse.Analysis, settings: Settings, references: Sequence[Measurements], meter: _Meter
+    audio: Audio,
+    before: analyse.Analysis,
+    settings: Settings,
+    references: Sequence[Measurements],
+    meter: _Meter,
+    family: plan.Power | None = None,
 ) -> tuple[render.Toned, Plan, tuple[str, ...]]:
     meter.begin(Stage.PLAN, 0)
-    chosen, remarks = plan.tone_plan(before.measurements, before.power, settings, references)
+    chosen, remarks = plan.tone_plan(
+        before.measurements, before.power if family is None else family, settings, references
+    )
     likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
     song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=_heeded(chosen, likely_db + 6))
@@ -291,7 +308,7 @@ def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_l
 
 def _deliver(
     song: render.Toned, chosen: Plan, open_output: Callable[[OutputFormat], BinaryIO], meter: _Meter
-) -> tuple[Plan, Measurements]:
+) -> tuple[Plan, analyse.Analysis]:
     outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
     share = 1 / len(outputs)
     readings = []
@@ -306,7 +323,7 @@ def _deliver(
 
 def _write(
     song: render.Toned, chosen: Plan, kind: OutputFormat, target: BinaryIO, meter: _Meter, share: float
-) -> tuple[Plan, Measurements]:
+) -> tuple[Plan, analyse.Analysis]:
     """Render, encode and read back one format, nudging loudness, and the ceiling of a lossy one, until it holds."""
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
     for _ in range(_CODEC_ROUNDS):
@@ -316,12 +333,12 @@ def _write(
         encoding = meter.begin(Stage.ENCODE, master.frames, share)
         files.encode(master, kind, target, seed=chosen.seed, tick=encoding)
         after = _read_back(target, master.frames, meter, share)
-        found = _misses(after, chosen, master, kind, ceiling_dbtp)
+        found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
             return chosen, after
-        inner_ceiling_dbtp -= _excess(after, ceiling_dbtp, kind)
-        bias_lu += (after.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
+        inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind)
+        bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = _with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
     raise verify.bad_master(found)
 
@@ -348,5 +365,5 @@ def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> flo
     return over + 0.05 if over > 0 and kind.is_lossy else 0.0
 
 
-def _read_back(target: BinaryIO, frames: int, meter: _Meter, share: float) -> Measurements:
-    return _read(target, meter.begin(Stage.VERIFY, frames, share), _MOST_MASTER_BYTES).measurements
+def _read_back(target: BinaryIO, frames: int, meter: _Meter, share: float) -> analyse.Analysis:
+    return _read(target, meter.begin(Stage.VERIFY, frames, share), _MOST_MASTER_BYTES)

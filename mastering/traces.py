@@ -1,0 +1,60 @@
+"""Readings over time for the report's plots, and what other loudnesses would have cost. From cached cells and peaks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mastering import plan, render
+from mastering.contract import LoudnessCost, Plan, Traces
+from mastering.dsp import loudness
+from mastering.dsp.limiter import Limiter
+from mastering.dsp.true_peak import block_length
+
+_MOST_POINTS = 300
+_COSTS_LUFS = (-16.0, -14.0, -11.0, -9.0)
+_HEARD_DB = -1.0
+
+
+def traces(song: render.Toned, chosen: Plan, before: loudness.Energies, after: loudness.Energies) -> Traces:
+    """At most 300 steps of a whole number of seconds."""
+    step_s = max(1, math.ceil(before.size / loudness.CELLS_PER_S / _MOST_POINTS))
+    return Traces(
+        step_s=step_s,
+        loudness_before_lufs=_short_term(before, step_s),
+        loudness_after_lufs=_short_term(after, step_s),
+        gain_reduction_db=_reduction(song, chosen, step_s),
+        costs=tuple(_cost(song, chosen.ceiling_dbtp, lufs) for lufs in _COSTS_LUFS),
+    )
+
+
+def _short_term(cells: loudness.Energies, step_s: int) -> tuple[float | None, ...]:
+    readings = (loudness.to_lufs(float(energy)) for energy in loudness.short_term(cells)[:: step_s * 100])
+    return tuple(None if reading is None else round(reading, 2) for reading in readings)
+
+
+def _reduction(song: render.Toned, chosen: Plan, step_s: int) -> tuple[float, ...]:
+    gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
+    taken = _taken_db(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db)
+    width = max(1, round(step_s * song.audio.rate_hz / block_length(song.audio.rate_hz)))
+    return tuple(round(float(taken[start : start + width].min()), 2) for start in range(0, taken.size, width))
+
+
+def _taken_db(song: render.Toned, limits: Limiter, gain_db: float) -> NDArray[np.float64]:
+    curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+    taken: NDArray[np.float64] = 20 * np.log10(np.maximum(curve, 1e-10)) - gain_db
+    return taken
+
+
+def _cost(song: render.Toned, ceiling_dbtp: float, lufs: float) -> LoudnessCost:
+    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, lufs)
+    taken = _taken_db(song, limits, gain_db)
+    highest_dbtp = min(ceiling_dbtp, 20 * math.log10(max(float(song.peaks.max()), 1e-10)) + gain_db)
+    return LoudnessCost(
+        loudness_lufs=lufs,
+        reached_lufs=round(reached, 2),
+        peak_to_loudness_lu=round(highest_dbtp - reached, 2),
+        limited_percent=round(100 * float((taken < _HEARD_DB).mean()), 2),
+    )

@@ -1,0 +1,93 @@
+"""Several songs as one album, and the report page that stands alone."""
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mastering import engine
+from mastering.album import master_album
+from mastering.contract import Fault, FaultCode, OutputFormat, Settings
+from mastering.report import html
+from tests.mastering.sound import loud_mix, music, wav
+
+
+def _album(tracks: list[bytes]) -> list[io.BytesIO]:
+    outputs = [io.BytesIO() for _ in tracks]
+
+    def open_output(number: int, kind: OutputFormat) -> io.BytesIO:
+        return outputs[number]
+
+    master_album([io.BytesIO(track) for track in tracks], Settings(), open_output=open_output)
+    return outputs
+
+
+def test_an_album_keeps_its_tracks_apart_and_its_loudest_at_the_target() -> None:
+    tracks = [wav(music(seconds=5) * np.float32(0.3)), wav(loud_mix(seconds=5))]
+    before = [engine.measure(io.BytesIO(track)).integrated_lufs for track in tracks]
+    after = [engine.measure(output).integrated_lufs for output in _album(tracks)]
+    assert after[1] == pytest.approx(-14, abs=0.1)
+    assert None not in before
+    assert after[0] - after[1] == pytest.approx(before[0] - before[1], abs=0.2)  # type: ignore[operator]
+
+
+def test_an_albums_tracks_share_one_tone() -> None:
+    tracks = [io.BytesIO(wav(music(seconds=4))), io.BytesIO(wav(loud_mix(seconds=4)))]
+    reports = master_album(tracks, Settings(style="warm"), open_output=lambda number, kind: io.BytesIO())
+    tones = [report.plan.step("tone") for report in reports]
+    assert tones[0] is not None
+    assert tones[1] is not None
+    assert tones[0].parameters["mid_db"] == tones[1].parameters["mid_db"]
+
+
+def test_tracks_of_different_rates_need_one_rate_chosen() -> None:
+    tracks = [io.BytesIO(wav(music(rate, seconds=2), rate)) for rate in (44_100, 48_000)]
+    with pytest.raises(Fault) as caught:
+        master_album(tracks, Settings(), open_output=lambda number, kind: io.BytesIO())
+    assert caught.value.code is FaultCode.BAD_SETTINGS
+    reports = master_album(tracks, Settings(rate_hz=48_000), open_output=lambda number, kind: io.BytesIO())
+    assert [report.after.rate_hz for report in reports] == [48_000, 48_000]
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_page_shows_every_plot_and_needs_nothing_from_elsewhere() -> None:
+    reference = wav(loud_mix(seconds=4))
+    report = engine.master(
+        io.BytesIO(wav(music(seconds=8))),
+        Settings(target="cd"),
+        references=[io.BytesIO(reference)],
+        open_output=lambda kind: io.BytesIO(),
+        traced=True,
+    )
+    page = _Page()
+    page.feed(html(report))
+    assert page.tags.count("svg") == 4
+    assert page.addresses == []
+    assert "script" not in page.tags
+    for words in ("reference", "Gain reduction", "Cost of loudness", "Spotify", *(s.reason for s in report.plan.steps)):
+        assert words in page.text
+
+
+def test_the_cost_of_loudness_grows_with_loudness() -> None:
+    report = engine.master(
+        io.BytesIO(wav(music(seconds=6))), Settings(), open_output=lambda kind: io.BytesIO(), traced=True
+    )
+    assert report.traces is not None
+    limited = [cost.limited_percent for cost in report.traces.costs]
+    assert limited == sorted(limited)
+    assert limited[-1] > limited[0]
