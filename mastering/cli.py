@@ -146,6 +146,7 @@ def master(
     reference: References = None,
     weight: Weights = None,
     max_crest_loss: MaxCrestLoss = None,
+    strip_tags: Annotated[bool, typer.Option("--strip-tags", help="Leave the song's tags and cover out.")] = False,
     report_page: Annotated[Path | None, typer.Option("--report", help="Write a report as one HTML page.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -166,6 +167,7 @@ def master(
         rate_hz=rate,
         max_crest_loss_db=max_crest_loss,
         reference_weights=tuple(weight or ()),
+        keep_tags=not strip_tags,
     )
     with ExitStack() as stack:
         source = stack.enter_context(_reading(song))

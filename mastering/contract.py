@@ -120,6 +120,8 @@ class Settings(Record):
     """Formats of the master, all from one render."""
     max_crest_loss_db: Annotated[float | None, Field(ge=0, le=40)] = None
     """Stay quieter than asked rather than lose more peak-to-loudness ratio than this."""
+    keep_tags: bool = True
+    """Carry the song's tags and cover art over to the master."""
     reference_weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(max_length=16)] = ()
     """One for each reference; none at all weighs them alike."""
 

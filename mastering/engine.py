@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from mastering import analyse, files, plan, presets, render, traces, verify
+from mastering import analyse, files, plan, presets, render, tags, traces, verify
 from mastering.contract import (
     ENGINE_VERSION,
     MAX_INPUT_BYTES,
@@ -103,14 +103,15 @@ def master(
     likenesses = [read_reference(reference) for reference in references]
     audio, before, flags = _listen(source, settings, meter)
     song, chosen, remarks = _decide(audio, before, settings, likenesses, meter, family)
-    chosen, after = _deliver(song, chosen, open_output, meter)
+    carried = tags.read(source) if settings.keep_tags else tags.Tags({})
+    chosen, after, lost = _deliver(song, chosen, open_output, meter, carried)
     meter.end()
     return Report(
         engine_version=ENGINE_VERSION,
         before=before.measurements,
         after=after.measurements,
         plan=chosen,
-        flags=(*flags, *remarks),
+        flags=(*flags, *remarks, *lost),
         traces=traces.traces(song, chosen, before.cells, after.cells) if traced else None,
         reference=likenesses[0].spectrum if likenesses else (),
     )
@@ -307,18 +308,24 @@ def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_l
 
 
 def _deliver(
-    song: render.Toned, chosen: Plan, open_output: Callable[[OutputFormat], BinaryIO], meter: _Meter
-) -> tuple[Plan, analyse.Analysis]:
+    song: render.Toned,
+    chosen: Plan,
+    open_output: Callable[[OutputFormat], BinaryIO],
+    meter: _Meter,
+    carried: tags.Tags,
+) -> tuple[Plan, analyse.Analysis, list[str]]:
     outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
     share = 1 / len(outputs)
-    readings = []
+    readings, lost = [], []
     for kind in outputs:
         target = open_output(kind)
         rewritten, after = _write(song, chosen, kind, target, meter, share)
         readings.append(after)
         chosen = rewritten if kind is outputs[0] else chosen
         target.seek(0)
-    return chosen, readings[0]
+        if carried and not tags.write(target, kind, carried):
+            lost.append(f"The tags could not be written to the {kind.label}.")
+    return chosen, readings[0], lost
 
 
 def _write(

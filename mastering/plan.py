@@ -281,5 +281,5 @@ def plan_hash(plan: Plan) -> str:
 
 def _seed(settings: Settings) -> int:
     """From the settings alone: a seed from the audio would be a fingerprint of it."""
-    digest = hashlib.sha256(settings.model_dump_json().encode()).digest()
+    digest = hashlib.sha256(settings.model_dump_json(exclude={"outputs", "keep_tags"}).encode()).digest()
     return int.from_bytes(digest[:4], "big")
