@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from router.complaint import Complaint
+
 TOKEN_PREFIX = "mr_"  # noqa: S105 — how tokens begin, so that secret scanners know one
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS store (only INTEGER PRIMARY KEY CHECK (only = 1), confirmed INTEGER NOT NULL) STRICT;
@@ -30,6 +32,8 @@ CREATE TABLE IF NOT EXISTS backends (name TEXT PRIMARY KEY, mode TEXT NOT NULL) 
 """
 _OF_ACCOUNTS = ("consents", "tokens", "usage")
 _DAYS_KEPT = 2
+_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+"""What sets a store aside; a full disk or a missing right is no reason to throw consents away."""
 
 
 class Consent(NamedTuple):
@@ -177,14 +181,19 @@ def _set_aside_if_damaged(path: Path) -> bool:
             sound = sound and connection.execute("SELECT count(*) FROM store").fetchone()[0] == 1
         finally:
             connection.close()
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname not in _DAMAGE:
+            raise Complaint(
+                f"the account store can't be read ({error.sqlite_errorname}). Free the disk or restore its rights."
+            ) from None
         sound = False
     if sound:
         return False
+    number = sum(1 for _ in path.parent.glob("accounts.damaged-*.sqlite")) + 1
     for tail in ("", "-wal", "-shm"):
         beside = path.with_name(path.name + tail)
         if beside.exists():
-            beside.replace(path.with_name(f"accounts.damaged{tail}"))
+            beside.replace(path.with_name(f"accounts.damaged-{number}.sqlite{tail}"))
     return True
 
 

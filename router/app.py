@@ -96,7 +96,7 @@ async def open_house(settings: Settings, backends: Sequence[Backend] | None = No
     os.umask(0o077)
     roster = roster_of(settings)
     members = [Member(backend) for backend in backends] if backends is not None else [*roster.members().values()]
-    with _sole_owner(settings.ram_dir):
+    with _sole_owner(settings.ram_dir, "RAM"), _sole_owner(settings.spool_dir, "spool"):
         _check_ram(settings)
         wiped = incarnation.wipe_if_new(settings.ram_dir, settings.spool_dir)
         store = local.open_store(
@@ -130,6 +130,7 @@ async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
         asyncio.create_task(_warm(house.probe)),
         asyncio.create_task(reaper.reap_for_ever(house)),
         asyncio.create_task(reaper.probe_interrupted(house)),
+        asyncio.create_task(reaper.admit_forgotten_for_ever(house)),
     ]
     if roster is not None:
         background.append(asyncio.create_task(roster.follow(house.fleet)))
@@ -214,16 +215,16 @@ def refuse_strangers(host: str) -> None:
 
 
 @contextmanager
-def _sole_owner(ram_dir: Path) -> Iterator[None]:
-    """One router per RAM folder: two would give the same job to two workers. Raises Complaint."""
-    ram_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(ram_dir.parent / f".{ram_dir.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _sole_owner(folder: Path, kind: str) -> Iterator[None]:
+    """One router per folder: two would give the same job to two workers and wipe each other. Raises Complaint."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise Complaint(
-            "Another router uses the same RAM folder. Stop it, or give this one its own ROUTER_RAM_DIR and"
+            f"Another router uses the same {kind} folder. Stop it, or give this one its own ROUTER_RAM_DIR and"
             " ROUTER_SPOOL_DIR."
         ) from None
     finally:

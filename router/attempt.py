@@ -59,7 +59,7 @@ async def run(house: House, job: Job, stint: Stint) -> Made:
     if facts is None or source is None:
         raise Problem("input_lost")
     deadline_s = min(house.settings.attempt_deadline_s, job.expires_s - clock.now())
-    references = tuple(_source(house, blob) for _, blob in sorted(job.references.items()))
+    references = tuple(_source(house, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
     audio = _source(house, source)
     work = Work(job.settings, facts, audio.size_bytes, deadline_s, audio.open, references)
     shelf, watch = _Shelf(house, job), _Watch(backend.silence_s, work.upload_bytes, stint.promise.need_s)

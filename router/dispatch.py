@@ -57,15 +57,23 @@ class Dispatcher:
 
     async def _serve(self) -> None:
         while True:
-            lease, place = await self._claim()
             try:
-                await self._hold(lease, self._master(lease, place))
-            except Missing:
-                await lease.finish()
+                await self._serve_one()
             except Exception as error:
-                # A fault of our own must not stop this loop, nor lose the job: it is tried again after a while.
+                # Not even the store failing may end this loop; a lease that could not be given back runs out.
                 log_exception(error)
-                await lease.give_back(WAIT_FOR_ROOM_S)
+                await asyncio.sleep(WAIT_FOR_ROOM_S)
+
+    async def _serve_one(self) -> None:
+        lease, place = await self._claim()
+        try:
+            await self._hold(lease, self._master(lease, place))
+        except Missing:
+            await lease.finish()
+        except Exception as error:
+            # A fault of our own must not lose the job: it is tried again after a while.
+            log_exception(error)
+            await lease.give_back(WAIT_FOR_ROOM_S)
 
     async def _claim(self) -> tuple[Lease, Place]:
         """The next job whose turn it is, and a backend that is occupied for it.

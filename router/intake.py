@@ -11,6 +11,7 @@ from router.house import House
 from router.jobs.model import Job
 from router.jobs.ports import Full
 from router.jobs.state import State
+from router.spool.port import Gone
 
 ANY_LANE, MANAGED_LANE = "any", "managed"
 LANES = (ANY_LANE, MANAGED_LANE)
@@ -95,6 +96,8 @@ async def _probe(house: House, job: Job) -> Facts:
         facts = await house.probe.probe(house.spool.read(job.input.ref), size=job.input.size_bytes)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
+    except Gone:
+        raise Problem("gone", "The job ended while its audio was looked at.") from None
     if facts.duration_s > house.settings.max_duration_s:
         allowed_min = house.settings.max_duration_s / 60
         raise Problem(

@@ -15,6 +15,8 @@ from router.logs import log, log_exception
 from router.spool.port import Gone
 
 EVERY_S = 5.0
+FORGOTTEN_AFTER_S = 120.0
+"""Longer than any probe takes."""
 
 
 async def recover(house: House) -> int:
@@ -64,10 +66,22 @@ def _requeued(job: Job) -> Job | None:
 
 async def probe_interrupted(house: House) -> None:
     """Uploads that were complete but not yet looked at when the last router died."""
-    waiting = [job.id async for job, _ in house.jobs.scan() if job.state is State.SPOOLED]
-    for job_id in waiting:
-        with suppress(Problem, Missing):  # the job's record says what was wrong
+    await _admit(house, await _spooled(house))
+
+
+async def _admit(house: House, job_ids: set[str]) -> None:
+    for job_id in job_ids:
+        try:
             await intake.admit(house, job_id)
+        except (Problem, Missing):
+            continue  # the job's record says what was wrong
+        except Exception as error:
+            # One that can't be looked at must not keep the others waiting; a later round tries it again.
+            log_exception(error)
+
+
+async def _spooled(house: House) -> set[str]:
+    return {job.id async for job, _ in house.jobs.scan() if job.state is State.SPOOLED}
 
 
 async def _owned(house: House) -> set[str]:
@@ -94,6 +108,19 @@ async def sweep(house: House) -> int:
     for ref in house.spool.expired():
         await house.spool.drop(ref)
     return len(due)
+
+
+async def admit_forgotten_for_ever(house: House) -> None:
+    """Uploads whose probe broke on something of ours: still waiting after a whole round, nobody works on them."""
+    before: set[str] = set()
+    while True:
+        await asyncio.sleep(FORGOTTEN_AFTER_S)
+        try:
+            now = await _spooled(house)
+            await _admit(house, before & now)
+            before = now
+        except Exception as error:
+            log_exception(error)
 
 
 async def reap_for_ever(house: House) -> None:

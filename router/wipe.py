@@ -88,13 +88,19 @@ async def evict(house: House, needed_bytes: int) -> int:
         return 0
     evicted = 0
     done = [job async for job, _ in house.jobs.scan() if job.state in DONE]
+    if sum(map(_room_of, done)) < missing:  # nobody loses a master for a request that must be refused all the same
+        return 0
     for job in sorted(done, key=lambda job: job.created_s):
         if missing <= 0:
             break
-        missing -= sum(sealed_size(blob.size_bytes) for blob in job.outputs.values())
+        missing -= _room_of(job)
         await end(house, job.id, State.EXPIRED)
         evicted += 1
     return evicted
+
+
+def _room_of(job: Job) -> int:
+    return sum(sealed_size(blob.size_bytes) for blob in job.outputs.values())
 
 
 def _stopped(attempt: Attempt, state: State) -> Attempt:

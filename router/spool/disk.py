@@ -26,7 +26,6 @@ from router.spool.port import Extent, Full, Gone, WrongOffset
 P = ParamSpec("P")
 T = TypeVar("T")
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
-_CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Temporary encrypted audio; never back this up.\n"
 
 
 class Usage(NamedTuple):
@@ -45,22 +44,20 @@ class Spool:
         self._keys = KeyRing(keys)
         self._quota_bytes = quota_bytes
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (root / incarnation.CACHEDIR_TAG).write_text(_CACHEDIR_TAG)
+        (root / incarnation.CACHEDIR_TAG).write_text(incarnation.TAG_TEXT)
         self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
+        self._incomplete = set(self._reserved)
+        """Blobs whose room may not be written yet, so that the disk does not know of it."""
 
     async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
         room = records.sealed_size(size_bytes)
-        used = sum(self._reserved.values())
-        free = shutil.disk_usage(self._root).free
-        if used + room > self._quota_bytes:
-            raise Full(f"the quota of {self._quota_bytes} bytes is taken")
-        if free < 2 * room:
-            raise Full(f"{free} bytes are free on the spool's disk, twice the {room} needed are kept")
+        self._refuse_unless_room(room)
         folder = beside.split("/")[0] if beside else secrets.token_hex(16)
         ref = f"{folder}/{secrets.token_hex(8)}"
         try:
             self._keys.make(ref, expires_s, room)
             self._reserved[ref] = room
+            self._incomplete.add(ref)
             (self._root / folder).mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
@@ -78,6 +75,7 @@ class Spool:
                 if any([len(chunk) async for chunk in body]):
                     raise WrongOffset(tail.plain_size)
                 return Extent(tail.plain_size, complete=True)
+            key = self._widened(ref, key, total)
             os.ftruncate(fd, tail.position)
             writer = _Writer(fd, key, ref, tail, total)
             try:
@@ -97,6 +95,7 @@ class Spool:
         complete = total is None or writer.size_bytes == total
         await _in_thread(writer.flush, last=complete)
         if complete:
+            self._incomplete.discard(ref)
             self._reserved[ref] = self._keys.change(
                 ref, reserved_bytes=records.sealed_size(writer.size_bytes)
             ).reserved_bytes
@@ -129,6 +128,7 @@ class Spool:
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)
         self._reserved.pop(ref, None)
+        self._incomplete.discard(ref)
         path = self._path(ref)
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other blobs of the job still lie there, or it is gone already
@@ -152,8 +152,27 @@ class Spool:
         return len(orphans)
 
     def missing_bytes(self, size_bytes: int) -> int:
-        """How much must go before a blob of that size is within the quota; 0 when it is already."""
-        return max(0, sum(self._reserved.values()) + records.sealed_size(size_bytes) - self._quota_bytes)
+        """How much must go before there is room for a blob of that size; 0 when there is already."""
+        return self._missing(records.sealed_size(size_bytes))
+
+    def _missing(self, room: int) -> int:
+        """Beyond the quota, or beyond half of what the disk has left; room that is promised counts as taken."""
+        promised = sum(self._reserved[ref] for ref in self._incomplete)
+        free = shutil.disk_usage(self._root).free - promised
+        return max(0, sum(self._reserved.values()) + room - self._quota_bytes, 2 * room - free)
+
+    def _refuse_unless_room(self, room: int) -> None:
+        if missing := self._missing(room):
+            raise Full(f"{missing} bytes are missing, of the quota or of twice the room on the disk")
+
+    def _widened(self, ref: str, key: Key, total: int | None) -> Key:
+        """The blob's key with room for all of `total`, should more have been announced since it was made."""
+        room = 0 if total is None else records.sealed_size(total)
+        if room <= key.reserved_bytes:
+            return key
+        self._refuse_unless_room(room - key.reserved_bytes)
+        self._reserved[ref] = room
+        return self._keys.change(ref, reserved_bytes=room)
 
     def usage(self) -> Usage:
         born = [self._keys.get(ref).created_s for ref in self._keys.refs()]

@@ -13,7 +13,8 @@ from router.complaint import Complaint
 
 _NOTE = "incarnation"
 CACHEDIR_TAG = "CACHEDIR.TAG"
-"""Tells backup programs to stay away, and us that the folder is a spool."""
+TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# A router's temporary encrypted audio; never back this up.\n"
+"""Tells backup programs to stay away, and us that the folder is our spool: others use the same file, not this text."""
 
 
 def current() -> str:
@@ -53,7 +54,9 @@ def _own(folder: Path, setting: str) -> None:
 
 
 def _refuse_foreign(folder: Path, mark: str, setting: str) -> None:
-    if any(folder.iterdir()) and not (folder / mark).exists():
+    note = folder / mark
+    ours = note.is_file() and (mark == _NOTE or note.read_text(errors="replace") == TAG_TEXT)
+    if any(folder.iterdir()) and not ours:
         raise Complaint(f"{folder} holds files that are not a router's. Point {setting} at an empty folder.")
 
 

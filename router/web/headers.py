@@ -4,6 +4,7 @@ error of ours carries the same headers as everything else."""
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,7 +40,7 @@ ALWAYS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-STREAMING_METHODS = frozenset({"PUT", "PATCH"})
+STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
 """Audio comes by these, written to the spool as it arrives; every other body is read into memory whole."""
 MAX_BODY_BYTES = 64 * 1024
 
@@ -56,7 +57,7 @@ class Guard:
             return await self._app(scope, receive, send)
 
         started = False
-        streams = scope["method"] in STREAMING_METHODS
+        streams = _streams(scope)
         body = _Body(receive, None if streams else MAX_BODY_BYTES)
 
         async def send_guarded(message: Message) -> None:
@@ -90,9 +91,13 @@ class Guard:
         if scope["method"] not in SAFE_METHODS and origin is not None and origin != own:
             return Problem("foreign_origin")
         stated = headers.get("content-length", "")
-        if scope["method"] not in STREAMING_METHODS and stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
+        if not _streams(scope) and stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
             return _too_large()
         return None
+
+
+def _streams(scope: Scope) -> bool:
+    return STREAMED.fullmatch(f"{scope['method']} {scope['path']}") is not None
 
 
 class _Body:

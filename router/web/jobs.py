@@ -39,7 +39,7 @@ MAX_WAIT_S = 60.0
 class NewJob(Settings):
     """What is wanted, and how large the file will be: enough to refuse before a byte of audio moves."""
 
-    size_bytes: Annotated[int | None, Field(ge=0, description="Size of the file that will be sent.")] = None
+    size_bytes: Annotated[int | None, Field(ge=0, le=2**53, description="Size of the file that will be sent.")] = None
     managed_only: Annotated[bool, Field(description="Never leave our own workers, whatever is down.")] = False
 
     def settings(self) -> Settings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request
@@ -10,10 +12,13 @@ from mastering.contract import Fault
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job
+from router.jobs.ports import Missing
 from router.jobs.state import State
+from router.spool.port import Gone
 from router.web.jobs import check_size, reserve
 from router.web.problems import responses
 from router.web.rooms import TheHouse, TheJob
+from router.web.takeover import alone
 from router.web.uploads import FAULTS, limited_body, too_late, translated
 from router.web.views import JobView, view
 
@@ -32,42 +37,43 @@ async def put_reference(
     house: TheHouse,
     request: Request,
     number: Annotated[int, Path(ge=1, le=MOST_REFERENCES)],
-    content_length: Annotated[int | None, Header(ge=0)] = None,
+    content_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> JobView:
     """A recording to sound like, as the raw body, before the song itself is complete. The same number replaces it."""
     job = found.job
     if job.state is not State.RECEIVED:
         raise too_late(job)
     check_size(house, content_length)
-    blob = await _keep(house, job, request, content_length)
-    try:
-        await house.probe.probe(house.spool.read(blob.ref))
-        job, replaced = await _note(house, job, number, blob)
-    except Fault as fault:
-        await house.spool.drop(blob.ref)
-        raise Problem(fault.code, f"Reference {number}: {fault.message}", **fault.numbers) from fault
-    except BaseException:
-        await house.spool.drop(blob.ref)
-        raise
-    if replaced is not None:
-        await house.spool.drop(replaced.ref)
+    take = partial(_take, house, job, request, number, content_length)
+    await alone(request.app.state.uploads, f"{job.id}/{number}", take)
     return await view(house, *await house.jobs.get(job.id))
 
 
-async def _keep(house: House, job: Job, request: Request, size_bytes: int | None) -> BlobRef:
+async def _take(house: House, job: Job, request: Request, number: int, size_bytes: int | None) -> None:
+    """The reference into the spool and past the probe. It is on the job's record before its first byte, so that
+    whatever ends the job ends it too. Raises Problem."""
     room = house.settings.max_bytes if size_bytes is None else size_bytes
-    ref = await reserve(house, room, job.expires_s, beside=job.input.ref if job.input else None)
+    blob = BlobRef(ref=await reserve(house, room, job.expires_s), size_bytes=0)
+    replaced = await _note(house, job, number, blob)
+    if replaced is not None:
+        await house.spool.drop(replaced.ref)
     try:
         async with translated(house):
-            extent = await house.spool.append(ref, 0, limited_body(house, request, 0), size_bytes)
+            extent = await house.spool.append(blob.ref, 0, limited_body(house, request, 0), size_bytes)
+        await house.probe.probe(house.spool.read(blob.ref), size=extent.size_bytes)
+        await _note(house, job, number, blob.model_copy(update={"size_bytes": extent.size_bytes}))
+    except Fault as fault:
+        await _forget(house, job, number, blob)
+        raise Problem(fault.code, f"Reference {number}: {fault.message}", **fault.numbers) from fault
+    except Gone:
+        raise Problem("gone", "The job ended while its reference was on the way.") from None
     except BaseException:
-        await house.spool.drop(ref)
+        await _forget(house, job, number, blob)
         raise
-    return BlobRef(ref=ref, size_bytes=extent.size_bytes)
 
 
-async def _note(house: House, job: Job, number: int, blob: BlobRef) -> tuple[Job, BlobRef | None]:
-    """Put the reference on the job's record; the one it replaces, if any. Raises Problem when the song was quicker."""
+async def _note(house: House, job: Job, number: int, blob: BlobRef) -> BlobRef | None:
+    """Put the reference on the job's record; another one that it replaces. Raises Problem when the song was quicker."""
     replaced: BlobRef | None = None
 
     def note(current: Job) -> Job | None:
@@ -79,5 +85,20 @@ async def _note(house: House, job: Job, number: int, blob: BlobRef) -> tuple[Job
 
     noted = await house.change(job.id, note)
     if noted.references.get(number) != blob:
+        await house.spool.drop(blob.ref)
         raise too_late(noted)
-    return noted, replaced
+    return replaced if replaced is not None and replaced.ref != blob.ref else None
+
+
+async def _forget(house: House, job: Job, number: int, blob: BlobRef) -> None:
+    """Drop a reference that did not come to its end, and take it off the record."""
+    await house.spool.drop(blob.ref)
+
+    def forget(current: Job) -> Job | None:
+        there = current.references.get(number)
+        if there is None or there.ref != blob.ref:
+            return None
+        return current.with_(references={n: kept for n, kept in current.references.items() if n != number})
+
+    with suppress(Missing):
+        await house.change(job.id, forget)

@@ -58,7 +58,7 @@ async def abilities(house: TheHouse) -> Response:
 async def begin(
     house: TheHouse,
     account: TheAccount,
-    upload_length: Annotated[int | None, Header(ge=0)] = None,
+    upload_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
     upload_metadata: Annotated[str, Header(max_length=4096)] = "",
 ) -> Response:
     """Make a job for an upload of `Upload-Length` bytes. `Upload-Metadata` may hold settings by name; a file's name,
@@ -81,9 +81,9 @@ async def go_on(
     found: TheJob,
     house: TheHouse,
     request: Request,
-    upload_offset: Annotated[int, Header(ge=0)],
+    upload_offset: Annotated[int, Header(ge=0, le=2**53)],
     content_type: Annotated[str, Header()] = "",
-    content_length: Annotated[int | None, Header(ge=0)] = None,
+    content_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> Response:
     """Bytes from `Upload-Offset` on. What is wrong with a complete file is said in answer to its last bytes."""
     if content_type != _MEDIA_TYPE:

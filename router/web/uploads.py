@@ -45,8 +45,8 @@ async def put_audio(
     found: TheJob,
     house: TheHouse,
     request: Request,
-    content_length: Annotated[int | None, Header(ge=0)] = None,
-    upload_offset: Annotated[int | None, Header(ge=0)] = None,
+    content_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
+    upload_offset: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> JobView:
     """Send the song as the raw body; `Upload-Offset` continues an upload that broke off. Answers when it is queued."""
     return await view(house, *await receive(house, found.job, request, upload_offset, content_length))
@@ -125,6 +125,8 @@ async def translated(house: House) -> AsyncIterator[None]:
 async def _blob(house: House, job: Job, offset: int | None, total: int | None) -> str:
     """The blob this upload goes to: a new one, or the one it continues."""
     job, _ = await house.jobs.get(job.id)
+    if job.state is not State.RECEIVED:  # another request brought the last byte while this one waited its turn
+        raise too_late(job)
     if job.input and (offset is not None or await arrived_bytes(house, job) == 0):
         return job.input.ref
     if job.input:  # a plain PUT once more: from the start

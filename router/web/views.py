@@ -89,7 +89,7 @@ async def view(house: House, job: Job, revision: int) -> JobView:
         settings=job.settings,
         managed_only=job.managed_only,
         upload=await _upload(house, job),
-        references=sorted(job.references),
+        references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
         facts=job.facts,
         queue=_queue(house, job, ahead) if ahead is not None else None,
         progress=_progress(job),
