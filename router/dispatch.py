@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from router import attempt, clock, history, wipe
 from router.errors import Problem
 from router.house import House
-from router.intake import LANES, MANAGED_LANE
 from router.jobs.model import Job
 from router.jobs.ports import Conflict, Lease, Missing
 from router.jobs.state import State
 from router.logs import log, log_exception
-from router.tiers.choice import TYPICAL, Choice, choose, outlook
+from router.placing import Place, Placing
+from router.tiers.choice import Choice
 from router.tiers.estimate import Timing
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.standing import Stint
@@ -28,15 +28,6 @@ WAIT_FOR_ROOM_S = 1.0
 LONGEST_WAIT_S = 5.0
 JITTER_S = (0.25, 5.0)
 LEASE_EXTEND_S = 5.0
-RETRY_SHARE, RETRIES_LEAST = 0.2, 3
-
-
-class Place(NamedTuple):
-    """A chosen backend, occupied for one attempt."""
-
-    choice: Choice
-    stint: Stint
-    is_retry: bool
 
 
 class Dispatcher:
@@ -44,7 +35,7 @@ class Dispatcher:
         self._house = house
         self._tasks: list[asyncio.Task[None]] = []
         self._claiming = asyncio.Lock()
-        self._retries = 0
+        self._placing = Placing(house)
 
     async def start(self) -> None:
         count = self._house.settings.concurrency
@@ -83,50 +74,16 @@ class Dispatcher:
         house = self._house
         async with self._claiming:
             while True:
-                lanes = self._lanes_with_room(await house.queue.depth())
+                lanes = self._placing.lanes_with_room(await house.queue.depth())
                 lease = await house.queue.lease(lanes, wait_s=1.0) if lanes else None
                 if lease is None:
                     if not lanes:
                         await house.fleet.wait_for_change(1.0)
                     continue
-                place = await self._place(lease.job_id, fresh=True)
+                place = await self._placing.place(lease.job_id, fresh=True)
                 if place is not None:
                     return lease, place
                 await lease.give_back(WAIT_FOR_ROOM_S)
-
-    def _lanes_with_room(self, queued: int) -> list[str]:
-        fleet = self._house.fleet
-        candidates = fleet.candidates()
-        needs = {lane: TYPICAL._replace(managed_only=lane == MANAGED_LANE, queued=queued) for lane in LANES}
-        return [lane for lane, need in needs.items() if choose(candidates, need, fleet.draw)]
-
-    async def _place(self, job_id: str, *, fresh: bool) -> Place | None:
-        """A backend for the job, occupied; None when it must wait. `fresh`: it has waited since its last fault, so
-        that it may go where it failed, if there is nobody else."""
-        house = self._house
-        try:
-            job, _ = await house.jobs.get(job_id)
-        except Missing:
-            await house.queue.withdraw(job_id)
-            return None
-        queued = await house.queue.depth()
-        if history.is_retry(job) and not self._may_retry(queued):
-            return None
-        candidates, now, draw = house.fleet.candidates(), clock.now(), house.fleet.draw
-        need = history.need_of(job, now, queued)
-        if fresh and outlook(candidates, need, draw).tier is None:
-            need = history.need_of(job, now, queued, again=True)
-        choice = choose(candidates, need, draw)
-        if choice is None:
-            return None
-        if history.is_retry(job):
-            house.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
-        return Place(choice, house.fleet.begin(choice, need), history.is_retry(job))
-
-    def _may_retry(self, queued: int) -> bool:
-        """Retries are a part of the load, never most of it: beyond that they wait."""
-        active = queued + sum(standing.in_flight for standing in self._house.fleet.standings())
-        return self._retries < max(RETRIES_LEAST, RETRY_SHARE * active)
 
     async def _hold(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` while extending the lease; stop when the lease is lost."""
@@ -154,7 +111,7 @@ class Dispatcher:
                 return await lease.finish()
             if fault is None:
                 return await lease.finish()
-            place = await self._place(lease.job_id, fresh=False)
+            place = await self._placing.place(lease.job_id, fresh=False)
             wait_s = self._pause_s(fault)
         await self._house.change(lease.job_id, history.requeued)
         await lease.give_back(wait_s)
@@ -171,7 +128,7 @@ class Dispatcher:
         house, started_s = self._house, clock.now()
         fault: TierFault | None = None
         timing: Timing | None = None
-        self._retries += place.is_retry
+        self._placing.retries += place.is_retry
         try:
             job = await self._begin(job_id, place.choice, started_s)
             made = await self._run_unless_lost(job, place.stint)
@@ -182,7 +139,7 @@ class Dispatcher:
             await self._fail(job, problem)
             return None
         finally:
-            self._retries -= place.is_retry
+            self._placing.retries -= place.is_retry
             house.fleet.end(place.stint, fault, timing)
         if fault is not None:
             verdict = await self._note_fault(job, place.choice, fault)

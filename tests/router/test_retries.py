@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mastering.contract import Stage
-from router import dispatch
+from router import dispatch, placing
 from router.jobs.state import State
 from router.tiers import stall, standing
 from router.tiers.fake import FakeBackend, Script
@@ -66,8 +66,8 @@ async def test_an_outage_costs_a_song_nothing_however_long_it_lasts(tmp_path: Pa
 async def test_retries_beyond_their_budget_wait_and_are_not_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "RETRIES_LEAST", 0)
-    monkeypatch.setattr(dispatch, "RETRY_SHARE", 0.0)
+    monkeypatch.setattr(placing, "RETRIES_LEAST", 0)
+    monkeypatch.setattr(placing, "RETRY_SHARE", 0.0)
     backends = [FakeBackend("a", failing(FaultClass.CRASH, 1)), FakeBackend("b", failing(FaultClass.CRASH, 1))]
     async with working(tmp_path, backends) as house:
         queued = await queue_song(house)
@@ -78,7 +78,7 @@ async def test_retries_beyond_their_budget_wait_and_are_not_failed(
 
         await eventually(waits)
         assert sum(len(backend.runs) for backend in backends) == 1
-        monkeypatch.setattr(dispatch, "RETRIES_LEAST", 3)
+        monkeypatch.setattr(placing, "RETRIES_LEAST", 3)
         assert (await until(house, queued.id, *ENDS)).attempts[-1].number == 2
 
 
