@@ -30,7 +30,8 @@ _GUARD_ROUNDS = 8
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
 _HIGHEST_GAIN_DB = 60.0
-_RELEASES_DB_PER_S = (120.0, 250.0, 500.0, 1000.0)
+_RELEASES = ((120.0, 12.0), (250.0, 6.0), (500.0, 3.0), (1000.0, 0.0))
+"""Pace in dB/s and hold in ms, from the gentlest on."""
 _MOST_DRIVE_DB = 2.0
 """Gain that the limiter may take back on average before a faster release is the lesser evil."""
 
@@ -132,8 +133,8 @@ def with_finer_peaks(song: Toned, above: float, tick: Tick) -> Toned:
 def solve_with_release(song: Toned, ceiling_dbtp: float, wished_lufs: float) -> tuple[Limiter, float, float]:
     """The slowest release that reaches the loudness without driving the limiter far: slow distorts the bass least."""
     start = loudness.integrated(song.cells) or 0.0
-    for release in _RELEASES_DB_PER_S:
-        limits = Limiter(ceiling_dbtp, release_db_per_s=release)
+    for release, hold in _RELEASES:
+        limits = Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold)
         gain_db, reached = solve(song, limits, wished_lufs)
         if wished_lufs - reached < 0.01 and gain_db - (wished_lufs - start) < _MOST_DRIVE_DB:
             break
@@ -165,7 +166,7 @@ def guarded_curve(song: Toned, limits: Limiter, gain_db: float, *, tick: Tick) -
     ceiling = 10 ** (limits.ceiling_dbtp / 20) * _HEADROOM
     rate_hz, gain = song.audio.rate_hz, 10 ** (gain_db / 20)
     peaks = song.peaks.copy()
-    inner = Limiter(limits.ceiling_dbtp - 0.004, limits.lookahead_ms, limits.release_db_per_s)
+    inner = replace(limits, ceiling_dbtp=limits.ceiling_dbtp - 0.004)
     curve = inner.curve(peaks, gain, rate_hz)
     near = _highest(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
     for _ in range(_GUARD_ROUNDS):

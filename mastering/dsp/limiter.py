@@ -33,6 +33,8 @@ class Limiter:
     ceiling_dbtp: float
     lookahead_ms: float = 1.0
     release_db_per_s: float = 120.0
+    hold_ms: float = 12.0
+    """How long the gain stays down before it recovers: longer than half a period, and a bass tone keeps its shape."""
 
     def curve(self, peaks: Peaks, gain: float, rate_hz: int) -> Curve:
         """Linear gain at the nodes, `gain` included. Shape (blocks + 1,). `peaks` are those before the gain."""
@@ -40,6 +42,7 @@ class Limiter:
         reach = max(1, round(self.lookahead_ms * 1e-3 * rate_hz / length))
         need = _decibels(np.maximum(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)), 1.0))
         held = _hold(need, reach)
+        held = _stay(held, round(self.hold_ms * 0.5e-3 * rate_hz / length))
         falling = _release(held, self.release_db_per_s * length / rate_hz)
         smooth = _smooth(_smooth(falling, reach), reach)
         curve: Curve = gain * special.exp10(smooth * (-1 / 20))
@@ -56,6 +59,15 @@ def _hold(need: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     nodes = np.maximum(np.append(need, 0.0), np.insert(need, 0, 0.0))
     held: NDArray[np.float64] = ndimage.maximum_filter1d(nodes, 2 * reach + 1, mode="nearest")
     return held
+
+
+def _stay(held: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+    """The highest need of the last 2 x `half` nodes."""
+    if not half or held.size <= half:
+        return held
+    centred: NDArray[np.float64] = ndimage.maximum_filter1d(held, 2 * half + 1, mode="nearest")
+    stayed: NDArray[np.float64] = np.maximum(held, np.concatenate([held[:half], centred[:-half]]))
+    return stayed
 
 
 def _release(held: NDArray[np.float64], step_db: float) -> NDArray[np.float64]:

@@ -1,0 +1,109 @@
+"""What limiters leave behind: test tones driven 6 dB into a ceiling of −1 dB, what is not the scaled input is residual.
+
+A logarithmic sine sweep and two tones (60 Hz with 7 kHz). In windows of 50 ms the input is scaled to fit the output
+best, so that the wanted change of level does not count; the residual's power is given against the output's. The first
+and the last half second are left out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import numpy as np
+import pedalboard
+
+from mastering.dsp.limiter import Limiter, apply
+from mastering.dsp.true_peak import PeakMeter, block_length
+from ops.bench.line import Line
+from ops.bench.songs import RATE_HZ, Samples
+
+_DRIVE = 10 ** (5 / 20)
+_CEILING_DB = -1.0
+_SECONDS = 8.0
+
+
+def measure() -> list[Line]:
+    lines = []
+    for name, tones in (("sine sweep", _sweep()), ("two tones", _two_tones())):
+        residuals = {peer: _residual_db(run(tones), tones) for peer, run in _limiters().items()}
+        ours = residuals.pop("ours")
+        for peer, theirs in residuals.items():
+            lines.append(Line(f"{name}, residual, against {peer}", ours, "dB", "lower", None, peer, theirs))
+    return lines
+
+
+def _limiters() -> dict[str, Callable[[Samples], Samples]]:
+    known: dict[str, Callable[[Samples], Samples]] = {
+        "ours": _ours,
+        "pedalboard Limiter": _pedalboard,
+        "ffmpeg alimiter": _alimiter,
+    }
+    if hasattr(pedalboard, "BrickwallLimiter"):
+        known["pedalboard BrickwallLimiter"] = _brickwall
+    return known
+
+
+def _time() -> np.ndarray:
+    return np.arange(round(_SECONDS * RATE_HZ)) / RATE_HZ
+
+
+def _sweep() -> Samples:
+    """20 Hz to 16 kHz at full scale."""
+    rate = np.log(16_000 / 20) / _SECONDS
+    wave = np.sin(2 * np.pi * 20 / rate * np.expm1(_time() * rate))
+    return np.tile(wave, (2, 1)).astype(np.float32)
+
+
+def _two_tones() -> Samples:
+    wave = 0.7 * np.sin(2 * np.pi * 60 * _time()) + 0.3 * np.sin(2 * np.pi * 7000 * _time())
+    return np.tile(wave, (2, 1)).astype(np.float32)
+
+
+def _ours(samples: Samples) -> Samples:
+    meter = PeakMeter(RATE_HZ)
+    meter.feed(samples)
+    curve = Limiter(_CEILING_DB).curve(meter.peaks(), _DRIVE, RATE_HZ)
+    return apply(samples, curve, 0, block_length(RATE_HZ))
+
+
+def _pedalboard(samples: Samples) -> Samples:
+    limiter = pedalboard.Limiter(threshold_db=_CEILING_DB, release_ms=100)
+    return np.asarray(limiter(samples * np.float32(_DRIVE), RATE_HZ))
+
+
+def _brickwall(samples: Samples) -> Samples:
+    limiter = pedalboard.BrickwallLimiter(_CEILING_DB)
+    return np.asarray(limiter(samples * np.float32(_DRIVE), RATE_HZ))
+
+
+def _alimiter(samples: Samples) -> Samples:
+    filters = f"volume={_DRIVE},alimiter=limit={10 ** (_CEILING_DB / 20)}:attack=5:release=50:level=disabled"
+    raw = ["-f", "f32le", "-ar", str(RATE_HZ), "-ac", "2"]
+    command = ["ffmpeg", "-hide_banner", "-loglevel", "error", *raw, "-i", "-", "-af", filters, *raw, "-"]
+    done = subprocess.run(command, input=samples.T.tobytes(), capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.float32).reshape(-1, 2).T
+
+
+def _residual_db(output: Samples, source: Samples) -> float:
+    """Power of what is left of the output when the best-fitting scaled input is taken away, against the output's."""
+    delay = _delay(output[0], source[0])
+    frames = min(output.shape[1] - delay, source.shape[1])
+    width, edge = RATE_HZ // 20, RATE_HZ // 2
+    x = _windows(source[0, :frames], width, edge)
+    y = _windows(output[0, delay : delay + frames], width, edge)
+    scale = (x * y).sum(axis=1) / np.maximum((x * x).sum(axis=1), 1e-12)
+    residual = y - scale[:, None] * x
+    return float(10 * np.log10((residual**2).sum() / (y**2).sum()))
+
+
+def _windows(samples: np.ndarray, width: int, edge: int) -> np.ndarray:
+    inner = samples[edge : samples.size - edge].astype(np.float64)
+    return inner[: inner.size // width * width].reshape(-1, width)
+
+
+def _delay(output: np.ndarray, source: np.ndarray) -> int:
+    """Frames by which the output is late, by cross-correlation over the first 20 ms."""
+    part = source[RATE_HZ : 2 * RATE_HZ].astype(np.float64)
+    scores = [float(part @ output[RATE_HZ + lag : 2 * RATE_HZ + lag]) for lag in range(RATE_HZ // 50)]
+    return int(np.argmax(scores))
