@@ -4,8 +4,9 @@ Linux only, by ctypes and the standard library: the fences are a handful of syst
 them need a shared library of the host. Each function says whether its fence stands; none of them raises where a
 kernel lacks it: trying from inside (`probe.trials`) is what decides whether the sandbox holds.
 
-Sources: landlock(7) and include/uapi/linux/landlock.h (ABI 1 to 6), seccomp(2), prctl(2), user_namespaces(7);
-system call numbers from arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
+Sources: landlock(7) and include/uapi/linux/landlock.h (ABI 1 to 6), seccomp(2), prctl(2), capset(2),
+user_namespaces(7); system call numbers from arch/x86/entry/syscalls/syscall_64.tbl and
+include/uapi/asm-generic/unistd.h.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ MIB = 1024 * 1024
 NOBODY = 65534
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION_FLAG = 1
@@ -108,6 +111,17 @@ def drop_root() -> bool:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     return os.geteuid() != 0
+
+
+def give_up_capabilities() -> bool:
+    """Keep the user, and nothing of what root may do beyond a user (read any memory, trace any process)."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    return bool(_libc.capset(header, bytes(24)) == 0)
+
+
+def keep_memory_private() -> None:
+    """Processes of the same user can neither trace this one nor read its memory and environment; no core dump."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def forbid_new_privileges() -> None:

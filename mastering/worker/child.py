@@ -1,8 +1,9 @@
 """The process that renders: one song, then it ends, and with it all it ever held.
 
 Started ahead of need with the engine imported. It gets memory files in and hands memory files back; it can write no
-file, keeps no core dump, and is killed with the worker. Its heartbeat is a thread of its own: it stops when the
-process is frozen, or when a call into a library holds the interpreter.
+file, reach no network (but on a GPU) and read no other process; it keeps no core dump, and is killed with the worker.
+Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
+interpreter.
 
 On the socket (SOCK_SEQPACKET), worker → child: {"settings", "references", "heartbeat_s"} with the input descriptors;
 child → worker: {"ready"}, {"heartbeat"}, {"progress"}, then {"done": [formats]} with the report's and the outputs'
@@ -120,14 +121,23 @@ def _unforeseen(error: Exception) -> dict[str, Any]:
     return {"code": FaultCode.INTERNAL, "message": "The engine failed on this song.", "numbers": numbers}
 
 
-def main(arguments: list[str]) -> int:
-    control, parent, engine = socket.socket(fileno=int(arguments[0])), int(arguments[1]), arguments[2]
-    sandbox.die_with_parent(parent)
-    sandbox.forbid_core_dumps()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.dont_write_bytecode = True
+def _fence(parent: int) -> None:
+    """What can stand before the engine is imported; a user namespace wants a process of one thread."""
     with contextlib.suppress(OSError):  # where memory runs out, this process goes, not the worker
         Path("/proc/self/oom_score_adj").write_text("500")
+    if device_name() == "cpu":  # a GPU's driver may speak to daemons
+        sandbox.leave_network()
+    sandbox.give_up_capabilities()
+    sandbox.die_with_parent(parent)
+    sandbox.forbid_core_dumps()
+    sandbox.keep_memory_private()
+
+
+def main(arguments: list[str]) -> int:
+    control, parent, engine = socket.socket(fileno=int(arguments[0])), int(arguments[1]), arguments[2]
+    _fence(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.dont_write_bytecode = True
     module, function = engine.split(":")
     master = getattr(importlib.import_module(module), function)
     sandbox.forbid_writing()

@@ -20,6 +20,10 @@ _START_S = 180.0
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _MOST_BACKOFF_S = 30.0
+_PASSED_ON = frozenset(
+    {"PATH", "PYTHONPATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "MASTERING_PRESETS"}
+)
+_PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "OPENBLAS_", "MKL_", "PYTORCH_")
 
 
 @dataclass
@@ -50,11 +54,12 @@ class Renderer:
         with theirs:
             arguments = (str(theirs.fileno()), str(os.getpid()), engine)
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "mastering.worker.child", *arguments),
+                *(sys.executable, "-P", "-m", "mastering.worker.child", *arguments),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
+                env=_environment(),
                 start_new_session=True,
             )
         renderer = cls(process, ours)
@@ -98,6 +103,13 @@ class Renderer:
             self._process.kill()
         self._control.close()
         await self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """What a process that parses strangers' audio may know of the worker's settings: none of its secrets."""
+    return {
+        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
 
 
 def _post_mortem(status: int) -> Fault:

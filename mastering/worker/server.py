@@ -9,6 +9,7 @@ from types import FrameType
 
 import uvicorn
 
+from mastering import sandbox
 from mastering.worker.app import Worker, create_app
 from mastering.worker.logs import Log, install
 from mastering.worker.settings import WorkerSettings
@@ -49,6 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(settings: WorkerSettings) -> None:
     """Serve until told to stop."""
+    sandbox.keep_memory_private()  # the keys are in it, and strangers' audio is parsed under the same user
     log = Log()
     install(log)
     app = create_app(settings, log)

@@ -356,8 +356,8 @@ def _is_running(pid: int) -> bool:
 def test_a_stopping_worker_finishes_its_render_and_takes_no_other(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    with running_worker(f"{FAKE}:wait_at_gate", test_gate=gate) as worker:
-        with begin_render(worker, request_body(b"abc")) as connection:
+    with running_worker(f"{FAKE}:wait_at_gate") as worker:
+        with begin_render(worker, request_body(os.fsencode(gate))) as connection:
             read_until(connection, b'"progress"')
             worker.process.terminate()
             until(lambda: _refuses(worker))

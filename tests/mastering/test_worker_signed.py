@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from mastering.exchange import MEDIA_TYPE, SLOT_HEADER, Seal
 from mastering.signing import Signer, client_tls
-from tests.mastering.worker_process import WorkerProcess, request_body, running_worker, until
+from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
 
 SECRET = "a secret that is long enough to be one"
 KEYS = json.dumps({"router": SECRET})
@@ -38,6 +38,17 @@ def test_a_signed_and_sealed_render_comes_back_sealed(signed_worker: WorkerProce
     answer = signed_worker.exchange(lambda seal: request_body(b"abc", seal=seal))
     assert answer.outputs == {"output/wav16": b"abc"}
     assert answer.types[-1] == "end"
+
+
+def test_the_rendering_process_learns_no_key_and_reaches_no_network() -> None:
+    with running_worker(f"{FAKE}:pry", signer=Signer("router", SECRET.encode()), keys=KEYS) as worker:
+        port = str(worker.client.base_url.port).encode()
+        answer = worker.exchange(lambda seal: request_body(port, seal=seal))
+    found = json.loads(answer.outputs["output/wav16"])
+    assert "MASTERING_WORKER" not in found["environment"]
+    assert "PATH" in found["environment"]
+    assert found["read"] == []
+    assert found["connect"] != 0
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/health"), ("POST", "/v1/slots"), ("POST", "/v1/renders")])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,9 +72,10 @@ def hang(source: BinaryIO, settings: Settings, *, progress: Progress, **_: objec
 def wait_at_gate(
     source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO], open_output: Opener, progress: Progress
 ) -> Report:
-    """Says that it renders, and waits until somebody writes to the gate."""
+    """Says that it renders, and waits until somebody writes to the gate, whose path is the song."""
     progress(Stage.RENDER, 0.25)
-    Path(os.environ["MASTERING_WORKER_TEST_GATE"]).read_bytes()
+    Path(os.fsdecode(source.read())).read_bytes()
+    source.seek(0)
     return copy(source, settings, references=references, open_output=open_output, progress=progress)
 
 
@@ -112,4 +117,19 @@ def write_files(
     for wanted in settings.outputs:
         open_output(wanted).write(repr(kept).encode())
     progress(Stage.ENCODE, 1.0)
+    return _report(settings)
+
+
+def pry(source: BinaryIO, settings: Settings, *, open_output: Opener, **_: object) -> Report:
+    """Tries to learn the worker's keys and to speak to the worker; what came of it is the output."""
+    worker = Path(f"/proc/{os.getppid()}")
+    found: dict[str, Any] = {"environment": " ".join(os.environ), "path": sys.path[0], "read": []}
+    for name in ("environ", "mem"):
+        with contextlib.suppress(OSError), (worker / name).open("rb") as opened:
+            opened.read(1 if name == "environ" else 0)
+            found["read"].append(name)
+    with socket.socket() as outside:
+        found["connect"] = outside.connect_ex(("127.0.0.1", int(source.read())))
+    for wanted in settings.outputs:
+        open_output(wanted).write(json.dumps(found).encode())
     return _report(settings)
