@@ -149,7 +149,7 @@ class Dispatcher:
             return None
         await self._seal(job, made)
         sealed = await wipe.finish_sealed(house, job_id)
-        self._record(sealed, started_s)
+        history.record(sealed, started_s)
         return None
 
     async def _begin(self, job_id: str, choice: Choice, started_s: float) -> Job:
@@ -221,8 +221,4 @@ class Dispatcher:
         return history.verdict(await self._house.change(job.id, note), fault)
 
     async def _fail(self, job: Job, problem: Problem) -> None:
-        self._record(await wipe.end(self._house, job.id, State.FAILED, problem, generation=job.generation), None)
-
-    def _record(self, job: Job, started_s: float | None) -> None:
-        history.record(job, started_s)
-        self._house.fleet.metrics.job_ended(history.outcome(job), clock.now() - job.created_s)
+        history.record(await wipe.end(self._house, job.id, State.FAILED, problem, generation=job.generation), None)

@@ -14,7 +14,7 @@ from router import clock
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import Attempt, Job, Receipt
-from router.jobs.state import CLOSED, DONE, STEPS, State
+from router.jobs.state import ACTIVE, CLOSED, DONE, STEPS, State
 from router.spool.records import sealed_size
 
 
@@ -27,9 +27,14 @@ async def end(
     A sealed job is finished first: its input goes, and only then can it be closed. Raises Missing.
     """
 
+    owed = False
+
     def close(job: Job) -> Job | None:
+        nonlocal owed
+        owed = False
         if state not in STEPS[job.state] or generation not in (None, job.generation):
             return None
+        owed = job.state in ACTIVE
         attempts = tuple(_stopped(attempt, state) for attempt in job.attempts)
         return job.to(state, error=problem.body() if problem else job.error, attempts=attempts)
 
@@ -39,6 +44,9 @@ async def end(
         job = await house.change(job_id, close)
     if job.state not in CLOSED:
         return job
+    if owed:
+        outcome = str((job.error or {}).get("code", state))
+        house.fleet.metrics.job_ended(outcome, clock.now() - job.created_s)
     await house.queue.withdraw(job_id)
     return await wipe(house, job)
 
@@ -72,12 +80,19 @@ async def finish_sealed(house: House, job_id: str) -> Job:
     await _destroy(house, job, inputs=True, outputs=False)
     receipt = Receipt(input_key_destroyed_at=time.time())
 
+    opened = False
+
     def open_outputs(current: Job) -> Job | None:
-        if current.state is not State.SEALED:
+        nonlocal opened
+        opened = current.state is State.SEALED
+        if not opened:
             return None
         return current.to(State.MASTERED, input=None, references={}, progress=None, receipt=receipt)
 
-    return await house.change(job_id, open_outputs)
+    job = await house.change(job_id, open_outputs)
+    if opened:
+        house.fleet.metrics.job_ended(str(State.MASTERED), clock.now() - job.created_s)
+    return job
 
 
 async def evict(house: House, needed_bytes: int) -> int:

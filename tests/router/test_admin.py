@@ -14,9 +14,11 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from router import operate
+from mastering.contract import FaultCode
+from router import operate, wipe
 from router.admin.app import make_admin
 from router.complaint import Complaint
+from router.errors import Problem
 from router.house import House
 from router.jobs.state import State
 from router.tiers.fake import FakeBackend, Freeze
@@ -258,3 +260,20 @@ def test_every_operators_verb_is_a_command() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert {"status", "drain", "maintenance", "ready"} <= names
     assert isinstance(app, typer.Typer)
+
+
+async def test_each_job_is_counted_once_by_how_it_ended(tmp_path: Path) -> None:
+    scripts = [mastering(), [TierFault(FaultClass.USER, "it is bad", code=FaultCode.UNDECODABLE)], [Freeze()]]
+    async with admin(tmp_path, FakeBackend("a", scripts)) as (house, client):
+        mastered = await until(house, (await queue_song(house)).id, State.MASTERED)
+        await wipe.end(house, mastered.id, State.CANCELLED)  # it was fetched; nothing more is owed
+        await until(house, (await queue_song(house)).id, State.WIPED)
+        running = await until(house, (await queue_song(house)).id, State.RUNNING)
+        await wipe.end(house, running.id, State.CANCELLED, Problem("cancelled"))
+        await wipe.end(house, running.id, State.CANCELLED, Problem("cancelled"))
+        with pytest.raises(Problem):
+            await queue_song(house, b"fault:silent")
+        families = text_string_to_metric_families((await client.get("/metrics")).text)
+        jobs = next(family for family in families if family.name == "router_jobs")
+        counted = {s.labels["outcome"]: s.value for s in jobs.samples if s.name.endswith("_total")}
+        assert counted == {"mastered": 1, "undecodable": 1, "cancelled": 1, "silent": 1}

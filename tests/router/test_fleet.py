@@ -392,3 +392,39 @@ def test_a_name_in_the_settings_and_the_catalogue_is_refused(tmp_path: Path) -> 
     fixed = (Entry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
     with pytest.raises(Complaint, match="'worker-1', and so has ROUTER_WORKERS"):
         Roster(path, fixed, lambda entry: fake(entry.name)).members()
+
+
+async def test_a_catalogue_that_breaks_our_own_code_leaves_the_fleet_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(CATALOGUE.format("one", 1))
+    tried = asyncio.Event()
+
+    def connect(entry: Entry) -> FakeBackend:
+        if entry.name == "two":
+            tried.set()
+            raise ZeroDivisionError
+        return fake(entry.name)
+
+    roster = Roster(path, (), connect)
+    async with started(*roster.members().values()) as fleet:
+        follower = asyncio.create_task(roster.follow(fleet))
+        path.write_text(CATALOGUE.format("two", 2))
+        roster.look_again()
+        await tried.wait()
+        path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("three", 3))
+        roster.look_again()
+        await eventually(lambda: _members(fleet, ["one", "three"]))
+        follower.cancel()
+
+
+async def test_without_a_catalogue_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.001)
+    fixed = (Entry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
+    roster = Roster(None, fixed, lambda entry: fake(entry.name))
+    async with started(*roster.members().values()) as fleet:
+        follower = asyncio.create_task(roster.follow(fleet))
+        before = fleet.standing("worker-1")
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert fleet.standing("worker-1") is before
+        follower.cancel()
