@@ -139,12 +139,13 @@ def test_a_reference_is_met_at_full_amount_and_half_met_at_half() -> None:
     distances = {}
     for amount in (50, 100):
         out = io.BytesIO()
-        settings = Settings(amount_percent=amount)
+        # Quiet enough for the limiter to stay out of it.
+        settings = Settings(amount_percent=amount, loudness_lufs=-23)
         report = engine.master(
             io.BytesIO(source), settings, references=[io.BytesIO(reference)], open_output=lambda kind, out=out: out
         )
         distances[amount] = _distance_db(report.after, likeness)
-    assert max(distances[100]) < 1.0
+    assert max(distances[100]) < 0.5
     assert distances[50][0] == pytest.approx(before[0] / 2, rel=0.3)
 
 
