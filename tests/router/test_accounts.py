@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from router import accounts as accounts_module
 from router.accounts import Accounts, Consent
+from router.complaint import Complaint
 
 V1, V2 = "tiers-1", "tiers-2"
 
@@ -155,3 +157,35 @@ def test_the_schema_has_no_place_for_a_name_an_address_or_audio(tmp_path: Path) 
         "usage.account", "usage.day", "usage.audio_s",
         "backends.name", "backends.mode",
     }  # fmt: skip
+
+
+def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = reopened(tmp_path)
+    first.set_consent("a", Consent(True, V1, 10))
+    first.close()
+
+    def full(_: Path) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts_module, "_connect", full)
+        with pytest.raises(Complaint, match="SQLITE_FULL"):
+            reopened(tmp_path)
+    second = reopened(tmp_path)
+    assert second.trusted
+    assert second.consent("a") == Consent(True, V1, 10)
+    second.close()
+
+
+def test_each_damaged_store_is_kept_for_the_operator(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "accounts.sqlite"
+    for text in (b"first damage", b"second damage"):
+        reopened(tmp_path).close()
+        path.write_bytes(text * 100)
+    reopened(tmp_path).close()
+    kept = sorted(path.parent.glob("accounts.damaged-*.sqlite"))
+    assert [file.read_bytes()[:5] for file in kept] == [b"first", b"secon"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mastering.contract import Fault, FaultCode, OutputFormat, Settings, Stage
-from router import clock, reaper, wipe
+from router import clock, dispatch, reaper, wipe
 from router.house import House
 from router.jobs.model import Job
+from router.jobs.ports import Lease
 from router.jobs.state import State
 from router.spool.port import Gone
 from router.tiers.fake import FakeBackend, Freeze, Script
@@ -406,3 +408,23 @@ async def test_outputs_are_readable_until_the_moment_the_record_says(
             await read_all(house, ref)
         await reaper.sweep(house)
         assert house.spool.usage().blobs == 0
+
+
+async def test_a_store_that_fails_for_a_while_stops_no_dispatcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path, [FakeBackend("a", [mastering()])], concurrency=2) as house:
+        real, failures = house.queue.lease, 0
+
+        async def failing(lanes: Sequence[str], wait_s: float) -> Lease | None:
+            nonlocal failures
+            if failures < 5:
+                failures += 1
+                raise sqlite3.OperationalError("database or disk is full")
+            return await real(lanes, wait_s)
+
+        monkeypatch.setattr(house.queue, "lease", failing)
+        monkeypatch.setattr(dispatch, "WAIT_FOR_ROOM_S", 0.01)
+        job = await queue_song(house)
+        assert (await until(house, job.id, State.MASTERED)).state is State.MASTERED
+        assert failures == 5

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mastering.contract import OutputFormat
+from mastering.contract import Facts, OutputFormat
 from router import clock, reaper, wipe
 from router.dispatch import Dispatcher
 from router.jobs.model import Attempt, Job
@@ -180,3 +181,35 @@ async def test_a_job_that_can_not_be_closed_does_not_keep_the_others_audio(
         states = [(await house.jobs.get(job.id)).job.state for job in jobs]
         assert states == [State.MASTERED, State.WIPED, State.WIPED]
         assert house.spool.usage().blobs == 0
+
+
+async def test_an_upload_that_can_not_be_looked_at_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house_of(tmp_path) as house:
+        jobs = [await spool_song(house) for _ in range(3)]
+        real, broken = house.probe.probe, []
+
+        async def probe(*arguments: Any, **more: Any) -> Facts:
+            if not broken:
+                broken.append(True)
+                raise OSError(24, "too many open files")
+            return await real(*arguments, **more)
+
+        monkeypatch.setattr(house.probe, "probe", probe)
+        await reaper.probe_interrupted(house)
+        states = sorted([(await house.jobs.get(job.id)).job.state for job in jobs])
+        assert states == [State.QUEUED, State.QUEUED, State.SPOOLED]
+        await reaper.probe_interrupted(house)
+        assert {(await house.jobs.get(job.id)).job.state for job in jobs} == {State.QUEUED}
+
+
+async def test_an_input_that_vanished_before_its_probe_ends_its_job_honestly(tmp_path: Path) -> None:
+    async with house_of(tmp_path) as house:
+        lost, kept = await spool_song(house), await spool_song(house)
+        assert lost.input is not None
+        await house.spool.drop(lost.input.ref)
+        await reaper.probe_interrupted(house)
+        ended = (await house.jobs.get(lost.id)).job
+        assert (ended.state, (ended.error or {})["code"]) == (State.WIPED, "gone")
+        assert (await house.jobs.get(kept.id)).job.state is State.QUEUED

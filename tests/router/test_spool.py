@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import struct
 import subprocess
@@ -509,3 +510,33 @@ def test_header_is_as_documented() -> None:
     sealed = b"".join(records.seal(records.new_key(), "ref", 0, b"12345", last=True))
     last, size, _ = struct.unpack_from("!BI12s", sealed)
     assert (last, size, len(sealed)) == (1, 5, HEADER_BYTES + 5 + TAG_BYTES)
+
+
+async def test_an_upload_that_turns_out_larger_takes_its_room_or_is_refused(tmp_path: Path, keys: Path) -> None:
+    spool = Spool(tmp_path / "s", keys, 1_000_000)
+    ref = await spool.reserve(2, clock.now() + 60)
+    await spool.append(ref, 0, pieces(b"x"), 2)
+    with pytest.raises(Full):
+        await spool.append(ref, 1, pieces(bytes(2_500_000)), 2_500_001)
+    assert (await spool.extent(ref)).size_bytes == 1
+    assert (await spool.append(ref, 1, pieces(bytes(500_000)), 500_001)).complete
+    assert spool.usage().reserved_bytes == records.sealed_size(500_001)
+
+
+async def test_room_that_is_promised_counts_as_taken_on_the_disk(tiny_disk: Path, keys: Path) -> None:
+    spool = Spool(tiny_disk / "s", keys, 1 << 30)
+    free = shutil.disk_usage(tiny_disk).free
+    await spool.reserve(free // 4, clock.now() + 60)
+    await spool.reserve(free // 4, clock.now() + 60)
+    with pytest.raises(Full):
+        await spool.reserve(free // 4 + 1000, clock.now() + 60)
+
+
+def test_a_tag_that_is_not_ours_makes_no_folder_ours(tmp_path: Path) -> None:
+    ram_dir, foreign = tmp_path / "ram", tmp_path / "target"
+    foreign.mkdir()
+    (foreign / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n# made by a build tool\n")
+    (foreign / "thesis.txt").write_text("years of work")
+    with pytest.raises(Complaint):
+        incarnation.wipe_if_new(ram_dir, foreign)
+    assert (foreign / "thesis.txt").read_text() == "years of work"

@@ -151,3 +151,16 @@ async def test_every_error_that_an_endpoint_names_is_described(router: Served) -
             for status, response in operation["responses"].items():
                 if int(status) >= 400 and status != "422":
                     assert "application/problem+json" in response["content"], (method, path, status)
+
+
+async def test_a_large_body_is_refused_wherever_no_audio_is_due(router: Served) -> None:
+    response = await router.http.put("/v1/account/consent", content=bytes(headers.MAX_BODY_BYTES + 1))
+    assert_problem(response, 413, "too_large")
+
+
+async def test_a_number_beyond_all_measure_is_refused(router: Served) -> None:
+    job = await router.create()
+    created = await router.http.post("/v1/jobs", content='{"size_bytes": 1' + "0" * 400 + "}")
+    assert_problem(created, 422, "bad_settings")
+    audio = f"/v1/jobs/{job['id']}/audio"
+    assert_problem(await router.http.put(audio, content=b"x", headers={"upload-offset": "9" * 400}), 400, "bad_request")

@@ -12,9 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from router.errors import Problem
 from router.spool.port import Full
 from router.spool.records import RECORD_BYTES
 from router.tiers.fake import FakeBackend
+from router.web import uploads
 from tests.api import Api
 from tests.houses import SONG, eventually, mastering
 from tests.served import Served, served
@@ -339,3 +341,19 @@ def test_a_large_upload_takes_little_memory(tmp_path: Path) -> None:
         assert api.http.head(f"/v1/jobs/{job['id']}/audio").headers["upload-offset"] == str(size - MIB)
         api.http.delete(f"/v1/jobs/{job['id']}")
     assert grown_kib <= 2 * 1024, f"{grown_kib} KiB"
+
+
+async def test_a_second_upload_that_comes_after_the_last_byte_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as router:
+        job = await router.create()
+        seen_received = (await router.app.state.house.jobs.get(job["id"])).job
+        first = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
+        assert first.status_code == 202
+        with pytest.raises(Problem) as refused:  # it had read the record before the first one's last byte
+            await uploads._blob(router.app.state.house, seen_received, None, len(SONG))
+        assert refused.value.code == "not_ready"
+        queued = (await router.app.state.house.jobs.get(job["id"])).job
+        assert queued.input is not None
+        assert (await router.app.state.house.spool.extent(queued.input.ref)).complete
