@@ -1,6 +1,7 @@
 """The `mastering` command: master, analyse, plan, compare, demo-song.
 
 Heavy imports wait until a command needs them, so that --help and a mistyped option answer at once.
+The file is long because each command spells out its options, which are its help.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The whole trip of one song: decode, analyse, plan, render, encode, verify. One call, used by command and worker.
 
 Nothing but `source`, `references` and what `open_output` returns is read or written; songs of more than ten minutes
-are decoded once per pass instead of being kept in memory.
+are decoded once per pass instead of being kept in memory. The file is long because it tells the trip in one place.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every way in which a file can be bad ends here in a `Fault` that says what is wrong and what to do. A file is never
 trusted about its own length: what is decoded is counted, and decoding stops where the limit is passed. Libraries'
-own error texts may hold paths and are dropped.
+own error texts may hold paths and are dropped. Long because decoding and encoding share the doors they guard.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Analysis + Settings (+ references) → Plan: every parameter of the render, each with its reason. No audio in here.
 
 The steps stand in the order in which the render takes them; one that has nothing to do is left out.
+The file is long because every rule of the engine's taste stands in it, and nowhere else.
 """
 
 from __future__ import annotations
