@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import ssl
@@ -11,9 +12,11 @@ import uvicorn
 
 from mastering import sandbox
 from mastering.worker.app import Worker, create_app
+from mastering.worker.connections import MAX_HEAD_BYTES, Connection
 from mastering.worker.logs import Log, install
 from mastering.worker.settings import WorkerSettings
 
+_MOST_DESCRIPTORS = 65_536
 _DEAD_PEER_MS = 10_000
 """A caller's machine that fell silent is noticed in this time while there are bytes to deliver (heartbeats are)."""
 
@@ -48,21 +51,30 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def allow_descriptors() -> None:
+    """As many as the host lets us have: a TLS handshake may take a minute, and who only begins one holds a socket."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(settings: WorkerSettings) -> None:
     """Serve until told to stop."""
     sandbox.keep_memory_private()  # the keys are in it, and strangers' audio is parsed under the same user
+    allow_descriptors()
     log = Log()
     install(log)
     app = create_app(settings, log)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
-        limit_concurrency=256,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.drain_s),
         ssl_certfile=settings.tls_certificate,
