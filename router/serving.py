@@ -23,6 +23,7 @@ from router import logs
 from router.admin.app import make_admin
 from router.app import make_app
 from router.complaint import Complaint
+from router.connections import Connection
 from router.house import House
 from router.settings import Settings
 
@@ -81,7 +82,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=10,
-        h11_max_incomplete_event_size=32 * 1024,
+        http=Connection,
     )
 
 
