@@ -29,6 +29,7 @@ from router.jobs.ports import (
     Versioned,
 )
 from router.jobs.state import ACTIVE, State
+from router.jobs.waiting import first
 
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY;"
 _SCHEMA = """
@@ -176,18 +177,7 @@ class LocalQueue:
         self._news.set()
 
     async def lease(self, lanes: Sequence[str], wait_s: float) -> LocalLease | None:
-        deadline = clock.now() + wait_s
-        while True:
-            self._news.clear()
-            if (lease := self._take(lanes)) is not None:
-                return lease
-            left = deadline - clock.now()
-            if left <= 0:
-                return None
-            # Leases that run out and delays that end give no hint, so look again at least each half second.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, 0.5)):  # wait_for of Python 3.11 can swallow a cancellation
-                    await self._news.wait()
+        return await first(lambda: self._take(lanes), self._news, wait_s)
 
     def _take(self, lanes: Sequence[str]) -> LocalLease | None:
         now, token = clock.now(), secrets.token_hex(8)

@@ -10,7 +10,6 @@ import asyncio
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -29,6 +28,7 @@ from router.jobs.ports import (
     Versioned,
 )
 from router.jobs.state import ACTIVE, State
+from router.jobs.waiting import first
 
 
 class Cell(NamedTuple):
@@ -183,17 +183,7 @@ class MemoryQueue:
         self._news.set()
 
     async def lease(self, lanes: Sequence[str], wait_s: float) -> MemoryLease | None:
-        deadline = clock.now() + wait_s
-        while True:
-            self._news.clear()
-            if (lease := self._take(lanes)) is not None:
-                return lease
-            left = deadline - clock.now()
-            if left <= 0:
-                return None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, 0.5)):  # wait_for of Python 3.11 can swallow a cancellation
-                    await self._news.wait()
+        return await first(lambda: self._take(lanes), self._news, wait_s)
 
     def _take(self, lanes: Sequence[str]) -> MemoryLease | None:
         now = clock.now()
