@@ -8,8 +8,9 @@ Response:  accepted, then heartbeats and progress, report, for each output (``ou
            end; or, instead of what is still to come, fault.
 
 A part says its size before its bytes; `end` carries the SHA-256 of all data bytes in order, which guards
-the transfer while it lasts and is stored nowhere. Where the two sides share a key (`mastering.signing`), `end` also
-carries a MAC over every frame before it: settings, events and data, in their order, for this one exchange.
+the transfer while it lasts and is stored nowhere. Where the two sides share a key (`mastering.signing`), `end` and
+`fault` also carry a MAC over every frame before them and themselves: settings, events and data, in their order, for
+this one exchange; and a refusal by HTTP status carries one over its body in a header.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import hmac
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -32,6 +33,8 @@ CHUNK_BYTES = 256 * 1024
 MAX_DATA_BYTES = 1024 * 1024
 MAX_EVENT_BYTES = 1024 * 1024
 SLOT_HEADER = "mastering-slot"
+SEAL_HEADER = "mastering-seal"
+"""On a problem+json answer where the sides share a key: `problem_seal` of it."""
 
 _HEADER = struct.Struct("!BI")
 
@@ -90,8 +93,10 @@ class FaultEvent(Record):
     code: FaultCode
     message: str
     numbers: dict[str, float | int | str] = Field(default_factory=dict)
+    mac: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
 
 
+Last = TypeVar("Last", EndEvent, FaultEvent)
 Event = Annotated[
     SettingsEvent | PartEvent | EndEvent | AcceptedEvent | HeartbeatEvent | ProgressEvent | ReportEvent | FaultEvent,
     Field(discriminator="type"),
@@ -116,7 +121,7 @@ def data_header(size: int) -> bytes:
 
 
 class Seal:
-    """HMAC-SHA256 over the frames of one direction and the end frame's checksum; without a key it does nothing."""
+    """HMAC-SHA256 over the frames of one direction, the last one included; without a key it does nothing."""
 
     def __init__(self, key: bytes | None) -> None:
         self._mac = hmac.new(key, digestmod=hashlib.sha256) if key else None
@@ -127,27 +132,32 @@ class Seal:
             self._mac.update(frame)
         return frame
 
-    def close(self, end: EndEvent) -> EndEvent:
-        """The end frame with the MAC in it."""
-        return end if self._mac is None else end.model_copy(update={"mac": self._over(end)})
+    def close(self, last: Last) -> Last:
+        """The last frame with the MAC in it."""
+        return last if self._mac is None else last.model_copy(update={"mac": self._over(last)})
 
-    def check(self, end: EndEvent) -> None:
+    def check(self, last: EndEvent | FaultEvent) -> None:
         """Raises ProtocolError where the frames are not those that the holder of the key sent."""
-        if self._mac is not None and not hmac.compare_digest(end.mac or "", self._over(end)):
+        if self._mac is not None and not hmac.compare_digest(last.mac or "", self._over(last)):
             raise ProtocolError("the frames are not those that were sent: their seal is missing or differs")
 
-    def _over(self, end: EndEvent) -> str:
+    def _over(self, last: EndEvent | FaultEvent) -> str:
         assert self._mac is not None  # noqa: S101 - both callers looked
         whole = self._mac.copy()
-        whole.update(end.sha256.encode())
+        whole.update(encode_event(last.model_copy(update={"mac": None})))
         return whole.hexdigest()
+
+
+def problem_seal(key: bytes, status: int, body: bytes) -> str:
+    """The MAC of a refusal. `key` is the response's, so it holds for one exchange; no run of frames begins so."""
+    return hmac.digest(key, f"problem {status}\0".encode() + body, hashlib.sha256).hex()
 
 
 class FrameReader:
     """Turns a stream of byte chunks into events and data, whatever the chunk boundaries.
 
     Data is handed on as it arrives (a data frame may come out in pieces), so that memory use is bounded by the
-    largest chunk fed, not by the largest frame. With a seal, the end frame comes out only if its MAC holds.
+    largest chunk fed, not by the largest frame. With a seal, end and fault frames come out only if their MAC holds.
     """
 
     def __init__(self, seal: Seal | None = None) -> None:
@@ -184,7 +194,7 @@ class FrameReader:
 
     def _event(self, frame: bytes) -> Event:
         event = _parse(frame[_HEADER.size :])
-        if isinstance(event, EndEvent):
+        if isinstance(event, EndEvent | FaultEvent):
             self._seal.check(event)
         else:
             self._seal.pass_on(frame)

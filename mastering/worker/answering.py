@@ -53,7 +53,8 @@ class Answer:
         await self._bytes(encode_event(event))
 
     async def fault(self, fault: Fault) -> str:
-        await self._last(FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers))
+        event = FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers)
+        await self._last(self._seal.close(event))
         return fault.code
 
     async def results(self, done: Message) -> str:

@@ -24,12 +24,14 @@ from starlette.types import Receive, Scope, Send
 from mastering.contract import ENGINE_VERSION, Fault, FaultCode
 from mastering.exchange import (
     PROTOCOL_VERSION,
+    SEAL_HEADER,
     SLOT_HEADER,
     AcceptedEvent,
     HeartbeatEvent,
     ProgressEvent,
     Seal,
     SettingsEvent,
+    problem_seal,
 )
 from mastering.signing import Guard
 from mastering.worker.admission import Admission, keys_of
@@ -59,8 +61,8 @@ class Worker:
     log: Log
 
 
-def problem(fault: Fault, status: int | None = None) -> Response:
-    """RFC 9457. `Connection: close`: a caller in the middle of an upload need not send the rest."""
+def problem(fault: Fault, key: bytes | None, status: int | None = None) -> Response:
+    """RFC 9457, sealed by `key`. `Connection: close`: a caller in the middle of an upload need not send the rest."""
     headers = {**HEADERS, "connection": "close"}
     if "retry_after_s" in fault.numbers:
         headers["retry-after"] = str(fault.numbers["retry_after_s"])
@@ -72,7 +74,10 @@ def problem(fault: Fault, status: int | None = None) -> Response:
         "detail": fault.message,
         "numbers": fault.numbers,
     }
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    response = JSONResponse(body, status, headers, media_type="application/problem+json")
+    if key is not None:
+        response.headers[SEAL_HEADER] = problem_seal(key, status, bytes(response.body))
+    return response
 
 
 def create_app(settings: WorkerSettings, log: Log) -> Starlette:
@@ -110,7 +115,7 @@ async def reserve(request: Request) -> Response:
         worker.renderers.check_warm()
         slot = worker.slots.reserve(time.monotonic())
     except Fault as fault:
-        return problem(fault)
+        return problem(fault, keys_of(request.scope).response)
     return JSONResponse({"slot": slot, "expires_in_s": worker.settings.slot_s}, 201, HEADERS)
 
 
@@ -148,7 +153,7 @@ class Renders:
         try:
             claim = self._worker.slots.claim(Headers(scope=scope).get(SLOT_HEADER, ""), began)
         except Fault as fault:
-            await problem(fault, 409)(scope, receive, send)
+            await problem(fault, keys_of(scope).response, 409)(scope, receive, send)
             return
         try:
             outcome = await self._exchange(claim, scope, receive, send)
@@ -167,7 +172,7 @@ class Renders:
                 return FaultCode.CANCELLED
             except Fault as fault:
                 claim.release()
-                await problem(fault)(scope, receive, send)
+                await problem(fault, keys.response)(scope, receive, send)
                 return fault.code
             answer = Answer(send, settings.upload_stall_s, claim, Seal(keys.response))
             try:

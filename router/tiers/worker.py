@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from ssl import SSLContext
@@ -58,16 +59,16 @@ class WorkerBackend:
             async with self._http.stream("POST", "/v1/renders", content=body, headers=signed.headers) as response:
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
-                    raise _refusal(response)
+                    raise _refusal(response, signed.keys.response)
                 async for event in _events(response, exchange.Seal(signed.keys.response)):
                     yield event
 
     async def _reserve(self) -> str:
         """A slot first: a busy worker costs no upload, since the client sends the whole body before it reads."""
-        timeout = httpx.Timeout(5.0, connect=_CONNECT_S)
-        response = await self._http.post("/v1/slots", timeout=timeout, headers=self._sign("POST", "/v1/slots").headers)
+        timeout, signed = httpx.Timeout(5.0, connect=_CONNECT_S), self._sign("POST", "/v1/slots")
+        response = await self._http.post("/v1/slots", timeout=timeout, headers=signed.headers)
         if response.status_code != httpx.codes.CREATED:
-            raise _refusal(response)
+            raise _refusal(response, signed.keys.response)
         return str(response.json()["slot"])
 
     async def close(self) -> None:
@@ -142,8 +143,8 @@ async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterato
     raise TierFault(FaultClass.CRASH, "the worker's answer ended before the master was whole")
 
 
-def _refusal(response: httpx.Response) -> TierFault:
-    """What an answer other than the hoped-for one means."""
+def _refusal(response: httpx.Response, key: bytes | None) -> TierFault:
+    """What an answer other than the hoped-for one means. One that ends the job must be sealed by `key`."""
     status = response.status_code
     if status in (409, 429, 503):
         after = response.headers.get("retry-after", "")
@@ -153,10 +154,22 @@ def _refusal(response: httpx.Response) -> TierFault:
     if status in (401, 403):
         return TierFault(FaultClass.CONFIGURATION, "the worker refused the router's signature")
     if status in (400, 413, 422):
-        return _from_problem(response)
+        return _from_problem(response) if _is_sealed(response, key) else _unsealed(status)
     if status == 404:
         return TierFault(FaultClass.CONFIGURATION, "the worker does not know the protocol's addresses")
     return TierFault(FaultClass.BUG, f"the worker answered with status {status}")
+
+
+def _is_sealed(response: httpx.Response, key: bytes | None) -> bool:
+    if key is None:
+        return True
+    expected = exchange.problem_seal(key, response.status_code, response.content)
+    return hmac.compare_digest(response.headers.get(exchange.SEAL_HEADER, "").encode(), expected.encode())
+
+
+def _unsealed(status: int) -> TierFault:
+    """Anybody in between may have said it: it must not stop the job for good."""
+    return TierFault(FaultClass.BUG, f"the worker answered with status {status} and no seal of its own")
 
 
 def _from_problem(response: httpx.Response) -> TierFault:

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastering.contract import OutputFormat, Settings
+from mastering.contract import FaultCode, OutputFormat, Settings
 from mastering.exchange import (
     MAX_DATA_BYTES,
     MAX_EVENT_BYTES,
     Digest,
     EndEvent,
     Event,
+    FaultEvent,
     FrameReader,
     HeartbeatEvent,
     PartEvent,
@@ -23,6 +24,7 @@ from mastering.exchange import (
     SettingsEvent,
     data_header,
     encode_event,
+    problem_seal,
 )
 
 KEY = b"k" * 32
@@ -74,6 +76,43 @@ def test_no_change_of_a_sealed_stream_goes_unnoticed(at: int, change: int) -> No
 def test_frames_without_the_right_seal_do_not_end(key: bytes | None) -> None:
     with pytest.raises(ProtocolError, match="seal"):
         read(frames(b"abc", key), [], KEY)
+
+
+FAULT = FaultEvent(code=FaultCode.SILENT, message="It is silent.", numbers={"a": 1, "b": -70.5, "c": "3", "d": 2.0})
+
+
+def faulty(fault: FaultEvent, key: bytes | None) -> bytes:
+    """A beat, then `fault`, sealed by `key`."""
+    seal = Seal(key)
+    return seal.pass_on(encode_event(HeartbeatEvent())) + encode_event(seal.close(fault))
+
+
+def test_a_sealed_fault_comes_out_as_it_went_in() -> None:
+    events, _ = read(faulty(FAULT, KEY), [], KEY)
+    fault = events[-1]
+    assert isinstance(fault, FaultEvent)
+    assert fault.model_copy(update={"mac": None}) == FAULT
+
+
+@pytest.mark.parametrize("key", [None, b"q" * 32], ids=["no seal", "another's seal"])
+def test_a_fault_without_the_right_seal_does_not_come_out(key: bytes | None) -> None:
+    with pytest.raises(ProtocolError, match="seal"):
+        read(faulty(FAULT, key), [], KEY)
+
+
+def test_a_seal_holds_for_its_own_last_frame_alone() -> None:
+    sealed = Seal(KEY).close(Digest().end())
+    for forged in (
+        FAULT.model_copy(update={"mac": sealed.mac}),
+        Seal(KEY).close(FAULT).model_copy(update={"code": FaultCode.UNDECODABLE}),
+    ):
+        with pytest.raises(ProtocolError, match="seal"):
+            read(encode_event(forged), [], KEY)
+
+
+def test_a_refusals_seal_covers_its_status_and_its_body() -> None:
+    seals = {problem_seal(KEY, 400, b"a"), problem_seal(KEY, 413, b"a"), problem_seal(KEY, 400, b"b")}
+    assert len(seals | {problem_seal(b"q" * 32, 400, b"a")}) == 4
 
 
 def test_a_reader_without_a_key_reads_sealed_frames() -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mastering.exchange import MEDIA_TYPE, SLOT_HEADER, Seal
+from mastering.exchange import MEDIA_TYPE, SEAL_HEADER, SLOT_HEADER, Seal, problem_seal
 from mastering.signing import Signer, client_tls
 from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
 
@@ -85,6 +85,16 @@ def test_a_body_that_is_not_sealed_by_the_signer_is_refused(signed_worker: Worke
         signed_worker.exchange(lambda _: request_body(b"abc", seal=Seal(key)))
     assert caught.value.response.status_code == 400
     until(lambda: signed_worker.free_slots() == 1)
+
+
+def test_a_refusal_by_status_is_sealed(signed_worker: WorkerProcess) -> None:
+    signed = signed_worker.sign(
+        "POST", "/v1/renders", **{SLOT_HEADER: signed_worker.slot(), "content-type": MEDIA_TYPE}
+    )
+    response = signed_worker.client.post("/v1/renders", content=b"no frames", headers=signed.headers)
+    assert response.status_code == 400
+    assert signed.keys.response is not None
+    assert response.headers[SEAL_HEADER] == problem_seal(signed.keys.response, 400, response.content)
 
 
 def test_a_body_of_another_exchange_is_refused(signed_worker: WorkerProcess) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
-from mastering.contract import Facts, OutputFormat, Settings
-from mastering.signing import Signer
+from mastering.contract import Facts, FaultCode, OutputFormat, Settings
+from mastering.exchange import SEAL_HEADER, FaultEvent, encode_event, problem_seal
+from mastering.signing import Guard, Signer
 from router.app import connect
 from router.complaint import Complaint
 from router.settings import Settings as RouterSettings
@@ -18,7 +20,7 @@ from router.tiers.catalogue import Entry
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
-from tests.mastering.worker_process import WorkerProcess, running_worker, until
+from tests.mastering.worker_process import FAKE, WorkerProcess, running_worker, until
 
 SECRET = b"a secret that is long enough to be one"
 AUDIO = os.urandom(700_000)
@@ -56,18 +58,76 @@ async def test_a_signed_render_goes_out_and_comes_back_sealed(worker: WorkerProc
     assert b"".join(event for event in events if isinstance(event, bytes)) == AUDIO
 
 
+async def fault_of(backend: WorkerBackend, asked: Work) -> TierFault:
+    try:
+        with pytest.raises(TierFault) as caught:
+            _ = [event async for event in backend.run(asked)]
+    finally:
+        await backend.close()
+    return caught.value
+
+
+async def test_what_a_worker_with_the_key_says_of_a_song_is_believed() -> None:
+    keys, signer = json.dumps({"router": SECRET.decode()}), Signer("router", SECRET)
+    with running_worker(f"{FAKE}:refuse", signer=signer, keys=keys) as worker:
+        fault = await fault_of(WorkerBackend("w", str(worker.client.base_url), signer=signer), work())
+    assert (fault.fault_class, fault.code) == (FaultClass.USER, FaultCode.SILENT)
+
+
+def between(signer: Signer | None, answer: Callable[[httpx.Request], httpx.Response]) -> WorkerBackend:
+    """A backend that meets somebody who gives slots, and `answer` to every render."""
+
+    def said(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(201, json={"slot": "s"}) if request.url.path == "/v1/slots" else answer(request)
+
+    backend = WorkerBackend("w", "http://127.0.0.1:1", signer=signer)
+    backend._http = httpx.AsyncClient(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(said))
+    return backend
+
+
+async def test_a_sealed_refusal_is_believed() -> None:
+    def sealed(request: httpx.Request) -> httpx.Response:
+        key = Guard({"router": SECRET}).admit(request.method, str(request.url), request.headers, 0.0).response
+        assert key is not None
+        body = json.dumps({"title": "too_large", "code": "too_large"}).encode()
+        return httpx.Response(413, content=body, headers={SEAL_HEADER: problem_seal(key, 413, body)})
+
+    fault = await fault_of(between(Signer("router", SECRET), sealed), work())
+    assert (fault.fault_class, fault.code) == (FaultClass.USER, FaultCode.TOO_LARGE)
+
+
+FORGED = {
+    "a frame": lambda _: httpx.Response(
+        200, stream=httpx.ByteStream(encode_event(FaultEvent(code=FaultCode.UNDECODABLE, message="Damaged.")))
+    ),
+    **{
+        f"status {status}": lambda _, status=status: httpx.Response(
+            status, json={"title": "undecodable", "code": "undecodable"}, headers={SEAL_HEADER: "é".encode("latin-1")}
+        )
+        for status in (400, 413, 422)
+    },
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+@pytest.mark.parametrize(
+    ("signer", "expected"),
+    [(Signer("router", SECRET), FaultClass.BUG), (None, FaultClass.USER)],
+    ids=["with a key", "without"],
+)
+async def test_who_has_no_key_cannot_say_that_the_song_is_to_blame(
+    forged: Callable[[httpx.Request], httpx.Response], signer: Signer | None, expected: FaultClass
+) -> None:
+    assert (await fault_of(between(signer, forged), work())).fault_class is expected
+
+
 @pytest.mark.parametrize("signer", [None, Signer("router", SECRET[::-1])], ids=["no key", "another key"])
 async def test_a_router_without_the_workers_key_is_told_so_and_sends_no_audio(
     worker: WorkerProcess, signer: Signer | None
 ) -> None:
     backend = WorkerBackend("w", str(worker.client.base_url), signer=signer)
-    try:
-        assert not (await backend.probe()).up
-        with pytest.raises(TierFault) as caught:
-            _ = [event async for event in backend.run(work())]
-    finally:
-        await backend.close()
-    assert caught.value.fault_class is FaultClass.CONFIGURATION
+    assert not (await backend.probe()).up
+    assert (await fault_of(backend, work())).fault_class is FaultClass.CONFIGURATION
 
 
 @pytest.mark.parametrize("url", ["http://worker.example:8101", "http://10.1.2.3:8101"])
