@@ -70,7 +70,8 @@ class Probe:
         max_bytes: int = MAX_INPUT_BYTES,
         max_duration_s: float = MAX_DURATION_S,
     ) -> None:
-        self._slots = asyncio.Semaphore(concurrency)
+        # Apart: strangers' slow files must not keep finished masters waiting.
+        self._probes, self._checks = asyncio.Semaphore(concurrency), asyncio.Semaphore(concurrency)
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
         self._starting = asyncio.Lock()
@@ -92,10 +93,12 @@ class Probe:
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
         """Facts of a recording of `size` bytes, decoded to its end. Raises Fault.
 
-        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core.
+        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. What the
+        probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
         """
-        limit_s = (timeout_s or self._timeout_s) + size / _BYTES_PER_S
-        answer = await self._ask({"op": "probe", "timeout_s": limit_s, **self._limits}, feed)
+        patience_s = timeout_s or self._timeout_s
+        limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
+        answer = await self._ask({"op": "probe", **limits}, feed)
         return _record(Facts, answer)
 
     async def verify(
@@ -132,7 +135,7 @@ class Probe:
         return (*fences, *inside)
 
     async def _ask(self, request: dict[str, Any], feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
-        async with self._slots:
+        async with self._probes if request["op"] == "probe" else self._checks:
             limit_s = float(request.get("timeout_s", self._timeout_s)) + _GRACE_S
             try:
                 async with asyncio.timeout(limit_s):

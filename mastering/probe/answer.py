@@ -17,7 +17,7 @@ from pydantic import Field
 from mastering import sandbox
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
 from mastering.probe import structure
-from mastering.probe.listen import Heard, check_header, judge, listen
+from mastering.probe.listen import PATIENCE_S, Heard, check_header, judge, listen
 from mastering.probe.recordings import LOSSLESS, Recording, open_recording, resource_fault, undecodable_fault
 from mastering.probe.trials import trials
 
@@ -41,6 +41,8 @@ class Request(Record):
 
     op: Literal["probe", "verify", "selfcheck"]
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    patience_s: Annotated[float, Field(gt=0, le=3600)] = PATIENCE_S
+    """Seconds of decoding after which only a recording that gives honest amounts of sound may take the rest."""
     max_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
     max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
     memory_bytes: Annotated[int, Field(gt=0)] = 1024 * sandbox.MIB
@@ -78,7 +80,7 @@ def _outcome(request: Request, conversation: socket.socket, memory_file: int | N
     with mmap.mmap(source, 0, access=mmap.ACCESS_READ) as data:  # mapped now: later no descriptor can be had
         _lock_up(request, size)
         if request.expected is None or digest is None:
-            return _probe(source, data, request.max_duration_s)[0].model_dump()
+            return _probe(source, data, request)[0].model_dump()
         return _verify(source, data, request, digest.hexdigest())
 
 
@@ -136,7 +138,7 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
     sandbox.filter_calls()
 
 
-def _probe(source: int, data: mmap.mmap, max_duration_s: float) -> tuple[Facts, Heard]:
+def _probe(source: int, data: mmap.mmap, request: Request) -> tuple[Facts, Heard]:
     if structure.is_all_tag(data):
         raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
     container = structure.container_of(data)
@@ -154,8 +156,8 @@ def _probe(source: int, data: mmap.mmap, max_duration_s: float) -> tuple[Facts, 
         raise
     if container == "mp3":
         recording = replace(recording, declared_frames=structure.mpeg_samples(data))
-    check_header(recording, max_duration_s)
-    heard = listen(recording, max_duration_s)
+    check_header(recording, request.max_duration_s)
+    heard = listen(recording, request.max_duration_s, request.patience_s)
     return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard
 
 
@@ -172,7 +174,7 @@ def _slack_frames(recording: Recording) -> int:
 def _verify(source: int, data: mmap.mmap, request: Request, sha256: str) -> dict[str, Any]:
     assert request.expected is not None  # noqa: S101 - for the type checker; the caller looked
     expected = request.expected
-    facts, heard = _probe(source, data, request.max_duration_s)
+    facts, heard = _probe(source, data, request)
     off_by = abs(facts.frames - expected.frames)
     wrong = [
         what

@@ -5,13 +5,17 @@ Bounded memory, whatever the header says: a file of 400 kB can decode to 7 GB, s
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
-from mastering.probe.recordings import LOSSLESS, Block, Recording, undecodable_fault
+from mastering.probe.recordings import LOSSLESS, Block, Recording, resource_fault, undecodable_fault
 
 SILENCE_DBFS = -80.0
 BEYOND_SOUND_DBFS = 120.0
+PATIENCE_S = 30.0
+_LEAST_SAMPLES_PER_S = 2_000_000
+"""A tenth of what a shared core decodes of a dense codec (Opus, 48 kHz stereo)."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,19 @@ def check_length(frames: int, rate_hz: int, max_duration_s: float) -> None:
         )
 
 
-def listen(recording: Recording, max_duration_s: float) -> Heard:
-    """Decode to the end. Raises Fault(not_finite, too_long, too_many_channels, resource_limit)."""
+def listen(recording: Recording, max_duration_s: float, patience_s: float = PATIENCE_S) -> Heard:
+    """Decode to the end. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
+
+    After `patience_s` seconds it goes on only while honest amounts of sound come out.
+    """
     frames, peak, broke = 0, 0.0, False
+    began = time.monotonic()
     blocks = recording.blocks()
     try:
         for block in blocks:
             frames += len(block)
             check_length(frames, recording.rate_hz, max_duration_s)
+            _check_pace(frames * recording.channels, time.monotonic() - began, patience_s)
             # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
             peak = _finite_peak(peak, block)
     except Fault as fault:
@@ -73,6 +82,11 @@ def listen(recording: Recording, max_duration_s: float) -> Heard:
             raise
         broke = True
     return Heard(frames, peak, broke)
+
+
+def _check_pace(samples: int, spent_s: float, patience_s: float) -> None:
+    if spent_s > patience_s and samples < spent_s * _LEAST_SAMPLES_PER_S:
+        raise resource_fault()
 
 
 def _finite_peak(peak: float, block: Block) -> float:

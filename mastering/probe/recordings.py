@@ -23,6 +23,8 @@ from mastering.contract import Fault, FaultCode
 BLOCK_FRAMES = 65_536
 _MOST_DAMAGED = 0.01
 """Share of a lossy file's packets that may fail: some junk at its end makes it no broken file."""
+_GIVE_UP_DAMAGED = 64
+"""So many damaged packets, if they are most of those seen, are no recording: a file may hold millions of them."""
 _UNKNOWN_FRAMES = 1 << 48
 """libsndfile's count for a stream that does not say its length is larger than this."""
 _OUT_OF_MEMORY = 17
@@ -139,13 +141,21 @@ def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
                 frames = packet.decode()
             except av.InvalidDataError:
                 damaged += 1
+                if damaged >= _GIVE_UP_DAMAGED and 2 * damaged > packets:
+                    raise undecodable_fault() from None
                 continue
             yield from (_block(frame, stream) for frame in frames)
+            if not frames:
+                yield _no_sound(stream)  # so that whoever listens sees the time go by
     except (av.FFmpegError, ValueError, EOFError) as error:
         raise _libav_fault(error) from None
     is_lossless = _CODECS[stream.codec_context.name] in LOSSLESS
     if damaged > (0 if is_lossless else max(2, packets * _MOST_DAMAGED)):
         raise undecodable_fault()
+
+
+def _no_sound(stream: Any) -> Block:
+    return np.empty((0, stream.channels), np.float32)
 
 
 def _libav_fault(error: Exception) -> Fault:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import itertools
 import json
 import os
 import re
@@ -13,14 +14,20 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from mastering import files
-from mastering.contract import FaultCode
+from mastering.contract import Fault, FaultCode
+from mastering.probe import recordings
+from mastering.probe.listen import listen
+from mastering.probe.recordings import Recording
 from mastering.probe.structure import container_of, shortfall_of
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.mastering.worker_process import until
@@ -166,3 +173,68 @@ def test_the_help_is_one_line() -> None:
     ended = subprocess.run([sys.executable, "-m", "mastering.probe"], capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr.startswith("usage: ")
+
+
+class Packet:
+    """One packet of a coded stream, good or damaged."""
+
+    def __init__(self, is_good: bool) -> None:
+        self._is_good = is_good
+
+    def decode(self) -> list[Any]:
+        if not self._is_good:
+            raise av.InvalidDataError(0, "")
+        return []
+
+
+def packets_read(pattern: Iterable[bool]) -> tuple[int, Fault | None]:
+    """How many packets of a lossy stream are taken, and what is said of it."""
+    taken = 0
+
+    def demux(_: object) -> Iterator[Packet]:
+        nonlocal taken
+        for is_good in pattern:
+            taken += 1
+            yield Packet(is_good)
+
+    stream = SimpleNamespace(channels=2, rate=48_000, codec_context=SimpleNamespace(name="aac"))
+    try:
+        for _ in recordings._libav_blocks(SimpleNamespace(demux=demux), stream):
+            pass
+    except Fault as fault:
+        return taken, fault
+    return taken, None
+
+
+def test_a_stream_of_damaged_packets_is_given_up_early() -> None:
+    taken, fault = packets_read([True] * 20 + [False] * 100_000)
+    assert taken == 84
+    assert fault is not None
+    assert fault.code is FaultCode.UNDECODABLE
+
+
+def test_a_burst_of_damage_in_a_long_recording_is_heard_out() -> None:
+    assert packets_read([True] * 20_000 + [False] * 100) == (20_100, None)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten milliseconds pass whenever somebody looks."""
+    ticks = itertools.count()
+    monkeypatch.setattr("mastering.probe.listen.time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_decodes_to_next_to_nothing_is_given_up_when_patience_ends() -> None:
+    blocks = iter([np.full((100, 2), 0.5, np.float32)] * 10_000)
+    with pytest.raises(Fault) as caught:
+        listen(Recording("ogg", "opus", 48_000, 2, None, lambda: blocks), 600.0)
+    assert caught.value.code is FaultCode.RESOURCE_LIMIT
+    assert 6_900 <= len(list(blocks)) <= 7_000
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_honest_recording_may_take_longer_than_patience() -> None:
+    block = np.full((48_000, 2), 0.5, np.float32)
+    heard = listen(Recording("ogg", "opus", 48_000, 2, None, lambda: iter([block] * 4_000)), 5400.0)
+    assert heard.frames == 4_000 * 48_000

@@ -179,6 +179,28 @@ async def test_several_files_are_probed_at_once() -> None:
         await probe.close()
 
 
+async def test_masters_are_verified_while_strangers_files_take_their_time() -> None:
+    probe, never = Probe(concurrency=1), asyncio.Event()
+    began = asyncio.Event()
+    await probe.start()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        began.set()
+        yield b"RIFF"
+        await never.wait()
+
+    slow = asyncio.create_task(probe.probe(stuck()))
+    try:
+        await asyncio.wait_for(began.wait(), 20)
+        master = probe.verify(feed(written(noise())), frames=len(noise()), rate_hz=44_100, channels=2)
+        assert (await asyncio.wait_for(master, 20)).frames == len(noise())
+        assert not slow.done()
+    finally:
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        await probe.close()
+
+
 async def test_a_dead_zygote_is_replaced(probe: Probe) -> None:
     first = await running_zygote(probe)
     os.kill(first, signal.SIGKILL)
