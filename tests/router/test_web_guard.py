@@ -67,7 +67,7 @@ async def test_an_error_of_our_own_is_a_problem_that_tells_nothing(
     router: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:
-        raise RuntimeError("/root/secret/path of 127.0.0.1")
+        raise RuntimeError("/srv/secret/path of 127.0.0.1")
 
     monkeypatch.setattr(jobs, "view", broken)
     response = await router.http.post("/v1/jobs")
