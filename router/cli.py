@@ -53,7 +53,7 @@ def submit(
     target: Annotated[str, typer.Option(help="Delivery target.")] = "streaming",
     style: Annotated[str, typer.Option(help="Style.")] = "neutral",
     amount: Annotated[float, typer.Option(min=0, max=100, help="How much to change, in percent.")] = 60.0,
-    output_format: Annotated[str, typer.Option("--format", help="One of the formats that GET /v1/options names, such as wav24, flac or mp3.")] = "wav24",
+    output_format: Annotated[str, typer.Option("--format", help="wav24, flac, mp3 …: see GET /v1/options.")] = "wav24",
     url: Annotated[str, typer.Option(help="The router.", envvar="ROUTER_URL")] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
