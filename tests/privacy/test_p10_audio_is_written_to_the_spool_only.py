@@ -19,6 +19,7 @@ from tests.stack import stack
 _OPENED = re.compile(r'open(?:at2?|)\([^"]*"(?P<path>[^"]*)", (?P<flags>[^,)]*)[^=]*= (?P<result>-?\d+)')
 _MADE = re.compile(r"(?:creat|rename(?:at2?)?|link(?:at)?|symlink(?:at)?)\(.*= 0$")
 _CALLS = "trace=open,openat,openat2,creat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+_STRACE = ["strace", "-f", "-qq", "-s", "256", "-e", _CALLS, "-o"]
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def traced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def under_strace(command: list[str], output: Path, *more: object) -> stacks.Running:
         trace = folder / f"{output.stem}.trace"
-        return start(["strace", "-f", "-qq", "-s", "256", "-e", _CALLS, "-o", str(trace), *command], output, *more)
+        # -D: the tracer stands beside, so that stopping the process stops the process and not its tracer.
+        return start([*_STRACE, str(trace), "-D", *command], output, *more)
 
     monkeypatch.setattr(stacks, "_start", under_strace)
     yield
@@ -73,5 +75,5 @@ def test_a_whole_job_writes_to_the_spool_the_key_folder_and_the_account_store_on
 def test_the_trace_would_show_a_file_written_elsewhere(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     script = f"open({str(tmp_path / 'elsewhere')!r}, 'wb').write(b'x')"
-    subprocess.run(["strace", "-f", "-qq", "-e", _CALLS, "-o", str(trace), "python3", "-c", script], check=True)
+    subprocess.run([*_STRACE, str(trace), "python3", "-c", script], check=True)
     assert str(tmp_path / "elsewhere") in set(opened_for_writing(trace))
