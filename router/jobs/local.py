@@ -7,6 +7,7 @@ Calls are answered inline: on tmpfs each is some tens of microseconds, less than
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +23,7 @@ from router.jobs.ports import (
     DEFAULT_LEASE_S,
     MAX_QUEUED_PER_ACCOUNT,
     MAX_RUNNING_PER_ACCOUNT,
+    WIPED_TTL_S,
     Conflict,
     Full,
     Missing,
@@ -92,9 +94,12 @@ class LocalJobs:
             raise Missing(job_id) from None
 
     async def change(self, job: Job, expected_revision: int) -> int:
+        now = clock.now()
+        at_most_s = now + WIPED_TTL_S if job.state is State.WIPED else math.inf
         changed = self._db.execute(
-            "UPDATE jobs SET document = ?, revision = revision + 1 WHERE id = ? AND revision = ? AND forget_s > ?",
-            (job.model_dump_json(), job.id, expected_revision, clock.now()),
+            "UPDATE jobs SET document = ?, revision = revision + 1, forget_s = min(forget_s, ?)"
+            " WHERE id = ? AND revision = ? AND forget_s > ?",
+            (job.model_dump_json(), at_most_s, job.id, expected_revision, now),
         )
         if changed.rowcount == 0:
             await self.get(job.id)

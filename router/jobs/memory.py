@@ -21,6 +21,7 @@ from router.jobs.ports import (
     DEFAULT_LEASE_S,
     MAX_QUEUED_PER_ACCOUNT,
     MAX_RUNNING_PER_ACCOUNT,
+    WIPED_TTL_S,
     Conflict,
     Full,
     Missing,
@@ -112,6 +113,8 @@ class MemoryJobs:
     async def change(self, job: Job, expected_revision: int) -> int:
         record, _ = self._read(job.id)
         record.document = job.model_dump_json()
+        if job.state is State.WIPED:
+            record.forget_s = min(record.forget_s, clock.now() + WIPED_TTL_S)
         if not self._cells.put_if(f"job/{job.id}", record.model_dump_json(), expected_revision):
             raise Conflict(job.id)
         return expected_revision + 1

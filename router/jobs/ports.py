@@ -46,7 +46,10 @@ class Jobs(Protocol):
         ...
 
     async def change(self, job: Job, expected_revision: int) -> int:
-        """Replace the document if nobody else did; return the new revision. Raises Conflict, Missing."""
+        """Replace the document if nobody else did; return the new revision. Raises Conflict, Missing.
+
+        A job that is wiped is forgotten after WIPED_TTL_S, however long it was to be kept.
+        """
         ...
 
     async def forget(self, job_id: str) -> None:
@@ -140,6 +143,8 @@ class Store(NamedTuple):
 
 
 DEFAULT_LEASE_S = 20.0
+WIPED_TTL_S = 600.0
+"""A wiped job's record, which holds its receipt and nothing else of use, is kept this long at most: records are RAM."""
 MAX_QUEUED_PER_ACCOUNT = 10
 MAX_RUNNING_PER_ACCOUNT = 2
 

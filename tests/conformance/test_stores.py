@@ -16,7 +16,7 @@ from mastering.contract import Settings
 from router import clock
 from router.jobs import local, memory
 from router.jobs.model import Job, new_id
-from router.jobs.ports import Conflict, Full, Lease, Missing, Store, change_until_stored
+from router.jobs.ports import WIPED_TTL_S, Conflict, Full, Lease, Missing, Store, change_until_stored
 from router.jobs.state import State
 from tests.houses import ram_folder
 
@@ -177,6 +177,21 @@ async def test_due_names_the_jobs_whose_time_is_over_until_they_are_wiped(store:
     assert await store.jobs.due(50.0) == ["soon"]
     await store.jobs.change(job.to(State.EXPIRED).to(State.WIPED), revision)
     assert await store.jobs.due(100.0) == ["late"]
+
+
+async def test_a_wiped_job_is_forgotten_soon_though_others_are_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("wiped", "kept"):
+        await store.jobs.create(a_job(name), 10_000)
+    job, revision = await store.jobs.get("wiped")
+    await store.jobs.change(job.to(State.CANCELLED).to(State.WIPED), revision)
+    assert (await store.jobs.get("wiped")).job.state is State.WIPED
+    later_s = clock.now() + WIPED_TTL_S + 1
+    monkeypatch.setattr(clock, "now", lambda: later_s)
+    with pytest.raises(Missing):
+        await store.jobs.get("wiped")
+    assert (await store.jobs.get("kept")).job.id == "kept"
 
 
 async def test_jobs_may_change_and_go_while_they_are_scanned(store: Store) -> None:
