@@ -42,11 +42,13 @@ def run(options: Mapping[str, Any], local_workers: int) -> None:
     """Serve with workers of our own on loopback. Raises Complaint."""
     ports = _free_ports(local_workers)
     # A person's own machine, one guest: swap is worth a warning there, not a refusal.
-    check = {} if "ROUTER_RAM_CHECK" in os.environ else {"ram_check": "warn"}
+    own: dict[str, object] = {} if "ROUTER_RAM_CHECK" in os.environ else {"ram_check": "warn"}
+    if "ROUTER_ADMIN_PORT" not in os.environ and _is_free(ADMIN_PORT):
+        own["admin_port"] = ADMIN_PORT
     urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
     # Nobody else on this machine may speak to our workers: they know a key of ours alone.
     key = {} if "ROUTER_WORKER_SECRET" in os.environ else {"worker_secret": secrets.token_hex(32)}
-    settings = _settings({**check, **options, "workers": urls, **key})
+    settings = _settings({**own, **options, "workers": urls, **key})
     _serve(settings, local_workers)
 
 
