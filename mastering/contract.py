@@ -99,6 +99,15 @@ _CODER_RATES_HZ = {
 }
 
 
+class Effort(StrEnum):
+    """How a plan is found."""
+
+    QUICK = "quick"
+    """In closed form, on any CPU."""
+    FIT = "fit"
+    """Refined by gradient descent (`mastering.fit`), on a GPU where there is one."""
+
+
 class Settings(Record):
     """What the person asked for. `target` and `style` are names from `mastering.presets`."""
 
@@ -122,6 +131,8 @@ class Settings(Record):
     """Stay quieter than asked rather than lose more peak-to-loudness ratio than this."""
     keep_tags: bool = True
     """Carry the song's tags and cover art over to the master."""
+    effort: Effort = Effort.QUICK
+    """How the plan is found."""
     reference_weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(max_length=16)] = ()
     """One for each reference; none at all weighs them alike."""
 
