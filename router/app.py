@@ -36,7 +36,7 @@ from router.tiers.modes import Mode
 from router.tiers.port import Backend
 from router.tiers.roster import Roster
 from router.tiers.worker import WorkerBackend
-from router.web import account, handbook, headers, jobs, outputs, pages, problems, references, tus, uploads
+from router.web import account, handbook, headers, jobs, limits, outputs, pages, problems, references, tus, uploads
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -86,8 +86,14 @@ def make_app(
     problems.install(app)
     for part in (jobs, uploads, references, tus, outputs, account, pages, handbook):
         app.include_router(part.router)
-    app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {settings.host})
+    app.add_middleware(limits.Limits, settings=settings)
+    app.add_middleware(headers.Guard, site=site_of(settings))
     return app
+
+
+def site_of(settings: Settings) -> headers.Site:
+    """Where people find this router."""
+    return headers.Site(LOOPBACK_NAMES | {settings.host}, settings.public_url, framed=settings.profile == "space")
 
 
 @asynccontextmanager

@@ -1,28 +1,99 @@
-"""A caller's connection: uvicorn's HTTP/1.1 by httptools, with an end to how long a request's head may be."""
+"""A caller's connection: uvicorn's HTTP/1.1 by httptools, where nobody who sends nothing can keep others out.
+
+A request's head has a longest time and a greatest length. Connections are counted: before the process runs out of file
+descriptors, the one that has been idle longest makes room for the next. So strangers who only connect, or send a head
+for ever, cost a place that is taken from them as soon as somebody needs it.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
 """httptools itself knows no limit and gathers a header for as long as it comes."""
+HEAD_S = 10.0
+"""Seconds from connecting, or from a further request's first byte, to the end of the request's head."""
+_MOST_OPEN = 20_000
+
+
+def most_open() -> int:
+    """How many connections this process may hold: half of its descriptors, the rest are for spool and workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return min(_MOST_OPEN, soft // 2)
 
 
 class Connection(HttpToolsProtocol):
-    _owes_head = True
+    """Counts its like: descriptors belong to the process, whichever port a connection came by."""
+
+    malformed: ClassVar[bytes] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    """The whole answer to what is no HTTP."""
+    most: ClassVar[int] = most_open()
+    _idle: ClassVar[dict[Connection, None]] = {}
+    """Those that owe a head, the longest idle first."""
+    _open: ClassVar[int] = 0
+
     _head_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        Connection._open += 1
+        self._await_head()
+        if Connection._open > self.most:
+            next(iter(Connection._idle)).give_up()
 
     def on_message_begin(self) -> None:
-        self._owes_head, self._head_bytes = True, 0
+        self._head_bytes = 0
+        if self in Connection._idle:  # else a pipelined request: the one before it is being answered
+            self._await_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._owes_head = False
+        self._stop_waiting()
+        Connection._idle.pop(self, None)
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle is None or self.cycle.response_complete:
+            Connection._idle[self] = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         # Counted after parsing: what came with the head's end may be a body of any size.
         self._head_bytes += len(data)
-        if self._owes_head and self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.abort()
+        if self._deadline is not None and self._head_bytes > MAX_HEAD_BYTES:
+            self.give_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        Connection._open -= 1
+        self._stop_waiting()
+        Connection._idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(self.malformed)
+        self.transport.close()
+
+    def give_up(self) -> None:
+        """Close at once: nobody is owed an answer."""
+        Connection._idle.pop(self, None)
+        self._stop_waiting()
+        self.transport.abort()
+
+    def _await_head(self) -> None:
+        Connection._idle.setdefault(self)
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self.give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -19,13 +19,15 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from router import logs
+from router import connections, logs
 from router.admin.app import make_admin
 from router.app import make_app
 from router.complaint import Complaint
-from router.connections import Connection
+from router.errors import Problem
 from router.house import House
 from router.settings import Settings
+from router.web import problems
+from router.web.headers import ALWAYS
 
 _PR_SET_PDEATHSIG = 1
 _RESTART_S = (0.2, 5.0)
@@ -84,7 +86,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=10,
-        http=Connection,
+        http=_Connection,
     )
 
 
@@ -102,6 +104,10 @@ async def _operators_port(house: House, listening: socket.socket | None) -> Asyn
     finally:
         server.should_exit = True
         await task
+
+
+class _Connection(connections.Connection):
+    malformed = problems.as_bytes(Problem("bad_request", "This is not HTTP/1.1. Send a whole, valid request."), ALWAYS)
 
 
 class _Quiet(uvicorn.Server):

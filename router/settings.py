@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
@@ -34,6 +34,22 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs sign-in.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https://[a-z0-9.-]+(:\d{1,5})?$",
+        description="Address by which people reach this router through its proxy, like https://master.example.",
+    )
+    forwarded_by: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Networks of the proxies whose X-Forwarded-For is believed, as a JSON list; it feeds the rate"
+        " limits alone.",
+    )
+    profile: Literal["standalone", "space"] = Field(
+        "standalone", description="`space` where the router itself runs as a Hugging Face Space, inside its frame."
+    )
+    requests_per_minute: int = Field(600, ge=1, description="Requests that a network (/24 or /56) may send a minute.")
+    new_jobs_per_10_minutes: int = Field(60, ge=1, description="Jobs that a network may open in ten minutes.")
+    sign_ins_per_10_minutes: int = Field(30, ge=1, description="Sign-ins that a network may begin in ten minutes.")
     workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
     worker_key_id: str = Field("router", description="Name under which the workers know the key below.")
     worker_secret: SecretStr | None = Field(

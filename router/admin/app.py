@@ -39,7 +39,7 @@ def make_admin(house: House) -> FastAPI:
     _install_pages(app)
     _install_health(app, house)
     _install_api(app, house)
-    app.add_middleware(headers.Guard, hosts=LOOPBACK_NAMES | {house.settings.admin_host})
+    app.add_middleware(headers.Guard, site=headers.Site(LOOPBACK_NAMES | {house.settings.admin_host}))
     return app
 
 

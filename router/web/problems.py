@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +19,7 @@ _BY_STATUS = {
     401: "sign_in",
     416: "range_not_satisfiable",
     413: "too_large",
+    408: "upload_timeout",
 }
 
 
@@ -26,6 +29,15 @@ def respond(problem: Problem) -> Response:
         headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
     body = json.dumps(problem.body(), ensure_ascii=False)
     return Response(body, problem.row.status, headers, media_type=MEDIA_TYPE)
+
+
+def as_bytes(problem: Problem, headers: Mapping[str, str]) -> bytes:
+    """The whole answer, for a caller whose request never became one."""
+    response = respond(problem)
+    lines = {**response.headers, **headers, "connection": "close"}
+    head = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return head.encode("latin-1") + b"\r\n" + bytes(response.body)
 
 
 def install(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mastering.contract import USER_FAULTS, FaultCode
 from router.errors import TABLE, Blame, Problem
 
-ANNOUNCED = {"rate_limited", "no_tier", "overloaded"}
+ANNOUNCED = {"no_tier", "overloaded"}
 """Answers of admission control, which clients are to know before it gives them."""
 ROOT = Path(__file__).parents[2]
 
