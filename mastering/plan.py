@@ -158,9 +158,10 @@ def _compressor(
     strength = max(from_style, from_loudness)
     if strength < 0.02:
         return None
+    ratio = round(1 + 2 * strength, 3)
     settled = Compressor(
         *_thresholds(power, measured.rate_hz, curve, strength),
-        ratio=round(1 + 2 * strength, 3),
+        *(ratio, ratio, ratio),
         attack_ms=round(10 + 25 * style.punch * amount, 1),
     )
     reason = (

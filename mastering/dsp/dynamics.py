@@ -23,12 +23,17 @@ _NOTHING = 1e-15
 
 @dataclass(frozen=True)
 class Compressor:
-    """Thresholds in dBFS (mean square) for low, middle and high; times in ms, knee in dB, crossovers in Hz."""
+    """Thresholds in dBFS (mean square), ratios and gains for low, middle and high; times in ms, crossovers in Hz."""
 
     low_threshold_db: float
     middle_threshold_db: float
     high_threshold_db: float
-    ratio: float = 2.0
+    low_ratio: float = 2.0
+    middle_ratio: float = 2.0
+    high_ratio: float = 2.0
+    low_gain_db: float = 0.0
+    middle_gain_db: float = 0.0
+    high_gain_db: float = 0.0
     knee_db: float = 8.0
     attack_ms: float = 12.0
     release_ms: float = 160.0
@@ -38,6 +43,16 @@ class Compressor:
     @property
     def thresholds_db(self) -> NDArray[np.float64]:
         return np.array([self.low_threshold_db, self.middle_threshold_db, self.high_threshold_db])
+
+    @property
+    def slopes(self) -> NDArray[np.float64]:
+        """dB of reduction for each dB over the threshold."""
+        return 1 - 1 / np.array([self.low_ratio, self.middle_ratio, self.high_ratio])
+
+    @property
+    def gains_db(self) -> NDArray[np.float64]:
+        """What each band is lifted by once it is compressed."""
+        return np.array([self.low_gain_db, self.middle_gain_db, self.high_gain_db])
 
 
 class BandCompressor:
@@ -50,7 +65,8 @@ class BandCompressor:
             math.exp(-self._length / (rate_hz * ms * 1e-3)) for ms in (settings.attack_ms, settings.release_ms)
         ]
         self._states = [np.zeros((3, 1)) for _ in self._poles]
-        self._last = np.ones((3, 1))
+        self._lifted = settings.gains_db[:, None] / 20.0
+        self._last = special.exp10(self._lifted)
 
     def feed(self, bands: Samples) -> Samples:
         """(3, sides, frames) → (sides, frames)."""
@@ -80,7 +96,7 @@ class BandCompressor:
             levels.append(level)
         loudest = np.maximum(np.maximum(levels[0], levels[1]), _NOTHING)
         in_db: NDArray[np.float64] = np.asarray(special.xlogy(_NEPERS_TO_DB, loudest), np.float64)
-        gains: NDArray[np.float64] = special.exp10(-reduction_db(in_db, self._settings) / 20.0)
+        gains: NDArray[np.float64] = special.exp10(self._lifted - reduction_db(in_db, self._settings) / 20.0)
         return gains
 
 
@@ -89,5 +105,5 @@ def reduction_db(level_db: NDArray[np.float64], settings: Compressor) -> NDArray
     over = level_db - settings.thresholds_db[:, None]
     knee = settings.knee_db
     bent = np.square(np.clip(over + knee / 2, 0.0, knee)) / (2 * knee)
-    reduction: NDArray[np.float64] = (bent + np.maximum(over - knee / 2, 0.0)) * (1 - 1 / settings.ratio)
+    reduction: NDArray[np.float64] = (bent + np.maximum(over - knee / 2, 0.0)) * settings.slopes[:, None]
     return reduction

@@ -73,7 +73,7 @@ def test_the_three_bands_add_up_to_the_whole() -> None:
 
 
 def test_the_compressor_holds_a_tone_down_by_its_ratio() -> None:
-    settings = Compressor(0.0, -20.0, 0.0, ratio=2.0, knee_db=6.0)
+    settings = Compressor(0.0, -20.0, 0.0, 1.0, 2.0, 1.0, knee_db=6.0)
     tone = _sine(600.0, amplitude=10 ** (-8 / 20) * np.sqrt(2))
     bands = np.zeros((3, 1, tone.size), np.float32)
     bands[1, 0] = tone
@@ -82,8 +82,18 @@ def test_the_compressor_holds_a_tone_down_by_its_ratio() -> None:
     assert _level_db(tone[None]) - _level_db(done) == pytest.approx(6.0, abs=0.3)
 
 
+def test_each_band_has_its_own_ratio_and_gain() -> None:
+    settings = Compressor(-200.0, -200.0, -200.0, 1.0, 1.0, 1.0, low_gain_db=3.0, high_gain_db=-6.0)
+    bands = np.tile(_sine(600.0, amplitude=0.1), (3, 1, 1))
+    parts = []
+    for band in range(3):
+        alone = bands * np.eye(3, dtype=np.float32)[band][:, None, None]
+        parts.append(_level_db(BandCompressor(settings, RATE_HZ).feed(alone)) - _level_db(bands[0]))
+    assert parts == pytest.approx([3.0, 0.0, -6.0], abs=0.01)
+
+
 def test_the_soft_knee_is_smooth_and_leaves_quiet_sounds_alone() -> None:
-    settings = Compressor(-20.0, -20.0, -20.0, ratio=3.0, knee_db=8.0)
+    settings = Compressor(-20.0, -20.0, -20.0, 3.0, 3.0, 3.0, knee_db=8.0)
     levels = np.tile(np.linspace(-60, 0, 6001), (3, 1))
     reduction = reduction_db(levels, settings)[0]
     assert reduction[0] == 0.0
