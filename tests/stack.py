@@ -90,8 +90,13 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, workers: int = 1, settings: Mapping[str, object] | None = None) -> Iterator[Stack]:
-    """A running stack. `settings` are the router's, by name: ``{"max_bytes": 1_000_000}``."""
+def stack(
+    folder: Path, workers: int = 1, settings: Mapping[str, object] | None = None, descriptors: int | None = None
+) -> Iterator[Stack]:
+    """A running stack. `settings` are the router's, by name: ``{"max_bytes": 1_000_000}``.
+
+    The router may open so many file `descriptors`, where they are given.
+    """
     environment = {f"ROUTER_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     with ExitStack() as cleanup:
         ram_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-test-", dir=ram())))
@@ -101,7 +106,8 @@ def stack(folder: Path, workers: int = 1, settings: Mapping[str, object] | None 
         for worker in running:
             wait_for(worker, f"{worker.url}/v1/health")
         spool_dir = folder / "spool"
-        router = start_router(folder, [worker.url for worker in running], ram_dir, spool_dir, environment)
+        urls = [worker.url for worker in running]
+        router = start_router(folder, urls, ram_dir, spool_dir, environment, descriptors=descriptors)
         whole = Stack(router, running, ram_dir, spool_dir, folder, environment)
         cleanup.callback(lambda: whole.router.stop())
         yield whole
@@ -126,10 +132,12 @@ def start_router(
     spool_dir: Path,
     environment: Mapping[str, str] | None = None,
     port: int | None = None,
+    descriptors: int | None = None,
 ) -> Running:
     """Start a router and return when it answers."""
     port = port or free_port()
-    command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
+    limited = ["prlimit", f"--nofile={descriptors}:{descriptors}"] if descriptors else []
+    command = [*limited, sys.executable, "-m", "router", "serve", "--port", str(port)]
     for worker in workers:
         command += ["--worker", worker]
     folders = {"ROUTER_RAM_DIR": str(ram_dir), "ROUTER_SPOOL_DIR": str(spool_dir)}
