@@ -25,7 +25,7 @@ from router.complaint import Complaint
 from router.dispatch import Dispatcher
 from router.house import House
 from router.jobs import local
-from router.logs import log, log_exception
+from router.logs import learn_routes, log, log_exception
 from router.probing import Probe
 from router.settings import Settings
 from router.spool import incarnation, ram
@@ -36,7 +36,20 @@ from router.tiers.modes import Mode
 from router.tiers.port import Backend
 from router.tiers.roster import Roster
 from router.tiers.worker import WorkerBackend
-from router.web import account, handbook, headers, jobs, limits, outputs, pages, problems, references, tus, uploads
+from router.web import (
+    access,
+    account,
+    handbook,
+    headers,
+    jobs,
+    limits,
+    outputs,
+    pages,
+    problems,
+    references,
+    tus,
+    uploads,
+)
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -84,10 +97,13 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    for part in (jobs, uploads, references, tus, outputs, account, pages, handbook):
-        app.include_router(part.router)
+    parts = [part.router for part in (jobs, uploads, references, tus, outputs, account, pages, handbook)]
+    for part in parts:
+        app.include_router(part)
     app.add_middleware(limits.Limits, settings=settings)
     app.add_middleware(headers.Guard, site=site_of(settings))
+    learn_routes(access.templates(app.router, *parts))
+    app.add_middleware(access.AccessLog)
     return app
 
 

@@ -148,8 +148,7 @@ class Dispatcher:
             await self._fail(job, verdict)
             return None
         await self._seal(job, made)
-        sealed = await wipe.finish_sealed(house, job_id)
-        history.record(sealed, started_s)
+        await wipe.finish_sealed(house, job_id)
         return None
 
     async def _begin(self, job_id: str, choice: Choice, started_s: float) -> Job:
@@ -221,4 +220,4 @@ class Dispatcher:
         return history.verdict(await self._house.change(job.id, note), fault)
 
     async def _fail(self, job: Job, problem: Problem) -> None:
-        history.record(await wipe.end(self._house, job.id, State.FAILED, problem, generation=job.generation), None)
+        await wipe.end(self._house, job.id, State.FAILED, problem, generation=job.generation)

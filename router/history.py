@@ -6,12 +6,10 @@ from collections import Counter
 from typing import Any
 
 from mastering.contract import USER_FAULTS
-from router import clock
 from router.errors import Problem
 from router.jobs.model import Attempt, Job
-from router.jobs.state import DONE, State
-from router.logs import log, size_bucket
-from router.tiers.choice import TIER_TITLES, Choice, Need
+from router.jobs.state import State
+from router.tiers.choice import Choice, Need
 from router.tiers.faults import TABLE, FaultClass, Next, TierFault
 
 MAX_FAULTS = 4
@@ -100,34 +98,3 @@ def closed_last(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, det
         return attempts
     last = attempts[-1].model_copy(update={"ended_s": ended_s, "outcome": outcome, "detail": detail})
     return (*attempts[:-1], last)
-
-
-def outcome(job: Job) -> str:
-    """How a job ended, in a word of our own tables."""
-    return "mastered" if job.state in DONE else str((job.error or {}).get("code", job.state))
-
-
-def record(job: Job, started_s: float | None) -> None:
-    """The render record: what is left of a job when all else is forgotten."""
-    facts = job.facts
-    if facts is None:
-        return
-    last = job.attempts[-1] if job.attempts else None
-    log(
-        "render",
-        container=facts.container,
-        codec=facts.codec,
-        duration_s=round(facts.duration_s),
-        rate_hz=facts.rate_hz,
-        channels=facts.channels,
-        target=job.settings.target,
-        style=job.settings.style,
-        amount_percent=job.settings.amount_percent,
-        outputs=",".join(job.settings.outputs),
-        tier=TIER_TITLES.get(last.tier, "none") if last else "none",
-        attempts=len(job.attempts),
-        queue_s=round(job.attempts[0].started_s - job.created_s, 1) if job.attempts else 0,
-        render_s=round(clock.now() - started_s, 1) if started_s else 0,
-        size=size_bucket(job.size_bytes or 0),
-        outcome=outcome(job),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from mastering.contract import Facts, Fault
-from router import wipe
+from router import clock, wipe
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import Job
@@ -49,7 +49,7 @@ async def admit(house: House, job_id: str) -> Job:
 
 
 def _queued(job: Job, facts: Facts) -> Job | None:
-    return job.to(State.QUEUED, facts=facts) if job.state is State.SPOOLED else None
+    return job.to(State.QUEUED, facts=facts, queued_s=clock.now()) if job.state is State.SPOOLED else None
 
 
 async def enqueue(house: House, job: Job) -> None:

@@ -1,93 +1,174 @@
-"""The log: JSON lines of a typed allow-list of events. What is not on the list is dropped and counted.
+"""What the router may say: the events of its log, and the pseudonyms that accounts have there.
 
-No event has a place for an address, a name, a path, an identifier of a job or a sentence from outside. Records of
-the standard library's logging are never formatted: only their logger's name and level pass.
+No event has a place for an address, a name, a path, an identifier of a job or a sentence from outside
+(`mastering.logbook` holds that). The words below are those of our own tables; a test keeps the two alike.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import hmac
+import secrets
 import sys
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-import structlog
+from mastering.contract import Effort, OutputFormat
+from mastering.logbook import (
+    CODE_NAME,
+    CODE_PLACE,
+    Book,
+    DayFiles,
+    Events,
+    Flag,
+    Form,
+    Real,
+    Several,
+    Whole,
+    Words,
+    contain,
+    to_stream,
+)
+from mastering.presets import presets
+from router.errors import TABLE
 
-_NUMBER = (int, float)
+DAYS_KEPT = 7
+_DAY_S = 86_400
+ROUTES = Words("none", text="template of one of our addresses")
+"""Filled by `app` with the addresses that it serves; a request to any other is of the route `none`."""
+TIERS = Words("managed", "gpu_space", "cpu_space")
+CONTAINERS = Words("wav", "aiff", "flac", "ogg", "mp4", "webm", "mp3")
+CODECS = Words(
+    "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64", "mu_law", "a_law", "adpcm", "aac", "alac", "flac",
+    "mp3", "opus", "vorbis", "wma",
+)  # fmt: skip
+FAULTS = Words(
+    "user", "too_big", "capacity", "quota", "unreachable", "crash", "bug", "configuration", "asleep", "bad_output",
+    "deadline", "ours",
+)  # fmt: skip
+STATES = Words(
+    "unknown", "warming", "healthy", "suspect", "open", "half-open", "sleeping", "paused", "quota-out", "draining",
+    "maintenance",
+)  # fmt: skip
+OUTCOMES = Words("mastered", "expired", "cancelled", *TABLE)
+_BACKEND = Form(r"[a-z0-9][a-z0-9-]{0,31}", "name of a backend in the catalogue")
+_SIZE = Form(r"<=\d{1,9}MiB", "power of two in MiB")
+_PSEUDONYM = Form(r"[0-9a-f]{16}", "pseudonym that changes every day")
+_METHODS = Words("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
 
-EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
-    "started": {"tiers": (int,), "resumed": (int,), "wiped": (int,)},
+EVENTS: Events = {
+    "started": {"tiers": Whole(), "resumed": Whole(), "wiped": Whole()},
     "stopped": {},
-    "http": {"route": (str,), "method": (str,), "status": (int,), "ms": _NUMBER, "size": (str,)},
+    "http": {"route": ROUTES, "method": _METHODS, "status": Whole(100, 599), "ms": Whole(), "size": _SIZE},
     "render": {
-        "account": (str,),
-        "container": (str,),
-        "codec": (str,),
-        "duration_s": (int,),
-        "rate_hz": (int,),
-        "channels": (int,),
-        "size": (str,),
-        "target": (str,),
-        "style": (str,),
-        "amount_percent": _NUMBER,
-        "outputs": (str,),
-        "tier": (str,),
-        "attempts": (int,),
-        "queue_s": _NUMBER,
-        "render_s": _NUMBER,
-        "outcome": (str,),
+        "account": _PSEUDONYM,
+        "container": CONTAINERS,
+        "codec": CODECS,
+        "duration_s": Whole(),
+        "rate_hz": Whole(),
+        "channels": Whole(),
+        "size": _SIZE,
+        "target": Words(*presets().targets),
+        "style": Words(*presets().styles),
+        "amount_percent": Real(),
+        "loudness_lufs": Real(),
+        "ceiling_dbtp": Real(),
+        "master_rate_hz": Whole(),
+        "outputs": Several(Words(*OutputFormat)),
+        "max_crest_loss_db": Real(),
+        "keep_tags": Flag(),
+        "effort": Words(*Effort),
+        "references": Whole(),
+        "managed_only": Flag(),
+        "tier": TIERS,
+        "attempts": Whole(),
+        "queue_s": Real(),
+        "render_s": Real(),
+        "outcome": OUTCOMES,
     },
-    "attempt_failed": {"tier": (str,), "backend": (str,), "fault": (str,)},
-    "backend": {"tier": (str,), "backend": (str,), "up": (bool,), "state": (str,)},
-    "catalogue": {"ok": (bool,), "backends": (int,)},
-    "wiped": {"reason": (str,), "count": (int,)},
-    "broken": {"type": (str,), "at": (str,)},
-    "library": {"logger": (str,), "level": (str,)},
+    "attempt_failed": {"tier": TIERS, "backend": _BACKEND, "fault": FAULTS},
+    "backend": {"tier": TIERS, "backend": _BACKEND, "up": Flag(), "state": STATES},
+    "catalogue": {"ok": Flag(), "backends": Whole()},
+    "wiped": {"reason": Words("expired"), "count": Whole()},
+    "logs_removed": {"files": Whole()},
+    "own_worker": {
+        "said": Words("listening", "stopping", "stopped", "render_ended", "broken", "ended"),
+        "type": CODE_NAME,
+        "at": CODE_PLACE,
+        "status": Whole(-64, 255),
+    },
 }
-"""Event → its fields and their types. Field values of type str come from our own tables and settings."""
+"""Event → its fields and what each may hold. A field that does not apply is left out."""
 
-dropped = 0
-"""Events and fields that were not on the list, since the start."""
+book = Book(EVENTS, to_stream(lambda: sys.stderr))
 
 
-def log(event: str, **fields: Any) -> None:
+def log(event: str, /, **fields: object) -> None:
     """Write one event of the list. Anything else is dropped and counted."""
-    global dropped
-    allowed = EVENTS.get(event)
-    if allowed is None:
-        dropped += 1
-        return
-    kept = {key: value for key, value in fields.items() if key in allowed and isinstance(value, allowed[key])}
-    dropped += len(fields) - len(kept)
-    structlog.get_logger().info(event, **kept)
+    book.log(event, **fields)
 
 
 def log_exception(error: BaseException) -> None:
     """An exception as its type and the place in the code, never its text."""
-    trace, where = error.__traceback__, "unknown"
-    while trace:
-        where = f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    log("broken", type=type(error).__name__, at=where)
+    book.broken(error)
 
 
-class _LibraryRecords(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        log("library", logger=record.name.split(".")[0], level=record.levelname)
-        if record.exc_info and record.exc_info[1]:
-            log_exception(record.exc_info[1])
+def configure(folder: Path | None = None) -> Callable[[], int]:
+    """Make the log the only way out of this process: to standard error, or to a file a day in `folder`.
+
+    Returns what removes files whose time is over, to be called at least every hour; those of now are gone already.
+    """
+    contain(book)
+    if folder is None:
+        book.write = to_stream(lambda: sys.stderr)
+        return lambda: 0
+    files = DayFiles(folder, "router", DAYS_KEPT)
+    files.sweep()
+    book.write = files
+    return files.sweep
 
 
-def configure() -> None:
-    """JSON lines to standard error, to the minute; the standard library's loggers contained."""
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%MZ", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(handlers=[_LibraryRecords()], level=logging.WARNING, force=True)
+class Pseudonyms:
+    """What an account is called in the log: the same all day, another the next, and after every start.
+
+    The key lies in RAM alone and the last one is thrown away, so that old lines can be joined neither to an account
+    nor to each other, by us or by anybody.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._day = -1
+        self._key = b""
+
+    def of(self, account: str) -> str:
+        """16 hexadecimal digits."""
+        today = int(self._clock() // _DAY_S)
+        if today != self._day:
+            self._day, self._key = today, secrets.token_bytes(32)
+        return hmac.digest(self._key, account.encode(), hashlib.sha256)[:8].hex()
+
+    def forget(self) -> None:
+        """From now on every account has another one: what was erased can't be told by today's lines either."""
+        self._day = -1
+
+
+pseudonyms = Pseudonyms()
+
+
+def pseudonym(account: str) -> str:
+    """What the log calls this account today."""
+    return pseudonyms.of(account)
+
+
+def forget_pseudonyms() -> None:
+    """When an account is erased: today's lines can't be joined to it any more."""
+    pseudonyms.forget()
+
+
+def learn_routes(templates: Iterable[str]) -> None:
+    """The addresses that the router serves; others are never written."""
+    ROUTES.words |= set(templates)
 
 
 def size_bucket(size_bytes: int) -> str:

@@ -10,8 +10,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import typer
@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from mastering import sandbox
 from router import connections, logs
 from router.admin.app import make_admin
 from router.app import make_app
@@ -31,6 +32,8 @@ from router.web.headers import ALWAYS
 
 _PR_SET_PDEATHSIG = 1
 _RESTART_S = (0.2, 5.0)
+_SWEEP_EVERY_S = 3600
+_RELAY_BYTES = 64 * 1024
 ADMIN_PORT = 8081
 """Where `router run` serves the operators' page, if it is free, and where its verbs look for it."""
 
@@ -63,12 +66,14 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 
 
 def _serve(settings: Settings, local_workers: int) -> None:
-    logs.configure()
+    sandbox.forbid_core_dumps()
+    sandbox.keep_memory_private()  # keys and audio pass through it
+    sweep = logs.configure(settings.log_dir)
     listening = _listen(settings.host, settings.port)
     operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)
     app = make_app(
         settings,
-        beside=lambda: _workers(settings, local_workers),
+        beside=lambda: _beside(settings, local_workers, sweep),
         within=lambda house: _operators_port(house, operators),
     )
     try:
@@ -165,6 +170,28 @@ def _free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
+async def _beside(settings: Settings, local_workers: int, sweep: Callable[[], int]) -> AsyncIterator[None]:
+    """What runs beside the router in its process: the keepers of its own workers, and of the log's age."""
+    sweeping = asyncio.create_task(_sweep_for_ever(sweep), name="log retention")
+    try:
+        async with _workers(settings, local_workers):
+            yield
+    finally:
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def _sweep_for_ever(sweep: Callable[[], int]) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_EVERY_S)
+        try:
+            if gone := sweep():
+                logs.log("logs_removed", files=gone)
+        except OSError as error:  # the next hour tries again
+            logs.log_exception(error)
+
+
+@asynccontextmanager
 async def _workers(settings: Settings, count: int) -> AsyncIterator[None]:
     """Workers of our own, restarted when they die, while the context is open."""
     secret = settings.worker_secret.get_secret_value() if settings.worker_secret else ""
@@ -184,18 +211,46 @@ async def _keep_alive(port: int, keys: Mapping[str, str]) -> None:
     command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
     while True:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent, env={**os.environ, **keys}
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=_die_with_parent,
+            env={**os.environ, **keys},
         )
         started = asyncio.get_running_loop().time()
         try:
-            await process.wait()
+            await _relay(process)
+            logs.log("own_worker", said="ended", status=await process.wait())
         finally:
             if process.returncode is None:
                 process.terminate()
+                await _relay(process)
                 await process.wait()
         lived_s = asyncio.get_running_loop().time() - started
         wait_s = _RESTART_S[0] if lived_s > longest_s else min(longest_s, wait_s * 2)
         await asyncio.sleep(wait_s)
+
+
+async def _relay(process: asyncio.subprocess.Process) -> None:
+    """What a worker of ours says, until it has ended: its known events pass on, all else is dropped and counted."""
+    assert process.stdout is not None  # noqa: S101 — for the type checker; it was asked for
+    rest = b""
+    while chunk := await process.stdout.read(_RELAY_BYTES):
+        *lines, rest = (rest[-_RELAY_BYTES:] + chunk).split(b"\n")
+        for line in lines:
+            _pass_on(line)
+    logs.book.dropped += bool(rest)
+
+
+def _pass_on(line: bytes) -> None:
+    said: dict[str, Any] = {}
+    with suppress(ValueError, TypeError):
+        said = dict(json.loads(line))
+    if logs.EVENTS["own_worker"]["said"].admits(said.get("event")):
+        logs.log("own_worker", said=said["event"], **{name: said[name] for name in ("type", "at") if name in said})
+    else:
+        logs.book.dropped += 1
 
 
 def _die_with_parent() -> None:

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         default_factory=_state, description="Folder of the one durable store: consent, token hashes, no audio."
     )
+    log_dir: Path | None = Field(
+        None, description="Folder for the log, a file a day kept for seven days; standard error if not set."
+    )
     spool_dir: Path = Field(default_factory=_spool, description="Folder for encrypted audio.")
     spool_quota_bytes: int = Field(20 * GIB, gt=0, description="Room for encrypted audio, all jobs together.")
     max_bytes: int = Field(MAX_INPUT_BYTES, gt=0, description="Largest upload in bytes.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from router import clock
+from router import clock, render_record
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import Attempt, Job, Receipt
@@ -45,8 +45,8 @@ async def end(
     if job.state not in CLOSED:
         return job
     if owed:
-        outcome = str((job.error or {}).get("code", state))
-        house.fleet.metrics.job_ended(outcome, clock.now() - job.created_s)
+        house.fleet.metrics.job_ended(render_record.outcome(job), clock.now() - job.created_s)
+        render_record.write(job, len(job.references))
     await house.queue.withdraw(job_id)
     return await wipe(house, job)
 
@@ -76,8 +76,8 @@ async def wipe(house: House, job: Job) -> Job:
 
 async def finish_sealed(house: House, job_id: str) -> Job:
     """From a committed output to a master that can be fetched: destroy the input, then say so. Safe to repeat."""
-    job, _ = await house.jobs.get(job_id)
-    await _destroy(house, job, inputs=True, outputs=False)
+    sealed, _ = await house.jobs.get(job_id)
+    await _destroy(house, sealed, inputs=True, outputs=False)
     receipt = Receipt(input_key_destroyed_at=time.time())
 
     opened = False
@@ -91,7 +91,8 @@ async def finish_sealed(house: House, job_id: str) -> Job:
 
     job = await house.change(job_id, open_outputs)
     if opened:
-        house.fleet.metrics.job_ended(str(State.MASTERED), clock.now() - job.created_s)
+        house.fleet.metrics.job_ended(render_record.outcome(job), clock.now() - job.created_s)
+        render_record.write(job, len(sealed.references))
     return job
 
 

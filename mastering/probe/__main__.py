@@ -159,6 +159,7 @@ def _fence() -> dict[str, bool]:
     """What all children inherit, put up once: no network, no root, no files. Each layer says whether it stands."""
     sandbox.forbid_core_dumps()
     layers = {"network namespace": sandbox.leave_network(), "unprivileged user": sandbox.drop_root()}
+    sandbox.keep_memory_private()  # after the change of user, which would lift it
     sandbox.forbid_new_privileges()
     return {**layers, "Landlock": sandbox.forbid_files()}
 

@@ -1,64 +1,41 @@
 """What a worker says: JSON lines of a few known events. No path, no name, no address, no library's own words.
 
-Records of the standard library (uvicorn's, asyncio's) are never formatted: of an error its type and its place in the
-code are kept, of anything else nothing.
+The form, and how every other way out of the process is closed, is `mastering.logbook`'s.
 """
 
 from __future__ import annotations
 
-import logging
-import traceback
-from pathlib import Path
+import sys
 
-import structlog
+from mastering.contract import FaultCode
+from mastering.logbook import Book, Events, Real, Whole, Words, contain, to_stream
+
+EVENTS: Events = {
+    "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
+    "stopping": {},
+    "stopped": {},
+    "render_ended": {"outcome": Words("done", *FaultCode), "seconds": Real()},
+}
 
 
 class Log:
     """The events of a worker, one method each."""
 
     def __init__(self) -> None:
-        structlog.configure(
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%MZ", utc=True),
-                structlog.processors.JSONRenderer(),
-            ],
-            cache_logger_on_first_use=True,
-        )
-        self._say = structlog.get_logger()
+        self._book = Book(EVENTS, to_stream(lambda: sys.stdout))
+
+    def contain(self) -> None:
+        """Make this log the only way out of the process."""
+        contain(self._book)
 
     def listening(self, port: int, concurrency: int) -> None:
-        self._say.info("listening", port=port, concurrency=concurrency)
+        self._book.log("listening", port=port, concurrency=concurrency)
 
     def stopping(self) -> None:
-        self._say.info("stopping")
+        self._book.log("stopping")
 
     def stopped(self) -> None:
-        self._say.info("stopped")
+        self._book.log("stopped")
 
     def render_ended(self, outcome: str, seconds: float) -> None:
-        self._say.info("render ended", outcome=str(outcome), seconds=round(seconds, 1))
-
-    def library_error(self, error: str, where: str) -> None:
-        self._say.error("library error", error=error, where=where)
-
-
-class LibraryRecords(logging.Handler):
-    """Takes the standard library's log records: an exception becomes its type and code location."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__(logging.ERROR)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info is None or record.exc_info[0] is None:
-            self._log.library_error(record.name, f"{Path(record.pathname).name}:{record.lineno}")
-            return
-        frames = traceback.extract_tb(record.exc_info[2])
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-        self._log.library_error(record.exc_info[0].__name__, where)
-
-
-def install(log: Log) -> None:
-    """Make `log` the only way out of the process."""
-    logging.basicConfig(handlers=[LibraryRecords(log)], level=logging.ERROR, force=True)
+        self._book.log("render_ended", outcome=outcome, seconds=round(seconds, 1))

@@ -13,7 +13,7 @@ import uvicorn
 from mastering import sandbox
 from mastering.worker.app import Worker, create_app
 from mastering.worker.connections import MAX_HEAD_BYTES, Connection
-from mastering.worker.logs import Log, install
+from mastering.worker.logs import Log
 from mastering.worker.settings import WorkerSettings
 
 _MOST_DESCRIPTORS = 65_536
@@ -61,10 +61,11 @@ def allow_descriptors() -> None:
 
 def serve(settings: WorkerSettings) -> None:
     """Serve until told to stop."""
+    sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # the keys are in it, and strangers' audio is parsed under the same user
     allow_descriptors()
     log = Log()
-    install(log)
+    log.contain()
     app = create_app(settings, log)
     config = uvicorn.Config(
         app,

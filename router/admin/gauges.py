@@ -22,7 +22,7 @@ HELP = {
     "router_spool_quota_bytes": "Room for encrypted audio.",
     "router_spool_oldest_seconds": "Age of the oldest file.",
     "router_queue_jobs": "Jobs in line that nobody works on.",
-    "router_log_dropped_total": "Log fields that were not on the list.",
+    "router_log_dropped_total": "What was kept out of the log: fields not on the list, repetitions, words of children.",
 }
 
 
@@ -48,7 +48,7 @@ class Gauges(Collector):
         yield _gauge("router_spool_quota_bytes", usage.quota_bytes)
         yield _gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
         yield _gauge("router_queue_jobs", self._waiting)
-        yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], logs.dropped)
+        yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], logs.book.dropped)
 
     def _states(self, standings: list[Standing], now: float) -> GaugeMetricFamily:
         name = "router_backend_state"

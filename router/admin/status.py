@@ -104,7 +104,7 @@ async def status(house: House) -> Status:
         ),
         events=[_event(entry, now) for entry in house.fleet.journal.latest(EVENTS_SHOWN)],
         catalogue_error=error,
-        dropped_log_fields=logs.dropped,
+        dropped_log_fields=logs.book.dropped,
     )
 
 

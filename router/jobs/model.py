@@ -70,6 +70,8 @@ class Job(_Document):
     references: dict[int, BlobRef] = {}
     """Recordings to sound like, by the number that the person gave each."""
     facts: Facts | None = None
+    queued_s: float | None = None
+    """When its audio was found good and it stood in line."""
     generation: int = 0
     """The fence: raised each time the job is put to work, by faults and by restarts alike."""
     faults: int = 0

@@ -395,7 +395,7 @@ def test_the_log_holds_known_events_and_nothing_of_the_request() -> None:
         worker.process.terminate()
         assert worker.process.stdout is not None
         log = worker.process.stdout.read().decode()
-    assert '"render ended"' in log
+    assert '"render_ended"' in log
     assert '"outcome": "done"' in log
     assert not [word for word in ("canary", "127.0.0.1", "/v1/", slot) if word in log]
 

@@ -133,3 +133,15 @@ def pry(source: BinaryIO, settings: Settings, *, open_output: Opener, **_: objec
     for wanted in settings.outputs:
         open_output(wanted).write(json.dumps(found).encode())
     return _report(settings)
+
+
+def chatter(
+    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO], open_output: Opener, progress: Progress
+) -> Report:
+    """Prints the song, as a library in C does that complains about it."""
+    song = source.read()
+    for stream in (1, 2):
+        os.write(stream, song)
+    print(song)
+    source.seek(0)
+    return copy(source, settings, references=references, open_output=open_output, progress=progress)

@@ -6,34 +6,18 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests import stack as stacks
 from tests.api import Api
 from tests.songs import demo
 from tests.stack import stack
+from tests.tracing import traced
 
 _OPENED = re.compile(r'open(?:at2?|)\([^"]*"(?P<path>[^"]*)", (?P<flags>[^,)]*)[^=]*= (?P<result>-?\d+)')
 _MADE = re.compile(r"(?:creat|rename(?:at2?)?|link(?:at)?|symlink(?:at)?)\(.*= 0$")
 _CALLS = "trace=open,openat,openat2,creat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
-_STRACE = ["strace", "-f", "-qq", "-s", "256", "-e", _CALLS, "-o"]
-
-
-@contextmanager
-def traced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every process of the stack runs under strace, its children too; traces lie in `folder`."""
-    start = stacks._start
-
-    def under_strace(command: list[str], output: Path, *more: object) -> stacks.Running:
-        trace = folder / f"{output.stem}.trace"
-        # -D: the tracer stands beside, so that stopping the process stops the process and not its tracer.
-        return start([*_STRACE, str(trace), "-D", *command], output, *more)
-
-    monkeypatch.setattr(stacks, "_start", under_strace)
-    yield
 
 
 def opened_for_writing(trace: Path) -> Iterator[str]:
@@ -58,7 +42,7 @@ def test_a_whole_job_writes_to_the_spool_the_key_folder_and_the_account_store_on
     traces = tmp_path / "traces"
     traces.mkdir()
     song = demo(tmp_path / "song.wav", 5)
-    with traced(traces, monkeypatch), stack(tmp_path) as running, Api(running.url) as api:
+    with traced(traces, monkeypatch, _CALLS), stack(tmp_path) as running, Api(running.url) as api:
         job = api.mastered(api.send(song, outputs=["wav24", "flac", "mp3"])["id"])
         assert api.fetch(job)[:4] == b"RIFF"
         api.http.delete(f"/v1/jobs/{job['id']}")
@@ -75,5 +59,5 @@ def test_a_whole_job_writes_to_the_spool_the_key_folder_and_the_account_store_on
 def test_the_trace_would_show_a_file_written_elsewhere(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     script = f"open({str(tmp_path / 'elsewhere')!r}, 'wb').write(b'x')"
-    subprocess.run([*_STRACE, str(trace), "python3", "-c", script], check=True)
+    subprocess.run(["strace", "-f", "-qq", "-e", _CALLS, "-o", str(trace), "python3", "-c", script], check=True)
     assert str(tmp_path / "elsewhere") in set(opened_for_writing(trace))
