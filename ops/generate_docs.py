@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from pathlib import Path
 
+from ops import policy_edition
 from router.admin.gauges import HELP
 from router.errors import TABLE
 from router.jobs import state
@@ -89,7 +91,9 @@ def _metrics() -> str:
 
 
 def main() -> int:
-    stale = []
+    stale = [] if policy_edition.is_current() else ["the privacy policy's date"]
+    if stale and "--check" not in sys.argv:
+        policy_edition.open_edition(dt.datetime.now(dt.UTC).date())
     for name, text in pages().items():
         path = DOCS / name
         if not path.exists() or path.read_text("utf-8") != text:
@@ -97,7 +101,7 @@ def main() -> int:
             if "--check" not in sys.argv:
                 path.write_text(text, "utf-8")
     if stale and "--check" in sys.argv:
-        print(f"These pages are stale: {', '.join(stale)}. Run 'make docs'.")
+        print(f"These are stale: {', '.join(stale)}. Run 'make docs'.")
         return 1
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from router.complaint import Complaint
 
 TOKEN_PREFIX = "mr_"  # noqa: S105 — how tokens begin, so that secret scanners know one
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS store (only INTEGER PRIMARY KEY CHECK (only = 1), confirmed INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS consents (
   account TEXT PRIMARY KEY, managed_only INTEGER NOT NULL, tiers_version TEXT NOT NULL, minute INTEGER NOT NULL
@@ -164,7 +164,7 @@ class Accounts:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=5)
     connection.executescript(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA busy_timeout=5000;" + _SCHEMA
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA busy_timeout=5000;" + SCHEMA
     )
     return connection
 

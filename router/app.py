@@ -45,6 +45,7 @@ from router.web import (
     limits,
     outputs,
     pages,
+    privacy,
     problems,
     references,
     tus,
@@ -97,7 +98,7 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    parts = [part.router for part in (jobs, uploads, references, tus, outputs, account, pages, handbook)]
+    parts = [part.router for part in (jobs, uploads, references, tus, outputs, account, pages, privacy, handbook)]
     for part in parts:
         app.include_router(part)
     app.add_middleware(limits.Limits, settings=settings)
@@ -197,6 +198,10 @@ def roster_of(settings: Settings) -> Roster:
 
 def connect(settings: Settings, entry: Entry) -> Backend:
     """A backend of a catalogue's entry. Raises Complaint for a kind of which this router knows nothing."""
+    if settings.regions and entry.region not in settings.regions:
+        raise Complaint(
+            f"backend {entry.name!r}: its region {entry.region!r} is not among ROUTER_REGIONS.", exit_code=2
+        )
     if entry.url is None or entry.speaks != "worker":
         raise Complaint(f"backend {entry.name!r}: this router can't speak to Spaces; give a worker's url.", exit_code=2)
     secret, authority = settings.worker_secret, settings.worker_authority

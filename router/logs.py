@@ -51,7 +51,9 @@ STATES = Words(
     "unknown", "warming", "healthy", "suspect", "open", "half-open", "sleeping", "paused", "quota-out", "draining",
     "maintenance",
 )  # fmt: skip
-OUTCOMES = Words("mastered", "expired", "cancelled", *TABLE)
+OUTCOMES = Words(
+    "mastered", "expired", "cancelled", *TABLE, text="mastered, expired, cancelled or a code of our errors"
+)
 _BACKEND = Form(r"[a-z0-9][a-z0-9-]{0,31}", "name of a backend in the catalogue")
 _SIZE = Form(r"<=\d{1,9}MiB", "power of two in MiB")
 _PSEUDONYM = Form(r"[0-9a-f]{16}", "pseudonym that changes every day")
@@ -69,8 +71,8 @@ EVENTS: Events = {
         "rate_hz": Whole(),
         "channels": Whole(),
         "size": _SIZE,
-        "target": Words(*presets().targets),
-        "style": Words(*presets().styles),
+        "target": Words(*presets().targets, text="name of a delivery target"),
+        "style": Words(*presets().styles, text="name of a style"),
         "amount_percent": Real(),
         "loudness_lufs": Real(),
         "ceiling_dbtp": Real(),
@@ -91,7 +93,7 @@ EVENTS: Events = {
     "backend": {"tier": TIERS, "backend": _BACKEND, "up": Flag(), "state": STATES},
     "catalogue": {"ok": Flag(), "backends": Whole()},
     "wiped": {"reason": Words("expired"), "count": Whole()},
-    "logs_removed": {"files": Whole()},
+    "logs_removed": {"count": Whole()},
     "own_worker": {
         "said": Words("listening", "stopping", "stopped", "render_ended", "broken", "ended"),
         "type": CODE_NAME,

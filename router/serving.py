@@ -186,7 +186,7 @@ async def _sweep_for_ever(sweep: Callable[[], int]) -> None:
         await asyncio.sleep(_SWEEP_EVERY_S)
         try:
             if gone := sweep():
-                logs.log("logs_removed", files=gone)
+                logs.log("logs_removed", count=gone)
         except OSError as error:  # the next hour tries again
             logs.log_exception(error)
 

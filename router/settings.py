@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     ram_check: Literal["refuse", "warn"] = Field(
         "refuse", description="What follows when the RAM-backed folder is not RAM, is small, or can be swapped."
     )
+    contact: str | None = Field(
+        None,
+        pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$",
+        description="Where people and researchers write, as mailto: or https: address; shown with the policy.",
+    )
+    regions: tuple[str, ...] = Field(
+        (), description="Regions in which songs may be rendered, as a JSON list; a backend elsewhere is refused."
+    )
     state_dir: Path = Field(
         default_factory=_state, description="Folder of the one durable store: consent, token hashes, no audio."
     )

@@ -1,0 +1,167 @@
+"""P14, P46 to P50, P57, P58, P63: what is held and where songs go is told, by construction and with a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import pytest
+
+from ops import policy_edition
+from router import accounts, logs
+from router.app import connect
+from router.complaint import Complaint
+from router.jobs.model import Job
+from router.settings import Settings
+from router.tiers.catalogue import Entry
+from router.tiers.fake import FakeBackend
+from router.tiers.fleet import Member
+from router.tiers.standing import Terms
+from router.web import privacy
+from tests.served import served
+
+OURS = Member(FakeBackend("a", []), Terms(region="eu-central"))
+THEIRS = Member(FakeBackend("zero", [], tier="gpu_space"), Terms(region="us-east", operator="Hugging Face"))
+
+
+async def test_p49_every_tier_of_the_fleet_is_named_with_operator_and_region_and_a_new_one_at_once(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as router:
+        fleet = router.house.fleet
+        await fleet.replace({"a": OURS})
+        before = (await router.http.get("/privacy.json")).json()
+        assert [(place["tier"], place["region"]) for place in before["tiers"]] == [("managed", "eu-central")]
+        await fleet.replace({"a": OURS, "zero": THEIRS})
+        after = (await router.http.get("/privacy.json")).json()
+        assert after["tiers"][1] == {
+            "tier": "gpu_space",
+            "title": "Hugging Face GPU Space",
+            "operator": "Hugging Face",
+            "region": "us-east",
+            "third_party": True,
+        }
+        assert after["tiers_version"] != before["tiers_version"]
+        page = (await router.http.get("/privacy")).text
+        for standing in fleet.standings():
+            assert standing.terms.region in page
+            assert standing.terms.operator in page
+
+
+async def test_p58_an_agreement_to_the_old_tiers_does_not_cover_new_ones(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        await router.house.fleet.replace({"a": OURS})
+        await router.http.put("/v1/account/consent", json={"managed_only": False})
+        assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is False
+        await router.house.fleet.replace({"a": OURS, "zero": THEIRS})
+        assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is True
+
+
+async def test_p58_the_page_shows_version_date_and_digest_and_they_are_those_of_the_repository(tmp_path: Path) -> None:
+    current = privacy.editions()[-1]
+    async with served(tmp_path) as router:
+        page = (await router.http.get("/privacy")).text
+    assert current.digest == privacy.digest()
+    for text in (current.digest, f"Version {current.version}", str(current.date)):
+        assert text in page
+
+
+def test_p58_a_change_without_a_new_date_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert policy_edition.is_current()
+    monkeypatch.setattr(policy_edition, "FILE", tmp_path / "policy.toml")
+    monkeypatch.setitem(logs.book.events, "visit", {"seconds": logs.Whole()})
+    assert not policy_edition.is_current()
+    policy_edition.open_edition(dt.date(2100, 1, 1))
+    written = (tmp_path / "policy.toml").read_text()
+    assert "date = 2100-01-01" in written
+    assert privacy.digest() in written
+    assert str(privacy.editions()[0].date) in written
+
+
+def test_p58_every_part_of_what_is_said_is_bound_to_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {privacy.digest()}
+    monkeypatch.setattr(accounts, "SCHEMA", accounts.SCHEMA + "CREATE TABLE visits (account TEXT);")
+    digests.add(privacy.digest())
+    monkeypatch.setattr(logs, "DAYS_KEPT", 8)
+    monkeypatch.setitem(logs.book.events["http"], "agent", logs.CODE_NAME)  # type: ignore[index]
+    digests.add(privacy.digest())
+    assert len(digests) == 3
+
+
+async def test_p57_what_could_be_disclosed_is_exactly_the_schemas(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        said = (await router.http.get("/privacy.json")).json()
+        page = (await router.http.get("/privacy")).text
+    assert set(said["log"]) == set(logs.book.events)
+    assert set(said["log"]["render"]) == set(logs.EVENTS["render"])
+    assert {*said["account"]} == {*re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", accounts.SCHEMA)} - {
+        *privacy._NO_TRACE
+    }
+    assert all("account" in columns for columns in said["account"].values())
+    assert said["job"] == list(Job.model_fields)
+    for name in (*said["log"]["render"], *said["account"], *said["job"]):
+        assert name in page
+
+
+_PERSONAL = re.compile(
+    r"name|mail|phone|street|address|birth|pay|card|\bip\b|agent|referer|title|file|path|locale|sub\b"
+)
+
+
+def test_p01_p04_no_schema_has_a_place_for_a_person_or_the_name_of_their_music() -> None:
+    tables = privacy._tables(accounts.SCHEMA)
+    assert not [column for columns in tables.values() for column in columns if _PERSONAL.search(column)]
+    assert not [field for field in Job.model_fields if _PERSONAL.search(field)]
+    own = {"library": {"logger"}}
+    named = {
+        (event, field)
+        for event, fields in logs.book.events.items()
+        for field in fields
+        if _PERSONAL.search(field) and field not in own.get(event, set())
+    }
+    assert named == set()
+
+
+def test_p29_p46_p47_nothing_is_counted_of_an_account_but_the_day_s_quota() -> None:
+    tables = privacy._tables(accounts.SCHEMA)
+    assert tables["usage"] == ["account", "day", "audio_s"]
+    assert {*tables} - {"consents", "tokens", "usage"} == set()
+
+
+def test_p50_a_backend_outside_the_pinned_regions_is_refused() -> None:
+    entry = Entry(name="far", tier="managed", url="https://far.example", region="us-east")
+    with pytest.raises(Complaint, match="us-east"):
+        connect(Settings(regions=("eu-central",)), entry)
+    assert connect(Settings(regions=("us-east",)), entry).name == "far"
+
+
+async def test_p63_security_txt_names_a_contact_and_has_not_expired(tmp_path: Path) -> None:
+    async with served(tmp_path, contact="mailto:privacy@master.example") as router:
+        found = await router.http.get("/.well-known/security.txt")
+        page = (await router.http.get("/privacy")).text
+    fields = dict(line.split(": ", 1) for line in found.text.splitlines())
+    assert found.headers["content-type"].startswith("text/plain")
+    assert fields["Contact"] == "mailto:privacy@master.example"
+    left = dt.datetime.fromisoformat(fields["Expires"]) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(days=30) < left < dt.timedelta(days=366)
+    assert 'href="mailto:privacy@master.example"' in page
+
+
+async def test_p63_without_a_contact_there_is_no_security_txt_and_the_page_says_so(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        assert (await router.http.get("/.well-known/security.txt")).status_code == 404
+        assert "has not named a contact" in (await router.http.get("/privacy")).text
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/privacy", "/errors/gone"])
+async def test_p63_every_page_links_to_the_policy(tmp_path: Path, path: str) -> None:
+    async with served(tmp_path) as router:
+        assert 'href="/privacy"' in (await router.http.get(path)).text
+
+
+async def test_p15_where_the_router_is_a_space_the_page_says_that_all_passes_through_its_host(tmp_path: Path) -> None:
+    async with served(tmp_path, profile="space") as router:
+        page = (await router.http.get("/privacy")).text
+    assert "runs as a Hugging Face Space" in page
+    assert "is not offered here" in page
