@@ -1,1 +1,0 @@
-"""Hugging Face Spaces: the same engine behind a Gradio page."""

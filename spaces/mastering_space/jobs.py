@@ -1,0 +1,179 @@
+"""The jobs of a Space: what each holds in RAM, how many there may be, and when each part of one is forgotten.
+
+Not thread-safe and not meant to be: everything here runs on the server's event loop.
+
+A job is *open* while it takes uploads, *rendering* from the call of /master on, *done* once the render has ended. Its
+inputs go when the render ends, however it ends; its outputs on DELETE, or `keep_s` after. An open job that stands
+still for `keep_s` goes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from mastering.contract import Fault, FaultCode, OutputFormat
+from mastering_space.memory import Memory
+from mastering_space.settings import SpaceSettings
+
+AUDIO = "audio"
+
+
+@dataclass
+class Job:
+    """What one caller has here. `inputs` are by name: audio, references/0 …"""
+
+    inputs: dict[str, Memory] = field(default_factory=dict)
+    arriving: set[str] = field(default_factory=set)
+    outputs: dict[OutputFormat, Memory] = field(default_factory=dict)
+    work: asyncio.Task[None] | None = None
+    """The render, once /master was called."""
+    expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.work is None
+
+    @property
+    def is_over(self) -> bool:
+        return self.work is not None and self.work.done()
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(memory.size for memory in (*self.inputs.values(), *self.outputs.values()))
+
+    def references(self) -> list[Memory]:
+        """In the order of their numbers, which must leave none out."""
+        count = len(self.inputs) - 1
+        if {f"references/{at}" for at in range(count)} | {AUDIO} != set(self.inputs):
+            raise Fault(FaultCode.BAD_REQUEST, f"The {count} references are not numbered from 0 without a gap.")
+        return [self.inputs[f"references/{at}"] for at in range(count)]
+
+    def drop_inputs(self) -> None:
+        for memory in self.inputs.values():
+            memory.close()
+        self.inputs.clear()
+
+    def drop_outputs(self) -> None:
+        for memory in self.outputs.values():
+            memory.close()
+        self.outputs.clear()
+
+
+class Conflict(Exception):
+    """This part of the job is there already, or the job no longer takes any."""
+
+
+class Jobs:
+    """All jobs of the process."""
+
+    def __init__(self, settings: SpaceSettings) -> None:
+        self._settings = settings
+        self._jobs: dict[str, Job] = {}
+        self.is_draining = False
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    @property
+    def rendering(self) -> int:
+        return sum(1 for job in self._jobs.values() if not job.is_open and not job.is_over)
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(job.bytes_held for job in self._jobs.values())
+
+    def receive(self, job_id: str, part: str, size: int | None) -> Memory:
+        """A place for an upload of `size` bytes, if it says so. Raises Conflict and Fault(too_large, busy)."""
+        if size is not None:
+            self.check_size(size)
+        job = self._jobs.get(job_id) or Job()
+        if part in job.inputs or part in job.arriving or not job.is_open:
+            raise Conflict
+        self._check_room(job_id, size or 0)
+        self._jobs[job_id] = job
+        job.arriving.add(part)
+        job.inputs[part] = Memory()
+        self._keep(job_id, job, None)
+        return job.inputs[part]
+
+    def received(self, job_id: str, part: str, memory: Memory, is_whole: bool) -> None:
+        """The upload has ended, well or not. The job may be forgotten by now, and another one have its id."""
+        job = self._jobs.get(job_id)
+        if job is None or job.inputs.get(part) is not memory:
+            memory.close()
+            return
+        job.arriving.discard(part)
+        if not is_whole:
+            job.inputs.pop(part).close()
+        if not job.inputs:
+            self.forget(job_id)
+        elif not job.arriving:
+            self._keep(job_id, job, self._settings.keep_s)
+
+    def begin(self, job_id: str) -> Job:
+        """The job to be rendered now. Raises Fault where there is none that is whole and waits for it."""
+        job = self._jobs.get(job_id)
+        if job is None or not job.is_open or AUDIO not in job.inputs or job.arriving:
+            raise Fault(
+                FaultCode.BAD_REQUEST,
+                f"No song waits here for this job. PUT it to /v1/jobs/{{id}}/audio first, and call within "
+                f"{self._settings.keep_s:.0f} seconds.",
+            )
+        job.references()
+        self._keep(job_id, job, None)
+        return job
+
+    def ended(self, job_id: str, job: Job) -> None:
+        """The render is over: nobody needs the inputs any more, and the outputs have their time."""
+        job.drop_inputs()
+        if self._jobs.get(job_id) is not job or not job.outputs:
+            job.drop_outputs()
+            self._jobs = {known: one for known, one in self._jobs.items() if one is not job}
+        else:
+            self._keep(job_id, job, self._settings.keep_s)
+
+    def forget(self, job_id: str) -> None:
+        """Stop the render and give all memory of the job back."""
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return
+        self._keep(job_id, job, None)
+        if job.work is not None:
+            job.work.cancel()
+        job.drop_inputs()
+        job.drop_outputs()
+
+    def forget_all(self) -> None:
+        for job_id in list(self._jobs):
+            self.forget(job_id)
+
+    def check_size(self, size: int) -> None:
+        """Raises Fault(too_large)."""
+        allowed = self._settings.max_bytes
+        if size > allowed:
+            raise Fault(
+                FaultCode.TOO_LARGE,
+                f"The file has more than the {allowed} bytes that this Space takes. Send it as FLAC, or in parts.",
+                allowed_bytes=allowed,
+            )
+
+    def check_memory(self, size: int) -> None:
+        """Raises Fault(busy)."""
+        if self.bytes_held + size > self._settings.memory_bytes:
+            raise Fault(FaultCode.BUSY, "This Space's memory is full of other songs. Ask again soon.", retry_after_s=10)
+
+    def _check_room(self, job_id: str, size: int) -> None:
+        if self.is_draining:
+            raise Fault(FaultCode.BUSY, "This Space is stopping. Ask another one.", retry_after_s=60)
+        taken = sum(1 for job in self._jobs.values() if job.inputs)
+        if job_id not in self._jobs and taken >= self._settings.places:
+            raise Fault(FaultCode.BUSY, f"All {self._settings.places} places of this Space are taken.", retry_after_s=5)
+        self.check_memory(size)
+
+    def _keep(self, job_id: str, job: Job, seconds: float | None) -> None:
+        """Forget the job in `seconds`; None stops the clock."""
+        if job.expiry is not None:
+            job.expiry.cancel()
+        loop = asyncio.get_running_loop()
+        job.expiry = None if seconds is None else loop.call_later(seconds, self.forget, job_id)

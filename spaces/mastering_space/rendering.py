@@ -1,0 +1,181 @@
+"""One render, as the events that /master yields.
+
+The work is a task of its own, with a process of its own for the song (`mastering.worker.renderers`); the generator only
+watches. It yields at least every `BEAT_S`, because Gradio looks only between two yields whether the caller is still
+there, and whoever closes it ends the task, which kills the process. What the caller needs stands in the last event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mastering import presets
+from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat, Report, Settings
+from mastering.exchange import (
+    AcceptedEvent,
+    FaultEvent,
+    HeartbeatEvent,
+    PartEvent,
+    ProgressEvent,
+    ReportEvent,
+)
+from mastering.worker.renderers import Message, Renderer, Renderers
+from mastering_space.jobs import AUDIO, Job, Jobs
+from mastering_space.logs import SpaceLog
+from mastering_space.memory import Memory
+from mastering_space.settings import SpaceSettings
+
+BEAT_S = 0.5
+"""Between two yields, and between two heartbeats of the rendering process."""
+
+Event = dict[str, Any]
+Say = Callable[[Event], None]
+_DEADLINE: TypeAdapter[float | None] = TypeAdapter(float | None)
+
+
+class Rendering:
+    """Renders what `jobs` holds, `settings.concurrency` songs at a time."""
+
+    def __init__(self, settings: SpaceSettings, jobs: Jobs, renderers: Renderers, log: SpaceLog) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._renderers = renderers
+        self._log = log
+        self._slots = asyncio.Semaphore(settings.concurrency)
+
+    async def events(self, job_id: str, asked: dict[str, Any], deadline_s: float | None) -> AsyncIterator[Event]:
+        """The whole life of one render; the last event is end or fault. Nothing is raised."""
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        try:
+            settings, limit_s = self._read(asked, deadline_s)
+            job = self._jobs.begin(job_id)
+        except Fault as fault:
+            self._jobs.forget(job_id)
+            yield _fault(fault)
+            return
+        job.work = asyncio.create_task(self._work(job_id, job, settings, limit_s, events.put_nowait))
+        try:
+            async for event in _beating(events):
+                yield event
+        finally:
+            job.work.cancel()
+
+    def _read(self, asked: dict[str, Any], deadline_s: float | None) -> tuple[Settings, float]:
+        """Raises Fault(bad_settings), before anything is decoded."""
+        try:
+            settings = Settings.model_validate_json(_json(asked))
+            wanted = _DEADLINE.validate_python(deadline_s)
+        except ValidationError as error:
+            # Pydantic's own text quotes the input.
+            where = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False)[:3])
+            raise Fault(FaultCode.BAD_SETTINGS, f"The settings are not valid (at {where or 'deadline_s'}).") from None
+        presets.check(settings)
+        return settings, min(self._settings.max_render_s, wanted if wanted is not None else float("inf"))
+
+    async def _work(self, job_id: str, job: Job, settings: Settings, limit_s: float, say: Say) -> None:
+        """Render, and say how it ended: by the last event, whatever happens."""
+        began, outcome = time.monotonic(), "done"
+        try:
+            async with asyncio.timeout(limit_s), self._slots:
+                report = await self._render(job, settings, say)
+            last = await _results(job, report, say)
+        except TimeoutError:
+            message = f"The render took longer than its {limit_s:.0f} s."
+            last = _fault(Fault(FaultCode.DEADLINE, message, allowed_s=limit_s))
+        except asyncio.CancelledError:
+            last = _fault(self._cancelled())
+        except Fault as fault:
+            last = _fault(fault)
+        except Exception as error:  # its text may hold anything; its type may not
+            self._log.library_error(type(error).__name__, "rendering")
+            last = _fault(Fault(FaultCode.INTERNAL, "The Space failed on this song."))
+        if last["type"] == "fault":
+            outcome = last["code"]
+            job.drop_outputs()
+        self._log.render_ended(outcome, time.monotonic() - began)
+        self._jobs.ended(job_id, job)
+        say(last)
+
+    def _cancelled(self) -> Fault:
+        if self._jobs.is_draining:
+            return Fault(FaultCode.BUSY, "This Space is stopping. Ask another one.", retry_after_s=60)
+        return Fault(FaultCode.CANCELLED, "The render was stopped, and the song deleted.")
+
+    async def _render(self, job: Job, settings: Settings, say: Say) -> Report:
+        """The outputs are in the job when this returns. Raises Fault."""
+        async with self._renderers.take() as renderer:
+            say(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device).model_dump(mode="json"))
+            done = await self._relay(renderer, job, settings, say)
+        about, *outputs = done.descriptors
+        for name, descriptor in zip(done.body["done"], outputs, strict=True):
+            job.outputs[OutputFormat(name)] = Memory(descriptor)
+        with contextlib.closing(Memory(about)) as memory:
+            return Report.model_validate_json(os.pread(memory.descriptor, memory.size, 0))
+
+    async def _relay(self, renderer: Renderer, job: Job, settings: Settings, say: Say) -> Message:
+        """Pass heartbeats and progress on until the results are there. Raises Fault."""
+        parts = [job.inputs[AUDIO], *job.references()]
+        for part in parts:
+            part.rewind()
+        asked = {"settings": settings.model_dump(mode="json"), "heartbeat_s": BEAT_S}
+        renderer.ask(asked, [part.descriptor for part in parts])
+        while True:
+            message = await self._next(renderer)
+            match message.body:
+                case {"heartbeat": _}:
+                    say(HeartbeatEvent().model_dump(mode="json"))
+                case {"progress": progress}:
+                    say(ProgressEvent.model_validate(progress).model_dump(mode="json"))
+                case {"fault": fault}:
+                    raise Fault(FaultCode(fault["code"]), fault["message"], **fault["numbers"])
+                case _:
+                    return message
+
+    async def _next(self, renderer: Renderer) -> Message:
+        try:
+            return await _within(renderer.read(), self._settings.stall_s)
+        except TimeoutError:
+            raise Fault(FaultCode.INTERNAL, "The rendering process stood still.") from None
+
+
+async def _within(reading: Awaitable[Message], seconds: float) -> Message:
+    async with asyncio.timeout(seconds):
+        return await reading
+
+
+async def _beating(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+    """The events as they come, one of them again where none comes for `BEAT_S`, up to the last."""
+    event: Event = HeartbeatEvent().model_dump(mode="json")
+    while event["type"] not in ("end", "fault"):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT_S):
+                event = await events.get()
+        yield event
+
+
+async def _results(job: Job, report: Report, say: Say) -> Event:
+    """Say the report and each output's size and checksum; the last event holds all of it once more."""
+    say(ReportEvent(report=report).model_dump(mode="json"))
+    outputs = []
+    for kind, memory in job.outputs.items():
+        sha256 = await asyncio.to_thread(memory.digest)
+        part = PartEvent(name=f"output/{kind}", size=memory.size).model_dump(mode="json")
+        say({**part, "sha256": sha256})
+        outputs.append({"format": kind.value, "size": memory.size, "sha256": sha256})
+    return {"type": "end", "report": report.model_dump(mode="json"), "outputs": outputs}
+
+
+def _fault(fault: Fault) -> Event:
+    event = FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers)
+    return event.model_dump(mode="json", exclude={"mac"})
+
+
+def _json(value: object) -> str:
+    return TypeAdapter(Any).dump_json(value).decode()

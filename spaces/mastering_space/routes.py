@@ -1,0 +1,156 @@
+"""The audio beside Gradio: PUT in, GET out, DELETE, and the state of health. Streamed; nothing touches a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat
+from mastering.exchange import PROTOCOL_VERSION
+from mastering.worker.renderers import Renderers
+from mastering_space.jobs import AUDIO, Conflict, Jobs
+from mastering_space.memory import Memory
+from mastering_space.problems import problem, refused
+from mastering_space.settings import Kind, SpaceSettings
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_NO_STORE = {"cache-control": "no-store"}
+
+
+@dataclass
+class Room:
+    """What the routes share."""
+
+    kind: Kind
+    settings: SpaceSettings
+    jobs: Jobs
+    renderers: Renderers
+
+
+def create_routes(room: Room) -> Starlette:
+    """The application below /v1."""
+    endpoints = Endpoints(room)
+    return Starlette(
+        routes=[
+            Route("/v1/health", endpoints.health, methods=["GET"]),
+            Route("/v1/jobs/{job}/audio", endpoints.put_audio, methods=["PUT"]),
+            Route("/v1/jobs/{job}/references/{number:int}", endpoints.put_reference, methods=["PUT"]),
+            Route("/v1/jobs/{job}/outputs/{format}", endpoints.get_output, methods=["GET"]),
+            Route("/v1/jobs/{job}", endpoints.delete, methods=["DELETE"]),
+        ],
+        exception_handlers={HTTPException: _http},
+    )
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return refused(status, "There is nothing at this address, or not by this method.")
+
+
+class Endpoints:
+    """The routes, one method each."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    async def health(self, _: Request) -> Response:
+        """What the router's probe asks every few seconds; nothing in it is of a song."""
+        room = self._room
+        total = room.settings.concurrency
+        resting = "draining" if room.jobs.is_draining else "ready" if room.renderers.is_warm else "warming"
+        body = {
+            "protocol": PROTOCOL_VERSION,
+            "engine_version": ENGINE_VERSION,
+            "device": "zero_gpu" if room.kind == "zero_gpu" else room.renderers.device,
+            "state": "ready" if room.jobs.rendering and resting == "warming" else resting,
+            "slots": {"total": total, "free": max(0, total - room.jobs.rendering)},
+            "max_bytes": room.settings.max_bytes,
+            "max_duration_s": room.settings.max_duration_s,
+            "kind": room.kind,
+        }
+        return JSONResponse(body, headers=_NO_STORE)
+
+    async def put_audio(self, request: Request) -> Response:
+        return await self._put(request, AUDIO)
+
+    async def put_reference(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if number >= self._room.settings.max_references:
+            allowed = self._room.settings.max_references
+            return refused(400, f"At most {allowed} references are taken, numbered from 0.")
+        return await self._put(request, f"references/{number}")
+
+    async def _put(self, request: Request, part: str) -> Response:
+        """201; 409 if it is there, 413 if it is too large, 503 where there is no room, 408 where it stands still."""
+        job_id, stated = _job_id(request), request.headers.get("content-length", "")
+        try:
+            memory = self._room.jobs.receive(job_id, part, int(stated[:20]) if stated.isdecimal() else None)
+        except Conflict:
+            return refused(409, "This part of the job is here already, or the job takes no more.")
+        except Fault as fault:
+            return problem(fault)
+        is_whole = False
+        try:
+            await self._take(request, memory)
+            is_whole = True
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except TimeoutError:
+            return problem(Fault(FaultCode.DEADLINE, "The upload stood still, or took too long."))
+        except ValueError:
+            return refused(409, "The job was deleted while its upload was on the way.")
+        except Fault as fault:
+            return problem(fault)
+        finally:
+            self._room.jobs.received(job_id, part, memory, is_whole)
+        return Response(status_code=201, headers=_NO_STORE)
+
+    async def _take(self, request: Request, memory: Memory) -> None:
+        settings, jobs = self._room.settings, self._room.jobs
+        chunks = request.stream()
+        async with asyncio.timeout(settings.upload_s):
+            while True:
+                async with asyncio.timeout(settings.stall_s):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                jobs.check_size(memory.size + len(chunk))
+                jobs.check_memory(len(chunk))
+                memory.write(chunk)
+
+    async def get_output(self, request: Request) -> Response:
+        job = self._room.jobs.get(_job_id(request))
+        name = request.path_params["format"]
+        memory = job.outputs.get(OutputFormat(name)) if job and job.is_over and name in list(OutputFormat) else None
+        if memory is None:
+            return refused(404, "There is no such output. It is kept for a minute after the render.")
+        headers = {**_NO_STORE, "content-length": str(memory.size), "x-content-type-options": "nosniff"}
+        return StreamingResponse(_pieces(memory), headers=headers, media_type=OutputFormat(name).media_type)
+
+    async def delete(self, request: Request) -> Response:
+        self._room.jobs.forget(_job_id(request))
+        return Response(status_code=204, headers=_NO_STORE)
+
+
+async def _pieces(memory: Memory) -> AsyncIterator[bytes]:
+    """Ends the connection where the memory is given back in mid-stream: nobody gets another job's bytes."""
+    at = 0
+    while at < memory.size:
+        piece = memory.read(at)
+        at += len(piece)
+        yield piece
+
+
+def _job_id(request: Request) -> str:
+    found: str = request.path_params["job"]
+    if not _ID.fullmatch(found):
+        raise HTTPException(404)
+    return found

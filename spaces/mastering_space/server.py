@@ -1,0 +1,123 @@
+"""Joins the parts, and serves until told to stop.
+
+Gradio serves from a thread of its own; this, the main thread, waits for the signal. All of a job is in the memory of
+this process and its children, who die with it: to stop is to forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import gradio
+from starlette.types import ASGIApp
+
+import mastering
+from mastering.sandbox import forbid_core_dumps
+from mastering.worker.renderers import Renderers
+from mastering_space import master_call
+from mastering_space.gate import Gate
+from mastering_space.jobs import Jobs
+from mastering_space.logs import SpaceLog, close_the_others, contain_libraries
+from mastering_space.page import create_page
+from mastering_space.rendering import Rendering
+from mastering_space.routes import Room, create_routes
+from mastering_space.settings import Kind, SpaceSettings
+
+_LAST_WORDS_S = 0.5
+"""From the end of the renders to the end of the process: their callers hear why."""
+
+
+class Space(gradio.Server):
+    """Gradio's server behind our gate."""
+
+    def __init__(self, kind: Kind, settings: SpaceSettings, log: SpaceLog) -> None:
+        super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
+        self.log = log
+        self.jobs = Jobs(settings)
+        self.renderers = Renderers(settings.engine, settings.concurrency + 1)
+        self.loop: asyncio.AbstractEventLoop
+        """Of the thread that serves, once it does."""
+        self._settings = settings
+        self._room = Room(kind, settings, self.jobs, self.renderers)
+        rendering = Rendering(settings, self.jobs, self.renderers, log)
+        self.api(master_call.endpoint(rendering), name="master", concurrency_limit=None)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Ours is the outermost layer, in front of those that Gradio adds when it launches."""
+        gradios = super().build_middleware_stack()
+        page = create_page(self._room.kind, self._settings)
+        return Gate(gradios, create_routes(self._room), page, self._settings.key)
+
+    @contextlib.asynccontextmanager
+    async def life(self, _: object) -> AsyncIterator[None]:
+        """Warm processes while the server runs, and none after it."""
+        self.loop = asyncio.get_running_loop()
+        self.renderers.start()
+        yield
+        self.jobs.forget_all()
+        await self.renderers.close()
+
+
+def serve(kind: Kind) -> None:
+    """Serve one Space until SIGTERM or SIGINT."""
+    forbid_core_dumps()
+    settings = SpaceSettings()
+    log = SpaceLog()
+    close_the_others()
+    _let_children_import()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    space = Space(kind, settings, log)
+    try:
+        _launch(space)
+    except Exception as error:  # its text may hold an address
+        log.library_error(type(error).__name__, "launch")
+        raise SystemExit(1) from None
+    contain_libraries(log)
+    log.listening(space.get_blocks().server_port, settings.concurrency)
+    stop.wait()
+    log.stopping()
+    _stop(space)
+
+
+def _launch(space: Space) -> None:
+    space.launch(
+        app_kwargs={"lifespan": space.life},
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size=0,
+        mcp_server=False,
+        prevent_thread_lock=True,
+        pwa=False,
+        quiet=True,
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        strict_cors=True,
+    )
+
+
+def _stop(space: Space) -> None:
+    """End the renders, let their callers hear it, and go without waiting for whoever still listens."""
+    space.jobs.is_draining = True
+    space.loop.call_soon_threadsafe(space.jobs.forget_all)
+    time.sleep(_LAST_WORDS_S)
+    space.log.stopped()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _let_children_import() -> None:
+    """A rendering process does not look where it was started (`python -P`), and in a Space the engine is just there."""
+    folder = str(Path(mastering.__file__).parent.parent)
+    known = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *(part for part in known if part != folder)])
