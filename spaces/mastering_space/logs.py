@@ -1,43 +1,47 @@
 """What a Space says: JSON lines of a few known events. No address, no name, no job's id, no library's own words.
 
-Hugging Face keeps a Space's output and shows it to its owner, so whatever libraries print goes nowhere: the process's
-own stdout and stderr are closed once the log has its copy.
+Hugging Face keeps a Space's output and shows it to its owner, and Gradio and the `spaces` package print what they
+like: descriptors 1 and 2 lead nowhere once the log has its own copy.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 
-import structlog
+from mastering.contract import Effort, FaultCode
+from mastering.logbook import Book, Events, Real, Whole, Words, contain, to_stream
 
-from mastering.worker.logs import LibraryRecords, Log
+EVENTS: Events = {
+    "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
+    "stopping": {},
+    "stopped": {},
+    "render_ended": {"outcome": Words("done", *FaultCode), "effort": Words(*Effort), "seconds": Real()},
+}
 
-_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "gradio", "httpx")
 
-
-class SpaceLog(Log):
-    """The events of a Space, one method each."""
+class SpaceLog:
+    """The events of a Space, one method each. Making it closes every other way out of the process."""
 
     def __init__(self) -> None:
-        super().__init__()
-        kept = os.fdopen(os.dup(1), "w", buffering=1)
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=kept))
-        self._say = structlog.get_logger()
+        kept = os.fdopen(os.dup(1), "w")
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        self._book = Book(EVENTS, to_stream(lambda: kept))
+        contain(self._book)
 
+    def listening(self, port: int, concurrency: int) -> None:
+        self._book.log("listening", port=port, concurrency=concurrency)
 
-def close_the_others() -> None:
-    """Descriptors 1 and 2 lead nowhere from here on: gradio and the `spaces` package print what they like."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    def stopping(self) -> None:
+        self._book.log("stopping")
 
+    def stopped(self) -> None:
+        self._book.log("stopped")
 
-def contain_libraries(log: Log) -> None:
-    """After a library has set up its own handlers: they go, and its records come to ours."""
-    logging.basicConfig(handlers=[LibraryRecords(log)], level=logging.ERROR, force=True)
-    for name in _LIBRARIES:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+    def render_ended(self, outcome: str, effort: str, seconds: float) -> None:
+        self._book.log("render_ended", outcome=outcome, effort=effort, seconds=round(seconds, 1))
+
+    def broken(self, error: BaseException) -> None:
+        self._book.broken(error)

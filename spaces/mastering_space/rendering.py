@@ -93,13 +93,13 @@ class Rendering:
             last = _fault(self._cancelled())
         except Fault as fault:
             last = _fault(fault)
-        except Exception as error:  # its text may hold anything; its type may not
-            self._log.library_error(type(error).__name__, "rendering")
+        except Exception as error:
+            self._log.broken(error)
             last = _fault(Fault(FaultCode.INTERNAL, "The Space failed on this song."))
         if last["type"] == "fault":
             outcome = last["code"]
             job.drop_outputs()
-        self._log.render_ended(outcome, time.monotonic() - began)
+        self._log.render_ended(outcome, settings.effort, time.monotonic() - began)
         self._jobs.ended(job_id, job)
         say(last)
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -25,7 +24,7 @@ from mastering.worker.renderers import Renderers
 from mastering_space import master_call
 from mastering_space.gate import Gate
 from mastering_space.jobs import Jobs
-from mastering_space.logs import SpaceLog, close_the_others, contain_libraries
+from mastering_space.logs import SpaceLog
 from mastering_space.page import create_page
 from mastering_space.rendering import Rendering
 from mastering_space.routes import Room, create_routes
@@ -71,7 +70,6 @@ def serve(kind: Kind) -> None:
     forbid_core_dumps()
     settings = SpaceSettings()
     log = SpaceLog()
-    close_the_others()
     _let_children_import()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,10 +77,9 @@ def serve(kind: Kind) -> None:
     space = Space(kind, settings, log)
     try:
         _launch(space)
-    except Exception as error:  # its text may hold an address
-        log.library_error(type(error).__name__, "launch")
+    except Exception as error:
+        log.broken(error)
         raise SystemExit(1) from None
-    contain_libraries(log)
     log.listening(space.get_blocks().server_port, settings.concurrency)
     stop.wait()
     log.stopping()
@@ -112,7 +109,6 @@ def _stop(space: Space) -> None:
     space.loop.call_soon_threadsafe(space.jobs.forget_all)
     time.sleep(_LAST_WORDS_S)
     space.log.stopped()
-    sys.stdout.flush()
     os._exit(0)
 
 
