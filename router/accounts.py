@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS usage (
   account TEXT NOT NULL, day INTEGER NOT NULL, audio_s INTEGER NOT NULL, PRIMARY KEY (account, day)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS backends (name TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS peppers (version INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL) STRICT;
 """
 _OF_ACCOUNTS = ("consents", "tokens", "usage")
 _DAYS_KEPT = 2
@@ -78,6 +79,36 @@ class Accounts:
     def confirm(self) -> None:
         """The operator accepts that what was lost is lost: accounts start with the service's default again."""
         self._db.execute("UPDATE store SET confirmed = 1")
+
+    def expect_peppers(self, fingerprints: Mapping[int, bytes]) -> bool:
+        """Whether these are the peppers that the accounts were made with. Where one is lost or another, people come
+        back as strangers and nobody can say any more who had refused which tiers: the store is not trusted."""
+        known = dict(self._db.execute("SELECT version, fingerprint FROM peppers"))
+        whole = all(fingerprints.get(version) == fingerprint for version, fingerprint in known.items())
+        if not whole:
+            self._db.execute("UPDATE store SET confirmed = 0")
+        self._db.execute("DELETE FROM peppers")
+        self._db.executemany("INSERT INTO peppers VALUES (?, ?)", fingerprints.items())
+        return whole
+
+    def retire_pepper(self, version: int) -> int:
+        """Forget a pepper's version and the accounts that are still under it, whom nobody can reach any more; how many
+        rows went."""
+        gone = [self._erased(table, "account GLOB ?", f"v{version}_*") for table in _OF_ACCOUNTS]
+        self._db.execute("DELETE FROM peppers WHERE version = ?", (version,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return sum(gone)
+
+    def move(self, before: str, after: str) -> int:
+        """What was kept under the pseudonym `before` is kept under `after`, where the latter has nothing of its own
+        that is newer; how many rows moved."""
+        # A row that is there already is of a later sign-in: what it says holds.
+        moved = [
+            self._db.execute(f"UPDATE OR IGNORE {t} SET account = ? WHERE account = ?", (after, before)).rowcount  # noqa: S608 — our own table names
+            for t in _OF_ACCOUNTS
+        ]
+        self.erase(before)
+        return sum(moved)
 
     def managed_only(self, account: str, tiers_version: str) -> bool:
         """Whether this account's jobs must stay on our own workers.
@@ -151,9 +182,12 @@ class Accounts:
 
     def erase(self, account: str) -> int:
         """Forget the account. Returns how many rows went; the file keeps none of them (secure_delete)."""
-        gone = [self._db.execute(f"DELETE FROM {t} WHERE account = ?", (account,)).rowcount for t in _OF_ACCOUNTS]  # noqa: S608 — our own table names
+        gone = [self._erased(table, "account = ?", account) for table in _OF_ACCOUNTS]
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return sum(gone)
+
+    def _erased(self, table: str, condition: str, value: str) -> int:
+        return self._db.execute(f"DELETE FROM {table} WHERE {condition}", (value,)).rowcount  # noqa: S608 — our own words
 
     def _rows(self, table: str, account: str) -> list[dict[str, Any]]:
         cursor = self._db.execute(f"SELECT * FROM {table} WHERE account = ?", (account,))  # noqa: S608 — our own table names

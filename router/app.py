@@ -10,7 +10,6 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import typer
@@ -24,10 +23,14 @@ from router.accounts import Accounts
 from router.complaint import Complaint
 from router.dispatch import Dispatcher
 from router.house import House
+from router.identity import peppers
+from router.identity.door import Door
+from router.identity.provider import Provider
+from router.identity.sessions import Sessions
 from router.jobs import local
 from router.logs import learn_routes, log, log_exception
 from router.probing import Probe
-from router.settings import Settings
+from router.settings import Settings, is_loopback
 from router.spool import incarnation, ram
 from router.spool.disk import Spool
 from router.tiers.catalogue import Entry
@@ -39,6 +42,8 @@ from router.tiers.worker import WorkerBackend
 from router.web import (
     access,
     account,
+    credentials,
+    entrance,
     handbook,
     headers,
     jobs,
@@ -70,7 +75,8 @@ def make_app(
 
     `backends` stand in for those of the settings.
     """
-    refuse_strangers(settings.host)
+    if not settings.has_sign_in:
+        refuse_strangers(settings.host)
     refuse_strangers(settings.admin_host)
 
     @asynccontextmanager
@@ -98,7 +104,12 @@ def make_app(
         lifespan=lifespan,
     )
     problems.install(app)
-    parts = [part.router for part in (jobs, uploads, references, tus, outputs, account, pages, privacy, handbook)]
+    parts = [
+        part.router
+        for part in (
+            jobs, uploads, references, tus, outputs, account, credentials, entrance, pages, privacy, handbook,
+        )
+    ]  # fmt: skip
     for part in parts:
         app.include_router(part)
     app.add_middleware(limits.Limits, settings=settings)
@@ -132,7 +143,8 @@ async def open_house(settings: Settings, backends: Sequence[Backend] | None = No
         accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
         fleet = Fleet(members, modes=_Modes(accounts))
         secret = _boot_secret(settings.ram_dir)
-        house = House(settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret)
+        door = _door(settings, accounts)
+        house = House(settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, door)
         resumed = await reaper.recover(house)
         log("started", tiers=len({member.backend.tier for member in members}), resumed=resumed, wiped=int(wiped))
         try:
@@ -141,7 +153,24 @@ async def open_house(settings: Settings, backends: Sequence[Backend] | None = No
         finally:
             store.close()
             accounts.close()
+            if door is not None:
+                door.sessions.close()
         log("stopped")
+
+
+def _door(settings: Settings, accounts: Accounts) -> Door | None:
+    """Where people sign in, if the operator has credentials for it. Raises Complaint."""
+    if settings.oidc_client_id is None or settings.oidc_client_secret is None:
+        return None
+    secret = settings.oidc_client_secret.get_secret_value()
+    provider = Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.redirect_uri)
+    pepper = settings.pepper.get_secret_value() if settings.pepper is not None else None
+    known = peppers.load(settings.state_dir, pepper)
+    if not accounts.expect_peppers(known.fingerprints()):
+        typer.echo(
+            "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True
+        )
+    return Door(settings.origin, provider, known, Sessions(settings.ram_dir / "sessions.sqlite"))
 
 
 @asynccontextmanager
@@ -232,12 +261,11 @@ def _on_hangup(call: Callable[[], None]) -> None:
 
 def refuse_strangers(host: str) -> None:
     """Without sign-in the router listens on loopback only. Raises Complaint."""
-    with suppress(ValueError):
-        if host == "localhost" or ip_address(host).is_loopback:
-            return
+    if is_loopback(host):
+        return
     raise Complaint(
         f"Without sign-in this router serves this machine only, not {host}."
-        " Listen on 127.0.0.1, or configure a Google client first."
+        " Listen on 127.0.0.1, or set up sign-in first: 'router doctor' says how."
     )
 
 

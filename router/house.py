@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from router.accounts import Accounts
+from router.identity.door import Door
 from router.jobs.model import Job
 from router.jobs.ports import Events, Jobs, JobStep, Queue, Versioned, change_until_stored
 from router.probing import Probe
@@ -24,6 +25,8 @@ class House(NamedTuple):
     accounts: Accounts
     secret: bytes
     """Of this boot, in RAM: what is derived from it can't be guessed from outside."""
+    door: Door | None = None
+    """Where people sign in; without one whoever asks is the guest."""
 
     def tiers_version(self) -> str:
         """Names the list of tiers that people agree to; another list is another version."""

@@ -54,6 +54,14 @@ STATES = Words(
 OUTCOMES = Words(
     "mastered", "expired", "cancelled", *TABLE, text="mastered, expired, cancelled or a code of our errors"
 )
+SIGN_INS = Words(
+    "signed_in", "declined", "no_attempt", "said_twice", "used_before", "wrong_state", "answer_of_another_issuer",
+    "provider_error", "no_code", "code_refused", "no_tokens", "no_id_token", "malformed", "too_long", "unreadable",
+    "wrong_algorithm", "unknown_key", "weak_key", "bad_signature", "bad_iss", "bad_sub", "bad_aud", "bad_azp",
+    "bad_exp", "bad_iat", "bad_nbf", "bad_nonce", "bad_at_hash", "discovery_of_another_issuer",
+    "discovery_without_endpoints", "provider_broken", "provider_silent",
+    text="signed_in, or which check of the sign-in failed",
+)  # fmt: skip
 _BACKEND = Form(r"[a-z0-9][a-z0-9-]{0,31}", "name of a backend in the catalogue")
 _SIZE = Form(r"<=\d{1,9}MiB", "power of two in MiB")
 _PSEUDONYM = Form(r"[0-9a-f]{16}", "pseudonym that changes every day")
@@ -93,6 +101,7 @@ EVENTS: Events = {
     "backend": {"tier": TIERS, "backend": _BACKEND, "up": Flag(), "state": STATES},
     "catalogue": {"ok": Flag(), "backends": Whole()},
     "wiped": {"reason": Words("expired"), "count": Whole()},
+    "sign_in": {"outcome": SIGN_INS},
     "logs_removed": {"count": Whole()},
     "own_worker": {
         "said": Words("listening", "stopping", "stopped", "render_ended", "broken", "ended"),

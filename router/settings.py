@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, IPvAnyNetwork, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
@@ -50,6 +53,18 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(600, ge=1, description="Requests that a network (/24 or /56) may send a minute.")
     new_jobs_per_10_minutes: int = Field(60, ge=1, description="Jobs that a network may open in ten minutes.")
     sign_ins_per_10_minutes: int = Field(30, ge=1, description="Sign-ins that a network may begin in ten minutes.")
+    oidc_client_id: str | None = Field(
+        None, description="Client id that the sign-in provider gave this router; without one there is no sign-in."
+    )
+    oidc_client_secret: SecretStr | None = Field(None, description="The secret that belongs to the client id.")
+    oidc_issuer: str = Field(
+        "https://accounts.google.com", description="The OpenID provider. http:// on loopback only, for tests."
+    )
+    pepper: SecretStr | None = Field(
+        None,
+        description="Secrets behind the pseudonyms, `2:HEX,1:HEX`, newest first; else the file `pepper` beside"
+        " the durable store, made at the first start.",
+    )
     workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
     worker_key_id: str = Field("router", description="Name under which the workers know the key below.")
     worker_secret: SecretStr | None = Field(
@@ -97,3 +112,43 @@ class Settings(BaseSettings):
     concurrency: int = Field(8, ge=1, description="Attempts this router runs at once.")
     attempt_deadline_s: float = Field(30 * 60, gt=0, description="Longest time one attempt may take, in seconds.")
     probes: int = Field(2, ge=1, description="Files looked at at once.")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_secure(cls, issuer: str) -> str:
+        parts = urlsplit(issuer)
+        if not parts.hostname or parts.username or parts.query or parts.fragment:
+            raise ValueError("a URL like https://accounts.google.com is needed, without user, query or fragment")
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+            raise ValueError("https:// is needed; http:// is for loopback only")
+        return issuer
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.oidc_client_id is None) != (self.oidc_client_secret is None):
+            raise ValueError("oidc_client_id and oidc_client_secret come together")
+        if self.oidc_client_id is not None and self.public_url is None and not (is_loopback(self.host) and self.port):
+            raise ValueError("with sign-in public_url is needed: what browsers call this router")
+        return self
+
+    @property
+    def has_sign_in(self) -> bool:
+        return self.oidc_client_id is not None
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority by which browsers reach this router."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.removesuffix(":443") if self.public_url else f"http://{host}:{self.port}"
+
+    @property
+    def redirect_uri(self) -> str:
+        """What the sign-in provider must have on record, to the letter."""
+        return f"{self.origin}/sign-in/callback"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    with suppress(ValueError):
+        return host == "localhost" or ip_address(host).is_loopback
+    return False

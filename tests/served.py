@@ -94,9 +94,9 @@ async def served(
     with ram_folder() as ram, pytest.MonkeyPatch.context() as patch:
         if probe is not None:
             patch.setattr(app_module, "Probe", probe)
-        app = make_app(settings_for(folder, ram, **settings), backends)
         listening = socket.create_server(("127.0.0.1", 0))
         port = int(listening.getsockname()[1])
+        app = make_app(settings_for(folder, ram, port=port, **settings), backends)
         config = uvicorn.Config(
             app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1
         )

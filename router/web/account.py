@@ -1,16 +1,23 @@
-"""What an account has agreed to, over HTTP: on which tiers its songs may be rendered."""
+"""The account over HTTP: everything that is held of it, where its songs may go, and its end."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from router import holdings
 from router.accounts import Consent
 from router.house import House
-from router.web.rooms import TheAccount, TheHouse
+from router.logs import forget_pseudonyms
+from router.web import cookies
+from router.web.credentials import SessionView, session_views
+from router.web.problems import responses
+from router.web.rooms import TheHouse, TheOwner
 from router.web.sign_in import Account
+from router.web.views import JobView, view
 
 router = APIRouter(prefix="/v1/account", tags=["account"])
 
@@ -29,18 +36,74 @@ class ConsentWanted(BaseModel):
     managed_only: bool
 
 
-@router.get("/consent")
-async def show(house: TheHouse, account: TheAccount) -> ConsentView:
+class QuotaView(BaseModel):
+    """Today's share of audio; a day is UTC's."""
+
+    used_audio_s: int
+    allowed_audio_s: int | None = Field(description="None: no limit is set.")
+
+
+class Holdings(BaseModel):
+    """All that this service holds of an account. There is no more: no name, no address, no song's title."""
+
+    account: str = Field(description="The pseudonym: all by which we know you.")
+    kind: str
+    consent: ConsentView
+    quota: QuotaView
+    stored: dict[str, list[dict[str, Any]]] = Field(description="Every row of the durable store, as it is there.")
+    sessions: list[SessionView]
+    jobs: list[JobView]
+
+
+@router.get("", responses=responses("session_only"))
+async def export(house: TheHouse, owner: TheOwner, response: Response) -> Holdings:
+    """Everything we hold that belongs to this account, as JSON; nothing is left out but secrets, which we can't read
+    ourselves."""
+    response.headers["cache-control"] = "no-store"
+    day = int(time.time() // 86_400)
+    return Holdings(
+        account=owner.id,
+        kind=owner.kind,
+        consent=consent_view(house, owner),
+        quota=QuotaView(
+            used_audio_s=house.accounts.used_audio_s(owner.id, day),
+            allowed_audio_s=house.settings.daily_audio_s_per_account,
+        ),
+        stored=house.accounts.export(owner.id),
+        sessions=session_views(house, owner),
+        jobs=[await view(house, *found) for found in await holdings.jobs_of(house, owner.id)],
+    )
+
+
+class Erased(BaseModel):
+    """What is gone."""
+
+    jobs: int = Field(description="Jobs that were stopped and destroyed.")
+
+
+@router.delete("", responses=responses("session_only"))
+async def erase(house: TheHouse, owner: TheOwner, response: Response) -> Erased:
+    """Erase everything at once: jobs and their audio, sessions, tokens, consent, quota. Signing in again later begins
+    anew."""
+    jobs = await holdings.erase(house, owner.id)
+    forget_pseudonyms()
+    response.headers["clear-site-data"] = '"storage"'
+    cookies.drop(response, house, cookies.SESSION)
+    return Erased(jobs=jobs)
+
+
+@router.get("/consent", responses=responses("session_only"))
+async def show(house: TheHouse, owner: TheOwner) -> ConsentView:
     """On which tiers the next job may run, and why."""
-    return consent_view(house, account)
+    return consent_view(house, owner)
 
 
-@router.put("/consent")
-async def choose(house: TheHouse, account: TheAccount, wanted: ConsentWanted) -> ConsentView:
+@router.put("/consent", responses=responses("session_only"))
+async def choose(house: TheHouse, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
     """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
     consent = Consent(wanted.managed_only, house.tiers_version(), int(time.time() // 60))
-    house.accounts.set_consent(account.id, consent)
-    return consent_view(house, account)
+    house.accounts.set_consent(owner.id, consent)
+    return consent_view(house, owner)
 
 
 def consent_view(house: House, account: Account) -> ConsentView:

@@ -25,7 +25,7 @@ from router.tiers.choice import TIER_ORDER, TIER_TITLES
 from router.web.account import consent_view
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
-from router.web.rooms import TheAccount, TheHouse, TheJob
+from router.web.rooms import TheAccount, TheHouse, TheJob, TheVisitor
 from router.web.sign_in import Account
 from router.web.views import JobView, view
 
@@ -48,7 +48,7 @@ class NewJob(Settings):
 
 
 @router.get("/options")
-async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
+async def options(house: TheHouse, visitor: TheVisitor) -> dict[str, object]:
     """What can be asked for, and within which limits."""
     settings = house.settings
     tiers = {standing.backend.tier: standing.terms for standing in reversed(house.fleet.standings())}
@@ -69,7 +69,7 @@ async def options(house: TheHouse, account: TheAccount) -> dict[str, object]:
             if t in tiers
         ],
         "engine_version": ENGINE_VERSION,
-        "account": {"kind": account.kind, **consent_view(house, account).model_dump()},
+        "account": {"kind": visitor.kind, **consent_view(house, visitor).model_dump()},
     }
 
 

@@ -69,9 +69,14 @@ def static_digest() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
+_ACCOUNT = "js/account.js"
+_SHARED = ("js/api.js", "js/dom.js", "js/words.js")
+
+
 @cache
 def _page(template: str) -> StaticFile:
-    return rendered(template, modules=sorted(path for path in static_files() if path.startswith("js/")))
+    scripts = sorted(path for path in static_files() if path.startswith("js/") and path != _ACCOUNT)
+    return rendered(template, modules=[_ACCOUNT, *_SHARED] if template == "account.html" else scripts)
 
 
 @cache
@@ -98,6 +103,12 @@ def rendered(template: str, **values: object) -> StaticFile:
 @router.api_route("/", methods=["GET", "HEAD"])
 def index(request: Request) -> Response:
     return answer(request, _page("index.html"), ASK_FIRST)
+
+
+@router.api_route("/account", methods=["GET", "HEAD"])
+def account(request: Request) -> Response:
+    """The same page for everybody: what it shows of an account it asks for by the API."""
+    return answer(request, _page("account.html"), ASK_FIRST)
 
 
 @router.api_route("/static/{digest}/{path:path}", methods=["GET", "HEAD"])

@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 from router import accounts, logs
 from router.errors import Problem
 from router.house import House
+from router.identity import sessions
 from router.jobs.model import Job
 from router.settings import Settings
 from router.tiers.choice import TIER_ORDER, TIER_TITLES
@@ -34,8 +35,8 @@ router = APIRouter(tags=["privacy"])
 
 _VALID_DAYS = 180
 """How far ahead security.txt expires; RFC 9116 asks for less than a year."""
-_NO_TRACE = ("store", "backends", "peppers")
-"""Tables of the durable store in which no account is named."""
+_NO_TRACE = ("store", "backends", "peppers", "spent")
+"""Tables in which no account is named."""
 
 
 class Place(BaseModel):
@@ -155,7 +156,7 @@ def _said(where: _Where) -> dict[str, object]:
         "master_kept_s": where.master_kept_s,
         "log_days": where.log_days,
         "job": list(Job.model_fields),
-        "account": _tables(accounts.SCHEMA),
+        "account": _tables(accounts.SCHEMA + sessions.SCHEMA),
         "log": {event: {name: kind.text for name, kind in kinds.items()} for event, kinds in logs.book.events.items()},
     }
 

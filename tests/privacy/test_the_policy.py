@@ -12,6 +12,7 @@ from ops import policy_edition
 from router import accounts, logs
 from router.app import connect
 from router.complaint import Complaint
+from router.identity import sessions
 from router.jobs.model import Job
 from router.settings import Settings
 from router.tiers.catalogue import Entry
@@ -95,9 +96,9 @@ async def test_p57_what_could_be_disclosed_is_exactly_the_schemas(tmp_path: Path
         page = (await router.http.get("/privacy")).text
     assert set(said["log"]) == set(logs.book.events)
     assert set(said["log"]["render"]) == set(logs.EVENTS["render"])
-    assert {*said["account"]} == {*re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", accounts.SCHEMA)} - {
-        *privacy._NO_TRACE
-    }
+    assert {*said["account"]} == {
+        *re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", accounts.SCHEMA + sessions.SCHEMA)
+    } - {*privacy._NO_TRACE}
     assert all("account" in columns for columns in said["account"].values())
     assert said["job"] == list(Job.model_fields)
     for name in (*said["log"]["render"], *said["account"], *said["job"]):
@@ -110,7 +111,7 @@ _PERSONAL = re.compile(
 
 
 def test_p01_p04_no_schema_has_a_place_for_a_person_or_the_name_of_their_music() -> None:
-    tables = privacy._tables(accounts.SCHEMA)
+    tables = privacy._tables(accounts.SCHEMA + sessions.SCHEMA)
     assert not [column for columns in tables.values() for column in columns if _PERSONAL.search(column)]
     assert not [field for field in Job.model_fields if _PERSONAL.search(field)]
     own = {"library": {"logger"}}

@@ -156,6 +156,7 @@ def test_the_schema_has_no_place_for_a_name_an_address_or_audio(tmp_path: Path) 
         "tokens.id", "tokens.hash", "tokens.account", "tokens.scope", "tokens.minute",
         "usage.account", "usage.day", "usage.audio_s",
         "backends.name", "backends.mode",
+        "peppers.version", "peppers.fingerprint",
     }  # fmt: skip
 
 

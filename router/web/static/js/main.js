@@ -19,8 +19,8 @@ import { uploadSong } from "./upload.js";
 import { endWork, showJob, showSilence, showUpload } from "./work_view.js";
 import { clock, span } from "./words.js";
 
-/** @typedef {"choose" | "work" | "result" | "gone"} Section */
-const SECTIONS = /** @type {const} */ (["choose", "work", "result", "gone"]);
+/** @typedef {"welcome" | "choose" | "work" | "result" | "gone"} Section */
+const SECTIONS = /** @type {const} */ (["welcome", "choose", "work", "result", "gone"]);
 
 /** @type {Options | null} */
 let options = null;
@@ -86,6 +86,7 @@ function showGone(title, text, { facts = [], retry = null } = {}) {
  */
 function showRefusal(error, retry) {
   if (!(error instanceof Refusal)) throw error;
+  if (error.problem.code === "sign_in") return show("welcome");
   const { title, detail } = error.problem;
   showGone(title || "That did not work", detail, { retry: error.mayPass ? retry : null });
 }
@@ -251,6 +252,10 @@ async function open() {
     options = await getOptions();
   } catch (error) {
     return showRefusal(error, () => void open());
+  }
+  if (options.account.kind === "signed_out") {
+    forget();
+    return show("welcome");
   }
   openForm(options, { onStart: (song, wish) => void start(song, wish), onMistake: showMistake, onChoice: clearMistake });
   const ttl = options.limits.output_ttl_s;

@@ -1,0 +1,52 @@
+"""The two cookies there are: one says who is signed in, one lives for the minutes of a sign-in.
+
+Browsers take the prefix `__Host-` by its word: such a cookie comes from this host alone, over TLS, for every path. On a
+developer's loopback without TLS the prefix can't be had, and the names say so: `dev-sid` and `dev-login`.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+
+from router.house import House
+from router.identity.attempt import LIFETIME_S
+
+SESSION, LOGIN = "sid", "login"
+MOST_CHARS = 128
+
+
+def name_of(house: House, kind: str) -> str:
+    """What this router calls its cookie."""
+    return f"__Host-{kind}" if _has_tls(house) else f"dev-{kind}"
+
+
+def read(request: Request, house: House, kind: str) -> str | None:
+    """What the browser brought; None for nothing, or for more than any of ours has."""
+    value = request.cookies.get(name_of(house, kind))
+    return value if value and len(value) <= MOST_CHARS else None
+
+
+def put(response: Response, house: House, kind: str, value: str) -> None:
+    """The session's cookie goes with the browser, the sign-in's after its minutes."""
+    response.headers.append("set-cookie", _written(house, kind, value, LIFETIME_S if kind == LOGIN else None))
+
+
+def drop(response: Response, house: House, kind: str) -> None:
+    """Have the browser forget it. A router without sign-in never set one."""
+    if house.door is not None:
+        response.headers.append("set-cookie", _written(house, kind, "", 0))
+
+
+def _written(house: House, kind: str, value: str, lifetime_s: int | None) -> str:
+    # In the frame of a Space we are a third party to the page around us: the browser keeps such cookies only with both.
+    site = "SameSite=None; Partitioned" if house.settings.profile == "space" else "SameSite=Lax"
+    parts = [f"{name_of(house, kind)}={value}", "Path=/", "HttpOnly", site]
+    if _has_tls(house):
+        parts.append("Secure")
+    if lifetime_s is not None:
+        parts.append(f"Max-Age={lifetime_s}")
+    return "; ".join(parts)
+
+
+def _has_tls(house: House) -> bool:
+    return house.door is None or house.door.is_https
