@@ -46,7 +46,7 @@ class Made(NamedTuple):
     """What an attempt made: outputs that lie verified in the spool, all readable until the same moment."""
 
     outputs: dict[OutputFormat, BlobRef]
-    report: Report
+    report: Report | None
     expires_s: float
     timing: Timing
 
@@ -118,7 +118,7 @@ class _Shelf:
         await house.spool.append(ref, 0, _exactly(events, size_bytes), size_bytes)
 
 
-async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf: _Shelf) -> Report:
+async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf: _Shelf) -> Report | None:
     noted_s = 0.0
     async for event in events:
         match event:

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     worker_authority: Path | None = Field(
         None, description="Certificates (PEM) of the authority that vouches for the workers, if it is a private one."
     )
+    hf_token: SecretStr | None = Field(
+        None, description="Hugging Face token with which Spaces named by owner/name are called, and the Hub asked."
+    )
+    space_key: SecretStr | None = Field(
+        None, description="Key that our own Spaces want with every call (their secret MASTERING_SPACE_KEY)."
+    )
     catalogue: Path | None = Field(
         None, description="TOML file of all backends with their terms; read again when it changes or on SIGHUP."
     )

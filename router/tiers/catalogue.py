@@ -13,6 +13,13 @@
     max_duration_s = 600
     quota_s = 1500                      # seconds of its device per quota_period_s (a day)
 
+    [[backend]]
+    name = "other"
+    tier = "cpu_space"
+    url = "https://other.hf.space"
+    protocol = "gradio"                 # any Gradio app that takes a file and gives one
+    endpoint = "/predict"
+
 Every error names the line. A file that is wrong changes nothing while the router runs.
 """
 
@@ -26,6 +33,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mastering.contract import OutputFormat
 from router.complaint import Complaint
 from router.tiers.standing import Terms
 
@@ -46,9 +54,18 @@ class Entry(BaseModel):
         str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="A Hugging Face Space as owner/name.")
     ] = None
     protocol: Annotated[
-        Literal["worker", "space"] | None,
-        Field(description="How it is spoken to; by default `worker` in the managed tier, `space` in the others."),
+        Literal["worker", "space", "gradio"] | None,
+        Field(
+            description="How it is spoken to; by default `worker` in the managed tier, `space` in the others; `gradio`"
+            " is any Gradio app that takes a file and gives one: no settings, no progress, no report."
+        ),
     ] = None
+    endpoint: Annotated[
+        str, Field(pattern=r"^/[\w-]{1,64}$", description="Of a Gradio app: the name of the endpoint to call.")
+    ] = "/predict"
+    returns: Annotated[
+        OutputFormat, Field(description="Of a Gradio app: the one format that it makes; it gets only jobs for that.")
+    ] = OutputFormat.WAV24
     max_bytes: Annotated[int | None, Field(gt=0, description="Largest file it takes, in bytes.")] = None
     max_duration_s: Annotated[float | None, Field(gt=0, description="Longest song it takes, in seconds.")] = None
     quota_s: Annotated[float | None, Field(gt=0, description="Seconds of its device that may be used.")] = None
@@ -72,11 +89,13 @@ class Entry(BaseModel):
         if (self.url is None) == (self.space is None):
             raise ValueError("give either url or space")
         if self.space is not None and self.speaks == "worker":
-            raise ValueError("a Space named by owner/name is spoken to by protocol = 'space'")
+            raise ValueError("a Space named by owner/name is spoken to by protocol = 'space' or 'gradio'")
+        if self.tier == "managed" and self.speaks != "worker":
+            raise ValueError("the managed tier is of our own workers; a Space is gpu_space or cpu_space")
         return self
 
     @property
-    def speaks(self) -> Literal["worker", "space"]:
+    def speaks(self) -> Literal["worker", "space", "gradio"]:
         return self.protocol or ("worker" if self.tier == "managed" else "space")
 
     @property

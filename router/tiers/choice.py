@@ -140,6 +140,39 @@ def outlook(candidates: Sequence[Candidate], need: Need, draw: Callable[[], floa
     return Outlook(best.tier, backend, best.eta_s, _reason(best, passed))
 
 
+def worth_waking(candidates: Sequence[Candidate], need: Need, draw: Callable[[], float]) -> list[str]:
+    """The sleeping backends that should get up now, so that a job which needs them later finds them awake.
+
+    They are those of the first tier that sleeps, where every tier above it is suspect, or has jobs wait for longer
+    than half the spill point, or is out of the question while jobs are in line.
+    """
+    for rank, tier in enumerate(TIER_ORDER):
+        here = [c for c in candidates if c.tier == tier and c.state is State.SLEEPING and why_not(c, need) is None]
+        if not here:
+            continue
+        biased_s = min(_service_s(c, need) for c in here) * (1 + TIER_BIAS * rank) + TIER_HANDICAP_S * rank
+        above = TIER_ORDER[:rank]
+        if all(_lets_down(tier, biased_s, candidates, need, draw) for tier in above) and (above or need.queued):
+            return [c.name for c in here]
+    return []
+
+
+def _lets_down(
+    tier: str, biased_s: float, candidates: Sequence[Candidate], need: Need, draw: Callable[[], float]
+) -> bool:
+    """Is this tier about to leave its jobs to one below, where they would take `biased_s`?"""
+    here = [candidate for candidate in candidates if candidate.tier == tier]
+    if not any(c.state in _AT_WORK and why_not(c, need) is None for c in here):
+        return need.queued > 0
+    if all(c.state is not State.HEALTHY for c in here):
+        return any(c.state is State.SUSPECT for c in here)
+    option, _ = _option(tier, TIER_ORDER.index(tier), here, need, draw)
+    if option is None:
+        return need.queued > 0
+    spill_wait_s = biased_s - _service_s(option.candidate, need)
+    return not option.is_free and option.wait_s > spill_wait_s / 2
+
+
 def compatible(engine_version: str | None) -> bool:
     """The same major and minor version renders the same master. A backend that does not say is taken at its word."""
     return engine_version is None or engine_version.split(".")[:2] == ENGINE_VERSION.split(".")[:2]

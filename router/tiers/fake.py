@@ -26,10 +26,14 @@ class FakeBackend:
         self.runs: list[Work] = []
         self.received: list[bytes] = []
         self.closed_early = 0
+        self.woken = 0
         self._scripts = list(scripts)
 
     async def probe(self) -> Health:
         return self.health
+
+    async def wake(self) -> None:
+        self.woken += 1
 
     async def run(self, work: Work) -> AsyncGenerator[Event]:
         script = self._scripts[min(len(self.runs), len(self._scripts) - 1)]

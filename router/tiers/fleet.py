@@ -114,6 +114,11 @@ class Fleet:
         self._look(standing)
         self._changed.set()
 
+    def wake(self, name: str) -> None:
+        """Have a sleeping backend get up; its probes tell when it has."""
+        if (standing := self._standings.get(name)) is not None:
+            self._spawn(standing.backend.wake(), f"wake {name}")
+
     def begin(self, choice: Choice, need: Need) -> Stint:
         """A place on the chosen backend; whoever calls this calls `end`."""
         return self._standings[choice.backend].begin(need, clock.now())

@@ -24,6 +24,14 @@ class Health(NamedTuple):
     device: str | None = None
     resting: State | None = None
     """Not up, yet not failing either: warming, sleeping, paused, or draining by its own word."""
+    free: int | None = None
+    """Of the slots, where it says so."""
+    max_bytes: int | None = None
+    max_duration_s: float | None = None
+    """What it takes at most, by its own word."""
+    quota_left_s: float | None = None
+    quota_resets_in_s: float | None = None
+    """What its provider says is left of its quota, in seconds of its device, and when that starts anew."""
 
 
 class Source(NamedTuple):
@@ -75,7 +83,8 @@ class OutputBegins(NamedTuple):
 class Finished(NamedTuple):
     """Every output has come, and its checksum held."""
 
-    report: Report
+    report: Report | None
+    """None from a backend that makes masters and does not say how."""
 
 
 Event = Accepted | Alive | Working | OutputBegins | bytes | Finished
@@ -91,6 +100,10 @@ class Backend(Protocol):
 
     async def probe(self) -> Health:
         """Ask how it is. Never raises for a backend that is down: that is an answer."""
+        ...
+
+    async def wake(self) -> None:
+        """Ask a sleeping backend to get up. Returns soon, and never raises: the next probes tell."""
         ...
 
     def run(self, work: Work) -> AsyncGenerator[Event]:

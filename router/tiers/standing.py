@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from router.tiers.breaker import Breaker, State, Ticket
 from router.tiers.choice import Candidate, Need
@@ -113,8 +113,8 @@ class Standing:
             rest_s=max(0.0, self._rest_until_s - now_s),
             weight=self.breaker.weight(now_s),
             pace=self.pace,
-            max_bytes=self.terms.max_bytes,
-            max_duration_s=self.terms.max_duration_s,
+            max_bytes=_least(self.terms.max_bytes, self.health.max_bytes),
+            max_duration_s=_least(self.terms.max_duration_s, self.health.max_duration_s),
             quota_left_s=self.quota.left_s(now_s),
             engine_version=self.health.engine_version,
         )
@@ -123,6 +123,8 @@ class Standing:
         busy_warming = health.resting is State.WARMING and self.in_flight > 0  # its next renderer, while one works
         # A backend that fell silent is still what it said of itself last: as large, of the same version.
         self.health = health if health.up or health.resting else self.health._replace(up=False, detail=health.detail)
+        if health.quota_left_s is not None:
+            self.quota.told(health.quota_left_s, health.quota_resets_in_s, now_s)
         if health.up or busy_warming or health.resting in (State.DRAINING, State.PAUSED, State.SLEEPING):
             self.breaker.probe_answered(now_s, health.detail)
         elif health.resting is State.WARMING:
@@ -171,3 +173,8 @@ class Standing:
             self.breaker.failed(stint.ticket, now_s, fault.detail, broken=broken)
         else:
             self.breaker.ended(stint.ticket)
+
+
+def _least(*limits: float | None) -> Any:
+    """The tightest of the limits that there are."""
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -48,6 +48,9 @@ class WorkerBackend:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             return Health(False, f"no healthy answer ({type(error).__name__})")
 
+    async def wake(self) -> None:
+        return  # a worker never sleeps
+
     async def run(self, work: Work) -> AsyncGenerator[Event]:
         with _translated(reached=False):
             slot = await self._reserve()

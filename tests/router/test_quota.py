@@ -92,3 +92,28 @@ def test_a_pace_learns_only_from_what_was_measured_in_units_of_the_song() -> Non
 def test_a_service_is_upload_render_and_fetch_but_no_cold_start() -> None:
     pace = Pace(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
     assert pace.service_s(size_bytes=20 * 2**20, duration_s=180.0) == pytest.approx(20 + 30 + 2)
+
+
+def test_what_the_provider_says_is_left_bounds_what_we_count() -> None:
+    quota = Quota(limit_s=100)
+    quota.told(30, 500.0, 10.0)
+    assert quota.left_s(11.0) == 30
+    promise = quota.promise(12, 12.0)
+    assert quota.left_s(12.0) == 18
+    quota.settle(promise, 5, 13.0)
+    assert quota.left_s(13.0) == 25
+    quota.told(500, 500.0, 14.0)
+    assert quota.left_s(14.0) == 95
+
+
+def test_a_quota_that_the_provider_says_is_used_up_is_out_until_its_reset() -> None:
+    quota = Quota()
+    quota.told(0, 600.0, 1000.0)
+    assert (quota.left_s(1001.0), quota.out_until_s(1001.0)) == (0, 1600.0)
+    assert (quota.left_s(1600.0), quota.out_until_s(1600.0)) == (None, None)
+
+
+def test_a_provider_that_names_no_reset_is_believed_for_a_period() -> None:
+    quota = Quota()
+    quota.told(-1, None, 0.0)
+    assert quota.out_until_s(1.0) == DAY_S

@@ -1,0 +1,99 @@
+"""The Hugging Face Hub: the only door to huggingface_hub. Every call blocks, and gives up in time.
+
+The endpoint is huggingface.co, or what HF_ENDPOINT says. The token is the one that was handed over: what somebody on
+this machine has saved is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError
+
+TIMEOUT_S = 5.0
+
+
+class HubError(Exception):
+    """The Hub did not do what was asked: a sentence of our own. `status` where it answered at all."""
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Runtime(NamedTuple):
+    stage: str
+    hardware: str | None
+
+
+class Allowance(NamedTuple):
+    """What is left of the token's ZeroGPU quota, in seconds of a GPU."""
+
+    left_s: float
+    resets_in_s: float | None
+
+
+class Hub:
+    def __init__(self, token: str | None) -> None:
+        self.api = huggingface_hub.HfApi(token=token or False)
+
+    def runtime(self, space: str) -> Runtime:
+        """Raises HubError."""
+        with answering():
+            found = self.api.get_space_runtime(space)
+        return Runtime(str(getattr(found.stage, "value", found.stage)), found.hardware and str(found.hardware))
+
+    def host(self, space: str) -> str:
+        """Where the Space answers. Raises HubError."""
+        with answering():
+            found = self.api.space_info(space, timeout=TIMEOUT_S).host
+        if not found:
+            raise HubError("the Hub does not say where the Space answers")
+        return found
+
+    def allowance(self) -> Allowance:
+        """Raises HubError."""
+        with answering():
+            found = self.api.get_zero_gpu_quota()
+        resets_in_s = None if found.resets_at is None else (found.resets_at - datetime.now(UTC)).total_seconds()
+        return Allowance(float(found.remaining), resets_in_s)
+
+    def restart(self, space: str) -> None:
+        """Raises HubError."""
+        with answering():
+            self.api.restart_space(space)
+
+
+@contextmanager
+def answering(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
+    """A stretch in which the Hub is spoken to. Raises HubError for whatever goes wrong."""
+    huggingface_hub.get_session().timeout = timeout_s  # by itself it waits for ever
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        raise HubError(_sentence(status), status) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HubError(f"the Hub can't be asked ({type(error).__name__})") from None
+    except Exception as error:
+        # Its HTTP client's own errors have no parent in common with the above.
+        if type(error).__module__.startswith("httpx"):
+            raise HubError("the Hub can't be reached") from None
+        raise
+
+
+def _sentence(status: int | None) -> str:
+    match status:
+        case 401:
+            return "the Hub does not accept the token"
+        case 403:
+            return "the token may not do this"
+        case 404:
+            return "the Hub knows no such Space, or the token may not see it"
+        case 402:
+            return "the Hub wants a paid plan for this"
+    return f"the Hub answered with status {status}"
