@@ -15,6 +15,7 @@ from router.jobs.model import BlobRef, Job, Progress
 from router.jobs.ports import Missing
 from router.jobs.state import State
 from router.logs import log_exception
+from router.probing import Announced, Ear, Verified
 from router.spool.port import Full, Gone
 from router.tiers.estimate import Timing
 from router.tiers.faults import FaultClass, TierFault
@@ -61,15 +62,17 @@ async def run(house: House, job: Job, stint: Stint) -> Made:
     references = tuple(_source(house, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
     audio = _source(house, source)
     work = Work(job.settings, facts, audio.size_bytes, deadline_s, audio.open, references)
-    shelf, watch = _Shelf(house, job), Watch(backend.silence_s, work.upload_bytes, stint.promise.need_s)
+    shelf, watch = _Shelf(house, job, facts), Watch(backend.silence_s, work.upload_bytes, stint.promise.need_s)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
             report = await _receive(house, job, watch.over(events), shelf)
         timing = watch.timing()
-        await _verify(house, job, facts, shelf.outputs)
+        await _verify(job, shelf)
     except BaseException as error:
         await drop(house, shelf.outputs)
         raise _meaning(error, job) from error
+    finally:
+        shelf.close()
     return Made(shelf.outputs, report, shelf.expires_s, timing)
 
 
@@ -99,10 +102,15 @@ def _source(house: House, blob: BlobRef) -> Source:
 class _Shelf:
     """The outputs of one attempt, as they land in the spool beside the job's input."""
 
-    def __init__(self, house: House, job: Job) -> None:
-        self._house, self._job = house, job
+    def __init__(self, house: House, job: Job, facts: Facts) -> None:
+        self._house, self._job, self._facts = house, job, facts
+        self._ears: dict[OutputFormat, Ear[Verified]] = {}
         self.outputs: dict[OutputFormat, BlobRef] = {}
         self.expires_s = 0.0
+
+    def close(self) -> None:
+        for ear in self._ears.values():
+            ear.close()
 
     async def keep(self, begins: OutputBegins, events: AsyncGenerator[Event]) -> None:
         """Take one output from `events`. Raises TierFault, Full."""
@@ -115,7 +123,34 @@ class _Shelf:
         await wipe.evict(house, size_bytes)
         ref = await house.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
         self.outputs[begins.format] = BlobRef(ref=ref, size_bytes=size_bytes)
-        await house.spool.append(ref, 0, _exactly(events, size_bytes), size_bytes)
+        body, ear = _exactly(events, size_bytes), house.probe.hear_master(**self._announced(begins.format, size_bytes))
+        if ear is not None:
+            self._ears[begins.format] = ear
+        await house.spool.append(ref, 0, ear.over(body) if ear else body, size_bytes)
+
+    async def verify(self, output_format: OutputFormat) -> None:
+        """Raise TierFault(BAD_OUTPUT) unless the output decodes and is as long as the song, to a codec's padding."""
+        blob, ear = self.outputs[output_format], self._ears.get(output_format)
+        try:
+            if ear is None or await ear.verdict() is None:
+                announced = self._announced(output_format, blob.size_bytes)
+                await self._house.probe.verify(self._house.spool.read(blob.ref), **announced)
+        except Fault as fault:
+            if fault.code is FaultCode.INTERNAL:  # our own probe broke: no backend is to blame
+                raise
+            what = f"the router's own check refused the master: {fault.message}"
+            raise TierFault(FaultClass.BAD_OUTPUT, what) from fault
+
+    def _announced(self, output_format: OutputFormat, size_bytes: int) -> Announced:
+        facts = self._facts
+        rate_hz = output_format.rate_hz(self._job.settings.rate_hz or facts.rate_hz)
+        return Announced(
+            frames=round(facts.frames * rate_hz / facts.rate_hz),
+            rate_hz=rate_hz,
+            channels=facts.channels,
+            tolerance_frames=CODER_PADDING_FRAMES if output_format.is_lossy else 2,
+            size=size_bytes,
+        )
 
 
 async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf: _Shelf) -> Report | None:
@@ -136,13 +171,13 @@ async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf:
     raise TierFault(FaultClass.CRASH, "the backend's answer ended before the master was whole")
 
 
-async def _verify(house: House, job: Job, facts: Facts, outputs: dict[OutputFormat, BlobRef]) -> None:
+async def _verify(job: Job, shelf: _Shelf) -> None:
     """Every output decodes in the probe and is as long as the song. Raises TierFault(BAD_OUTPUT)."""
-    if set(outputs) != set(job.settings.outputs):
+    if set(shelf.outputs) != set(job.settings.outputs):
         raise TierFault(FaultClass.BAD_OUTPUT, "not every format that was asked for came")
     async with asyncio.TaskGroup() as checks:
-        for output_format, blob in outputs.items():
-            checks.create_task(_verify_one(house, facts, job.settings.rate_hz, output_format, blob))
+        for output_format in shelf.outputs:
+            checks.create_task(shelf.verify(output_format))
 
 
 async def _note_progress(house: House, job: Job, progress: Progress) -> None:
@@ -157,26 +192,6 @@ async def drop(house: House, outputs: dict[OutputFormat, BlobRef]) -> None:
     """Destroy outputs that will not be committed."""
     for blob in outputs.values():
         await house.spool.drop(blob.ref)
-
-
-async def _verify_one(
-    house: House, facts: Facts, rate_hz: int | None, output_format: OutputFormat, blob: BlobRef
-) -> None:
-    """Raise TierFault(BAD_OUTPUT) unless the output decodes and is as long as the song, to a codec's padding."""
-    expected_rate_hz = output_format.rate_hz(rate_hz or facts.rate_hz)
-    try:
-        await house.probe.verify(
-            house.spool.read(blob.ref),
-            frames=round(facts.frames * expected_rate_hz / facts.rate_hz),
-            rate_hz=expected_rate_hz,
-            channels=facts.channels,
-            tolerance_frames=CODER_PADDING_FRAMES if output_format.is_lossy else 2,
-            size=blob.size_bytes,
-        )
-    except Fault as fault:
-        if fault.code is FaultCode.INTERNAL:  # our own probe broke: no backend is to blame
-            raise
-        raise TierFault(FaultClass.BAD_OUTPUT, f"the router's own check refused the master: {fault.message}") from fault
 
 
 async def _exactly(events: AsyncGenerator[Event], size_bytes: int) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from router.house import House
 from router.jobs.model import Job
 from router.jobs.ports import Full
 from router.jobs.state import State
+from router.probing import Ear
 from router.spool.port import Gone
 
 ANY_LANE, MANAGED_LANE = "any", "managed"
@@ -26,8 +27,8 @@ def spooled(job: Job, size_bytes: int) -> Job | None:
     return job.to(State.SPOOLED, input=source, size_bytes=size_bytes)
 
 
-async def admit(house: House, job_id: str) -> Job:
-    """Probe a spooled job's audio and queue it. Safe to repeat after a crash.
+async def admit(house: House, job_id: str, ear: Ear[Facts] | None = None) -> Job:
+    """Probe a spooled job's audio and queue it. Safe to repeat after a crash. `ear`: heard it as it arrived.
 
     Raises Problem for audio that can't be mastered or a queue that is full; the job is then failed and wiped.
     """
@@ -35,13 +36,13 @@ async def admit(house: House, job_id: str) -> Job:
     if job.state is not State.SPOOLED:
         return job
     try:
-        facts = await _probe(house, job)
+        facts = await _probe(house, job, ear)
         _check_quota(house, job.account, facts)
         # The record first: whoever leases the job must find it queued. A crash between the two: `reaper.recover`.
         job = await house.change(job_id, lambda job: _queued(job, facts))
         if job.state is State.QUEUED:
             await enqueue(house, job)
-            house.accounts.use_audio(job.account, _today(), round(facts.duration_s))
+            _count(house, job.account, facts)
     except Problem as problem:
         await wipe.end(house, job_id, State.FAILED, problem)
         raise
@@ -84,16 +85,23 @@ def _check_quota(house: House, account: str, facts: Facts) -> None:
         )
 
 
+def _count(house: House, account: str, facts: Facts) -> None:
+    """Where nothing is allotted nothing is counted: the count is durable, which costs a person data and a job time."""
+    if house.settings.daily_audio_s_per_account is not None:
+        house.accounts.use_audio(account, _today(), round(facts.duration_s))
+
+
 def _today() -> int:
     """Days since the epoch, UTC."""
     return int(time.time() // _DAY_S)
 
 
-async def _probe(house: House, job: Job) -> Facts:
+async def _probe(house: House, job: Job, ear: Ear[Facts] | None) -> Facts:
     if job.input is None:
         raise Problem("input_lost")
     try:
-        facts = await house.probe.probe(house.spool.read(job.input.ref), size=job.input.size_bytes)
+        heard = await ear.verdict() if ear else None
+        facts = heard or await house.probe.probe(house.spool.read(job.input.ref), size=job.input.size_bytes)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
     except Gone:

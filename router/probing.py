@@ -1,35 +1,41 @@
 """The router's end of the probe: asks a sandboxed process what untrusted bytes are, and whether a master holds.
 
-The process is `python -m mastering.probe`: a zygote that forks one locked-up child for each request. It is started
-once, replaced when it dies, and dies with the router: its socket is the only thing that keeps it. The bytes stream
-through a socket into the child's memory; the router holds one chunk of them at a time. (Over 250 lines: asking,
-restarting and conversing are one protocol, and read worse apart.)
+The bytes go into the child's memory by a socket, or, while they are on their way anyhow, by a memory file that the
+child shares (`Ear`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
+A memory file lives as long as the child or the `Ear`, in RAM, with no name; it counts as the probe's memory, not as
+the router's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import socket
-import sys
-from collections.abc import AsyncIterable
+import struct
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
+from router.zygote import Lost, Zygote
 
 _R = TypeVar("_R", bound=Facts)
-_START_S = 60.0
 _GRACE_S = 10.0
 """How long past a request's own time limit the zygote may take to say so."""
-_TAKEN = b"+\n"
-"""The zygote's word that a request has arrived."""
 _BYTES_PER_S = 2_000_000
 """What a slow machine decodes of the densest codec."""
 _MAX_ANSWER_BYTES = 64 * 1024
+_EARLY_S = 20.0
+"""A file that takes longer to arrive is not heard on its way: its place is for those that come quickly."""
+_LARGEST_EARLY_BYTES = 128 * 1024 * 1024
+_NEWS_BYTES = 512 * 1024
+"""How often a child hears how much has arrived."""
+_COUNT = struct.Struct("!Q")
+"""As `mastering.probe.arriving` reads it."""
 _CURES = {
     "network namespace": "allow user namespaces, or run the router as root of its own container",
     "unprivileged user": "run the router as an unprivileged user",
@@ -38,10 +44,19 @@ _CURES = {
 _TRIAL_CURE = "run on Linux on x86_64 or aarch64 with seccomp and Landlock allowed"
 
 
-class Verified(Facts):
-    """Facts of a master that decodes to its end and is what was announced. The digest guards one transfer."""
+class Announced(TypedDict):
+    """What a master must be. Its checksum is not among it: that guards the exchange in which it came."""
 
-    sha256: str
+    frames: int
+    rate_hz: int
+    channels: int
+    tolerance_frames: NotRequired[int]
+    size: NotRequired[int]
+
+
+class Verified(Facts):
+    """Facts of a master that decodes to its end and is what was announced."""
+
     size: int
     sample_peak_dbfs: float
 
@@ -53,10 +68,6 @@ class Layer:
     name: str
     holds: bool
     cure: str = ""
-
-
-class _Lost(Exception):
-    """The zygote went away."""
 
 
 class Probe:
@@ -72,23 +83,21 @@ class Probe:
     ) -> None:
         # Apart: strangers' slow files must not keep finished masters waiting.
         self._probes, self._checks = asyncio.Semaphore(concurrency), asyncio.Semaphore(concurrency)
+        self._ears_left = {"probe": concurrency, "verify": concurrency}
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
-        self._starting = asyncio.Lock()
-        self._is_open = False
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: socket.socket | None = None
-        self._fences: dict[str, bool] = {}
+        self._zygote = Zygote()
 
     async def start(self) -> None:
         """Start the zygote if none runs, and wait until it listens. Raises Fault(internal)."""
-        self._is_open = True
-        await self._ensure()
+        try:
+            await self._zygote.open()
+        except Lost:
+            raise _broken() from None
 
     async def close(self) -> None:
         """End the zygote and its children."""
-        self._is_open = False
-        await self._end()
+        await self._zygote.close()
 
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
         """Facts of a recording of `size` bytes, decoded to its end. Raises Fault.
@@ -96,123 +105,163 @@ class Probe:
         A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. What the
         probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
         """
-        patience_s = timeout_s or self._timeout_s
-        limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
-        answer = await self._ask({"op": "probe", **limits}, feed)
+        answer = await self._ask(self._song(size, timeout_s or self._timeout_s), feed)
         return _record(Facts, answer)
 
+    def hear_song(self, size: int | None) -> Ear[Facts] | None:
+        """An ear for an upload of `size` bytes, from its first byte on; None where there is none to spare."""
+        return self._hear(self._song(size or 0, self._timeout_s), Facts, size)
+
     async def verify(
-        self,
-        feed: AsyncIterable[bytes],
-        *,
-        frames: int,
-        rate_hz: int,
-        channels: int,
-        tolerance_frames: int = 0,
-        sha256: str | None = None,
-        size: int | None = None,
-        timeout_s: float = 120.0,
+        self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[Announced]
     ) -> Verified:
         """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
-        expected = {
-            "frames": frames,
-            "rate_hz": rate_hz,
-            "channels": channels,
-            "tolerance_frames": tolerance_frames,
-            "sha256": sha256,
-            "size": size,
-        }
-        # An encoded master may be larger than the file it was made from: 24-bit WAV of 90 minutes is 3 GB at most.
-        limits = {"max_bytes": 4 << 30, "max_duration_s": 2 * MAX_DURATION_S}
-        answer = await self._ask({"op": "verify", "timeout_s": timeout_s, "expected": expected, **limits}, feed)
-        return _record(Verified, answer)
+        return _record(Verified, await self._ask(_master(announced, timeout_s), feed))
+
+    def hear_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> Ear[Verified] | None:
+        """An ear for a master as it arrives; None where there is none to spare."""
+        return self._hear(_master(announced, timeout_s), Verified, announced.get("size"))
 
     async def selfcheck(self) -> tuple[Layer, ...]:
         """Which fences stand, tried from inside a child. Raises Fault(internal)."""
         trials = await self._ask({"op": "selfcheck"}, None)
-        fences = [Layer(name, holds, "" if holds else _CURES.get(name, "")) for name, holds in self._fences.items()]
+        fences = [
+            Layer(name, holds, "" if holds else _CURES.get(name, "")) for name, holds in self._zygote.fences.items()
+        ]
         inside = [Layer(f"refused: {name}", bool(held), "" if held else _TRIAL_CURE) for name, held in trials.items()]
         return (*fences, *inside)
 
+    def _song(self, size: int, patience_s: float) -> dict[str, Any]:
+        limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
+        return {"op": "probe", **limits}
+
+    def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> Ear[_R] | None:
+        op = request["op"]
+        if not size or size > _LARGEST_EARLY_BYTES or not self._ears_left[op]:
+            return None
+        arriving = {**request, "is_arriving": True, "timeout_s": request["timeout_s"] + _EARLY_S}
+
+        async def listen(ear: Ear[_R]) -> _R:
+            return _record(kind, await self._converse(arriving, ear.counts(), ear.memory_file))
+
+        def spare() -> None:
+            self._ears_left[op] += 1
+
+        try:
+            ear = Ear(size, listen, spare)
+        except OSError:  # no descriptor or no memory to spare
+            return None
+        self._ears_left[op] -= 1
+        return ear
+
     async def _ask(self, request: dict[str, Any], feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
         async with self._probes if request["op"] == "probe" else self._checks:
-            limit_s = float(request.get("timeout_s", self._timeout_s)) + _GRACE_S
-            try:
-                async with asyncio.timeout(limit_s):
-                    with await self._converse(json.dumps(request).encode()) as conversation:
-                        return await _exchange(conversation, feed)
-            except TimeoutError:
-                await self._end()  # a zygote that does not keep its own limits is frozen
-                raise _broken() from None
-            except _Lost:
-                raise _broken() from None
+            return await self._converse(request, feed)
 
-    async def _ensure(self) -> None:
-        async with self._starting:
-            if not self._is_open:
-                raise _broken()
-            if self._process is None or self._process.returncode is not None:
-                await self._stop()
-                await self._spawn()
-
-    async def _end(self) -> None:
-        async with self._starting:
-            await self._stop()
-
-    async def _converse(self, packet: bytes) -> socket.socket:
-        """Open one conversation; a zygote that died since the last one is replaced."""
-        for _ in range(2):
-            await self._ensure()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            with theirs:
-                ours.setblocking(False)
-                try:
-                    assert self._control is not None  # noqa: S101 - _ensure has just set it
-                    socket.send_fds(self._control, [packet], [theirs.fileno()])
-                    theirs.close()
-                    # Nothing of the feed is taken before somebody is there to take it.
-                    if await asyncio.get_running_loop().sock_recv(ours, len(_TAKEN)) == _TAKEN:
-                        return ours
-                except OSError:
-                    pass  # dead or dying; looked after below
-                except BaseException:
-                    ours.close()
-                    raise
-                ours.close()
-                await self._end()
-        raise _Lost
-
-    async def _spawn(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mastering.probe", "--zygote", str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ},
-                start_new_session=True,
-            )
-        self._control = ours
+    async def _converse(
+        self, request: dict[str, Any], feed: AsyncIterable[bytes] | None, memory_file: int | None = None
+    ) -> dict[str, Any]:
+        limit_s = float(request.get("timeout_s", self._timeout_s)) + _GRACE_S
         try:
-            async with asyncio.timeout(_START_S):
-                hello = await asyncio.get_running_loop().sock_recv(ours, _MAX_ANSWER_BYTES)
-            self._fences = json.loads(hello)["ready"]
-        except (TimeoutError, OSError, ValueError, KeyError):
-            await self._stop()
+            async with asyncio.timeout(limit_s):
+                with await self._zygote.converse(json.dumps(request).encode(), memory_file) as conversation:
+                    return await _exchange(conversation, feed)
+        except TimeoutError:
+            await self._zygote.end()  # a zygote that does not keep its own limits is frozen
+            raise _broken() from None
+        except Lost:
             raise _broken() from None
 
-    async def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        process, self._process = self._process, None
-        if process is not None:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+
+class Ear(Generic[_R]):
+    """Listens to a file of `size` bytes while it arrives. Close it, whatever comes."""
+
+    def __init__(self, size: int, listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]], spare: Callable[[], None]):
+        """`spare` is called when it listens no more. Raises OSError."""
+        self._size, self._arrived = size, 0
+        self._news = asyncio.Event()
+        self._spare = spare
+        self.memory_file = _memory_file(size)
+        self._listening = asyncio.create_task(listen(self))
+        self._listening.add_done_callback(self._ended)
+
+    async def over(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """The same chunks, heard as they pass."""
+        async for chunk in body:
+            self._take(chunk)
+            yield chunk
+
+    async def verdict(self) -> _R | None:
+        """What the file is; None where it was not heard in full, or the probe broke: ask in the ordinary way then.
+
+        Raises Fault.
+        """
+        if self._arrived != self._size and not self._listening.done():
+            return None
+        try:
+            return await asyncio.shield(self._listening)
+        except Fault as fault:
+            if fault.code is FaultCode.INTERNAL:
+                return None
+            raise
+        except (_Late, OSError):
+            return None
+
+    def close(self) -> None:
+        """End the child and let the bytes go."""
+        self._listening.cancel()
+
+    def _take(self, chunk: bytes) -> None:
+        if self.memory_file < 0 or self._arrived + len(chunk) > self._size:
+            return
+        try:
+            self._arrived += os.pwrite(self.memory_file, chunk, self._arrived)
+        except OSError:  # no memory left; the spool has it all
+            self.close()
+        self._news.set()
+
+    async def counts(self) -> AsyncIterator[bytes]:
+        """How much has arrived, from time to time. Raises _Late."""
+        told, ends_s = 0, asyncio.get_running_loop().time() + _EARLY_S
+        while told < self._size:
+            try:
+                async with asyncio.timeout_at(ends_s):
+                    await self._news.wait()
+            except TimeoutError:
+                raise _Late from None
+            self._news.clear()
+            if self._arrived - told >= _NEWS_BYTES or self._arrived == self._size or not told:
+                told = self._arrived
+                yield _COUNT.pack(told)
+
+    def _ended(self, listening: asyncio.Task[_R]) -> None:
+        if not listening.cancelled():
+            listening.exception()  # seen, though nobody may ask
+        memory_file, self.memory_file = self.memory_file, -1
+        os.close(memory_file)
+        self._spare()
+
+
+def _memory_file(size: int) -> int:
+    """Memory without a name, whose size stands: a child maps it before it is filled. Raises OSError."""
+    memory_file = os.memfd_create("", os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(memory_file, size)
+        fcntl.fcntl(memory_file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except OSError:
+        os.close(memory_file)
+        raise
+    return memory_file
+
+
+class _Late(Exception):
+    """The file took too long to arrive."""
+
+
+def _master(announced: Announced, timeout_s: float) -> dict[str, Any]:
+    # An encoded master may be larger than the file it was made from: 24-bit WAV of 90 minutes is 3 GB at most.
+    limits = {"max_bytes": 4 << 30, "max_duration_s": 2 * MAX_DURATION_S}
+    return {"op": "verify", "timeout_s": timeout_s, "expected": announced, **limits}
 
 
 async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
@@ -258,13 +307,13 @@ async def _read_line(conversation: socket.socket) -> bytes:
                 break
             answer += piece
     except ConnectionResetError:
-        raise _Lost from None
+        raise Lost from None
     return bytes(answer)
 
 
 def _parse(line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
-        raise _Lost
+        raise Lost
     try:
         answer = json.loads(line)
         if "fault" not in answer:
@@ -272,7 +321,7 @@ def _parse(line: bytes) -> dict[str, Any]:
         code, message = FaultCode(answer["fault"]["code"]), str(answer["fault"]["message"])[:500]
         numbers = {str(name): value for name, value in answer["fault"]["numbers"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _Lost from None
+        raise Lost from None
     raise Fault(code, message, **numbers)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import mmap
@@ -17,11 +16,14 @@ from pydantic import Field
 from mastering import sandbox
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
 from mastering.probe import structure
+from mastering.probe.arriving import Arriving
 from mastering.probe.listen import PATIENCE_S, Heard, check_header, judge, listen
 from mastering.probe.recordings import LOSSLESS, Recording, open_recording, resource_fault, undecodable_fault
 from mastering.probe.trials import trials
 
 _CHUNK_BYTES = 256 * 1024
+_HEAD_BYTES = 16 * 1024
+"""Enough of a file's beginning to tell its container."""
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -32,7 +34,6 @@ class Expected(Record):
     rate_hz: int
     channels: int
     tolerance_frames: int = 0
-    sha256: str | None = None
     size: int | None = None
 
 
@@ -46,6 +47,8 @@ class Request(Record):
     max_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
     max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
     memory_bytes: Annotated[int, Field(gt=0)] = 1024 * sandbox.MIB
+    is_arriving: bool = False
+    """The memory file has its size and is still being filled: counts of what has arrived come on the conversation."""
     expected: Expected | None = None
 
 
@@ -72,19 +75,19 @@ def _outcome(request: Request, conversation: socket.socket, memory_file: int | N
     if request.op == "selfcheck":
         _lock_up(request)
         return trials()
-    digest = hashlib.sha256() if request.op == "verify" else None
-    source = _take_in(request, conversation, digest) if memory_file is None else _adopt(request, memory_file, digest)
+    source = _take_in(request, conversation) if memory_file is None else _adopt(request, memory_file)
     size = os.fstat(source).st_size
     if size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
+    arriving = Arriving(size, conversation.fileno() if request.is_arriving else None)
     with mmap.mmap(source, 0, access=mmap.ACCESS_READ) as data:  # mapped now: later no descriptor can be had
         _lock_up(request, size)
-        if request.expected is None or digest is None:
-            return _probe(source, data, request)[0].model_dump()
-        return _verify(source, data, request, digest.hexdigest())
+        if request.expected is None:
+            return _probe(source, data, request, arriving)[0].model_dump()
+        return _verify(source, data, request, request.expected, arriving)
 
 
-def _take_in(request: Request, conversation: socket.socket, digest: Any) -> int:
+def _take_in(request: Request, conversation: socket.socket) -> int:
     """Read the feed to its end into a memory file of our own, then seal it."""
     source = os.memfd_create("", os.MFD_ALLOW_SEALING)
     buffer = memoryview(bytearray(_CHUNK_BYTES))
@@ -94,8 +97,6 @@ def _take_in(request: Request, conversation: socket.socket, digest: Any) -> int:
         if total > request.max_bytes:
             continue  # read on, so that the caller's last byte finds somebody
         _write_all(source, buffer[:got])
-        if digest is not None:
-            digest.update(buffer[:got])
     if total > request.max_bytes:
         raise _too_large(request)
     fcntl.fcntl(source, fcntl.F_ADD_SEALS, _SEALS)
@@ -107,15 +108,13 @@ def _write_all(target: int, data: memoryview) -> None:
         data = data[os.write(target, data) :]
 
 
-def _adopt(request: Request, source: int, digest: Any) -> int:
+def _adopt(request: Request, source: int) -> int:
     """A sealed memory file of the caller's. Its offset moves; its size cannot (a page that goes away is SIGBUS)."""
     if not fcntl.fcntl(source, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
         raise Fault(FaultCode.BAD_REQUEST, "The memory file is not sealed against shrinking.")
     if os.fstat(source).st_size > request.max_bytes:
         raise _too_large(request)
     os.lseek(source, 0, os.SEEK_SET)
-    while digest is not None and (chunk := os.read(source, _CHUNK_BYTES)):
-        digest.update(chunk)
     return source
 
 
@@ -138,7 +137,30 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
     sandbox.filter_calls()
 
 
-def _probe(source: int, data: mmap.mmap, request: Request) -> tuple[Facts, Heard]:
+def _probe(source: int, data: mmap.mmap, request: Request, arriving: Arriving) -> tuple[Facts, Heard]:
+    container = _container(data, arriving)
+    if not structure.tells_its_end(container, data):
+        arriving.need_all()
+    try:
+        recording = open_recording(container, source, arriving)
+    except Fault as fault:
+        arriving.need_all()
+        if fault.code is FaultCode.UNDECODABLE and structure.shortfall_of(container, data) is not None:
+            raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
+        raise
+    if container == "mp3":
+        recording = replace(recording, declared_frames=structure.mpeg_samples(data))
+    check_header(recording, request.max_duration_s)
+    heard = listen(recording, request.max_duration_s, request.patience_s, lambda: arriving.waited_s)
+    arriving.need_all()
+    is_cut_short = structure.shortfall_of(container, data) is not None
+    return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard
+
+
+def _container(data: mmap.mmap, arriving: Arriving) -> str:
+    """Raises Fault where it is none, or nothing but a tag."""
+    arriving.need(_HEAD_BYTES)
+    arriving.need(structure.after_tag(data) + _HEAD_BYTES)
     if structure.is_all_tag(data):
         raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
     container = structure.container_of(data)
@@ -147,18 +169,7 @@ def _probe(source: int, data: mmap.mmap, request: Request) -> tuple[Facts, Heard
             FaultCode.UNSUPPORTED_FORMAT,
             "This is no audio file that this service knows. Send WAV, AIFF, FLAC, MP3, Ogg or M4A.",
         )
-    is_cut_short = structure.shortfall_of(container, data) is not None
-    try:
-        recording = open_recording(container, source)
-    except Fault as fault:
-        if is_cut_short and fault.code is FaultCode.UNDECODABLE:
-            raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
-        raise
-    if container == "mp3":
-        recording = replace(recording, declared_frames=structure.mpeg_samples(data))
-    check_header(recording, request.max_duration_s)
-    heard = listen(recording, request.max_duration_s, request.patience_s)
-    return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard
+    return container
 
 
 def _slack_frames(recording: Recording) -> int:
@@ -171,10 +182,8 @@ def _slack_frames(recording: Recording) -> int:
     return 4608 + (recording.declared_frames or 0) // 1000
 
 
-def _verify(source: int, data: mmap.mmap, request: Request, sha256: str) -> dict[str, Any]:
-    assert request.expected is not None  # noqa: S101 - for the type checker; the caller looked
-    expected = request.expected
-    facts, heard = _probe(source, data, request)
+def _verify(source: int, data: mmap.mmap, request: Request, expected: Expected, arriving: Arriving) -> dict[str, Any]:
+    facts, heard = _probe(source, data, request, arriving)
     off_by = abs(facts.frames - expected.frames)
     wrong = [
         what
@@ -182,7 +191,6 @@ def _verify(source: int, data: mmap.mmap, request: Request, sha256: str) -> dict
             "length": off_by > expected.tolerance_frames,
             "sample rate": facts.rate_hz != expected.rate_hz,
             "number of channels": facts.channels != expected.channels,
-            "checksum": expected.sha256 not in (None, sha256),
             "size": expected.size not in (None, len(data)),
         }.items()
         if is_wrong
@@ -195,4 +203,4 @@ def _verify(source: int, data: mmap.mmap, request: Request, sha256: str) -> dict
             expected_frames=expected.frames,
         )
     peak_dbfs = 20 * math.log10(heard.peak)
-    return {**facts.model_dump(), "sha256": sha256, "size": len(data), "sample_peak_dbfs": peak_dbfs}
+    return {**facts.model_dump(), "size": len(data), "sample_peak_dbfs": peak_dbfs}

@@ -6,10 +6,11 @@ Bounded memory, whatever the header says: a file of 400 kB can decode to 7 GB, s
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
-from mastering.probe.recordings import LOSSLESS, Block, Recording, resource_fault, undecodable_fault
+from mastering.probe.recordings import LOSSLESS, Block, Recording, full_scale, resource_fault, undecodable_fault
 
 SILENCE_DBFS = -80.0
 BEYOND_SOUND_DBFS = 120.0
@@ -62,19 +63,25 @@ def check_length(frames: int, rate_hz: int, max_duration_s: float) -> None:
         )
 
 
-def listen(recording: Recording, max_duration_s: float, patience_s: float = PATIENCE_S) -> Heard:
+def listen(
+    recording: Recording,
+    max_duration_s: float,
+    patience_s: float = PATIENCE_S,
+    waited_s: Callable[[], float] = lambda: 0.0,
+) -> Heard:
     """Decode to the end. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
 
-    After `patience_s` seconds it goes on only while honest amounts of sound come out.
+    After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: how much of the time
+    since the process began went by waiting for bytes.
     """
     frames, peak, broke = 0, 0.0, False
-    began = time.monotonic()
+    began = time.monotonic() - waited_s()
     blocks = recording.blocks()
     try:
         for block in blocks:
             frames += len(block)
             check_length(frames, recording.rate_hz, max_duration_s)
-            _check_pace(frames * recording.channels, time.monotonic() - began, patience_s)
+            _check_pace(frames * recording.channels, time.monotonic() - began - waited_s(), patience_s)
             # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
             peak = _finite_peak(peak, block)
     except Fault as fault:
@@ -90,7 +97,7 @@ def _check_pace(samples: int, spent_s: float, patience_s: float) -> None:
 
 
 def _finite_peak(peak: float, block: Block) -> float:
-    extremes = max(float(block.max()), -float(block.min())) if block.size else 0.0
+    extremes = max(float(block.max()), -float(block.min())) / full_scale(block) if block.size else 0.0
     if not extremes <= 10 ** (BEYOND_SOUND_DBFS / 20):  # so that NaN is caught, which is no number's lesser
         raise Fault(
             FaultCode.NOT_FINITE,

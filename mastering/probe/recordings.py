@@ -2,7 +2,8 @@
 
 libsndfile reads WAV and AIFF. FFmpeg's libraries, held to one demuxer and one thread, read what is coded: libsndfile
 refuses a FLAC of unknown length and an Opus with a picture, and guesses the length of an MP3 from its size.
-Blocks are ``(frames, channels)``, as the decoders give them.
+Blocks are ``(frames, channels)``, as the decoders give them: whole numbers stay whole (`full_scale`), since all that is
+heard is how many there are and how large.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from mastering.contract import Fault, FaultCode
+from mastering.probe.arriving import Arriving, Growing
 
 BLOCK_FRAMES = 65_536
 _MOST_DAMAGED = 0.01
@@ -40,6 +42,11 @@ _CODECS = {
     "aac": "aac", "alac": "alac", "flac": "flac", "mp3": "mp3", "mp3float": "mp3", "opus": "opus", "vorbis": "vorbis",
     "pcm_s16le": "pcm_16", "pcm_s16be": "pcm_16", "pcm_s24le": "pcm_24", "pcm_s24be": "pcm_24", "pcm_f32le": "float_32",
 }  # fmt: skip
+_NATIVE = {"pcm_8": np.int16, "pcm_16": np.int16, "pcm_24": np.int32, "pcm_32": np.int32}
+"""What libsndfile hands out without converting it; all else as float32."""
+_WIDEST_SAMPLE_BYTES = 8
+_READ_AHEAD_BYTES = 64 * 1024
+"""What libsndfile may take beyond the samples it was asked for: a block of ADPCM, say."""
 LOSSLESS = frozenset({"alac", "flac", "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64"})
 _GUESSED_LENGTHS = frozenset({"mp3"})
 """Containers that need not say how long they are: their demuxer guesses from the file's size."""
@@ -59,13 +66,20 @@ class Recording:
     blocks: Callable[[], Iterator[Block]]
 
 
-def open_recording(container: str, source: int) -> Recording:
+def full_scale(block: Block) -> float:
+    """The number that stands for 0 dBFS in this block."""
+    return float(1 << 8 * block.dtype.itemsize - 1) if block.dtype.kind == "i" else 1.0
+
+
+def open_recording(container: str, source: int, arriving: Arriving | None = None) -> Recording:
     """Open the seekable descriptor `source`, whose content is of `container`. Raises Fault."""
     os.lseek(source, 0, os.SEEK_SET)
-    return _open_libav(container, source) if container in _DEMUXERS else _open_sndfile(container, source)
+    arriving = arriving or Arriving(os.fstat(source).st_size)
+    open_it = _open_libav if container in _DEMUXERS else _open_sndfile
+    return open_it(container, source, arriving)
 
 
-def _open_sndfile(container: str, source: int) -> Recording:
+def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
     try:
         sound = soundfile.SoundFile(source, closefd=False)
     except soundfile.LibsndfileError as error:
@@ -78,13 +92,15 @@ def _open_sndfile(container: str, source: int) -> Recording:
         rate_hz=sound.samplerate,
         channels=sound.channels,
         declared_frames=sound.frames if 0 < sound.frames < _UNKNOWN_FRAMES else None,
-        blocks=lambda: _sndfile_blocks(sound),
+        blocks=lambda: _sndfile_blocks(sound, source, arriving),
     )
 
 
-def _sndfile_blocks(sound: Any) -> Iterator[Block]:
-    buffer = np.empty((BLOCK_FRAMES, sound.channels), np.float32)
+def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
+    buffer = np.empty((BLOCK_FRAMES, sound.channels), _NATIVE.get(_SUBTYPES[sound.subtype], np.float32))
+    most_bytes = BLOCK_FRAMES * sound.channels * _WIDEST_SAMPLE_BYTES + _READ_AHEAD_BYTES
     while True:
+        arriving.need(os.lseek(source, 0, os.SEEK_CUR) + most_bytes)
         try:
             block = sound.read(out=buffer)
         except soundfile.LibsndfileError as error:
@@ -98,11 +114,11 @@ def _sndfile_fault(error: Any) -> Fault:
     return resource_fault() if error.code == _OUT_OF_MEMORY else undecodable_fault()
 
 
-def _open_libav(container: str, source: int) -> Recording:
+def _open_libav(container: str, source: int, arriving: Arriving) -> Recording:
     try:
         # No protocol and no second demuxer: a file that names other files gets none of them.
         media = av.open(
-            open(source, "rb", closefd=False, buffering=0),  # noqa: SIM115 - libav keeps it open
+            Growing(source, arriving),
             format=_DEMUXERS[container],
             container_options={"protocol_whitelist": "none"},
             metadata_errors="ignore",
@@ -170,7 +186,7 @@ def _block(frame: Any, stream: Any) -> Block:
         )
     samples = frame.to_ndarray()
     block: Block = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
-    return block if block.dtype.kind == "f" else block / np.float32(1 << 8 * block.dtype.itemsize - 1)
+    return block
 
 
 def _unknown_codec() -> Fault:

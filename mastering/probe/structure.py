@@ -16,6 +16,7 @@ Bytes = mmap | bytes
 _MAX_CHUNKS = 4096
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 """What a writer that could not seek back leaves as the size of its audio."""
+_HEAD_BYTES = 16 * 1024
 _PADDING = 8
 """Bytes by which honest writers get the size of the last chunk wrong."""
 
@@ -30,7 +31,7 @@ class Shortfall:
 
 def container_of(data: Bytes) -> str | None:
     """The container by content, never by name: wav, aiff, flac, mp3, ogg, mp4, webm, or None."""
-    start = _after_id3(data)
+    start = after_tag(data)
     head = data[start : start + 16]
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
@@ -53,12 +54,24 @@ def shortfall_of(container: str, data: Bytes) -> Shortfall | None:
     return check(data) if check else None
 
 
+def tells_its_end(container: str, data: Bytes) -> bool:
+    """Whether a decoder that reads on from here finds the beginning whole: libsndfile looks behind the audio of WAV and
+    AIFF at once, and must find there what belongs there, or the file's end."""
+    if container not in ("wav", "aiff"):
+        return True  # the others are read by way of `arriving`, wherever the demuxer looks
+    if container == "aiff":
+        return False
+    audio = [(at, size) for name, at, size in _chunks(data[:_HEAD_BYTES], "<") if name == b"data"]
+    return any(size not in _UNKNOWN_SIZES and at + size + _PADDING >= len(data) for at, size in audio[:1])
+
+
 def is_all_tag(data: Bytes) -> bool:
     """An ID3 tag, and the file ends before the audio that should follow it."""
-    return _after_id3(data) >= len(data) > 0
+    return after_tag(data) >= len(data) > 0
 
 
-def _after_id3(data: Bytes) -> int:
+def after_tag(data: Bytes) -> int:
+    """Where the file begins behind an ID3 tag at its start."""
     if data[:3] != b"ID3" or len(data) < 10:
         return 0
     a, b, c, d = data[6:10]
@@ -92,7 +105,7 @@ def _mpeg_frame_bytes(data: Bytes, at: int) -> int | None:
 
 def mpeg_samples(data: Bytes) -> int | None:
     """Samples that the Xing or Info header of an MP3 announces, encoder's padding included; None without one."""
-    start = _after_id3(data)
+    start = after_tag(data)
     head = data[start : start + 4]
     if len(head) < 4:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
@@ -104,32 +105,43 @@ class Field:
 
 
 class Client:
-    """A person's way through the router's API."""
+    """A person's way through the router's API, by http.client: what a client's own reading costs is not the router's
+    doing, and httpx takes some 35 ms for 20 MB, where a browser or curl takes a few."""
 
     def __init__(self, url: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=120, trust_env=False)
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._http = http.client.HTTPConnection(host, int(port), timeout=120)
 
     def close(self) -> None:
         self._http.close()
 
+    def _ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
+        self._http.request(method, path, body, headers)
+        response = self._http.getresponse()
+        answer = response.read()
+        if response.status >= 400:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer[:500]!r}")
+        return answer
+
     def send(self, audio: bytes) -> str:
-        job = self._http.post("/v1/jobs", json={"size_bytes": len(audio)}).raise_for_status().json()
-        self._http.put(f"/v1/jobs/{job['id']}/audio", content=audio).raise_for_status()
-        return str(job["id"])
+        wanted = json.dumps({"size_bytes": len(audio)}).encode()
+        job_id = str(json.loads(self._ask("POST", "/v1/jobs", wanted, **{"content-type": "application/json"}))["id"])
+        self._ask("PUT", f"/v1/jobs/{job_id}/audio", audio)
+        return job_id
 
     def wait(self, job_id: str, limit_s: float = 60) -> dict[str, Any]:
         """The job at its end."""
         give_up_s = time.monotonic() + limit_s
         while True:
-            job = self._http.get(f"/v1/jobs/{job_id}", headers={"prefer": "wait=5"}).raise_for_status().json()
+            job = json.loads(self._ask("GET", f"/v1/jobs/{job_id}", prefer="wait=5"))
             if job["state"] in ("mastered", "failed", "expired") or time.monotonic() > give_up_s:
                 return dict(job)
 
     def fetch(self, job_id: str) -> bytes:
-        return self._http.get(f"/v1/jobs/{job_id}/outputs/wav24").raise_for_status().content
+        return self._ask("GET", f"/v1/jobs/{job_id}/outputs/wav24")
 
     def end(self, job_id: str) -> None:
-        self._http.delete(f"/v1/jobs/{job_id}")
+        self._ask("DELETE", f"/v1/jobs/{job_id}")
 
     def through(self, audio: bytes) -> bytes:
         job_id = self.send(audio)

@@ -155,6 +155,9 @@ class _Trusting(Probe):
     async def close(self) -> None:
         return
 
+    def hear_master(self, **_: Any) -> None:
+        return
+
     async def verify(self, *_: Any, **__: Any) -> None:  # type: ignore[override]
         return
 

@@ -48,6 +48,8 @@ class Spool:
         self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
         self._incomplete = set(self._reserved)
         """Blobs whose room may not be written yet, so that the disk does not know of it."""
+        self._returning_bytes = 0
+        """Of removed files whose blocks the disk is about to have back."""
 
     async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
         room = records.sealed_size(size_bytes)
@@ -80,12 +82,15 @@ class Spool:
             writer = _Writer(fd, key, ref, tail, total)
             try:
                 async for chunk in body:
-                    self._live_key(ref)  # dropped or expired meanwhile: not a byte more is taken
+                    self._refuse_unless_alive(ref, key)  # dropped or expired meanwhile: not a byte more is taken
                     await writer.write(chunk)
+                await writer.written()
             except Gone:
+                await writer.settle()
                 raise
             except BaseException:
                 # The connection broke or the upload was taken over: keep what came.
+                await writer.settle()
                 with contextlib.suppress(Full):
                     writer.flush(last=False)
                 raise
@@ -109,30 +114,53 @@ class Spool:
 
     async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         with self._open(ref, os.O_RDONLY) as fd:
-            arrived, complete = 0, False
-            for place in records.walk(fd):
-                arrived, complete = place.plain_start + place.plain_size, place.last
-                if place.plain_start + place.plain_size <= start:
-                    continue
-                if end is not None and place.plain_start >= end:
-                    return
-                # Looked up anew for each record: a blob that is dropped or expires half-way stops here.
-                key = self._live_key(ref)
-                plain = await _in_thread(records.unseal, fd, key.secret, ref, place)
-                first = max(0, start - place.plain_start)
-                stop = len(plain) if end is None else min(len(plain), end - place.plain_start)
-                yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
-            if not complete and (end is None or arrived < end):
+            tail = _Tail.find(fd)
+            limit = tail.plain_size if end is None else end
+            wanted = (p for p in records.walk(fd) if p.plain_start + p.plain_size > start and p.plain_start < limit)
+            ahead: asyncio.Future[bytes] | None = None
+            try:
+                place = next(wanted, None)
+                while place is not None:
+                    plain = await (ahead or self._unsealing(fd, ref, place))
+                    following = next(wanted, None)
+                    ahead = None if following is None else self._unsealing(fd, ref, following)
+                    # Looked up anew for each record: a blob that is dropped or expires half-way stops here.
+                    self._live_key(ref)
+                    first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
+                    yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
+                    place = following
+            finally:
+                await _settled(ahead)
+            if not tail.complete and (end is None or tail.plain_size < end):
                 raise records.Corrupt("the end of the blob is missing")
+
+    def _unsealing(self, fd: int, ref: str, place: records.Place) -> asyncio.Future[bytes]:
+        """The next record, opened in a thread while the last one is on its way out. Raises Gone."""
+        return asyncio.ensure_future(asyncio.to_thread(records.unseal, fd, self._live_key(ref).secret, ref, place))
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)
         self._reserved.pop(ref, None)
         self._incomplete.discard(ref)
         path = self._path(ref)
-        path.unlink(missing_ok=True)
+        self._remove(path)
         with contextlib.suppress(OSError):  # other blobs of the job still lie there, or it is gone already
             path.parent.rmdir()
+
+    def _remove(self, path: Path) -> None:
+        """Take the file away; to free its blocks takes tens of milliseconds, which a thread does."""
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        path.unlink(missing_ok=True)
+        size = os.fstat(fd).st_size
+        self._returning_bytes += size
+
+        def returned(_: object) -> None:
+            self._returning_bytes -= size
+
+        asyncio.get_running_loop().run_in_executor(None, os.close, fd).add_done_callback(returned)
 
     def expired(self) -> list[str]:
         """Blobs whose time is over; unreadable already."""
@@ -158,7 +186,7 @@ class Spool:
     def _missing(self, room: int) -> int:
         """Beyond the quota, or beyond half of what the disk has left; room that is promised counts as taken."""
         promised = sum(self._reserved[ref] for ref in self._incomplete)
-        free = shutil.disk_usage(self._root).free - promised
+        free = shutil.disk_usage(self._root).free + self._returning_bytes - promised
         return max(0, sum(self._reserved.values()) + room - self._quota_bytes, 2 * room - free)
 
     def _refuse_unless_room(self, room: int) -> None:
@@ -189,6 +217,11 @@ class Spool:
         if clock.now() >= key.expires_s:
             raise Gone(ref)
         return key
+
+    def _refuse_unless_alive(self, ref: str, key: Key) -> None:
+        """As `_live_key`, from what this process knows: asked for every chunk. Raises Gone."""
+        if ref not in self._reserved or clock.now() >= key.expires_s:
+            raise Gone(ref)
 
     def _path(self, ref: str) -> Path:
         if not _REF.fullmatch(ref):
@@ -224,40 +257,65 @@ class _Tail(NamedTuple):
 
 
 class _Writer:
-    """Gathers chunks into records; holds one record at most."""
+    """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
 
     def __init__(self, fd: int, key: Key, ref: str, tail: _Tail, total: int | None) -> None:
         self._fd, self._key, self._ref = fd, key, ref
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
-        self._pending = bytearray()
+        self._record, self._spare = bytearray(records.RECORD_BYTES), bytearray(records.RECORD_BYTES)
+        self._filled = 0
+        self._writing: asyncio.Future[None] | None = None
+        self._is_broken = False
         self.size_bytes = tail.plain_size
 
     async def write(self, chunk: bytes) -> None:
-        self.size_bytes += len(chunk)
-        if self.size_bytes > self._limit:
-            self.size_bytes -= len(chunk)
+        """Raises Full, OSError; also for what an earlier call began."""
+        if self.size_bytes + len(chunk) > self._limit:
             raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
-        self._pending += chunk
-        while len(self._pending) > records.RECORD_BYTES:
-            await _in_thread(self._put, last=False)
+        self.size_bytes += len(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            if self._filled == records.RECORD_BYTES:
+                await self._hand_over()
+            taken = min(len(rest), records.RECORD_BYTES - self._filled)
+            self._record[self._filled : self._filled + taken] = rest[:taken]
+            self._filled += taken
+            rest = rest[taken:]
+
+    async def _hand_over(self) -> None:
+        await self.written()
+        full, self._record, self._spare, self._filled = self._record, self._spare, self._record, 0
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._put, memoryview(full), last=False))
+
+    async def written(self) -> None:
+        """Wait for the record that is on its way. Raises Full, OSError."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    async def settle(self) -> None:
+        """Wait until nobody writes any more, even when cancelled: the file is open here."""
+        await _settled(self._writing)
 
     def flush(self, *, last: bool) -> None:
-        if self._pending or last:
-            self._put(last=last)
+        """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed."""
+        if self._writing is not None:
+            self._writing.result()
+        if not self._is_broken and (self._filled or last):
+            with memoryview(self._record) as record:
+                self._put(record[: self._filled], last=last)
+            self._filled = 0
 
-    def _put(self, *, last: bool) -> None:
-        """Write the next record. What could not be written stays pending, so that no later record closes a gap."""
-        # Seen, not copied: an upload holds one record plain and one sealed, whatever its size.
-        with memoryview(self._pending) as pending, pending[: records.RECORD_BYTES] as plain:
-            size = len(plain)
-            record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
+    def _put(self, plain: memoryview, *, last: bool) -> None:
+        """Seal and write the next record. After one that could not be written none follows: it would close a gap."""
+        record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
         try:
             written = _write_all(self._fd, record, self._position)
         except OSError as error:
+            self._is_broken = True
             os.ftruncate(self._fd, self._position)
             raise _full(error) from error
-        del self._pending[:size]
         self._index += 1
         self._position += written
 
@@ -275,10 +333,17 @@ async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        while not running.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
+        await _settled(running)
         raise
+
+
+async def _settled(running: asyncio.Future[T] | None) -> None:
+    """Come back when it has ended, whoever cancels the wait, and however it ended."""
+    while running is not None and not running.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([running])
+    if running is not None and not running.cancelled():
+        running.exception()
 
 
 def _full(error: OSError) -> Exception:

@@ -10,12 +10,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from starlette.requests import ClientDisconnect
 
+from mastering.contract import Facts
 from router import intake, wipe
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job
 from router.jobs.ports import Versioned
 from router.jobs.state import CLOSED, State
+from router.probing import Ear
 from router.spool.port import Extent, Full, Gone, WrongOffset
 from router.web.jobs import check_size, reserve
 from router.web.problems import responses
@@ -63,9 +65,14 @@ async def receive(
         raise too_late(job)
     total = _total(job, offset or 0, content_length)
     check_size(house, total)
-    extent = await alone(request.app.state.uploads, job.id, lambda: _take(house, job, request, offset, total))
-    if extent.complete:
-        await _queue(house, job.id, extent.size_bytes)
+    ear = None if offset else house.probe.hear_song(total)
+    try:
+        extent = await alone(request.app.state.uploads, job.id, lambda: _take(house, job, request, offset, total, ear))
+        if extent.complete:
+            await _queue(house, job.id, extent.size_bytes, ear)
+    finally:
+        if ear:
+            ear.close()
     return await house.jobs.get(job.id)
 
 
@@ -92,11 +99,14 @@ async def arrived_bytes(house: House, job: Job) -> int:
         raise _lost() from None
 
 
-async def _take(house: House, job: Job, request: Request, offset: int | None, total: int | None) -> Extent:
+async def _take(
+    house: House, job: Job, request: Request, offset: int | None, total: int | None, ear: Ear[Facts] | None
+) -> Extent:
     try:
         async with translated(house):
             ref = await _blob(house, job, offset, total)
-            return await house.spool.append(ref, offset or 0, limited_body(house, request, offset or 0), total)
+            body = limited_body(house, request, offset or 0)
+            return await house.spool.append(ref, offset or 0, ear.over(body) if ear else body, total)
     except Problem as problem:
         if problem.code in ("too_large", "spool_full"):
             await wipe.end(house, job.id, State.FAILED, problem)
@@ -164,11 +174,11 @@ async def limited_body(house: House, request: Request, arrived: int) -> AsyncIte
             yield chunk
 
 
-async def _queue(house: House, job_id: str, size_bytes: int) -> None:
+async def _queue(house: House, job_id: str, size_bytes: int, ear: Ear[Facts] | None) -> None:
     job = await house.change(job_id, lambda job: intake.spooled(job, size_bytes))
     if job.state is not State.SPOOLED:
         raise too_late(job)
-    await intake.admit(house, job_id)
+    await intake.admit(house, job_id, ear)
 
 
 def _total(job: Job, offset: int, content_length: int | None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import subprocess
@@ -258,19 +257,165 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
     await until(lambda: children_of(zygote_of(probe)) == [])
 
 
-async def test_a_whole_master_is_verified_and_measured(probe: Probe) -> None:
-    master = written(noise(), subtype="PCM_24")
-    digest = hashlib.sha256(master).hexdigest()
-    found = await probe.verify(
-        feed(master), frames=len(noise()), rate_hz=44_100, channels=2, sha256=digest, size=len(master)
-    )
-    assert (found.sha256, found.size, found.frames) == (digest, len(master), len(noise()))
-    assert found.sample_peak_dbfs == pytest.approx(-6.02, abs=0.01)
+HONEST = {
+    "wav": written(noise()),
+    "wav, 24 bit": written(noise(), subtype="PCM_24"),
+    "wav, float": written(noise(), subtype="FLOAT"),
+    "wav with a chunk behind its audio": written(noise()) + b"LIST" + (4000).to_bytes(4, "little") + bytes(4000),
+    "rf64": written(noise(), kind="RF64", subtype="PCM_24"),
+    "aiff": written(noise(), kind="AIFF"),
+    "flac": written(noise(), kind="FLAC"),
+    "ogg": written(noise(), kind="OGG", subtype="VORBIS"),
+    "opus": encoded("ogg", "libopus"),
+    "mp3": encoded("mp3", "libmp3lame"),
+    "m4a": encoded("mp4", "aac"),
+    "webm": encoded("webm", "libopus"),
+}
+
+
+async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault | None:
+    """What an ear says of the file: its facts, its fault, or nothing."""
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+    try:
+        assert b"".join([piece async for piece in ear.over(feed(data, chunk))]) == data
+        return await ear.verdict()
+    except Fault as fault:
+        return fault
+    finally:
+        ear.close()
+
+
+@pytest.mark.parametrize("name", HONEST)
+async def test_a_file_heard_on_its_way_is_what_it_is_when_heard_afterwards(probe: Probe, name: str) -> None:
+    afterwards = await probe.probe(feed(HONEST[name]))
+    assert [await heard(probe, HONEST[name], chunk) for chunk in (999, 65_536, 1 << 20)] == [afterwards] * 3
+
+
+async def test_a_bad_file_heard_on_its_way_is_as_bad_as_when_heard_afterwards(probe: Probe) -> None:
+    for name, (data, codes) in HOSTILE.items():
+        if not data:
+            continue  # nothing arrives: there is no ear for it
+        found = await heard(probe, data)
+        assert isinstance(found, Fault), name
+        assert found.code in codes, name
+
+
+async def test_a_file_is_heard_while_it_arrives(probe: Probe) -> None:
+    """The last byte never comes, and yet the child has read what came."""
+    data, never = written(noise(8.0)), asyncio.Event()
+
+    async def all_but_the_end() -> AsyncIterator[bytes]:
+        async for piece in feed(data[:-1000]):
+            yield piece
+        await never.wait()
+
+    await running_zygote(probe)
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+
+    async def taking() -> None:
+        async for _ in ear.over(all_but_the_end()):
+            pass
+
+    task = asyncio.create_task(taking())
+    try:
+        # Where the child reads in the file that both hold: libsndfile moves it, the router does not.
+        await until(lambda: os.lseek(ear.memory_file, 0, os.SEEK_CUR) > len(data) // 4)
+        assert await ear.verdict() is None
+    finally:
+        task.cancel()
+        ear.close()
+    await until(lambda: children_of(zygote_of(probe)) == [])
+
+
+async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
+    probe, data = Probe(concurrency=1), written(noise())
+    await probe.start()
+    try:
+        first = probe.hear_song(len(data))
+        assert first is not None
+        assert probe.hear_song(len(data)) is None
+        first.close()
+        await until(lambda: probe._ears_left["probe"] == 1)
+        assert await heard(probe, data) == await probe.probe(feed(data))
+        assert probe.hear_song(None) is None
+        assert probe.hear_song(probing._LARGEST_EARLY_BYTES + 1) is None
+    finally:
+        await probe.close()
+
+
+async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "_EARLY_S", 0.05)
+    probe, data = Probe(concurrency=1), written(noise())
+    await probe.start()
+    try:
+        ear = probe.hear_song(len(data))
+        assert ear is not None
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield data[:1000]
+            await until(lambda: probe._ears_left["probe"] == 1)
+            yield data[1000:]
+
+        assert b"".join([piece async for piece in ear.over(slowly())]) == data
+        assert await ear.verdict() is None
+    finally:
+        await probe.close()
+
+
+async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
+    data = written(noise(8.0))
+    await running_zygote(probe)
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+
+    async def deadly() -> AsyncIterator[bytes]:
+        yield data[:50_000]
+        await until(lambda: os.lseek(ear.memory_file, 0, os.SEEK_CUR) > 0)  # its child has begun to read
+        zygote = zygote_of(probe)
+        children = children_of(zygote)
+        os.kill(zygote, signal.SIGKILL)
+        await until(lambda: not any(is_alive(int(child)) for child in children))
+        yield data[50_000:]
+
+    assert b"".join([piece async for piece in ear.over(deadly())]) == data
+    assert await ear.verdict() is None
+    ear.close()
+    assert (await probe.probe(feed(data))).frames == len(noise(8.0))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"frames": 1}, {"rate_hz": 48_000}, {"channels": 1}, {"sha256": "0" * 64}, {"size": 7}], ids=str
+    ("wrong", "code"), [({}, None), ({"frames": 1}, FaultCode.BAD_MASTER), ({"channels": 1}, FaultCode.BAD_MASTER)]
 )
+async def test_a_master_heard_on_its_way_must_be_the_one_announced(
+    probe: Probe, wrong: dict[str, int], code: FaultCode | None
+) -> None:
+    master = written(noise(), subtype="PCM_24")
+    announced = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, "size": len(master), **wrong}
+    ear = probe.hear_master(**announced)  # type: ignore[arg-type]
+    assert ear is not None
+    found: FaultCode | None = None
+    try:
+        assert b"".join([piece async for piece in ear.over(feed(master))]) == master
+        verified = await ear.verdict()
+        assert verified is not None
+        assert verified.size == len(master)
+    except Fault as fault:
+        found = fault.code
+    finally:
+        ear.close()
+    assert found == code
+
+
+async def test_a_whole_master_is_verified_and_measured(probe: Probe) -> None:
+    master = written(noise(), subtype="PCM_24")
+    found = await probe.verify(feed(master), frames=len(noise()), rate_hz=44_100, channels=2, size=len(master))
+    assert (found.size, found.frames) == (len(master), len(noise()))
+    assert found.sample_peak_dbfs == pytest.approx(-6.02, abs=0.01)
+
+
+@pytest.mark.parametrize("wrong", [{"frames": 1}, {"rate_hz": 48_000}, {"channels": 1}, {"size": 7}], ids=str)
 async def test_a_master_that_is_another_one_is_refused(probe: Probe, wrong: dict[str, int]) -> None:
     expected = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, **wrong}
     with pytest.raises(Fault) as caught:
@@ -297,7 +442,7 @@ from router.probing import Probe
 async def main():
     probe = Probe()
     await probe.start()
-    print(probe._process.pid, flush=True)
+    print(probe._zygote.process.pid, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -328,8 +473,9 @@ async def running_zygote(probe: Probe) -> int:
 
 
 def zygote_of(probe: Probe) -> int:
-    assert probe._process is not None
-    return probe._process.pid
+    process = probe._zygote.process
+    assert process is not None
+    return process.pid
 
 
 def children_of(pid: int) -> list[str]:

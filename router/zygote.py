@@ -1,0 +1,109 @@
+"""The sandboxed process behind `probing`: `python -m mastering.probe`, one child of it for each conversation.
+
+It is started once, replaced when it dies, and dies with the router: its socket is the only thing that keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+
+_START_S = 60.0
+_TAKEN = b"+\n"
+"""The zygote's word that a request has arrived."""
+_MAX_HELLO_BYTES = 64 * 1024
+
+
+class Lost(Exception):
+    """The zygote went away, or is not to run."""
+
+
+class Zygote:
+    def __init__(self) -> None:
+        self._starting = asyncio.Lock()
+        self._is_open = False
+        self._control: socket.socket | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self.fences: dict[str, bool] = {}
+
+    async def open(self) -> None:
+        """Start it if it does not run, and wait until it listens. Raises Lost."""
+        self._is_open = True
+        await self._ensure()
+
+    async def close(self) -> None:
+        """End it and its children, for good."""
+        self._is_open = False
+        await self.end()
+
+    async def end(self) -> None:
+        """End it and its children; the next conversation starts another one."""
+        async with self._starting:
+            await self._stop()
+
+    async def converse(self, packet: bytes, memory_file: int | None = None) -> socket.socket:
+        """Open one conversation; a zygote that died since the last one is replaced. Raises Lost."""
+        for _ in range(2):
+            await self._ensure()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with theirs:
+                ours.setblocking(False)
+                try:
+                    assert self._control is not None  # noqa: S101 - _ensure has just set it
+                    beside = [theirs.fileno()] if memory_file is None else [theirs.fileno(), memory_file]
+                    socket.send_fds(self._control, [packet], beside)
+                    theirs.close()
+                    # Nothing of the feed is taken before somebody is there to take it.
+                    if await asyncio.get_running_loop().sock_recv(ours, len(_TAKEN)) == _TAKEN:
+                        return ours
+                except OSError:
+                    pass  # dead or dying; looked after below
+                except BaseException:
+                    ours.close()
+                    raise
+                ours.close()
+                await self.end()
+        raise Lost
+
+    async def _ensure(self) -> None:
+        async with self._starting:
+            if not self._is_open:
+                raise Lost
+            if self.process is None or self.process.returncode is not None:
+                await self._stop()
+                await self._spawn()
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "mastering.probe", "--zygote", str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ},
+                start_new_session=True,
+            )
+        self._control = ours
+        try:
+            async with asyncio.timeout(_START_S):
+                hello = await asyncio.get_running_loop().sock_recv(ours, _MAX_HELLO_BYTES)
+            self.fences = json.loads(hello)["ready"]
+        except (TimeoutError, OSError, ValueError, KeyError):
+            await self._stop()
+            raise Lost from None
+
+    async def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        process, self.process = self.process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
