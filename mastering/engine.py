@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from mastering import analyse, files, plan, presets, render, tags, traces, verify
+from mastering import analyse, files, plan, presets, render, tags, traces
 from mastering.contract import (
     ENGINE_VERSION,
     MAX_INPUT_BYTES,
@@ -26,60 +26,15 @@ from mastering.contract import (
     Settings,
     Stage,
 )
+from mastering.delivery import MOST_MASTER_BYTES, curve_of, deliver, read_back, with_loudness
 from mastering.demo import demo_song
-from mastering.dsp.limiter import Curve
 from mastering.dsp.resample import resampled
 from mastering.dsp.stream import Audio, Blocks, collected, reblock, stored
-
-Progress = Callable[[Stage, float], None]
+from mastering.progress import Meter, Progress, silent
 
 KEEP_SAMPLES = 2 * 48_000 * 60 * 11
 _MOST_REFERENCES = 16
-_CODEC_ROUNDS = 4
-_CODEC_SLACK_FRAMES = 8192
 _MOST_JSON_BYTES = 1 << 20
-_MOST_MASTER_BYTES = 1 << 34
-"""90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
-
-_SHARES = {
-    Stage.DECODE: 0.15,
-    Stage.ANALYSE: 0.2,
-    Stage.PLAN: 0.0,
-    Stage.RENDER: 0.3,
-    Stage.ENCODE: 0.2,
-    Stage.VERIFY: 0.15,
-}
-
-
-class _Meter:
-    """Turns frames done in a stage into a fraction of the whole that never goes back."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._stage = Stage.DECODE
-        self._done = 0.0
-        self._start = self._share = self._frames = 0.0
-
-    def begin(self, stage: Stage, frames: int, share: float = 1.0) -> Callable[[int], None]:
-        """Start `share` of a stage that will report `frames` frames; returns what to call for each block."""
-        self._done = self._start = self._start + self._share
-        self._stage, self._frames, self._share = stage, 0.0, _SHARES[stage] * share
-        self._progress(stage, min(1.0, self._done))
-
-        def tick(count: int) -> None:
-            self._frames += count
-            part = min(1.0, self._frames / frames) if frames else 1.0
-            self._done = max(self._done, self._start + part * self._share)
-            self._progress(stage, min(1.0, self._done))
-
-        return tick
-
-    def end(self) -> None:
-        self._progress(self._stage, 1.0)
-
-
-def _silent(stage: Stage, fraction: float) -> None:
-    """Progress that nobody watches."""
 
 
 def master(
@@ -88,7 +43,7 @@ def master(
     *,
     references: Sequence[BinaryIO] = (),
     open_output: Callable[[OutputFormat], BinaryIO],
-    progress: Progress = _silent,
+    progress: Progress = silent,
     family: plan.Power | None = None,
     traced: bool = False,
 ) -> Report:
@@ -99,20 +54,22 @@ def master(
     song belongs to (2, bins): the tone is then the album's. `traced` adds readings over time to the report.
     """
     _check(settings, references)
-    meter = _Meter(progress)
+    meter = Meter(progress)
     likenesses = [read_reference(reference) for reference in references]
     audio, before, flags = _listen(source, settings, meter)
     song, chosen, remarks = _decide(audio, before, settings, likenesses, meter, family)
     carried = tags.read(source) if settings.keep_tags else tags.Tags({})
-    chosen, after, lost = _deliver(song, chosen, open_output, meter, carried)
+    delivered = deliver(song, chosen, open_output, meter, carried)
     meter.end()
+    first = delivered[0]
+    lost = [f"The tags could not be written to the {each.kind.label}." for each in delivered if each.lost_tags]
     return Report(
         engine_version=ENGINE_VERSION,
         before=before.measurements,
-        after=after.measurements,
-        plan=chosen,
+        after=first.after.measurements,
+        plan=first.plan,
         flags=(*flags, *remarks, *lost),
-        traces=traces.traces(song, chosen, before.cells, after.cells) if traced else None,
+        traces=traces.traces(song, first.plan, before.cells, first.after.cells) if traced else None,
         reference=likenesses[0].spectrum if likenesses else (),
     )
 
@@ -151,7 +108,7 @@ def render_plan(
     chosen: Plan,
     *,
     open_output: Callable[[OutputFormat], BinaryIO],
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Measurements:
     """Render `source` by a finished plan, deciding nothing anew: the same PCM as when the plan was made.
 
@@ -162,14 +119,14 @@ def render_plan(
             FaultCode.BAD_SETTINGS,
             f"The plan was made by engine {chosen.engine_version}; this is {ENGINE_VERSION}. Make it anew.",
         )
-    meter = _Meter(progress)
+    meter = Meter(progress)
     recording = files.open_recording(source)
     audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=meter.begin(Stage.DECODE, 0))
     if chosen.rate_hz != audio.rate_hz:
         audio = _kept(resampled(audio, chosen.rate_hz), meter.begin(Stage.DECODE, audio.frames, 0.0))
     above = plan.number(plan.required(chosen, "limiter"), "heeded_from")
     song = render.toned(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), above=above)
-    curve = _curve(song, chosen, meter.begin(Stage.RENDER, 2 * audio.frames, 0.3))
+    curve = curve_of(song, chosen, meter.begin(Stage.RENDER, 2 * audio.frames, 0.3))
     after = None
     for kind in chosen.settings.outputs:
         if kind.is_lossy:
@@ -177,7 +134,7 @@ def render_plan(
         target = open_output(kind)
         encoding = meter.begin(Stage.ENCODE, audio.frames)
         files.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
-        after = _read_back(target, audio.frames, meter, 1.0).measurements
+        after = read_back(target, audio.frames, meter, 1.0).measurements
         target.seek(0)
     if after is None:
         raise Fault(FaultCode.BAD_SETTINGS, "The plan names lossy outputs only. Render it to WAV or FLAC.")
@@ -198,7 +155,7 @@ def read_plan(source: BinaryIO) -> Plan:
 
 def difference_steps(one: BinaryIO, other: BinaryIO) -> int:
     """The null test: the largest difference between two recordings, in steps of 24 bits; −1 if their shapes differ."""
-    pair = [files.open_recording(source, most_bytes=_MOST_MASTER_BYTES) for source in (one, other)]
+    pair = [files.open_recording(source, most_bytes=MOST_MASTER_BYTES) for source in (one, other)]
     if len({(recording.rate_hz, recording.channels) for recording in pair}) > 1:
         return -1
     worst = 0
@@ -210,11 +167,11 @@ def difference_steps(one: BinaryIO, other: BinaryIO) -> int:
 
 
 def make_plan(
-    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO] = (), progress: Progress = _silent
+    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO] = (), progress: Progress = silent
 ) -> Plan:
     """What `master` would do with `source`, without doing it."""
     _check(settings, references)
-    meter = _Meter(progress)
+    meter = Meter(progress)
     likenesses = [read_reference(reference) for reference in references]
     audio, before, _ = _listen(source, settings, meter)
     return _decide(audio, before, settings, likenesses, meter)[1]
@@ -222,7 +179,7 @@ def make_plan(
 
 def hear(source: BinaryIO, settings: Settings) -> analyse.Analysis:
     """The analysis of `source` at the sample rate that `settings` ask for."""
-    return _listen(source, settings, _Meter(_silent))[1]
+    return _listen(source, settings, Meter(silent))[1]
 
 
 def measure(source: BinaryIO) -> Measurements:
@@ -243,7 +200,7 @@ def write_demo_song(target: BinaryIO) -> None:
     files.encode(song, OutputFormat.WAV24, target, seed=0, tick=lambda frames: None)
 
 
-def _listen(source: BinaryIO, settings: Settings, meter: _Meter) -> tuple[Audio, analyse.Analysis, list[str]]:
+def _listen(source: BinaryIO, settings: Settings, meter: Meter) -> tuple[Audio, analyse.Analysis, list[str]]:
     recording = files.open_recording(source)
     decoding = meter.begin(Stage.DECODE, recording.promised_frames or 0)
     audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=decoding)
@@ -273,7 +230,7 @@ def _decide(
     before: analyse.Analysis,
     settings: Settings,
     references: Sequence[Measurements],
-    meter: _Meter,
+    meter: Meter,
     family: plan.Power | None = None,
 ) -> tuple[render.Toned, Plan, tuple[str, ...]]:
     meter.begin(Stage.PLAN, 0)
@@ -283,94 +240,14 @@ def _decide(
     likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
     song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=_heeded(chosen, likely_db + 6))
-    finished = _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
+    finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     gain_db = plan.number(plan.required(finished, "loudness"), "gain_db")
     if _heeded(chosen, gain_db + 3) < song.above:
         song = render.with_finer_peaks(song, _heeded(chosen, gain_db + 8), rendering)
-        finished = _with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
+        finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     return song, finished, remarks
 
 
 def _heeded(chosen: Plan, gain_db: float) -> float:
     """The lowest peak that a limiter after `gain_db` has to know of."""
     return float(10 ** ((chosen.ceiling_dbtp - gain_db) / 20))
-
-
-def _with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
-    """The plan with the gain that brings the limited song to the loudness asked for, or as near as it can come.
-
-    `bias_lu` is by how much the last master came out louder than the solver had reckoned.
-    """
-    aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
-    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
-    heard = plan.Limiting(limits, gain_db, song.above)
-    return plan.with_loudness(chosen, heard, aim_lufs=aim, reached_lufs=reached + bias_lu)
-
-
-def _deliver(
-    song: render.Toned,
-    chosen: Plan,
-    open_output: Callable[[OutputFormat], BinaryIO],
-    meter: _Meter,
-    carried: tags.Tags,
-) -> tuple[Plan, analyse.Analysis, list[str]]:
-    outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
-    share = 1 / len(outputs)
-    readings, lost = [], []
-    for kind in outputs:
-        target = open_output(kind)
-        rewritten, after = _write(song, chosen, kind, target, meter, share)
-        readings.append(after)
-        chosen = rewritten if kind is outputs[0] else chosen
-        target.seek(0)
-        if carried and not tags.write(target, kind, carried):
-            lost.append(f"The tags could not be written to the {kind.label}.")
-    return chosen, readings[0], lost
-
-
-def _write(
-    song: render.Toned, chosen: Plan, kind: OutputFormat, target: BinaryIO, meter: _Meter, share: float
-) -> tuple[Plan, analyse.Analysis]:
-    """Render, encode and read back one format, nudging loudness, and the ceiling of a lossy one, until it holds."""
-    ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
-    for _ in range(_CODEC_ROUNDS):
-        guarding = meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3 * share)
-        curve = _curve(song, chosen, guarding)
-        master = render.limited(song.audio, curve)
-        encoding = meter.begin(Stage.ENCODE, master.frames, share)
-        files.encode(master, kind, target, seed=chosen.seed, tick=encoding)
-        after = _read_back(target, master.frames, meter, share)
-        found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
-        share = 0.0
-        if not found:
-            return chosen, after
-        inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind)
-        bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
-        chosen = _with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
-    raise verify.bad_master(found)
-
-
-def _curve(song: render.Toned, chosen: Plan, tick: Callable[[int], None]) -> Curve:
-    gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
-    return render.guarded_curve(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db, tick=tick)
-
-
-def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
-    lossy = kind.is_lossy
-    return verify.misses(
-        after,
-        loudness_lufs=chosen.loudness_lufs,
-        ceiling_dbtp=ceiling_dbtp,
-        frames=round(master.frames * after.rate_hz / master.rate_hz),
-        slack_frames=_CODEC_SLACK_FRAMES if lossy else 0,
-    )
-
-
-def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> float:
-    """How far a lossy coder overshot: the limiter's ceiling for it goes down by that."""
-    over = after.true_peak_dbtp - ceiling_dbtp
-    return over + 0.05 if over > 0 and kind.is_lossy else 0.0
-
-
-def _read_back(target: BinaryIO, frames: int, meter: _Meter, share: float) -> analyse.Analysis:
-    return _read(target, meter.begin(Stage.VERIFY, frames, share), _MOST_MASTER_BYTES)

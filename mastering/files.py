@@ -11,7 +11,8 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from threading import Lock
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -53,6 +54,8 @@ class Recording:
     """From the header; for MP3, whose header may have no length, a guess."""
     lossy: bool
     decode: Callable[[], Iterator[Samples]]
+    decode_beside: Callable[[], Iterator[Samples]]
+    """The same for several threads at once, a little slower."""
 
 
 def open_recording(source: BinaryIO, *, most_bytes: int = MAX_INPUT_BYTES) -> Recording:
@@ -124,11 +127,43 @@ def _too_long(seconds: float) -> Fault:
     )
 
 
+class _Cursor(io.RawIOBase):
+    """A reading position of its own in a file that several threads read at once."""
+
+    def __init__(self, source: BinaryIO, lock: Lock) -> None:
+        self._source, self._lock, self._at = source, lock, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        with self._lock:
+            self._source.seek(self._at)
+            data = self._source.read(len(buffer))
+        self._at += len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            with self._lock:
+                offset += self._source.seek(0, io.SEEK_END)
+        self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
 def _open_with_soundfile(source: BinaryIO, container: str) -> Recording | None:
     if container == "mp3":
         # libsndfile takes an MP3's length from its size and stops there, short of the end.
         return None
     source.seek(0)
+    lock = Lock()
     try:
         with soundfile.SoundFile(source) as file:
             known = 0 < file.frames < 2**62
@@ -141,6 +176,7 @@ def _open_with_soundfile(source: BinaryIO, container: str) -> Recording | None:
                 file.frames if known else None,
                 codec in _LOSSY,
                 lambda: _decode_with_soundfile(source),
+                lambda: _decode_with_soundfile(cast(BinaryIO, _Cursor(source, lock))),
             )
     except soundfile.LibsndfileError:
         return None
@@ -168,6 +204,7 @@ def _av_open(source: BinaryIO) -> Any:
 
 
 def _open_with_av(source: BinaryIO, container: str) -> Recording:
+    lock = Lock()
     try:
         with _av_open(source) as file:
             stream = file.streams.audio[0]
@@ -181,6 +218,7 @@ def _open_with_av(source: BinaryIO, container: str) -> Recording:
                 None if seconds is None else round(seconds * rate_hz),
                 stream.codec_context.name.removesuffix("float") in _LOSSY,
                 lambda: _decode_with_av(source),
+                lambda: _decode_with_av(cast(BinaryIO, _Cursor(source, lock))),
             )
     except (av.error.FFmpegError, IndexError, ValueError):
         raise _undecodable() from None
@@ -214,7 +252,7 @@ def load(recording: Recording, *, keep_samples: int, tick: Tick) -> Audio:
     if promised is not None and promised * recording.channels <= keep_samples:
         return stored(collected(blocks, recording.channels, promised), recording.rate_hz)
     frames = sum(block.shape[1] for block in blocks)
-    return Audio(recording.rate_hz, recording.channels, frames, lambda: reblock(recording.decode()))
+    return Audio(recording.rate_hz, recording.channels, frames, lambda: reblock(recording.decode_beside()))
 
 
 def checked(recording: Recording, tick: Tick) -> Blocks:
