@@ -9,36 +9,58 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parent.parent.parent
-SHARED_STATIC = (
-    "app.css",
-    "icon.svg",
-    "js/audio.js",
-    "js/dom.js",
-    "js/player.js",
-    "js/plots.js",
-    "js/report_view.js",
-    "js/words.js",
+PACKAGE = Path(__file__).parent
+CHECKOUT = PACKAGE.parent.parent
+ROUTERS = CHECKOUT / "router" / "web"
+SHARED = (
+    "static/app.css",
+    "static/icon.svg",
+    "static/js/api.js",
+    "static/js/audio.js",
+    "static/js/dom.js",
+    "static/js/downloads.js",
+    "static/js/player.js",
+    "static/js/player_view.js",
+    "static/js/plots.js",
+    "static/js/report_view.js",
+    "static/js/words.js",
+    "templates/master.html",
 )
-"""Of router/web/static: the player, the plots and the words are the same wherever a master is shown."""
-_NEVER = {"__pycache__"}
+"""Of router/web: the player, the plots and the words are the same wherever a master is shown."""
 
 
-def files(kind: str, checkout: Path = CHECKOUT) -> dict[str, Path]:
-    """Path in the Space → file here, for the Space `kind` (cpu, zero_gpu)."""
-    found = {path.name: path for path in sorted((checkout / "spaces" / kind).iterdir()) if path.is_file()}
-    for package, folder in (("mastering", checkout), ("mastering_space", checkout / "spaces")):
-        found |= {path.relative_to(folder).as_posix(): path for path in _walk(folder / package)}
-    shared = checkout / "router" / "web" / "static"
-    found |= {f"mastering_space/static/{name}": shared / name for name in SHARED_STATIC}
+def files(kind: str) -> dict[str, Path]:
+    """Path in the Space → file in this checkout, for the Space `kind` (cpu, zero_gpu)."""
+    found = {path.name: path for path in sorted((CHECKOUT / "spaces" / kind).iterdir()) if path.is_file()}
+    for package in (CHECKOUT / "mastering", PACKAGE):
+        found |= {path.relative_to(package.parent).as_posix(): path for path in _walk(package)}
+    return found | {f"{PACKAGE.name}/{name}": ROUTERS / name for name in SHARED}
+
+
+def face_files() -> dict[str, Path]:
+    """Name → static file of the page, in a Space's folder or in a checkout."""
+    found = {path.relative_to(PACKAGE / "static").as_posix(): path for path in _walk(PACKAGE / "static")}
+    if not _is_put_together():
+        found |= {name.removeprefix("static/"): ROUTERS / name for name in SHARED if name.startswith("static/")}
     return found
+
+
+def template_folders() -> list[Path]:
+    return [PACKAGE / "templates", *([] if _is_put_together() else [ROUTERS / "templates"])]
+
+
+def example() -> str:
+    """How to call a Space from Python, in three lines; the card and the page show it, and a test runs it."""
+    return (PACKAGE / "example.txt").read_text("utf-8").rstrip()
+
+
+def _is_put_together() -> bool:
+    return (PACKAGE / SHARED[-1]).exists()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.name in _NEVER:
-            continue
-        if path.is_dir():
+        if path.is_dir() and path.name != "__pycache__":
             yield from _walk(path)
-        else:
+        elif path.is_file():
             yield path

@@ -49,7 +49,7 @@ def memories(pid: int) -> int:
     found = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            found += os.readlink(link).startswith("/memfd:")
+            found += str(link.readlink()).startswith("/memfd:")
     return found
 
 
@@ -71,7 +71,7 @@ def lives(pid: int) -> bool:
 
 def files_left(space: SpaceProcess) -> list[str]:
     """Every file that the Space could have written: its temporary folder and home, its own folder, Gradio's cache."""
-    shm = [path for path in Path("/dev/shm").glob("mastering-space-gradio-*/**/*")]  # noqa: S108
+    shm = list(Path("/dev/shm").glob("mastering-space-gradio-*/**/*"))  # noqa: S108
     own = [path for path in space.folder.rglob("*") if "__pycache__" not in path.parts]
     strangers = [path for path in own if path.is_file() and path.suffix not in OWN]
     return [str(path) for path in (*space.temp.rglob("*"), *shm, *strangers) if path.is_file()]
