@@ -78,6 +78,7 @@ def make_app(
     """
     if not settings.has_sign_in:
         refuse_strangers(settings.host)
+        refuse_strangers(settings.public_url)
     refuse_strangers(settings.admin_host)
 
     @asynccontextmanager
@@ -280,9 +281,9 @@ def _on_hangup(call: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
 
 
-def refuse_strangers(host: str) -> None:
-    """Without sign-in the router listens on loopback only. Raises Complaint."""
-    if is_loopback(host):
+def refuse_strangers(host: str | None) -> None:
+    """Without sign-in the router listens on loopback only, and no proxy brings people. Raises Complaint."""
+    if host is None or is_loopback(urlsplit(host).hostname or host):
         return
     raise Complaint(
         f"Without sign-in this router serves this machine only, not {host}."

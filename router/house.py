@@ -28,6 +28,11 @@ class House(NamedTuple):
     door: Door | None = None
     """Where people sign in; without one whoever asks is the guest."""
 
+    @property
+    def offers_managed_only(self) -> bool:
+        """Where the router itself runs as a Space, every song passes through Hugging Face by nature."""
+        return self.settings.profile != "space"
+
     def tiers_version(self) -> str:
         """Names the list of tiers that people agree to; another list is another version."""
         return "+".join(sorted({candidate.tier for candidate in self.fleet.candidates()}))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from router import holdings
 from router.accounts import Consent
+from router.errors import Problem
 from router.house import House
 from router.logs import forget_pseudonyms
 from router.web import cookies
@@ -22,10 +23,17 @@ from router.web.views import JobView, view
 router = APIRouter(prefix="/v1/account", tags=["account"])
 
 
+NOT_OFFERED = (
+    "This router itself runs as a Hugging Face Space: every song passes through Hugging Face, so that"
+    " our own servers alone can't be promised here."
+)
+
+
 class ConsentView(BaseModel):
     """Where the next job of this account may run."""
 
     managed_only: bool = Field(description="Only our own workers, whatever is down.")
+    offered: bool = Field(description="False where this router itself runs at Hugging Face: no choice keeps it out.")
     chosen: bool = Field(description="False while the account has never said anything: the service's default holds.")
     reason: str
 
@@ -101,15 +109,24 @@ async def show(house: TheHouse, owner: TheOwner) -> ConsentView:
 @router.put("/consent", responses=responses("session_only"))
 async def choose(house: TheHouse, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
     """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
+    refuse_empty_promise(house, managed_only=wanted.managed_only)
     consent = Consent(wanted.managed_only, house.tiers_version(), int(time.time() // 60))
     house.accounts.set_consent(owner.id, consent)
     return consent_view(house, owner)
 
 
+def refuse_empty_promise(house: House, *, managed_only: bool) -> None:
+    """Raise Problem where "our own workers only" is asked of a router that can't keep it."""
+    if managed_only and not house.offers_managed_only:
+        raise Problem("bad_settings", NOT_OFFERED, field="managed_only")
+
+
 def consent_view(house: House, account: Account) -> ConsentView:
     consent = house.accounts.consent(account.id)
     managed_only = house.accounts.managed_only(account.id, house.tiers_version())
-    if not house.accounts.trusted:
+    if not house.offers_managed_only:
+        reason = NOT_OFFERED
+    elif not house.accounts.trusted:
         reason = "The record of who refused which tiers was lost: only our own workers until the operator confirms."
     elif consent is None:
         reason = "The service's default: the tiers in their order."
@@ -119,4 +136,6 @@ def consent_view(house: House, account: Account) -> ConsentView:
         reason = "The list of tiers has changed since you agreed: only our own workers until you agree again."
     else:
         reason = "You agreed to every tier."
-    return ConsentView(managed_only=managed_only, chosen=consent is not None, reason=reason)
+    return ConsentView(
+        managed_only=managed_only, offered=house.offers_managed_only, chosen=consent is not None, reason=reason
+    )

@@ -22,7 +22,7 @@ from router.jobs.ports import Missing, Versioned
 from router.jobs.state import ACTIVE, State
 from router.spool.port import Full
 from router.tiers.choice import TIER_ORDER, TIER_TITLES
-from router.web.account import consent_view
+from router.web.account import consent_view, refuse_empty_promise
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
 from router.web.rooms import TheAccount, TheHouse, TheJob, TheVisitor
@@ -197,6 +197,7 @@ def _check(house: House, wanted: NewJob) -> None:
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from None
     check_size(house, wanted.size_bytes)
+    refuse_empty_promise(house, managed_only=wanted.managed_only)
 
 
 def check_size(house: House, size_bytes: int | None) -> None:

@@ -4,7 +4,7 @@
  *
  * @typedef {{id: string, began_at: string, seen_at: string, is_this_one: boolean}} Session
  * @typedef {{id: string, scope: string, made_at: string}} Token
- * @typedef {{managed_only: boolean, chosen: boolean, reason: string}} Consent
+ * @typedef {{managed_only: boolean, offered: boolean, chosen: boolean, reason: string}} Consent
  * @typedef {{
  *   account: string, kind: string, consent: Consent, quota: {used_audio_s: number, allowed_audio_s: number | null},
  *   stored: Record<string, unknown[]>, sessions: Session[], jobs: unknown[],
@@ -105,6 +105,7 @@ function showHoldings(holdings) {
   find("tokens-block", HTMLElement).hidden = isGuest;
   find("any", HTMLInputElement).checked = !holdings.consent.managed_only;
   find("managed", HTMLInputElement).checked = holdings.consent.managed_only;
+  find("managed", HTMLInputElement).disabled = !holdings.consent.offered;
   say(find("consent-reason", HTMLElement), holdings.consent.reason);
   const { used_audio_s: used, allowed_audio_s: allowed } = holdings.quota;
   find("held", HTMLElement).replaceChildren(

@@ -30,6 +30,7 @@ const view = {
   tiers: find("tiers", HTMLOListElement),
   managed: find("managed", HTMLInputElement),
   managedRow: find("managed-row", HTMLElement),
+  managedWhy: find("managed-why", HTMLElement),
   start: find("start", HTMLButtonElement),
 };
 
@@ -58,7 +59,10 @@ export function openForm(given, handlers) {
   view.tiers.replaceChildren(...given.tiers.map((tier) =>
     make("li", {}, make("strong", {}, tier.title), ` · ${[tier.operator, tier.region].filter(Boolean).join(", ")}`)));
   const isAllOurs = given.tiers.every((tier) => tier.name === "managed");
-  view.managedRow.hidden = isAllOurs && !given.account.managed_only;
+  const { offered } = given.account;
+  view.managedRow.hidden = !offered || (isAllOurs && !given.account.managed_only);
+  view.managedWhy.hidden = offered;
+  say(view.managedWhy, offered ? "" : given.account.reason);
   view.managed.checked = given.account.managed_only;
   view.managed.disabled = given.account.managed_only;
   view.start.disabled = false;

@@ -9,7 +9,7 @@
  * @typedef {{max_bytes: number, max_duration_s: number, output_ttl_s: number}} Limits
  * @typedef {{
  *   targets: Record<string, Target>, styles: Record<string, Style>, outputs: Record<string, OutputKind>,
- *   limits: Limits, tiers: Tier[], engine_version: string, account: {kind: string, managed_only: boolean},
+ *   limits: Limits, tiers: Tier[], engine_version: string, account: {kind: string, managed_only: boolean, offered: boolean, reason: string},
  * }} Options
  *
  * @typedef {{

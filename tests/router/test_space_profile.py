@@ -1,0 +1,39 @@
+"""Where the router itself runs as a Hugging Face Space: what can't be promised there is not offered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.app import make_app
+from router.complaint import Complaint
+from router.settings import Settings
+from tests.served import served
+
+
+async def test_our_own_servers_alone_are_not_offered_and_the_reason_is_said(tmp_path: Path) -> None:
+    async with served(tmp_path, profile="space") as router:
+        said = (await router.http.get("/v1/options")).json()["account"]
+        assert said["offered"] is False
+        assert "passes through Hugging Face" in said["reason"]
+        refused = [
+            await router.http.post("/v1/jobs", json={"managed_only": True}),
+            await router.http.put("/v1/account/consent", json={"managed_only": True}),
+        ]
+        for answer in refused:
+            assert (answer.status_code, answer.json()["code"]) == (422, "bad_settings")
+            assert "passes through Hugging Face" in answer.json()["detail"]
+        assert (await router.http.post("/v1/jobs", json={"managed_only": False})).status_code == 201
+
+
+async def test_elsewhere_they_are_offered(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        assert (await router.http.get("/v1/options")).json()["account"]["offered"] is True
+        job = await router.http.post("/v1/jobs", json={"managed_only": True})
+        assert job.json()["managed_only"] is True
+
+
+def test_a_public_address_without_sign_in_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Complaint, match="Without sign-in"):
+        make_app(Settings(state_dir=tmp_path, public_url="https://master.example"))
