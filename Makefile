@@ -24,10 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup-test: $(TEST_STAMP) ## add what the tests need, Chromium and ffmpeg included
 
-$(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh tests/browser/package-lock.json
+$(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh tests/browser/package-lock.json tests/provider/package-lock.json
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test]'
 	ops/test_prerequisites.sh
 	$(NPM) ci --prefix tests/browser --silent --no-audit --no-fund --ignore-scripts
+	$(NPM) ci --prefix tests/provider --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 run: setup ## start the router and a local worker on loopback, print the address

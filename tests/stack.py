@@ -91,11 +91,15 @@ class Stack:
 
 @contextmanager
 def stack(
-    folder: Path, workers: int = 1, settings: Mapping[str, object] | None = None, descriptors: int | None = None
+    folder: Path,
+    workers: int = 1,
+    settings: Mapping[str, object] | None = None,
+    descriptors: int | None = None,
+    port: int | None = None,
 ) -> Iterator[Stack]:
     """A running stack. `settings` are the router's, by name: ``{"max_bytes": 1_000_000}``.
 
-    The router may open so many file `descriptors`, where they are given.
+    The router may open so many file `descriptors`, where they are given; its `port` is any free one where not.
     """
     environment = {f"ROUTER_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     with ExitStack() as cleanup:
@@ -107,7 +111,7 @@ def stack(
             wait_for(worker, f"{worker.url}/v1/health")
         spool_dir = folder / "spool"
         urls = [worker.url for worker in running]
-        router = start_router(folder, urls, ram_dir, spool_dir, environment, descriptors=descriptors)
+        router = start_router(folder, urls, ram_dir, spool_dir, environment, port, descriptors=descriptors)
         whole = Stack(router, running, ram_dir, spool_dir, folder, environment)
         cleanup.callback(lambda: whole.router.stop())
         yield whole

@@ -110,6 +110,7 @@ class LocalJobs:
     async def forget(self, job_id: str) -> None:
         self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         self._db.execute("DELETE FROM told WHERE id = ?", (job_id,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log of writes must not remember what was forgotten
 
     async def active(self, account: str) -> int:
         query = "SELECT count(*) FROM told WHERE account = ? AND active"

@@ -75,12 +75,13 @@ async def _vouched(request: Request, house: House, door: Door) -> list[str]:
     return await door.provider.identify(attempt, answer, door.peppers.pseudonyms)
 
 
-@router.post("/sign-out", status_code=303, response_class=Response, responses=responses("sign_in"))
+@router.post("/sign-out", status_code=204, response_class=Response, responses=responses("sign_in"))
 async def leave(house: TheHouse, owner: TheOwner) -> Response:
-    """End this session. What the browser kept for this page goes with it."""
+    """End this session. What the browser kept for this page goes with it. Asked for by a script: a form of a page
+    without referrer says `Origin: null`, as a stranger's would."""
     door = _door(house)
     door.sessions.end(owner.id, owner.session)
-    response = RedirectResponse("/", 303, {"clear-site-data": '"storage"', **_STAY_OUT})
+    response = Response(status_code=204, headers={"clear-site-data": '"storage"', **_STAY_OUT})
     cookies.drop(response, house, cookies.SESSION)
     return response
 

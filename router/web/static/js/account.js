@@ -111,7 +111,7 @@ function showHoldings(holdings) {
   find("held", HTMLElement).replaceChildren(
     ...fact("Pseudonym", holdings.account),
     ...fact("Jobs on record", String(holdings.jobs.length)),
-    ...fact("Audio today", allowed === null ? span(used) : `${span(used)} of ${span(allowed)}`),
+    ...fact("Audio today", `${used ? span(used) : "none"}${allowed === null ? "" : ` of ${span(allowed)}`}`),
     ...fact("Rows in the store", String(Object.values(holdings.stored).flat().length)),
   );
   find("sessions", HTMLElement).replaceChildren(...holdings.sessions.map(sessionEntry));
@@ -157,6 +157,15 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
+async function signOut() {
+  try {
+    await ask("/sign-out", { method: "POST" });
+    window.location.assign("/");
+  } catch (error) {
+    showRefusal(error);
+  }
+}
+
 async function erase() {
   try {
     const { jobs } = await (await ask("/v1/account", { method: "DELETE" })).json();
@@ -170,6 +179,7 @@ async function erase() {
 
 find("any", HTMLInputElement).addEventListener("change", () => consent(false));
 find("managed", HTMLInputElement).addEventListener("change", () => consent(true));
+find("sign-out", HTMLButtonElement).addEventListener("click", () => void signOut());
 find("download", HTMLButtonElement).addEventListener("click", download);
 find("everywhere", HTMLButtonElement).addEventListener("click", () => void act(() => ask("/v1/account/sessions", { method: "DELETE" }), "Signed out everywhere."));
 find("new-token", HTMLFormElement).addEventListener("submit", (event) => {
