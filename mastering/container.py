@@ -10,6 +10,7 @@ from typing import BinaryIO
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 """What programs that write to a pipe leave in a header's size field."""
 _MOST_CHUNKS = 10_000
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def sniff(source: BinaryIO) -> str | None:
@@ -19,9 +20,8 @@ def sniff(source: BinaryIO) -> str | None:
     for name, mark, at in _MARKS:
         if head[at : at + len(mark)] == mark:
             return name
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
-        return "mp3" if head[1] & 0x06 else "aac"
-    return None
+    # MPEG audio, layer III.
+    return "mp3" if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 else None
 
 
 _MARKS = (
@@ -32,6 +32,9 @@ _MARKS = (
     ("ogg", b"OggS", 0),
     ("mp3", b"ID3", 0),
     ("mp4", b"ftyp", 4),
+    ("mp4", b"moov", 4),
+    ("mp4", b"mdat", 4),
+    ("mp4", b"wide", 4),
     ("matroska", b"\x1aE\xdf\xa3", 0),
     ("asf", b"0&\xb2u\x8ef\xcf\x11", 0),
     ("caf", b"caff", 0),
@@ -82,6 +85,31 @@ def _ogg_cut_off(source: BinaryIO, size: int) -> bool:
     return len(table) < segments or last + 27 + segments + sum(table) > len(tail) or not tail[last + 5] & 4
 
 
+def _caf_cut_off(source: BinaryIO, size: int) -> bool:
+    position = 8
+    for _ in range(_MOST_CHUNKS):
+        source.seek(position)
+        head = source.read(12)
+        if len(head) < 12:
+            return True
+        name, length = struct.unpack(">4sq", head)
+        if name == b"data":
+            return bool(position + 12 + length > size + 16)
+        position += 12 + max(length, 0)
+    return False
+
+
+def _asf_cut_off(source: BinaryIO, size: int) -> bool:
+    """The File Properties Object tells the file's size, unless it was written as a broadcast (ASF 01.20.06, 3.2)."""
+    source.seek(0)
+    head = source.read(1 << 16)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or at + 92 > len(head):
+        return False
+    whole, flags = struct.unpack_from("<Q", head, at + 40)[0], struct.unpack_from("<I", head, at + 88)[0]
+    return bool(not flags & 1 and whole > size)
+
+
 def _mp4_cut_off(source: BinaryIO, size: int) -> bool:
     position, names = 0, set()
     for _ in range(_MOST_CHUNKS):
@@ -104,4 +132,6 @@ _CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "aiff": _aiff_cut_off,
     "ogg": _ogg_cut_off,
     "mp4": _mp4_cut_off,
+    "caf": _caf_cut_off,
+    "asf": _asf_cut_off,
 }

@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from mastering.codecs import CODECS, LOSSLESS
 from mastering.container import is_cut_off, sniff
 from mastering.contract import (
     MAX_CHANNELS,
@@ -37,9 +38,12 @@ from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, Samples, collected
 
 Tick = Callable[[int], None]
 
-_LOSSY = frozenset({"mp3", "vorbis", "opus", "aac", "wmav1", "wmav2", "wmapro", "ac3", "eac3", "mp2"})
-_CODECS = {"VORBIS": "vorbis", "OPUS": "opus", "MPEG_LAYER_III": "mp3", "MPEG_LAYER_II": "mp2"}
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,asf,aac,mp3,wav,w64,aiff,flac,caf"
+_SUBTYPES = {
+    "VORBIS": "vorbis", "OPUS": "opus", "MPEG_LAYER_III": "mp3", "FLOAT": "float_32", "DOUBLE": "float_64",
+    "PCM_S8": "pcm_8", "PCM_U8": "pcm_8",
+}  # fmt: skip
+"""libsndfile's names for codings; those of whole numbers need only lower case."""
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,asf,mp3,wav,aiff,flac,caf"
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,8 @@ def open_recording(source: BinaryIO, *, most_bytes: int = MAX_INPUT_BYTES) -> Re
         )
     container = sniff(source)
     if container is None:
-        raise Fault(
-            FaultCode.UNSUPPORTED_FORMAT,
-            "This is not an audio file we can read, whatever its name says. Send WAV, FLAC, AIFF, MP3, Ogg or M4A.",
+        raise _unsupported(
+            "This is not an audio file we can read, whatever its name says. Send WAV, FLAC, AIFF, MP3, Ogg or M4A."
         )
     if is_cut_off(source, container):
         raise _truncated()
@@ -108,6 +111,10 @@ def _truncated() -> Fault:
         FaultCode.TRUNCATED,
         "The file ends before the audio that its header promises: it was cut off, probably in transfer. Send it again.",
     )
+
+
+def _unsupported(message: str) -> Fault:
+    return Fault(FaultCode.UNSUPPORTED_FORMAT, message)
 
 
 def _undecodable() -> Fault:
@@ -167,14 +174,14 @@ def _open_with_soundfile(source: BinaryIO, container: str) -> Recording | None:
     try:
         with soundfile.SoundFile(source) as file:
             known = 0 < file.frames < 2**62
-            codec = _CODECS.get(file.subtype, file.subtype.lower())
+            codec = "flac" if container == "flac" else _SUBTYPES.get(file.subtype, file.subtype.lower())
             return Recording(
                 container,
                 codec,
                 file.samplerate,
                 file.channels,
                 file.frames if known else None,
-                codec in _LOSSY,
+                codec not in LOSSLESS,
                 lambda: _decode_with_soundfile(source),
                 lambda: _decode_with_soundfile(cast(BinaryIO, _Cursor(source, lock))),
             )
@@ -207,16 +214,23 @@ def _open_with_av(source: BinaryIO, container: str) -> Recording:
     lock = Lock()
     try:
         with _av_open(source) as file:
+            if not file.streams.audio:
+                raise _unsupported("There is no sound in this file. Send one that has an audio track.")
             stream = file.streams.audio[0]
+            codec = CODECS.get(stream.codec_context.name)
+            if codec is None:
+                raise _unsupported(
+                    "The audio inside is coded in a way that is not read here. Export it as WAV or FLAC."
+                )
             rate_hz = stream.codec_context.sample_rate
             seconds = float(stream.duration * stream.time_base) if stream.duration else None
             return Recording(
                 container,
-                stream.codec_context.name.removesuffix("float"),
+                codec,
                 rate_hz,
                 stream.codec_context.channels,
                 None if seconds is None else round(seconds * rate_hz),
-                stream.codec_context.name.removesuffix("float") in _LOSSY,
+                codec not in LOSSLESS,
                 lambda: _decode_with_av(source),
                 lambda: _decode_with_av(cast(BinaryIO, _Cursor(source, lock))),
             )

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mastering import sandbox
+from mastering.codecs import LOSSLESS
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
 from mastering.probe import structure
 from mastering.probe.arriving import Arriving
 from mastering.probe.listen import PATIENCE_S, Heard, check_header, judge, listen
-from mastering.probe.recordings import LOSSLESS, Recording, open_recording, resource_fault, undecodable_fault
+from mastering.probe.recordings import Recording, open_recording, resource_fault, undecodable_fault
 from mastering.probe.trials import trials
 
 _CHUNK_BYTES = 256 * 1024

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mastering.codecs import LOSSLESS
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
-from mastering.probe.recordings import LOSSLESS, Block, Recording, full_scale, resource_fault, undecodable_fault
+from mastering.probe.recordings import Block, Recording, full_scale, resource_fault, undecodable_fault
 
 SILENCE_DBFS = -80.0
 BEYOND_SOUND_DBFS = 120.0

@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from mastering.codecs import CODECS, LOSSLESS
 from mastering.contract import Fault, FaultCode
 from mastering.probe.arriving import Arriving, Growing
 
@@ -37,17 +38,14 @@ _SUBTYPES = {
     "FLOAT": "float_32", "DOUBLE": "float_64", "ULAW": "mu_law", "ALAW": "a_law", "IMA_ADPCM": "adpcm",
     "MS_ADPCM": "adpcm",
 }  # fmt: skip
-_DEMUXERS = {"mp4": "mov", "webm": "matroska", "flac": "flac", "mp3": "mp3", "ogg": "ogg"}
-_CODECS = {
-    "aac": "aac", "alac": "alac", "flac": "flac", "mp3": "mp3", "mp3float": "mp3", "opus": "opus", "vorbis": "vorbis",
-    "pcm_s16le": "pcm_16", "pcm_s16be": "pcm_16", "pcm_s24le": "pcm_24", "pcm_s24be": "pcm_24", "pcm_f32le": "float_32",
+_DEMUXERS = {
+    "mp4": "mov", "webm": "matroska", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "asf": "asf", "caf": "caf",
 }  # fmt: skip
 _NATIVE = {"pcm_8": np.int16, "pcm_16": np.int16, "pcm_24": np.int32, "pcm_32": np.int32}
 """What libsndfile hands out without converting it; all else as float32."""
 _WIDEST_SAMPLE_BYTES = 8
 _READ_AHEAD_BYTES = 64 * 1024
 """What libsndfile may take beyond the samples it was asked for: a block of ADPCM, say."""
-LOSSLESS = frozenset({"alac", "flac", "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64"})
 _GUESSED_LENGTHS = frozenset({"mp3"})
 """Containers that need not say how long they are: their demuxer guesses from the file's size."""
 
@@ -128,12 +126,12 @@ def _open_libav(container: str, source: int, arriving: Arriving) -> Recording:
     stream = next(iter(media.streams.audio), None)
     if stream is None:
         raise Fault(FaultCode.UNSUPPORTED_FORMAT, "There is no sound in this file. Send one that has an audio track.")
-    if stream.codec_context.name not in _CODECS:
+    if stream.codec_context.name not in CODECS:
         raise _unknown_codec()
     stream.codec_context.thread_count = 1
     return Recording(
         container=container,
-        codec=_CODECS[stream.codec_context.name],
+        codec=CODECS[stream.codec_context.name],
         rate_hz=stream.rate or 0,
         channels=stream.channels,
         declared_frames=_declared_frames(container, stream),
@@ -165,7 +163,7 @@ def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
                 yield _no_sound(stream)  # so that whoever listens sees the time go by
     except (av.FFmpegError, ValueError, EOFError) as error:
         raise _libav_fault(error) from None
-    is_lossless = _CODECS[stream.codec_context.name] in LOSSLESS
+    is_lossless = CODECS[stream.codec_context.name] in LOSSLESS
     if damaged > (0 if is_lossless else max(2, packets * _MOST_DAMAGED)):
         raise undecodable_fault()
 

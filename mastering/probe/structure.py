@@ -2,7 +2,8 @@
 
 Decoders paper over a missing end (libsndfile shortens a WAV's length in silence), so the declared sizes are read here.
 Sources: RIFF/WAVE (Multimedia Programming Interface 1.0), EBU Tech 3306 (RF64), AIFF-C (1991), RFC 3533 (Ogg pages),
-RFC 9639 (FLAC), ISO 14496-12 (boxes), RFC 8794 (EBML), ISO 11172-3 (MPEG audio header), id3.org (ID3v2.4 §3.1).
+RFC 9639 (FLAC), ISO 14496-12 (boxes), RFC 8794 (EBML), Core Audio Format Specification 1.0,
+ASF Specification 01.20.06, ISO 11172-3 (MPEG audio header), id3.org (ID3v2.4 §3.1).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Shortfall:
 
 
 def container_of(data: Bytes) -> str | None:
-    """The container by content, never by name: wav, aiff, flac, mp3, ogg, mp4, webm, or None."""
+    """The container by content, never by name: wav, aiff, flac, mp3, ogg, mp4, webm, asf, caf, or None."""
     start = after_tag(data)
     head = data[start : start + 16]
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
@@ -45,12 +46,16 @@ def container_of(data: Bytes) -> str | None:
         return "mp4"
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "webm"
+    if head == b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c":
+        return "asf"
+    if head[:6] == b"caff\x00\x01":
+        return "caf"
     return "mp3" if _has_mpeg_frames(data, start) else None
 
 
 def shortfall_of(container: str, data: Bytes) -> Shortfall | None:
     """How much of the end is missing, by the file's own sizes; None where nothing is."""
-    check = {"wav": _wav, "aiff": _aiff, "ogg": _ogg, "mp4": _mp4, "webm": _webm}.get(container)
+    check = {"wav": _wav, "aiff": _aiff, "ogg": _ogg, "mp4": _mp4, "webm": _webm, "caf": _caf}.get(container)
     return check(data) if check else None
 
 
@@ -148,6 +153,18 @@ def _missing(declared: int, present: int) -> Shortfall | None:
     if declared in _UNKNOWN_SIZES or declared <= present + _PADDING:
         return None
     return Shortfall(declared, present)
+
+
+def _caf(data: Bytes) -> Shortfall | None:
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        if at + 12 > len(data):
+            break
+        name, size = struct.unpack(">4sq", data[at : at + 12])
+        if name == b"data":
+            return None if size < 0 else _missing(size, len(data) - at - 12)
+        at += 12 + max(size, 0)
+    return Shortfall(0, 0)
 
 
 def _ogg(data: Bytes) -> Shortfall | None:
