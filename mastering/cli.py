@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from mastering.contract import (
     ENGINE_VERSION,
+    Effort,
     Fault,
     FaultCode,
     Measurements,
@@ -86,6 +87,10 @@ Weights = Annotated[list[float] | None, typer.Option("--weight", help="Weight of
 MaxCrestLoss = Annotated[
     float | None, typer.Option("--max-crest-loss", help="Stay quieter rather than lose more dB of crest than this.")
 ]
+EffortOption = Annotated[
+    Effort,
+    typer.Option("--effort", help="How the plan is found: quick (closed form) or fit (refined by gradient descent)."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -147,6 +152,7 @@ def master(
     reference: References = None,
     weight: Weights = None,
     max_crest_loss: MaxCrestLoss = None,
+    effort: EffortOption = Effort.QUICK,
     strip_tags: Annotated[bool, typer.Option("--strip-tags", help="Leave the song's tags and cover out.")] = False,
     report_page: Annotated[Path | None, typer.Option("--report", help="Write a report as one HTML page.")] = None,
     as_json: AsJson = False,
@@ -167,6 +173,7 @@ def master(
         ceiling_dbtp=ceiling,
         rate_hz=rate,
         max_crest_loss_db=max_crest_loss,
+        effort=effort,
         reference_weights=tuple(weight or ()),
         keep_tags=not strip_tags,
     )
@@ -226,7 +233,7 @@ def album(
 @app.command()
 def analyse(song: Song, as_json: AsJson = False) -> None:
     """Measure SONG: loudness, range, true peak, crest, stereo."""
-    measured = _measure(song)
+    measured = _measure(song, with_character=as_json)
     if as_json:
         _say(measured.model_dump_json(indent=2))
     else:
@@ -245,6 +252,7 @@ def plan(
     reference: References = None,
     weight: Weights = None,
     max_crest_loss: MaxCrestLoss = None,
+    effort: EffortOption = Effort.QUICK,
     as_json: AsJson = False,
 ) -> None:
     """Say what mastering SONG would do, with a reason for every step, without writing a master."""
@@ -259,6 +267,7 @@ def plan(
         ceiling_dbtp=ceiling,
         rate_hz=rate,
         max_crest_loss_db=max_crest_loss,
+        effort=effort,
         reference_weights=tuple(weight or ()),
     )
     with ExitStack() as stack:
@@ -434,11 +443,11 @@ def _writing(path: Path, source: BinaryIO | None) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def _measure(path: Path) -> Measurements:
+def _measure(path: Path, *, with_character: bool = False) -> Measurements:
     from mastering import engine
 
     with _reading(path) as source:
-        return engine.measure(source)
+        return engine.measure(source, with_character=with_character)
 
 
 def _console() -> Console:

@@ -169,6 +169,18 @@ class BandLevel(Record):
     side_db: float
 
 
+class Character(Record):
+    """How a recording moves and how wide it is: what a fit compares beside the spectrum."""
+
+    level_quantiles_db: tuple[tuple[float, ...], ...]
+    """Levels of tenths of a second below and above the loudness (10, 30, 50, 70, 90, 97 %), pauses left out: of the
+    low, the middle, the high band and the K-weighted whole."""
+    crest_db: float
+    """Mean over 3 s of highest sample over RMS."""
+    width_db: tuple[float, ...]
+    """Side over mid energy in the low, the middle and the high band."""
+
+
 class Measurements(Record):
     """What the meters say of one recording. None where a number has no meaning (the loudness of silence)."""
 
@@ -192,6 +204,8 @@ class Measurements(Record):
     dc_offset: float
     clipped_samples: int
     spectrum: tuple[BandLevel, ...]
+    character: Character | None = None
+    """Only where it was asked for: of a reference that a plan is fitted to, and by `mastering analyse`."""
 
 
 class PlanStep(Record):

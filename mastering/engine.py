@@ -13,10 +13,12 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from mastering import analyse, files, plan, presets, render, tags, traces
+from mastering import analyse, files, plan, presets, refine, render, tags, traces
+from mastering.contour import ContourMeter, character_of
 from mastering.contract import (
     ENGINE_VERSION,
     MAX_INPUT_BYTES,
+    Effort,
     Fault,
     FaultCode,
     Measurements,
@@ -54,8 +56,8 @@ def master(
     song belongs to (2, bins): the tone is then the album's. `traced` adds readings over time to the report.
     """
     _check(settings, references)
-    meter = Meter(progress)
-    likenesses = [read_reference(reference) for reference in references]
+    meter = Meter(progress, settings.effort)
+    likenesses = [read_reference(reference, with_character=settings.effort is Effort.FIT) for reference in references]
     audio, before, flags = _listen(source, settings, meter)
     song, chosen, remarks = _decide(audio, before, settings, likenesses, meter, family)
     carried = tags.read(source) if settings.keep_tags else tags.Tags({})
@@ -88,11 +90,11 @@ def _check(settings: Settings, references: Sequence[BinaryIO]) -> None:
         )
 
 
-def read_reference(source: BinaryIO) -> Measurements:
+def read_reference(source: BinaryIO, *, with_character: bool = False) -> Measurements:
     """A reference's measurements: from its audio, or from the JSON that `analyse` wrote of it."""
     source.seek(0)
     if source.read(1) != b"{":
-        return measure(source)
+        return measure(source, with_character=with_character)
     source.seek(0)
     try:
         return Measurements.model_validate_json(source.read(_MOST_JSON_BYTES))
@@ -171,8 +173,8 @@ def make_plan(
 ) -> Plan:
     """What `master` would do with `source`, without doing it."""
     _check(settings, references)
-    meter = Meter(progress)
-    likenesses = [read_reference(reference) for reference in references]
+    meter = Meter(progress, settings.effort)
+    likenesses = [read_reference(reference, with_character=settings.effort is Effort.FIT) for reference in references]
     audio, before, _ = _listen(source, settings, meter)
     return _decide(audio, before, settings, likenesses, meter)[1]
 
@@ -182,15 +184,29 @@ def hear(source: BinaryIO, settings: Settings) -> analyse.Analysis:
     return _listen(source, settings, Meter(silent))[1]
 
 
-def measure(source: BinaryIO) -> Measurements:
-    """The measurements of `source` alone."""
-    return _read(source, lambda frames: None).measurements
+def measure(source: BinaryIO, *, with_character: bool = False) -> Measurements:
+    """The measurements of `source` alone; its character costs a second meter."""
+    contour: list[ContourMeter] = []
+    measured = _read(source, lambda frames: None, contour=contour if with_character else None).measurements
+    if not contour or measured.integrated_lufs is None:
+        return measured
+    character = character_of(contour[0].contour(), measured.integrated_lufs)
+    return measured.model_copy(update={"character": character})
 
 
-def _read(source: BinaryIO, tick: Callable[[int], None], most_bytes: int = MAX_INPUT_BYTES) -> analyse.Analysis:
+def _read(
+    source: BinaryIO,
+    tick: Callable[[int], None],
+    most_bytes: int = MAX_INPUT_BYTES,
+    *,
+    contour: list[ContourMeter] | None = None,
+) -> analyse.Analysis:
     """Decode and measure in one pass; nothing is kept."""
     recording = files.open_recording(source, most_bytes=most_bytes)
     blocks = files.checked(recording, tick)
+    if contour is not None:
+        contour.append(ContourMeter(recording.rate_hz))
+        blocks = contour[0].passing(blocks)
     return analyse.analyse(blocks, recording.rate_hz, recording.channels)
 
 
@@ -237,6 +253,9 @@ def _decide(
     chosen, remarks = plan.tone_plan(
         before.measurements, before.power if family is None else family, settings, references
     )
+    if settings.effort is Effort.FIT:
+        chosen, said = _refined(chosen, audio, before, references, meter, of_album=family is not None)
+        remarks = (*remarks, said)
     likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
     song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=_heeded(chosen, likely_db + 6))
@@ -246,6 +265,20 @@ def _decide(
         song = render.with_finer_peaks(song, _heeded(chosen, gain_db + 8), rendering)
         finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     return song, finished, remarks
+
+
+def _refined(
+    chosen: Plan,
+    audio: Audio,
+    before: analyse.Analysis,
+    references: Sequence[Measurements],
+    meter: Meter,
+    *,
+    of_album: bool,
+) -> tuple[Plan, str]:
+    if of_album:
+        return chosen, "Not refined: the tracks of an album share one tone, which is the closed form's."
+    return refine.refined(chosen, audio, before, references, tick=meter.fitted)
 
 
 def _heeded(chosen: Plan, gain_db: float) -> float:

@@ -84,7 +84,7 @@ def _tone(
         if gains.any():
             hz = centres[int(np.argmin(gains[0]))]
             reasons.append(f"takes {-gains[0].min():.1f} dB of what stands out near {hz:.0f} Hz")
-    gains, said = _styled(gains, centres, style, amount)
+    gains, said = styled(gains, centres, style, amount)
     reasons += said
     # A reference says itself how deep and how wide the bass shall be, down to where hearing ends.
     cut_hz, mono_hz = (_INFRASONIC_HZ, style.bass_mono_hz) if references else _cleaned(measured, levels, centres, style)
@@ -118,9 +118,10 @@ def _standing_out(mid_db: NDArray[np.float64], centres: NDArray[np.float64]) -> 
     return np.where(gains > -0.3, 0.0, gains)
 
 
-def _styled(
+def styled(
     gains: NDArray[np.float64], centres: NDArray[np.float64], style: Style, amount: float
 ) -> tuple[NDArray[np.float64], list[str]]:
+    """The gains with the style's curve and width added, and that in words."""
     reasons = []
     if style.curve and amount:
         hz, in_db = zip(*style.curve, strict=True)
@@ -160,7 +161,7 @@ def _compressor(
         return None
     ratio = round(1 + 2 * strength, 3)
     settled = Compressor(
-        *_thresholds(power, measured.rate_hz, curve, strength),
+        *thresholds_db(power, measured.rate_hz, curve, strength),
         *(ratio, ratio, ratio),
         attack_ms=round(10 + 25 * style.punch * amount, 1),
     )
@@ -172,7 +173,7 @@ def _compressor(
     return PlanStep(name="compressor", parameters=asdict(settled), reason=reason)
 
 
-def _thresholds(power: Power, rate_hz: int, curve: ToneCurve | None, strength: float) -> tuple[float, float, float]:
+def thresholds_db(power: Power, rate_hz: int, curve: ToneCurve | None, strength: float) -> tuple[float, float, float]:
     """A little above each band's mean level after the tone: lower for a stronger hand."""
     hz = bin_frequencies_hz(rate_hz)
     shaped = (power if curve is None else power * curve.gains(hz) ** 2).sum(axis=0) / 2

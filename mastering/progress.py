@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mastering.contract import Stage
+from mastering.contract import Effort, Stage
 
 Progress = Callable[[Stage, float], None]
 Tick = Callable[[int], None]
@@ -18,6 +18,9 @@ _SHARES = {
     Stage.ENCODE: 0.2,
     Stage.VERIFY: 0.15,
 }
+
+_FIT_SHARE = 0.7
+"""Of the whole trip, where a plan is refined."""
 
 
 def silent(stage: Stage, fraction: float) -> None:
@@ -60,16 +63,26 @@ class Lane:
 class Meter(Lane):
     """Counts the trip and tells it to `progress`, from the thread that called; what that raises ends the trip."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, effort: Effort = Effort.QUICK) -> None:
         super().__init__()
         self._progress = progress
+        self._fit_share = _FIT_SHARE if effort is Effort.FIT else 0.0
+        self._fitted = 0.0
+
+    def fitted(self, fraction: float) -> None:
+        """The fit, which knows its own fraction, is so far."""
+        self.stage, self._fitted = Stage.FIT, max(self._fitted, min(1.0, fraction))
+        self._tell(self.stage, self.done)
 
     def watch(self, lanes: Sequence[Lane]) -> None:
         """Tell how far the lanes beside this one are, in all."""
-        self._progress(max(lanes, key=lambda lane: lane.done).stage, min(1.0, self._end + sum(x.done for x in lanes)))
+        self._tell(max(lanes, key=lambda lane: lane.done).stage, self._end + sum(x.done for x in lanes))
 
     def end(self) -> None:
         self._progress(self.stage, 1.0)
 
     def _moved(self) -> None:
-        self._progress(self.stage, min(1.0, self.done))
+        self._tell(self.stage, self.done)
+
+    def _tell(self, stage: Stage, done: float) -> None:
+        self._progress(stage, min(1.0, done * (1 - self._fit_share) + self._fitted * self._fit_share))

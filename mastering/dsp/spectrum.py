@@ -32,9 +32,8 @@ def frame_length(rate_hz: int) -> int:
 
 
 @cache
-def _band_matrix(rate_hz: int) -> NDArray[np.float64]:
-    """Share of each FFT bin's power that falls into each band (bands, bins); a bin is one bin width wide."""
-    length = frame_length(rate_hz)
+def band_shares(rate_hz: int, length: int) -> NDArray[np.float64]:
+    """Share of each bin's power, of an FFT of `length`, that falls into each band (bands, bins); bins are one wide."""
     width = rate_hz / length
     low = (np.arange(length // 2 + 1) - 0.5) * width
     centres = np.array(band_centres_hz(rate_hz))[:, None]
@@ -87,7 +86,7 @@ def bin_frequencies_hz(rate_hz: int) -> NDArray[np.float64]:
 
 def band_levels_db(power: NDArray[np.float64], rate_hz: int) -> NDArray[np.float64]:
     """Power (2, bins) as third-octave levels (2, bands)."""
-    levels: NDArray[np.float64] = power @ _band_matrix(rate_hz).T
+    levels: NDArray[np.float64] = power @ band_shares(rate_hz, frame_length(rate_hz)).T
     in_db: NDArray[np.float64] = np.maximum(10 * np.log10(np.maximum(levels, 1e-15)), _FLOOR_DB)
     return in_db
 

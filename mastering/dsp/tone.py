@@ -78,10 +78,14 @@ def response(curve: ToneCurve, rate_hz: int) -> NDArray[np.float32]:
 
 def crossovers(low_hz: float, high_hz: float, rate_hz: int) -> NDArray[np.float32]:
     """Responses (3, bins) of the low, middle and high band; they add up to one."""
-    hz = fft.rfftfreq(transform_length(rate_hz), 1 / rate_hz)
+    return splits(fft.rfftfreq(transform_length(rate_hz), 1 / rate_hz), low_hz, high_hz).astype(np.float32)
+
+
+def splits(hz: NDArray[np.float64], low_hz: float, high_hz: float) -> NDArray[np.float64]:
+    """Gains (3, frequencies) of the low, middle and high band."""
     low = 1 / (1 + (hz / low_hz) ** 4)
     high = 1 - 1 / (1 + (hz / high_hz) ** 4)
-    return np.array([low, 1 - low - high, high], np.float32)
+    return np.array([low, 1 - low - high, high])
 
 
 def filtered_sides(blocks: Blocks, responses: NDArray[np.float32]) -> Iterator[Samples]:
