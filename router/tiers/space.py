@@ -130,7 +130,8 @@ class SpaceBackend:
                     yield event
                 if not accepted and clock.now() - asked_s > QUEUE_S:
                     await self._reach().health()  # frozen, or only busy?
-                    raise TierFault(FaultClass.CAPACITY, f"the Space's queue did not move for {QUEUE_S:.0f} s")
+                    sentence = f"the Space's queue did not move for {QUEUE_S:.0f} s"
+                    raise TierFault(FaultClass.CAPACITY, sentence, retry_after_s=QUEUE_S)
         if end is None:
             raise TierFault(FaultClass.BUG, "the Space's last word is not in the protocol")
         for output in end.outputs:

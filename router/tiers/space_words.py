@@ -67,6 +67,10 @@ _OTHERWISE = {
 """A title that covers two things, told apart by a word of its message."""
 PENDING_CREDITS_S = 60.0
 """Credits that running tasks hold come back when those end: within minutes, not at the day's turn."""
+NO_GPU_S = 60.0
+"""When none was to be had after a whole wait in ZeroGPU's queue, another second changes nothing."""
+BUSY_S = 10.0
+"""The rest of a busy Space that names none itself; each try costs it an upload."""
 _TRY_AGAIN = re.compile(r"try again in (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)", re.IGNORECASE)
 
 
@@ -78,7 +82,8 @@ def of_app_error(title: str, message: str) -> TierFault:
             fault_class = other
     if not known:
         return TierFault(FaultClass.BUG, "the Space's function failed")
-    return TierFault(fault_class, known, retry_after_s=_retry_after_s(known, message))
+    after_s = NO_GPU_S if fault_class is FaultClass.CAPACITY else _retry_after_s(known, message)
+    return TierFault(fault_class, known, retry_after_s=after_s)
 
 
 def _retry_after_s(title: str, message: str) -> float | None:
@@ -106,7 +111,7 @@ def of_status(status: int, *, reached: bool, retry_after: str = "", problem: Any
     """What an answer other than the hoped-for one comes to. `reached`: the song was on its way by then."""
     match status:
         case 409 | 429 | 503:
-            after_s = float(retry_after) if retry_after.isdigit() else None
+            after_s = float(retry_after) if retry_after.isdigit() else BUSY_S
             return TierFault(FaultClass.CAPACITY, "the Space is busy", retry_after_s=after_s)
         case 401 | 403:
             return TierFault(FaultClass.CONFIGURATION, "the Space refused the router's token or key")
@@ -136,7 +141,7 @@ def of_client(kinds: Collection[str], *, title: str = "", message: str = "", sta
     if status is not None and status >= 400:
         return of_status(status, reached=True)
     if "QueueError" in kinds or "TooManyRequestsError" in kinds:
-        return TierFault(FaultClass.CAPACITY, "the Space's queue is full")
+        return TierFault(FaultClass.CAPACITY, "the Space's queue is full", retry_after_s=BUSY_S)
     if "AuthenticationError" in kinds:
         return TierFault(FaultClass.CONFIGURATION, "the Space refused the router's token or key")
     if "CancelledError" in kinds or "TransportError" in kinds or message == "Server stopped.":

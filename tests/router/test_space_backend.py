@@ -148,7 +148,8 @@ async def test_an_error_of_zero_gpu_arrives_with_its_title(
     space.behave(master="title", title=title, message="… Try again in 0:10:00.")
     fault = await fault_of(backend)
     assert (fault.fault_class, fault.detail) == (expected, title)
-    assert fault.retry_after_s == {"ZeroGPU quota exceeded": 600.0, "ZeroGPU pending credits exceeded": 60.0}.get(title)
+    rests = {FaultClass.QUOTA: 60.0, FaultClass.CAPACITY: 60.0}
+    assert fault.retry_after_s == (600.0 if title == "ZeroGPU quota exceeded" else rests.get(expected))
     await until_empty(space)
 
 

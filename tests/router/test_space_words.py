@@ -58,9 +58,9 @@ QUOTA = "You have exceeded your free ZeroGPU quota (60s requested vs. 12s left).
         ("ZeroGPU quota exceeded", "You have exceeded your runs limit. ", FaultClass.QUOTA, None, Next.NEXT_TIER),
         ("ZeroGPU pending credits exceeded", "You have too many", FaultClass.QUOTA, 60.0, Next.NEXT_TIER),
         ("ZeroGPU illegal duration", "The requested GPU duration", FaultClass.TOO_BIG, None, Next.NEXT_TIER),
-        ("ZeroGPU queue timeout", "No GPU was available", FaultClass.CAPACITY, None, Next.WAIT_OR_NEXT_TIER),
-        ("ZeroGPU client error", "No GPU is available", FaultClass.CAPACITY, None, Next.WAIT_OR_NEXT_TIER),
-        ("ZeroGPU client error", "Expired ZeroGPU proxy token", FaultClass.CAPACITY, None, Next.WAIT_OR_NEXT_TIER),
+        ("ZeroGPU queue timeout", "No GPU was available", FaultClass.CAPACITY, 60.0, Next.WAIT_OR_NEXT_TIER),
+        ("ZeroGPU client error", "No GPU is available", FaultClass.CAPACITY, 60.0, Next.WAIT_OR_NEXT_TIER),
+        ("ZeroGPU client error", "Expired ZeroGPU proxy token", FaultClass.CAPACITY, 60.0, Next.WAIT_OR_NEXT_TIER),
         ("ZeroGPU client error", "Internal Gradio error", FaultClass.BUG, None, Next.ANOTHER_BACKEND),
         ("ZeroGPU worker error", "GPU task aborted", FaultClass.CRASH, None, Next.ANOTHER_BACKEND),
         ("ZeroGPU worker error", "OutOfMemoryError", FaultClass.BUG, None, Next.ANOTHER_BACKEND),
@@ -111,7 +111,7 @@ def test_a_status_has_its_class(status: int, reached: bool, expected: FaultClass
     assert of_status(status, reached=reached).fault_class is expected
 
 
-@pytest.mark.parametrize(("header", "expected"), [("17", 17.0), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+@pytest.mark.parametrize(("header", "expected"), [("17", 17.0), ("", 10.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 10.0)])
 def test_retry_after_in_seconds_is_honoured(header: str, expected: float | None) -> None:
     assert of_status(503, reached=True, retry_after=header).retry_after_s == expected
 

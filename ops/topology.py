@@ -1,0 +1,204 @@
+"""All tiers on one machine: a router, two local workers, both Spaces as real Gradio processes. All on loopback.
+
+    with standing() as town:
+        town.router.url
+        town.workers[0].kill()
+
+Every process is a child that dies with this one, however this one ends, and is stopped by its own id.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from mastering_space import upload
+
+START_S = 180.0
+STOP_S = 15.0
+_PR_SET_PDEATHSIG = 1
+_SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
+
+
+@dataclass
+class Child:
+    """One process of the topology, at the same address whenever it runs."""
+
+    name: str
+    tier: str
+    url: str
+    health: str
+    command: Sequence[str]
+    output: Path
+    folder: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        with self.output.open("ab") as sink:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env={**_clean(), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+
+    def wait(self, limit_s: float = START_S) -> None:
+        """Until it answers that it is ready. Raises RuntimeError with its own words."""
+        give_up_s = time.monotonic() + limit_s
+        while not self._is_ready():
+            if not self.is_alive or time.monotonic() > give_up_s:
+                said = self.output.read_text("utf-8", errors="replace")[-4000:]
+                raise RuntimeError(f"{self.name} did not get ready:\n{said}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is None or not self.is_alive:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _is_ready(self) -> bool:
+        try:
+            answer = httpx.get(f"{self.url}{self.health}", timeout=2, trust_env=False)
+            # A worker that wants signatures says no to a stranger: it listens.
+            return answer.status_code == 401 or (answer.is_success and answer.json().get("state") in (None, "ready"))
+        except (httpx.HTTPError, ValueError):
+            return False
+
+
+@dataclass
+class Town:
+    router: Child
+    operators: str
+    """The operators' port."""
+    workers: list[Child]
+    gpu_space: Child
+    cpu_space: Child
+    ram: Path
+
+    @property
+    def backends(self) -> list[Child]:
+        return [*self.workers, self.gpu_space, self.cpu_space]
+
+
+@contextmanager
+def standing(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Town]:
+    """The whole topology, ready; ports of 0 take free ones. `settings` are the router's."""
+    with ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-demo-")))
+        in_ram = _SHM if os.access(_SHM, os.W_OK) else None
+        ram = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-demo-", dir=in_ram)))
+        town = _town(folder, ram, port or free_port(), operators_port or free_port(), settings)
+        for child in (*town.backends, town.router):
+            cleanup.callback(child.stop)
+        for child in town.backends:
+            child.start()
+        for child in town.backends:
+            child.wait()
+        town.router.start()
+        town.router.wait()
+        yield town
+
+
+def _town(folder: Path, ram: Path, port: int, operators_port: int, settings: Mapping[str, object]) -> Town:
+    key = secrets.token_hex(32)
+    workers = [_worker(folder, number, key) for number in (1, 2)]
+    gpu_space = _space(folder, "zero_gpu" if (upload.CHECKOUT / "spaces" / "zero_gpu").is_dir() else "cpu", "gpu_space")
+    cpu_space = _space(folder, "cpu", "cpu_space")
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text("\n".join(map(_entry, (*workers, gpu_space, cpu_space))), "utf-8")
+    given = {
+        "catalogue": catalogue,
+        "worker_secret": key,
+        "ram_dir": ram / "router",
+        "ram_check": "warn",
+        "spool_dir": folder / "spool",
+        "state_dir": folder / "state",
+        "admin_port": operators_port,
+        **settings,
+    }
+    environment = {f"ROUTER_{name.upper()}": str(value) for name, value in given.items()}
+    command = (sys.executable, "-m", "router", "serve", "--port", str(port))
+    router = Child(
+        "router", "", f"http://127.0.0.1:{port}", "/v1/options", command, folder / "router.txt", environment=environment
+    )
+    return Town(router, f"http://127.0.0.1:{operators_port}", workers, gpu_space, cpu_space, ram)
+
+
+def _entry(child: Child) -> str:
+    region = "here, in place of Hugging Face" if child.tier != "managed" else "here"
+    return f'[[backend]]\nname = "{child.name}"\ntier = "{child.tier}"\nurl = "{child.url}"\nregion = "{region}"\n'
+
+
+def _worker(folder: Path, number: int, key: str) -> Child:
+    port = free_port()
+    command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
+    environment = {"MASTERING_WORKER_KEYS": json.dumps({"router": key})}
+    name, url = f"worker-{number}", f"http://127.0.0.1:{port}"
+    return Child(name, "managed", url, "/v1/health", command, folder / f"{name}.txt", environment=environment)
+
+
+def _space(folder: Path, kind: str, tier: str) -> Child:
+    """A Space as Hugging Face runs it: the folder that is uploaded, and `python app.py` in it."""
+    name, port, place = tier.replace("_", "-"), free_port(), folder / tier
+    for path, source in upload.files(kind).items():
+        target = place / "app" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    home = place / "home"
+    home.mkdir()
+    environment = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    environment |= {"HOME": str(home), "TMPDIR": str(home), "MASTERING_SPACE_CONCURRENCY": "1"}
+    command = (sys.executable, "app.py")
+    url = f"http://127.0.0.1:{port}"
+    return Child(name, tier, url, "/v1/health", command, folder / f"{name}.txt", place / "app", environment)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _clean() -> dict[str, str]:
+    """This environment without what would tell the children more than they are told here."""
+    strange = ("GRADIO_", "MASTERING_", "ROUTER_", "SPACE", "HF_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(strange) and name != "PYTHONPATH"}
+
+
+def _die_with_parent() -> None:
+    """In the child, before it runs: who kills the demo has killed all of it (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
