@@ -11,6 +11,7 @@ import hashlib
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,6 +194,29 @@ class Accounts:
         cursor = self._db.execute(f"SELECT * FROM {table} WHERE account = ?", (account,))  # noqa: S608 — our own table names
         names = [column[0] for column in cursor.description]
         return [{n: v for n, v in zip(names, row, strict=True) if n != "hash"} for row in cursor]
+
+
+class Health(NamedTuple):
+    """The store in a folder, looked at without touching it."""
+
+    sound: bool
+    trusted: bool
+    peppers: dict[int, bytes]
+    """Version → fingerprint of the peppers that its accounts were made with."""
+
+
+def look_at(folder: Path) -> Health | None:
+    """How the store is; None where there is none yet. A running router may have it open."""
+    path = folder / "accounts.sqlite"
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+            sound = db.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+            (confirmed,) = db.execute("SELECT confirmed FROM store").fetchone()
+            return Health(sound, bool(confirmed), dict(db.execute("SELECT version, fingerprint FROM peppers")))
+    except (sqlite3.DatabaseError, TypeError):
+        return Health(False, False, {})
 
 
 def _connect(path: Path) -> sqlite3.Connection:

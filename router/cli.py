@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -58,12 +59,22 @@ def submit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
 ) -> None:
-    """Send a song to a running router and fetch its master."""
+    """Send a song to a running router and fetch its master. ROUTER_TOKEN holds a token where one is asked for."""
     from router.submit import Wanted
     from router.submit import submit as submit_now
 
     wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,))
-    _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep))
+    # Not an option: what is typed on a command line can be read by everybody on the machine.
+    token = os.environ.get("ROUTER_TOKEN")
+    _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep, token=token))
+
+
+@app.command()
+def doctor() -> None:
+    """Say how to set up signing in, and check what can be checked of it: a line each, exit code 1 if one fails."""
+    from router.doctor import examine
+
+    _or_one_line(examine)
 
 
 accounts_app = typer.Typer(no_args_is_help=True, help="The durable store of consents and tokens.")
@@ -84,6 +95,45 @@ def confirm() -> None:
     with _accounts() as store:
         store.confirm()
     typer.echo("Confirmed: accounts that have not chosen start with the service's default, the tiers in order.")
+
+
+@accounts_app.command()
+def rotate_pepper() -> None:
+    """Make a new secret for the pseudonyms. Accounts move to it as their people sign in; restart the router."""
+    from router.identity import peppers
+
+    _or_one_line(lambda: typer.echo(f"Pepper {peppers.rotate(_pepper_folder())} is the newest. Restart the router."))
+
+
+@accounts_app.command()
+def retire_peppers() -> None:
+    """Forget all secrets but the newest, and the accounts of people who have not signed in since."""
+    _or_one_line(_retire)
+
+
+def _retire() -> None:
+    from router.identity import peppers
+
+    settings = Settings()
+    given = settings.pepper.get_secret_value() if settings.pepper is not None else None
+    older = peppers.load(settings.state_dir, given).older
+    with _accounts() as store:
+        for version in older:
+            typer.echo(f"Pepper {version}: {store.retire_pepper(version)} rows erased.")
+    if given is None:
+        peppers.retire(settings.state_dir)
+        typer.echo("Only the newest pepper is left. Restart the router.")
+    else:
+        typer.echo("Take all peppers but the first out of ROUTER_PEPPER, then restart the router.")
+
+
+def _pepper_folder() -> Path:
+    from router.complaint import Complaint
+
+    settings = Settings()
+    if settings.pepper is not None:
+        raise Complaint("the pepper is in ROUTER_PEPPER: put a new version before the others there.", exit_code=2)
+    return settings.state_dir
 
 
 def _accounts() -> closing[Accounts]:

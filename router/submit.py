@@ -27,13 +27,20 @@ class Wanted(NamedTuple):
     outputs: tuple[str, ...]
 
 
-def submit(url: str, song: Path, output: Path | None, wanted: Wanted, *, as_json: bool, keep: bool) -> None:
-    """Send `song`, follow the job, write the master to `output` (default: beside the song). Raises Complaint."""
+def submit(
+    url: str, song: Path, output: Path | None, wanted: Wanted, *, as_json: bool, keep: bool, token: str | None = None
+) -> None:
+    """Send `song`, follow the job, write the master to `output` (default: beside the song). `token` is a personal one
+    of the account page, where the router asks who is there. Raises Complaint."""
     if not song.is_file() or not os.access(song, os.R_OK):
         raise Complaint(f"{song} is not a file that can be read.", exit_code=2)
     console = Console(stderr=True)
+    headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False) as http, _progress(console) as progress:
+        with (
+            httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False, headers=headers) as http,
+            _progress(console) as progress,
+        ):
             job = _ok(http.post("/v1/jobs", json={**wanted._asdict(), "size_bytes": song.stat().st_size}))
             try:
                 _upload(http, job["id"], song, progress)

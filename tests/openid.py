@@ -201,8 +201,8 @@ def openid_provider() -> Iterator[Provider]:
             self._say(provider.token(form, self.headers.get("authorization", "")))
 
         def _say(self, answer: Answer) -> None:
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            self.send_response_only(answer.status)
+            for name, value in {"date": self.date_time_string(), **answer.headers}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(answer.body)))
             self.end_headers()

@@ -73,15 +73,20 @@ def terms() -> dict[str, Any]:
     return {"transport": Bounded(), "timeout": 5.0, "follow_redirects": False, "trust_env": False}
 
 
-async def get_json(url: str) -> tuple[dict[str, Any], httpx2.Response]:
-    """A JSON object of the provider's. Raises Refused, Unavailable."""
+async def ask(method: str, url: str, **content: Any) -> httpx2.Response:
+    """Whatever the provider answers, whole. Raises Refused, Unavailable."""
     try:
         async with asyncio.timeout(DEADLINE_S), httpx2.AsyncClient(**terms()) as client:
-            response = await client.get(url)
+            return await client.request(method, url, **content)
     except TooMuch:
         raise Refused("too_long") from None
-    except (httpx2.HTTPError, TimeoutError):
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
         raise Unavailable("provider_silent") from None
+
+
+async def get_json(url: str) -> tuple[dict[str, Any], httpx2.Response]:
+    """A JSON object of the provider's. Raises Refused, Unavailable."""
+    response = await ask("GET", url)
     if response.status_code >= 500 or response.status_code == 429:
         raise Unavailable("provider_broken")
     try:

@@ -34,6 +34,11 @@ class Peppers(NamedTuple):
     def newest(self) -> int:
         return next(iter(self.versions))
 
+    @property
+    def older(self) -> list[int]:
+        """Every version but the newest."""
+        return [version for version in self.versions if version != self.newest]
+
     def pseudonyms(self, issuer: str, subject: str) -> list[str]:
         """What this person is called under each version, newest first: `v2_` and 128 bits."""
         return [f"v{version}_{_mac(pepper, issuer, subject)}" for version, pepper in self.versions.items()]
@@ -65,11 +70,10 @@ def rotate(folder: Path) -> int:
     return version
 
 
-def retire(folder: Path) -> list[int]:
-    """Forget every pepper of the file but the newest; their versions. Raises Complaint."""
+def retire(folder: Path) -> None:
+    """Forget every pepper of the file but the newest. Raises Complaint."""
     peppers = load(folder, None)
     _write(folder / FILE, [f"{peppers.newest}:{peppers.versions[peppers.newest].hex()}"])
-    return [version for version in peppers.versions if version != peppers.newest]
 
 
 def _write(path: Path, lines: list[str]) -> None:

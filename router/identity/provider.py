@@ -27,7 +27,7 @@ from joserfc.errors import ClaimError, JoseError
 from joserfc.jwk import RSAKey
 
 from router.identity.attempt import Attempt
-from router.identity.fetching import DEADLINE_S, Refused, TooMuch, Unavailable, ahead_s, get_json, terms
+from router.identity.fetching import DEADLINE_S, Refused, TooMuch, Unavailable, ahead_s, ask, get_json, terms
 
 T = TypeVar("T")
 LEEWAY_S = 30
@@ -110,6 +110,29 @@ class Provider:
             ahead_s(response),
         )
         return self._metadata
+
+    async def knows_our_redirect(self, attempt: Attempt) -> bool:
+        """Whether the provider would show its page to a browser that we send, as far as a look from here tells. Raises
+        Refused, Unavailable."""
+        response = await ask("GET", await self.authorization_url(attempt))
+        return response.status_code < 400 and "error" not in response.headers.get("location", "")
+
+    async def knows_our_secret(self) -> bool | None:
+        """What the provider says to a code of nobody: it looks at the client first. None: it said neither yes nor no.
+        Raises Refused, Unavailable."""
+        metadata = await self.metadata()
+        form = {"grant_type": "authorization_code", "code": "nobodys", "redirect_uri": self._redirect_uri}
+        basic = metadata.secret_in == "client_secret_basic"  # noqa: S105 — where the secret goes, not what it is
+        own = {"client_id": self._client_id, "client_secret": self._client_secret}
+        response = await ask(
+            "POST",
+            metadata.token_endpoint,
+            data={**form, "code_verifier": "0" * 43, **({} if basic else own)},
+            auth=(self._client_id, self._client_secret) if basic else None,
+        )
+        if response.status_code == 401 or b"invalid_client" in response.content:
+            return False
+        return True if b"invalid_grant" in response.content else None
 
     def _endpoint(self, found: dict[str, Any], name: str) -> str:
         url = found.get(name)
