@@ -7,10 +7,13 @@ from functools import partial
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mastering import engine, plan
 from mastering.analyse import Analysis
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
+from mastering.dsp.spectrum import bin_frequencies_hz
+from mastering.plan import Power
 
 
 def master_album(
@@ -23,18 +26,11 @@ def master_album(
 ) -> list[Report]:
     """Master every track into every format; `open_output` gets the track's number. Raises Fault for the first bad one.
 
-    The tracks share the tone that their common spectrum asks for. All must have one sample rate and number of
-    channels, unless `settings.rate_hz` makes the rates alike.
+    The tracks share the tone that their common spectrum asks for, each at its own sample rate and number of channels
+    unless `settings.rate_hz` asks for one rate.
     """
     heard = [engine.hear(track, settings) for track in tracks]
-    shapes = {(found.measurements.rate_hz, found.measurements.channels) for found in heard}
-    if len(shapes) != 1:
-        raise Fault(
-            FaultCode.BAD_SETTINGS,
-            "The album's tracks differ in sample rate or number of channels. Choose one rate, or send them alike.",
-        )
     loudest = max(_lufs(found) for found in heard)
-    together = _together(heard)
     reports = []
     for number, (track, found) in enumerate(zip(tracks, heard, strict=True)):
         aim = max(-36.0, plan.loudness_lufs(settings) + _lufs(found) - loudest)
@@ -45,7 +41,7 @@ def master_album(
                 references=references,
                 open_output=partial(open_output, number),
                 progress=partial(_passed_on, progress, number, len(tracks)),
-                family=together,
+                family=_together(heard, found.measurements.rate_hz),
             )
         )
     return reports
@@ -62,7 +58,23 @@ def _lufs(heard: Analysis) -> float:
     return found
 
 
-def _together(heard: Sequence[Analysis]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Mean power of all tracks in each bin, by their length."""
-    lengths = np.array([found.measurements.frames for found in heard], np.float64)
-    return np.tensordot(lengths / lengths.sum(), np.stack([found.power for found in heard]), axes=1)
+def _together(heard: Sequence[Analysis], rate_hz: int) -> Power:
+    """Mean power of all tracks by their length, on the FFT bins of `rate_hz`.
+
+    Above what a track of a lower rate can hold it has no say: there the others speak for it.
+    """
+    hz = bin_frequencies_hz(rate_hz)
+    total, seconds = np.zeros((2, hz.size)), np.zeros(hz.size)
+    for found in heard:
+        own_hz = bin_frequencies_hz(found.measurements.rate_hz)
+        power = found.power if found.measurements.rate_hz == rate_hz else _on_bins(found.power, own_hz, hz)
+        known = np.where(hz <= own_hz[-1], found.measurements.duration_s, 0.0)
+        total += power * known
+        seconds += known
+    return total / np.maximum(seconds, 1e-9)
+
+
+def _on_bins(power: Power, own_hz: NDArray[np.float64], hz: NDArray[np.float64]) -> Power:
+    """The same power per Hz on other bins."""
+    per_bin = (hz[1] - hz[0]) / (own_hz[1] - own_hz[0])
+    return np.stack([np.interp(hz, own_hz, side) * per_bin for side in power])

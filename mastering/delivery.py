@@ -124,7 +124,7 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
         found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
-            return Delivered(kind, chosen, after, not _tagged(target, kind, made.carried))
+            return Delivered(kind, chosen, after, not _tagged(target, kind, made.carried, after.measurements))
         inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind)
         bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
@@ -165,9 +165,9 @@ def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> flo
     return over + 0.05 if over > 0 and kind.is_lossy else 0.0
 
 
-def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags) -> bool:
+def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> bool:
     target.seek(0)
-    return not carried or tags.write(target, kind, carried)
+    return not carried or tags.write(target, kind, carried, after)
 
 
 def read_back(target: BinaryIO, frames: int, lane: Lane, share: float) -> analyse.Analysis:

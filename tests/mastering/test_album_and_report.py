@@ -8,7 +8,7 @@ import pytest
 
 from mastering import engine
 from mastering.album import master_album
-from mastering.contract import Fault, FaultCode, OutputFormat, Settings
+from mastering.contract import OutputFormat, Settings
 from mastering.report import html
 from tests.mastering.sound import loud_mix, music, wav
 
@@ -41,11 +41,34 @@ def test_an_albums_tracks_share_one_tone() -> None:
     assert tones[0].parameters["mid_db"] == tones[1].parameters["mid_db"]
 
 
-def test_tracks_of_different_rates_need_one_rate_chosen() -> None:
+def test_tracks_keep_their_own_rates_and_channels_and_share_one_tone() -> None:
+    shapes = [(44_100, 2, 0.5), (96_000, 2, 0.25), (48_000, 1, 0.2)]
+    tracks = [
+        wav(music(rate, channels, seconds=4) * np.float32(gain), rate, subtype="PCM_24")
+        for rate, channels, gain in shapes
+    ]
+    outputs = [io.BytesIO() for _ in tracks]
+    reports = master_album(
+        [io.BytesIO(track) for track in tracks],
+        Settings(style="warm"),
+        open_output=lambda number, kind: outputs[number],
+    )
+    assert [(r.after.rate_hz, r.after.channels) for r in reports] == [(rate, channels) for rate, channels, _ in shapes]
+    before = [report.before.integrated_lufs or 0 for report in reports]
+    after = [engine.measure(output).integrated_lufs or 0 for output in outputs]
+    assert max(after) == pytest.approx(-14, abs=0.1)
+    for number in range(3):
+        assert after[number] - max(after) == pytest.approx(before[number] - max(before), abs=0.2)
+    steps = [report.plan.step("tone") for report in reports]
+    tones = [dict(zip(step.parameters["hz"], step.parameters["mid_db"], strict=True)) for step in steps if step]  # type: ignore[arg-type]
+    assert len(tones) == 3
+    for hz in set.intersection(*map(set, tones)):
+        if 60 < hz < 12_000:
+            assert np.ptp([tone[hz] for tone in tones]) < 0.2, hz
+
+
+def test_an_albums_tracks_come_at_one_rate_where_one_is_asked_for() -> None:
     tracks = [io.BytesIO(wav(music(rate, seconds=2), rate)) for rate in (44_100, 48_000)]
-    with pytest.raises(Fault) as caught:
-        master_album(tracks, Settings(), open_output=lambda number, kind: io.BytesIO())
-    assert caught.value.code is FaultCode.BAD_SETTINGS
     reports = master_album(tracks, Settings(rate_hz=48_000), open_output=lambda number, kind: io.BytesIO())
     assert [report.after.rate_hz for report in reports] == [48_000, 48_000]
 

@@ -1,0 +1,188 @@
+"""What a broadcast wave says of itself, read from one file and written to another.
+
+EBU Tech 3285 v2 (the `bext` chunk), EBU R 98 (the line that each process adds to the coding history), RIFF INFO lists
+(Multimedia Programming Interface 1.0) and the iXML chunk, which is carried as it is. Texts here may name people:
+nothing of them is ever logged.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from mastering.contract import ENGINE_VERSION, Measurements
+
+_MOST_CHUNKS = 4096
+_MOST_CHUNK_BYTES = 1 << 20
+_FIXED_BYTES = 602
+_HEAD = struct.Struct("<256s32s32s10s8sQH64s5h180s")
+_MOVE_BYTES = 1 << 20
+_INFO = {
+    b"INAM": "title",
+    b"IART": "artist",
+    b"IPRD": "album",
+    b"IGNR": "genre",
+    b"ICRD": "date",
+    b"ITRK": "tracknumber",
+    b"ICMT": "comment",
+    b"ICOP": "copyright",
+    b"ISRC": "isrc",
+}
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """The `bext` chunk without what holds for the old file alone (its UMID and its loudness), and the iXML chunk."""
+
+    description: bytes
+    originator: bytes
+    reference: bytes
+    date: bytes
+    time: bytes
+    time_reference_s: float
+    """Since midnight; in the file it stands in samples."""
+    history: bytes
+    ixml: bytes = b""
+
+
+def read(source: BinaryIO) -> tuple[dict[str, str], Broadcast | None]:
+    """(texts of the INFO list, the broadcast extension) of a WAV; nothing of anything else."""
+    texts: dict[str, str] = {}
+    bext, ixml, rate_hz = b"", b"", 0
+    for name, at, size in _chunks(source):
+        if name not in (b"bext", b"iXML", b"fmt ", b"LIST") or size > _MOST_CHUNK_BYTES:
+            continue
+        source.seek(at)
+        content = source.read(size)
+        if name == b"bext" and len(content) >= _FIXED_BYTES:
+            bext = content
+        elif name == b"iXML":
+            ixml = content
+        elif name == b"fmt " and len(content) >= 8:
+            rate_hz = struct.unpack_from("<I", content, 4)[0]
+        elif content[:4] == b"INFO":
+            texts |= _info(content[4:])
+    return texts, _broadcast(bext, ixml, rate_hz) if bext or ixml else None
+
+
+def _broadcast(bext: bytes, ixml: bytes, rate_hz: int) -> Broadcast:
+    fields = _HEAD.unpack_from(bext.ljust(_FIXED_BYTES, b"\0"))
+    description, originator, reference, date, time = (field.split(b"\0")[0] for field in fields[:5])
+    seconds = fields[5] / rate_hz if rate_hz else 0.0
+    return Broadcast(description, originator, reference, date, time, seconds, bext[_FIXED_BYTES:].split(b"\0")[0], ixml)
+
+
+def _chunks(source: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte of the content and size of each chunk."""
+    source.seek(0)
+    head = source.read(12)
+    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+        return
+    at, data_size = 12, 0
+    for _ in range(_MOST_CHUNKS):
+        source.seek(at)
+        head = source.read(8)
+        if len(head) < 8:
+            return
+        name, size = head[:4], struct.unpack("<I", head[4:])[0]
+        if name == b"ds64":
+            data_size = struct.unpack_from("<8xQ", source.read(16).ljust(16, b"\0"))[0]
+        if name == b"data" and size == 0xFFFFFFFF:
+            size = data_size
+        yield name, at + 8, size
+        at += 8 + size + size % 2
+
+
+def _info(content: bytes) -> dict[str, str]:
+    texts, at = {}, 0
+    while at + 8 <= len(content):
+        name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
+        text = _text(content[at + 8 : at + 8 + size])
+        if name in _INFO and text:
+            texts[_INFO[name]] = text
+        at += 8 + size + size % 2
+    return texts
+
+
+def _text(content: bytes) -> str:
+    """INFO and bext were ASCII once; what is written today is UTF-8, and what is not is Latin-1."""
+    content = content.split(b"\0")[0]
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError:
+        return content.decode("latin-1").strip()
+
+
+def texts_of(broadcast: Broadcast) -> dict[str, str]:
+    """What a container without `bext` can say of it."""
+    found = {"comment": _text(broadcast.description), "date": _text(broadcast.date)}
+    return {name: text for name, text in found.items() if text}
+
+
+def write(target: BinaryIO, texts: dict[str, str], broadcast: Broadcast | None, after: Measurements, bits: str) -> bool:
+    """Put an INFO list and `broadcast` into a finished WAV, before its sound; False where there is no room (RF64).
+
+    The coding history gets a line, and the loudness fields are those of the master.
+    """
+    found = next((at for name, at, _ in _chunks(target) if name == b"data"), None)
+    whole = target.seek(0, io.SEEK_END)
+    chunks = _list_chunk(texts)
+    if broadcast is not None:
+        chunks += _chunk(b"bext", _bext(broadcast, after, bits))
+        chunks += _chunk(b"iXML", broadcast.ixml) if broadcast.ixml else b""
+    target.seek(0)
+    if found is None or target.read(4) != b"RIFF" or whole + len(chunks) - 8 > 0xFFFFFFFF:
+        return False
+    _insert(target, chunks, found - 8, whole)
+    target.seek(4)
+    target.write(struct.pack("<I", whole + len(chunks) - 8))
+    return True
+
+
+def _list_chunk(texts: dict[str, str]) -> bytes:
+    """For the many programs that look for no ID3 in a WAV."""
+    held = [_chunk(name, texts[key].encode() + b"\0") for name, key in _INFO.items() if key in texts]
+    return _chunk(b"LIST", b"INFO" + b"".join(held)) if held else b""
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def _bext(broadcast: Broadcast, after: Measurements, bits: str) -> bytes:
+    mode = "stereo" if after.channels == 2 else "mono"
+    line = f"A=PCM,F={after.rate_hz},W={bits},M={mode},T=mastering {ENGINE_VERSION}\r\n".encode()
+    history = broadcast.history
+    history += b"" if not history or history.endswith(b"\n") else b"\r\n"
+    read = (
+        after.integrated_lufs,
+        after.loudness_range_lu,
+        after.true_peak_dbtp,
+        after.max_momentary_lufs,
+        after.max_short_term_lufs,
+    )
+    samples = round(broadcast.time_reference_s * after.rate_hz)
+    origin = (broadcast.description, broadcast.originator, broadcast.reference, broadcast.date, broadcast.time)
+    return _HEAD.pack(*origin, samples, 2, b"", *map(_hundredths, read), b"") + history + line
+
+
+def _hundredths(value: float | None) -> int:
+    """Tech 3285 v2, 2.4: 0x7FFF where there is no value."""
+    return 0x7FFF if value is None else round(100 * value)
+
+
+def _insert(target: BinaryIO, what: bytes, at: int, size: int) -> None:
+    """Move everything from `at` on, the end first, a piece at a time."""
+    end = size
+    while end > at:
+        start = max(at, end - _MOVE_BYTES)
+        target.seek(start)
+        piece = target.read(end - start)
+        target.seek(start + len(what))
+        target.write(piece)
+        end = start
+    target.seek(at)
+    target.write(what)
