@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mastering.contract import Effort
 from router.accounts import Accounts
 from router.settings import Settings
 
@@ -54,6 +55,9 @@ def submit(
     target: Annotated[str, typer.Option(help="Delivery target.")] = "streaming",
     style: Annotated[str, typer.Option(help="Style.")] = "neutral",
     amount: Annotated[float, typer.Option(min=0, max=100, help="How much to change, in percent.")] = 60.0,
+    effort: Annotated[
+        Effort, typer.Option(help="How the plan is found: quick (closed form) or fit (refined by gradient descent).")
+    ] = Effort.QUICK,
     output_format: Annotated[str, typer.Option("--format", help="wav24, flac, mp3 …: see GET /v1/options.")] = "wav24",
     url: Annotated[str, typer.Option(help="The router.", envvar="ROUTER_URL")] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
@@ -63,7 +67,7 @@ def submit(
     from router.submit import Wanted
     from router.submit import submit as submit_now
 
-    wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,))
+    wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
     # Not an option: what is typed on a command line can be read by everybody on the machine.
     token = os.environ.get("ROUTER_TOKEN")
     _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep, token=token))

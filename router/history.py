@@ -33,6 +33,7 @@ def need_of(job: Job, now_s: float, queued: int, *, again: bool = False) -> Need
         managed_only=job.managed_only,
         deadline_s=job.expires_s - now_s,
         queued=queued,
+        effort=job.settings.effort,
         avoid=frozenset() if again else frozenset(deadly),
         avoid_tiers=frozenset(too_small if again else too_small | worn),
     )

@@ -25,6 +25,7 @@ class Wanted(NamedTuple):
     style: str
     amount_percent: float
     outputs: tuple[str, ...]
+    effort: str = "quick"
 
 
 def submit(

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mastering.contract import ENGINE_VERSION
+from mastering.contract import ENGINE_VERSION, Effort
 from router.tiers.breaker import State
 from router.tiers.estimate import PRIORS, Pace
 from router.tiers.quota import HEADROOM
@@ -74,6 +74,7 @@ class Need(NamedTuple):
     avoid: frozenset[str] = frozenset()
     """Backends that this job must not meet again."""
     avoid_tiers: frozenset[str] = frozenset()
+    effort: Effort = Effort.QUICK
 
 
 TYPICAL = Need(size_bytes=30 * 1024 * 1024, duration_s=200.0)
@@ -192,7 +193,7 @@ def why_not(candidate: Candidate, need: Need) -> str | None:
         return "the song is too long for it"
     if not compatible(candidate.engine_version):
         return "another engine version"
-    needed_s = HEADROOM * candidate.pace.render_s(need.duration_s)
+    needed_s = HEADROOM * candidate.pace.render_s(need.duration_s, need.effort)
     if candidate.quota_left_s is not None and candidate.quota_left_s < needed_s:
         return "its quota is used up"
     if _bare_eta_s(candidate, need) > need.deadline_s:
@@ -238,7 +239,7 @@ def _wait_s(at_work: Sequence[Candidate], need: Need, service_s: float) -> float
 
 
 def _service_s(candidate: Candidate, need: Need) -> float:
-    return candidate.pace.service_s(need.size_bytes, need.duration_s)
+    return candidate.pace.service_s(need.size_bytes, need.duration_s, need.effort)
 
 
 def _bare_eta_s(candidate: Candidate, need: Need) -> float:

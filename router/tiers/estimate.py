@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mastering.contract import Effort
+
 ALPHA = 0.2
 SPREAD = 1.05
 MIB = 1024 * 1024
@@ -43,34 +45,43 @@ class Pace(NamedTuple):
     """Seconds of work for a minute of audio."""
     fetch_s: Ewma
     cold_start_s: Ewma
+    fit_s_per_minute: Ewma = Ewma(0.0)
+    """The same as `render_s_per_minute` where the plan is refined, the render included."""
 
-    def fold(self, timing: Timing, size_bytes: int, duration_s: float) -> Pace:
+    def fold(self, timing: Timing, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK) -> Pace:
         """The pace after an attempt on a song of that size and length."""
         changed = {}
         if timing.upload_s is not None:
             changed["upload_s_per_mib"] = self.upload_s_per_mib.fold(timing.upload_s / max(size_bytes / MIB, 0.25))
         if timing.render_s is not None:
-            changed["render_s_per_minute"] = self.render_s_per_minute.fold(timing.render_s / max(duration_s / 60, 0.05))
+            learned = "fit_s_per_minute" if effort is Effort.FIT else "render_s_per_minute"
+            changed[learned] = self._per_minute(effort).fold(timing.render_s / max(duration_s / 60, 0.05))
         if timing.fetch_s is not None:
             changed["fetch_s"] = self.fetch_s.fold(timing.fetch_s)
         return self._replace(**changed)
 
-    def render_s(self, duration_s: float) -> float:
-        return self.render_s_per_minute.cautious * duration_s / 60
+    def _per_minute(self, effort: Effort) -> Ewma:
+        return self.fit_s_per_minute if effort is Effort.FIT else self.render_s_per_minute
 
-    def service_s(self, size_bytes: int, duration_s: float) -> float:
+    def render_s(self, duration_s: float, effort: Effort = Effort.QUICK) -> float:
+        return self._per_minute(effort).cautious * duration_s / 60
+
+    def service_s(self, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK) -> float:
         """From the first byte sent to the last byte fetched, on a backend that is awake and free."""
         upload_s = self.upload_s_per_mib.cautious * size_bytes / MIB
-        return upload_s + self.render_s(duration_s) + self.fetch_s.cautious
+        return upload_s + self.render_s(duration_s, effort) + self.fetch_s.cautious
 
 
-def _prior(upload_mib_per_s: float, render_s_per_minute: float, fetch_s: float, cold_start_s: float) -> Pace:
-    return Pace(Ewma(1 / upload_mib_per_s), Ewma(render_s_per_minute), Ewma(fetch_s), Ewma(cold_start_s))
+def _prior(
+    upload_mib_per_s: float, render_s_per_minute: float, fit_s_per_minute: float, fetch_s: float, cold_start_s: float
+) -> Pace:
+    render, fit = Ewma(render_s_per_minute), Ewma(fit_s_per_minute)
+    return Pace(Ewma(1 / upload_mib_per_s), render, Ewma(fetch_s), Ewma(cold_start_s), fit)
 
 
 PRIORS = {
-    "managed": _prior(50, 4, 0.5, 10),
-    "gpu_space": _prior(8, 6, 3, 60),
-    "cpu_space": _prior(8, 25, 3, 90),
+    "managed": _prior(50, 4, 12, 0.5, 10),
+    "gpu_space": _prior(8, 6, 14, 3, 60),
+    "cpu_space": _prior(8, 25, 60, 3, 90),
 }
 """What is assumed of a tier before its first job; some jobs later it no longer matters."""

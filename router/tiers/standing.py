@@ -140,7 +140,7 @@ class Standing:
     def begin(self, need: Need, now_s: float) -> Stint:
         """One more attempt there; whoever calls this calls `end` when it is over, however it is over."""
         self.in_flight += 1
-        promise = self.quota.promise(self.pace.render_s(need.duration_s), now_s)
+        promise = self.quota.promise(self.pace.render_s(need.duration_s, need.effort), now_s)
         return Stint(self, need, self.breaker.begin(), promise, now_s, self.evicted)
 
     def end(self, stint: Stint, now_s: float, fault: TierFault | None, timing: Timing | None) -> None:
@@ -151,7 +151,7 @@ class Standing:
         if fault is not None:
             self._note_fault(stint, fault, now_s)
         elif timing is not None:
-            self.pace = self.pace.fold(timing, stint.need.size_bytes, stint.need.duration_s)
+            self.pace = self.pace.fold(timing, stint.need.size_bytes, stint.need.duration_s, stint.need.effort)
             self.breaker.succeeded(stint.ticket, now_s)
         else:
             self.breaker.ended(stint.ticket)

@@ -300,6 +300,19 @@ def test_another_setting_sends_the_song_again_by_itself(open_page: Opener, runni
     _assert_name_stayed_here(account)
 
 
+def test_a_refined_plan_can_be_asked_for_and_says_what_it_found(open_page: Opener, running: Stack, song: Path) -> None:
+    page, _ = open_page()
+    page.set_input_files("#file", song)
+    page.get_by_text("Fine tuning").click()
+    assert page.get_by_label("How the settings are found").input_value() == "quick"
+    page.get_by_label("How the settings are found").select_option("Refined")
+    assert _violations(page) == []
+    page.click("#start")
+    wait_for_master(page)
+    assert httpx.get(f"{running.url}/v1/jobs/{job_id(page)}").json()["settings"]["effort"] == "fit"
+    expect(page.locator("#flags")).to_contain_text("refined")
+
+
 def test_an_upload_cut_off_goes_on_where_it_stopped(open_page: Opener, running: Stack, tmp_path: Path) -> None:
     long = write_song(tmp_path / "long.wav", 20)
     size = long.stat().st_size

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import soundfile
 
-from mastering.contract import ENGINE_VERSION, FaultCode, OutputFormat, Settings
+from mastering.contract import ENGINE_VERSION, Effort, FaultCode, OutputFormat, Settings
 from mastering.exchange import (
     PROTOCOL_VERSION,
     SLOT_HEADER,
@@ -63,6 +63,16 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
         assert piece, f"closed before {wanted!r}"
         got += piece
     return bytes(got)
+
+
+def test_a_plan_is_refined_inside_the_fence() -> None:
+    # torch is imported only now, in a process that may write nothing and has no network.
+    settings = Settings(style="punchy", effort=Effort.FIT)
+    with running_worker("mastering.engine:master") as worker:
+        answer = worker.render(request_body(written(noise(6.0)), settings))
+    assert "fit" in {event.stage for event in answer.events if isinstance(event, ProgressEvent)}
+    (remark,) = (flag for flag in answer.report.report.flags if "refined" in flag.lower())
+    assert "iterations on cpu" in remark or "comes within" in remark
 
 
 def test_a_song_comes_back_mastered() -> None:

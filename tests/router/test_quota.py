@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mastering.contract import Effort
 from router.tiers.estimate import Ewma, Pace, Timing
 from router.tiers.quota import Quota
 
@@ -117,3 +118,11 @@ def test_a_provider_that_names_no_reset_is_believed_for_a_period() -> None:
     quota = Quota()
     quota.told(-1, None, 0.0)
     assert quota.out_until_s(1.0) == DAY_S
+
+
+def test_refined_plans_teach_their_own_pace_and_no_other() -> None:
+    pace = Pace(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0), fit_s_per_minute=Ewma(40.0))
+    learned = pace.fold(Timing(render_s=100.0), size_bytes=20 * 2**20, duration_s=120.0, effort=Effort.FIT)
+    assert learned == pace._replace(fit_s_per_minute=Ewma(42.0, 2.0))
+    assert learned.render_s(60.0) == 10.0
+    assert learned.service_s(2**20, 60.0, Effort.FIT) == pytest.approx(1 + 42.0 + 1.05 * 2.0 + 2)

@@ -27,6 +27,7 @@ const view = {
   loudness: find("loudness", HTMLInputElement),
   ceiling: find("ceiling", HTMLInputElement),
   rate: find("rate", HTMLSelectElement),
+  effort: find("effort", HTMLSelectElement),
   tiers: find("tiers", HTMLOListElement),
   managed: find("managed", HTMLInputElement),
   managedRow: find("managed-row", HTMLElement),
@@ -95,6 +96,7 @@ export function fillForm(asked) {
     if (view.more.contains(input)) view.more.open = true;
   }
   view.amount.value = String(asked.amount_percent);
+  view.effort.value = asked.effort || "quick";
   showAmount();
   hintTarget();
 }
@@ -144,6 +146,7 @@ function wish() {
     target: String(data.get("target")),
     style: String(data.get("style")),
     amount_percent: view.amount.valueAsNumber,
+    effort: view.effort.value,
     outputs: OUTPUTS.filter((format) => options && format in options.outputs),
     managed_only: view.managed.checked,
   };

@@ -13,7 +13,7 @@
  * }} Options
  *
  * @typedef {{
- *   target: string, style: string, amount_percent: number, loudness_lufs?: number, ceiling_dbtp?: number,
+ *   target: string, style: string, amount_percent: number, effort: string, loudness_lufs?: number, ceiling_dbtp?: number,
  *   rate_hz?: number, outputs: string[], managed_only: boolean,
  * }} Wish What the person asks for.
  *
