@@ -1,0 +1,80 @@
+"""The router with its guards off: the control of the sweep, which must find what such a router leaves about.
+
+What is switched on here is what the frameworks do by themselves or what is written in a hurry: uvicorn's access log,
+formatted records of libraries, tracebacks, a middleware that logs requests for debugging; and the spool is not
+encrypted. Started like the real one: `python -m tests.privacy.leaky_router serve …`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router import cli, logs, serving
+from router.spool import records
+from router.web import access, headers
+
+_real_config = serving._config
+
+
+class _Headers:
+    """Logs what came, as a developer would who looks for a bug."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            logging.getLogger("debug").warning("%s %s", scope["path"], scope["headers"])
+
+        async def received() -> Message:
+            message = await receive()
+            logging.getLogger("debug").warning("%s", message.get("body", b"")[:300])
+            return message
+
+        await self._app(scope, received, send)
+
+
+def _config(app: Any, *args: Any, **kwargs: Any) -> uvicorn.Config:
+    config = _real_config(app, *args, **kwargs)
+    config.access_log = True
+    config.log_config = uvicorn.config.LOGGING_CONFIG
+    config.configure_logging()
+    return config
+
+
+def _traceback(error: BaseException) -> None:
+    traceback.print_exception(error)
+
+
+def _plain_seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, *, last: bool) -> tuple[bytes, bytes]:
+    header, _ = _seal(key, ref, index, b"", last=last)
+    return records._HEADER.pack(last, len(plain), header[5:]), bytes(plain) + bytes(16)
+
+
+def _plain_unseal(fd: int, key: bytes, ref: str, place: records.Place) -> bytes:
+    return os.pread(fd, place.plain_size, place.position + records._HEADER.size)
+
+
+_seal = records.seal
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s %(message)s")
+    logs.contain = lambda book: lambda: None
+    logs.log_exception = _traceback
+    headers.log_exception = _traceback  # type: ignore[attr-defined]
+    records.seal, records.unseal = _plain_seal, _plain_unseal
+    access.AccessLog = _Headers  # type: ignore[misc,assignment]
+    serving._config = _config
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
