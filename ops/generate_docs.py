@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from pathlib import Path
 
-from ops import policy_edition
+from ops import policy_edition, privacy_page
 from router.admin.gauges import HELP
 from router.errors import TABLE
 from router.jobs import state
@@ -26,6 +26,7 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "catalogue.md": _catalogue(),
         "metrics.md": _metrics(),
+        "privacy.md": privacy_page.page(),
     }
 
 
@@ -100,6 +101,9 @@ def main() -> int:
             stale.append(name)
             if "--check" not in sys.argv:
                 path.write_text(text, "utf-8")
+    if wrong := privacy_page.complaints():
+        print("\n".join(["The promises and their tests do not fit (router/privacy/register.toml):", *wrong]))
+        return 1
     if stale and "--check" in sys.argv:
         print(f"These are stale: {', '.join(stale)}. Run 'make docs'.")
         return 1

@@ -6,6 +6,6 @@ trap 'rm -rf "$tmp"' EXIT
 python3 -m venv "$tmp/venv"
 "$tmp/venv/bin/pip" install --quiet 'torch==2.13.0' '.[router,worker,test,bench]'
 {
-  echo "# Resolved together; made by 'make lock'. torch stays pinned in pyproject.toml (extra gpu)."
+  echo "# Resolved together on $(date -u +%F); made by 'make lock'. torch stays pinned in pyproject.toml (extra gpu)."
   "$tmp/venv/bin/pip" freeze --exclude mastering-router --exclude torch
 } > constraints.txt

@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Takes songs in, sends each to the best tier that is up, hands masters back, forgets the rest.",
 )
 
+ROUTER_URL = "http://127.0.0.1:8080"
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8080]")]
 
@@ -144,6 +145,25 @@ def _accounts() -> closing[Accounts]:
     settings = Settings()
     marker = settings.ram_dir / "accounts.expected"
     return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
+
+
+privacy_app = typer.Typer(no_args_is_help=True, help="The promises of this service.")
+app.add_typer(privacy_app, name="privacy")
+
+
+@privacy_app.command("selfcheck")
+def privacy_selfcheck(
+    url: Annotated[str, typer.Option(help="The running router, if one runs.", envvar="ROUTER_URL")] = ROUTER_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    canary: Annotated[bool, typer.Option(help="Send a song through a router of its own and look what is left.")] = True,
+) -> None:
+    """Say of every promise whether it is kept here, and the cure where it is not. Exit code 1 if one is broken."""
+    from router.privacy.selfcheck import selfcheck
+
+    def check() -> None:
+        raise typer.Exit(selfcheck(url, as_json=as_json, canary=canary))
+
+    _or_one_line(check)
 
 
 AdminUrl = Annotated[str, typer.Option("--url", help="The operators' port.", envvar="ROUTER_ADMIN_URL")]

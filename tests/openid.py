@@ -102,6 +102,8 @@ class Provider:
         self.asked: list[tuple[str, str, Json]] = []
         """Method, path and parameters of every request, in order."""
         self.issuer = ""
+        self.handed_out: list[tuple[str, Json]] = []
+        """Every code that was redeemed, with the tokens for it."""
         self._codes: dict[str, Json] = {}
 
     def count(self, path: str) -> int:
@@ -153,7 +155,9 @@ class Provider:
             or challenge != asked["code_challenge"]
         ):
             return Answer.of({"error": "invalid_grant"}, 400)
-        return self.misbehave.tokens(Answer.of(self.tokens(asked["nonce"])))
+        tokens = self.tokens(asked["nonce"])
+        self.handed_out.append((str(form["code"]), tokens))
+        return self.misbehave.tokens(Answer.of(tokens))
 
     def tokens(self, nonce: str) -> Json:
         access = secrets.token_urlsafe(24)

@@ -28,6 +28,7 @@ from router.identity import sessions
 from router.jobs.model import Job
 from router.settings import Settings
 from router.tiers.choice import TIER_ORDER, TIER_TITLES
+from router.tiers.standing import Terms
 from router.web.pages import ASK_FIRST, StaticFile, answer, rendered
 from router.web.rooms import TheHouse
 
@@ -117,16 +118,15 @@ def _where(house: House) -> _Where:
 
 def places(house: House) -> list[Place]:
     """Every tier, operator and region of the fleet as it is now, each once."""
-    found = {
-        (s.backend.tier, s.terms.operator, s.terms.region): Place(
-            tier=s.backend.tier,
-            title=TIER_TITLES[s.backend.tier],
-            operator=s.terms.operator,
-            region=s.terms.region,
-            third_party=s.backend.tier != "managed",
+    found = {}
+    for standing in house.fleet.standings():
+        tier, operator, region = standing.backend.tier, standing.terms.operator, standing.terms.region
+        outside = tier != "managed"
+        if outside and operator == Terms().operator:  # the catalogue does not say; the machine is not this service's
+            operator = "Hugging Face"
+        found[tier, operator, region] = Place(
+            tier=tier, title=TIER_TITLES[tier], operator=operator, region=region, third_party=outside
         )
-        for s in house.fleet.standings()
-    }
     return [found[key] for key in sorted(found, key=lambda key: (TIER_ORDER.index(key[0]), *key[1:]))]
 
 

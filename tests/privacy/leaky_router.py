@@ -11,12 +11,14 @@ import logging
 import os
 import sys
 import traceback
+from base64 import urlsafe_b64decode
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router import cli, logs, serving
+from router.identity.provider import Provider
 from router.spool import records
 from router.web import access, headers
 
@@ -49,6 +51,13 @@ def _config(app: Any, *args: Any, **kwargs: Any) -> uvicorn.Config:
     return config
 
 
+async def _talking_claims(self: Provider, metadata: Any, id_token: str) -> Any:
+    """Says what the provider pushed, name and address too."""
+    payload = id_token.split(".")[1]
+    logging.getLogger("debug").warning("signed in: %s", urlsafe_b64decode(payload + "=="))
+    return await _signed_claims(self, metadata, id_token)
+
+
 def _traceback(error: BaseException) -> None:
     traceback.print_exception(error)
 
@@ -62,7 +71,7 @@ def _plain_unseal(fd: int, key: bytes, ref: str, place: records.Place) -> bytes:
     return os.pread(fd, place.plain_size, place.position + records._HEADER.size)
 
 
-_seal = records.seal
+_seal, _signed_claims = records.seal, Provider._signed_claims
 
 
 def main() -> None:
@@ -71,6 +80,7 @@ def main() -> None:
     logs.log_exception = _traceback
     headers.log_exception = _traceback  # type: ignore[attr-defined]
     records.seal, records.unseal = _plain_seal, _plain_unseal
+    Provider._signed_claims = _talking_claims  # type: ignore[method-assign]
     access.AccessLog = _Headers  # type: ignore[misc,assignment]
     serving._config = _config
     cli.main()

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import mutagen.id3
@@ -26,6 +26,8 @@ import soundfile as sf
 
 from router.privacy.canary import Hit, Search, samples, song, word
 from tests import stack as stacks
+from tests.openid import EMAIL, SUBJECT, Provider, openid_provider, settings_of
+from tests.openid import NAME as PERSON
 from tests.recorder import Recorder, recorder
 from tests.stack import Stack, free_port, ram, start_router, start_worker, wait_for
 
@@ -49,6 +51,7 @@ class Sweep:
     admin_url: str
     log_dir: Path
     canaries: dict[str, bytes]
+    provider: Provider
     answers: list[bytes] = field(default_factory=list)
     """Every answer that anybody got, but for the masters themselves."""
     attempts: int = 0
@@ -62,11 +65,12 @@ class Sweep:
         """Somebody from an address of their own, with a browser that says too much."""
         said = {"user-agent": "agent", "referer": "referer", "accept-language": "language", "x-forwarded-for": ""}
         headers = {name: self.canaries[kind] for name, kind in said.items() if kind}
-        headers |= {"x-forwarded-for": FORWARDED.encode(), "cookie": b"visitor=" + self.canaries["cookie"]}
+        headers |= {"x-forwarded-for": FORWARDED.encode(), "origin": self.running.url.encode()}
         headers["content-disposition"] = b'attachment; filename="' + self.canaries["name"] + b'"'
         return httpx.Client(
             base_url=self.running.url,
             headers=[(name.encode(), value) for name, value in headers.items()],
+            cookies={"visitor": quote(self.text("cookie"))},
             params={"name": self.text("name"), "q": self.text("query")},
             transport=httpx.HTTPTransport(local_address=ADDRESS),
             trust_env=False,
@@ -80,7 +84,7 @@ class Sweep:
 
     def everywhere(self) -> Iterator[Hit]:
         """All that is left anywhere, now."""
-        search, running = Search(self.canaries), self.running
+        search, running = Search(self.canaries | dict(self._tokens())), self.running
         # Other stacks and browsers, which other tests run meanwhile, have canaries of their own.
         others = ("mastering-", ".mastering-", ".org.chromium")
         shared = [path for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)]  # noqa: S108
@@ -92,6 +96,13 @@ class Sweep:
             yield from (
                 hit for hit in search.within("a request to a worker", wire.requests) if hit.canary not in IN_THE_FILE
             )
+
+    def _tokens(self) -> Iterator[tuple[str, bytes]]:
+        """What the provider handed out, and the codes for it."""
+        for number, (code, tokens) in enumerate(self.provider.handed_out):
+            yield f"code {number}", code.encode()
+            yield f"access token {number}", tokens["access_token"].encode()
+            yield f"id token {number}", tokens["id_token"].encode()
 
     def pids(self) -> Iterator[int]:
         waiting = [one.pid for one in (self.running.router, *self.running.workers) if one.process.poll() is None]
@@ -118,6 +129,7 @@ def swept(folder: Path, patch: pytest.MonkeyPatch, module: str = "router") -> It
     (folder / "tmp").mkdir()
     patch.setenv("TMPDIR", str(folder / "tmp"))
     canaries = {kind: word(kind).encode() for kind in TEXTS}
+    canaries |= {"subject": SUBJECT.encode(), "e-mail": EMAIL.encode(), "person": PERSON.encode()}
     canaries |= {"samples": samples(), "address": ADDRESS.encode(), "forwarded": FORWARDED.encode()}
     real_start = stacks._start
     if module != "router":
@@ -133,6 +145,7 @@ def swept(folder: Path, patch: pytest.MonkeyPatch, module: str = "router") -> It
             cleanup.callback(worker.stop)
         for worker in workers:
             wait_for(worker, f"{worker.url}/v1/health")
+        provider = cleanup.enter_context(openid_provider())
         wires = [cleanup.enter_context(recorder(worker.url)) for worker in workers]
         behind = [replace(worker, url=wire.url) for worker, wire in zip(workers, wires, strict=True)]
         admin_port = free_port()
@@ -142,10 +155,11 @@ def swept(folder: Path, patch: pytest.MonkeyPatch, module: str = "router") -> It
             "ROUTER_REQUESTS_PER_MINUTE": "100000", "ROUTER_NEW_JOBS_PER_10_MINUTES": "100000",
             "ROUTER_LOG_DIR": str(folder / "log"), "ROUTER_FORWARDED_BY": '["127.0.0.0/8"]',
         }  # fmt: skip
+        settings |= {f"ROUTER_{name.upper()}": value for name, value in settings_of(provider).items()}
         router = start_router(folder, [one.url for one in behind], ram_dir, folder / "spool", settings)
         whole = Stack(router, behind, ram_dir, folder / "spool", folder, settings)
         cleanup.callback(lambda: whole.router.stop())
-        yield Sweep(whole, wires, f"http://127.0.0.1:{admin_port}", folder / "log", canaries)
+        yield Sweep(whole, wires, f"http://127.0.0.1:{admin_port}", folder / "log", canaries, provider)
 
 
 def songs(sweep: Sweep) -> dict[str, bytes]:
@@ -211,6 +225,23 @@ class Drive:
         self._sweep.attempts += len(job["attempts"])
         assert self._http.get(f"/v1/jobs/{job_id}/outputs/wav24").status_code == 200
         self._http.delete(f"/v1/jobs/{job_id}")
+
+    def sign_in(self) -> None:
+        to_provider = self._http.get("/sign-in").headers["location"]
+        back = httpx.get(to_provider, trust_env=False).headers["location"]  # a person who says yes at once
+        answer = self._http.get(back, params=parse_qs(urlsplit(back).query))
+        assert answer.headers["location"] == "/"
+        assert self._http.get("/v1/account").json()["kind"] == "person"
+
+    def sign_out(self) -> None:
+        assert self._http.post("/sign-out").status_code == 303
+        assert self._http.get("/v1/account").status_code == 401
+
+    def erase(self) -> None:
+        self._http.put("/v1/account/consent", json={"managed_only": True})
+        assert self._http.post("/v1/account/tokens", json={"scope": "jobs"}).status_code == 201
+        assert self._http.delete("/v1/account").status_code == 200
+        assert self._http.get("/v1/account").status_code == 401
 
     def success(self) -> None:
         for job_id in [self.send(kind) for kind in self._songs]:

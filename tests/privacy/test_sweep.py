@@ -14,11 +14,12 @@ LIVE_AUDIO = "a job that is being rendered"
 
 
 @pytest.mark.timeout(400)
-def test_p01_p04_p18_p19_p21_p22_p25_p26_p28_p33_nothing_is_left_of_a_person_or_their_music(
+def test_p01_p02_p03_p04_p13_p18_p19_p21_p22_p25_p26_p28_p33_p67_nothing_is_left_of_a_person_or_their_music(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with swept(tmp_path, monkeypatch) as sweep, sweep.client() as http:
         drive = Drive(sweep, http)
+        drive.sign_in()
         drive.strange_requests()
         drive.success()
         drive.undecodable()
@@ -30,6 +31,9 @@ def test_p01_p04_p18_p19_p21_p22_p25_p26_p28_p33_nothing_is_left_of_a_person_or_
         drive.fallback()
         drive.worker_timeout()
         drive.killed_router()
+        drive.sign_out()
+        drive.sign_in()
+        drive.erase()
         assert during == []
         assert list(sweep.everywhere()) == []
         _p13_p67_one_song_for_each_attempt_and_nothing_of_the_person(sweep)
@@ -58,6 +62,7 @@ def _p13_p67_one_song_for_each_attempt_and_nothing_of_the_person(sweep: Sweep) -
 def test_the_same_search_hits_where_the_guards_are_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with swept(tmp_path, monkeypatch, "tests.privacy.leaky_router") as sweep, sweep.client() as http:
         drive = Drive(sweep, http)
+        drive.sign_in()
         drive.strange_requests()
         drive.undecodable()
         drive.broken()

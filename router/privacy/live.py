@@ -1,0 +1,140 @@
+"""The live canary: a song goes through a router with canaries wherever a person's data could be, and everything that
+router keeps is searched for them afterwards.
+
+The router is one of this installation's own code, started for the purpose in folders of its own beside a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import httpx
+
+from router.privacy.canary import Hit, Search, samples, song, word
+
+_START_S, _MASTER_S, _STOP_S = 90.0, 180.0, 30.0
+_KINDS = ("name", "tag", "agent", "referer", "language", "query", "path", "cookie", "body")
+IN_PLACE_OF = ("P01", "P04", "P18", "P19", "P21", "P22", "P25", "P26", "P28", "P33")
+"""The promises that a canary found anywhere would break."""
+
+
+class _Running(NamedTuple):
+    url: str
+    pid: int
+    folders: tuple[Path, ...]
+
+
+class Result(NamedTuple):
+    """What was found, and how many places were looked at; `why_not` where no song could be sent."""
+
+    hits: tuple[Hit, ...] = ()
+    why_not: str = ""
+
+
+def run() -> Result:
+    """Send a song and look for what is left of it."""
+    canaries = {kind: word(kind).encode() for kind in _KINDS} | {"samples": samples()}
+    search, answers = Search(canaries), bytearray()
+    try:
+        with _router() as running:
+            with _client(running.url, canaries) as http:
+                for answer in _drive(http, canaries):
+                    answers += repr(answer.headers.raw).encode() + answer.content
+            hits = [*search.files(*running.folders), *search.processes(_tree(running.pid))]
+    except (httpx.HTTPError, OSError, KeyError, ValueError, TimeoutError) as error:
+        return Result(why_not=f"a router of its own did not master a song here ({type(error).__name__})")
+    return Result((*hits, *search.within("an answer", bytes(answers))))
+
+
+def _client(url: str, canaries: dict[str, bytes]) -> httpx.Client:
+    headers = {"user-agent": "agent", "referer": "referer", "accept-language": "language"}
+    said = [(name.encode(), canaries[kind]) for name, kind in headers.items()]
+    said.append((b"content-disposition", b'attachment; filename="' + canaries["name"] + b'"'))
+    return httpx.Client(
+        base_url=url,
+        headers=said,
+        cookies={"visitor": quote(canaries["cookie"].decode())},
+        params={"q": canaries["query"].decode()},
+        trust_env=False,
+        timeout=60,
+    )
+
+
+def _drive(http: httpx.Client, canaries: dict[str, bytes]) -> Iterator[httpx.Response]:
+    """A song that is mastered, one that can't be, and a few strange requests; every answer but the master's."""
+    yield http.get("/" + quote(canaries["path"].decode()))
+    yield http.post("/v1/jobs", content=canaries["body"], headers={"content-type": "application/json"})
+    bad = http.post("/v1/jobs", json={})
+    yield http.put(f"/v1/jobs/{bad.json()['id']}/audio", content=canaries["body"] + canaries["samples"])
+    good = http.post("/v1/jobs", json={"outputs": ["wav24"]})
+    address = f"/v1/jobs/{good.json()['id']}"
+    yield http.put(f"{address}/audio", content=song(canaries["samples"], canaries["tag"].decode()))
+    give_up = time.monotonic() + _MASTER_S
+    while (seen := http.get(address, headers={"prefer": "wait=5"})).json()["state"] != "mastered":
+        if time.monotonic() > give_up or seen.json()["error"]:
+            raise TimeoutError
+        time.sleep(0.1)
+    yield seen
+    http.get(f"{address}/outputs/wav24").raise_for_status()
+    yield http.delete(address)
+
+
+@contextmanager
+def _router() -> Iterator[_Running]:
+    """A router and a worker of this installation's own code, in folders of their own."""
+    shm = "/dev/shm"  # noqa: S108 — RAM-backed is the point; the folder is random and 0700
+    at = shm if os.access(shm, os.W_OK) else None
+    with tempfile.TemporaryDirectory() as disk, tempfile.TemporaryDirectory(dir=at, prefix="mastering-check-") as ram:
+        folders = {"RAM_DIR": f"{ram}/ram", "SPOOL_DIR": f"{disk}/spool", "STATE_DIR": f"{disk}/state"}
+        ours = {f"ROUTER_{name}": path for name, path in {**folders, "LOG_DIR": f"{disk}/log"}.items()}
+        ours |= {"ROUTER_RAM_CHECK": "warn", "ROUTER_ADMIN_PORT": "0", "TMPDIR": f"{disk}/temporary"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_")}
+        Path(f"{disk}/temporary").mkdir()
+        said = Path(disk) / "said.txt"
+        with said.open("wb") as out:
+            argv = [sys.executable, "-m", "router", "run", "--port", "0"]
+            process = subprocess.Popen(  # noqa: S603 — ourselves
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env={**kept, **ours}
+            )
+        try:
+            yield _Running(_address(process, said), process.pid, (Path(disk), Path(ram)))
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], said: Path) -> str:
+    """Where it answers, once its worker takes jobs too."""
+    give_up, url = time.monotonic() + _START_S, ""
+    while time.monotonic() < give_up and process.poll() is None:
+        ready = [line for line in said.read_text().splitlines() if line.startswith("Ready: ")]
+        url = ready[0].split()[1] if ready else ""
+        if (
+            url
+            and httpx.post(f"{url}/v1/jobs", json={"size_bytes": 1}, trust_env=False).status_code == httpx.codes.CREATED
+        ):
+            return url
+        time.sleep(0.2)
+    raise TimeoutError
+
+
+def _tree(pid: int) -> Iterator[int]:
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        children = Path(f"/proc/{one}/task/{one}/children")
+        waiting += map(int, children.read_text().split()) if children.exists() else []
