@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,10 +149,21 @@ def _nothing_left(town: Town) -> None:
 def a_song(seconds: float | None = None) -> bytes:
     """A real song where there is one, else half a minute of synthesised music; its first `seconds` if given."""
     real = sorted(_SONGS.glob("*.ogg"))
-    samples, rate_hz = soundfile.read(real[0], dtype="float32") if real else (demo_song(_RATE_HZ).T, _RATE_HZ)
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        soundfile.write(file.name, samples[: round(seconds * rate_hz) if seconds else None], rate_hz, subtype="PCM_16")
-        return Path(file.name).read_bytes()
+    if not real:
+        return a_demo(seconds)
+    samples, rate_hz = soundfile.read(real[0], dtype="float32")
+    return _wav(samples[: round(seconds * rate_hz) if seconds else None], rate_hz)
+
+
+def a_demo(seconds: float | None = None) -> bytes:
+    """Half a minute of synthesised music, or its first `seconds`."""
+    return _wav(demo_song(_RATE_HZ).T[: round(seconds * _RATE_HZ) if seconds else None], _RATE_HZ)
+
+
+def _wav(samples: Any, rate_hz: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
+    return file.getvalue()
 
 
 def _or_any(port: int) -> int:

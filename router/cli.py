@@ -200,6 +200,37 @@ def ready(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
     _tell(url, backend, "ready")
 
 
+deploy_app = typer.Typer(no_args_is_help=True, help="Put this project's Spaces on Hugging Face.")
+app.add_typer(deploy_app, name="deploy")
+
+
+@deploy_app.callback()
+def _deploy() -> None:
+    """So that `space` stays a word of its own."""
+
+
+@deploy_app.command("space")
+def deploy_space(
+    kind: Annotated[str, typer.Argument(help="zero_gpu, cpu or router.")],
+    repo: Annotated[str, typer.Option(help="owner/name of the Space.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may see and call it.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; ask nobody.")] = False,
+    hardware: Annotated[
+        str | None, typer.Option(help="Hardware by the Hub's name; what the kind needs if not given.")
+    ] = None,
+    sleep_s: Annotated[int | None, typer.Option(min=300, help="Sleep after so many seconds without a request.")] = None,
+    secret: Annotated[list[str] | None, typer.Option(help="Environment variable to store as a secret there.")] = None,
+    variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to set there.")] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="For router: the tiers that it will use.")] = None,
+) -> None:
+    """Create or update a Space. The token is HF_TOKEN's, or that of `hf auth login`."""
+    from router.deploy import Wanted
+    from router.deploy import deploy as deploy_now
+
+    wanted = Wanted(kind, repo, private, hardware, sleep_s, tuple(secret or ()), tuple(variable or ()), catalogue)
+    _or_one_line(lambda: deploy_now(wanted, dry_run=dry_run))
+
+
 def _tell(url: str, backend: str, mode: str) -> None:
     from router.operate import tell
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import huggingface_hub
+from huggingface_hub import SpaceHardware
 from huggingface_hub.errors import HfHubHTTPError
 
 TIMEOUT_S = 5.0
+PUBLISH_S = 120.0
 
 
 class HubError(Exception):
@@ -66,6 +69,53 @@ class Hub:
         """Raises HubError."""
         with answering():
             self.api.restart_space(space)
+
+    def whoami(self) -> str:
+        """Whose token it is. Raises HubError."""
+        with answering():
+            return str(self.api.whoami()["name"])
+
+    def create_space(self, space: str, sdk: str, *, private: bool) -> None:
+        """Nothing happens where it is there already. Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.create_repo(space, repo_type="space", space_sdk=sdk, private=private, exist_ok=True)
+
+    def set_private(self, space: str, *, private: bool) -> None:
+        """Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.update_repo_settings(space, repo_type="space", private=private)
+
+    def set_secret(self, space: str, name: str, value: str) -> None:
+        """Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.add_space_secret(space, name, value)
+
+    def set_variable(self, space: str, name: str, value: str) -> None:
+        """Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.add_space_variable(space, name, value)
+
+    def request_hardware(self, space: str, hardware: str) -> None:
+        """Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.request_space_hardware(space, cast("SpaceHardware", hardware))
+
+    def set_sleep(self, space: str, seconds: int) -> None:
+        """Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.set_space_sleep_time(space, seconds)
+
+    def upload(self, space: str, folder: Path, message: str) -> None:
+        """Make the Space's files those of `folder`, in one commit. Raises HubError."""
+        with answering(PUBLISH_S):
+            self.api.upload_folder(
+                repo_id=space, repo_type="space", folder_path=folder, commit_message=message, delete_patterns=["*"]
+            )
+
+
+def saved_token() -> str | None:
+    """The token that this machine's user has saved with `hf auth login`."""
+    return huggingface_hub.get_token()
 
 
 @contextmanager

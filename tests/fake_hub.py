@@ -108,7 +108,8 @@ class FakeHub:
                 space.variables[body["key"]] = body["value"]
                 return 200, {key: {"value": value} for key, value in space.variables.items()}
             case "POST", preupload if preupload.startswith("/preupload/"):
-                return 200, {"files": [{"path": one["path"], "uploadMode": "regular"} for one in body["files"]]}
+                mode = {"uploadMode": "regular", "shouldIgnore": False}
+                return 200, {"files": [{"path": one["path"], **mode} for one in body["files"]]}
             case "POST", commit if commit.startswith("/commit/"):
                 return self._commit(name, space, body)
             case "PUT", "/settings":

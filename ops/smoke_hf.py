@@ -1,0 +1,101 @@
+"""`python -m ops.smoke_hf CATALOGUE`: does a deployed set of Spaces work? Asks the real Hub, with a real token.
+
+For each Space of the catalogue: its stage by the Hub, its health, then half a minute of synthesised music through it,
+and what is left of it there afterwards (nothing). One line each; ends with 1 if any is not as it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from mastering.contract import Facts, OutputFormat
+from mastering.contract import Settings as Asked
+from ops.demo import a_demo
+from router.app import connect
+from router.complaint import Complaint
+from router.deploy import TOKENS
+from router.settings import Settings
+from router.tiers.catalogue import Entry, read
+from router.tiers.faults import TierFault
+from router.tiers.port import Backend, Finished, Work
+
+DEADLINE_S = 600.0
+_RATE_HZ = 44_100
+
+
+async def smoke(entries: list[Entry], token: str) -> bool:
+    """True where every Space made a master."""
+    song = a_demo()
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as ram:  # noqa: S108
+        key = os.environ.get("ROUTER_SPACE_KEY")
+        settings = Settings(ram_dir=Path(ram), hf_token=SecretStr(token), space_key=SecretStr(key) if key else None)
+        return all([await _one(entry, connect(settings, entry), song) for entry in entries])
+
+
+async def _one(entry: Entry, backend: Backend, song: bytes) -> bool:
+    where = entry.space or entry.url
+    try:
+        health = await backend.probe()
+        print(f"{'ok  ' if health.up else 'note'}  {entry.name}: {where}: {health.detail}")
+        await backend.wake()
+        async with asyncio.timeout(DEADLINE_S):
+            size_bytes, told = await _master(backend, song)
+    except TierFault as fault:
+        print(f"FAIL  {entry.name}: {fault.fault_class}: {fault.detail}")
+        return False
+    except TimeoutError:
+        print(f"FAIL  {entry.name}: nothing within {DEADLINE_S:.0f} s")
+        return False
+    finally:
+        await backend.close()
+    print(f"ok    {entry.name}: a master of {size_bytes} bytes{told}")
+    return True
+
+
+async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
+    async def audio() -> AsyncIterator[bytes]:
+        for at in range(0, len(song), 65_536):
+            yield song[at : at + 65_536]
+
+    frames = (len(song) - 44) // 4
+    seconds = frames / _RATE_HZ
+    facts = Facts(
+        container="wav", codec="pcm_16", rate_hz=_RATE_HZ, channels=2, frames=frames, duration_s=seconds, lossy=False
+    )
+    size_bytes, told = 0, ""
+    async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, len(song), DEADLINE_S, audio)):
+        if isinstance(event, bytes):
+            size_bytes += len(event)
+        elif isinstance(event, Finished) and event.report is not None:
+            told = f", {event.report.after.integrated_lufs} LUFS, {event.report.after.true_peak_dbtp} dBTP"
+    return size_bytes, told
+
+
+def main() -> int:
+    token = next((os.environ[name] for name in TOKENS if os.environ.get(name)), None)
+    if token is None:
+        print("smoke: a Hugging Face token is needed; set HF_TOKEN.", file=sys.stderr)
+        return 2
+    if len(sys.argv) != 2:
+        print("smoke: name the catalogue of the deployed Spaces: make smoke-hf CATALOGUE=tiers.toml", file=sys.stderr)
+        return 2
+    try:
+        spaces = [entry for entry in read(Path(sys.argv[1])) if entry.speaks != "worker"]
+    except Complaint as complaint:
+        print(f"smoke: {complaint}", file=sys.stderr)
+        return complaint.exit_code
+    if not spaces:
+        print("smoke: no Space is in that catalogue.", file=sys.stderr)
+        return 2
+    return 0 if asyncio.run(smoke(spaces, token)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
