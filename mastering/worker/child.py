@@ -5,7 +5,8 @@ file, reach no network (but on a GPU) and read no other process; it keeps no cor
 Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
 interpreter.
 
-On the socket (SOCK_SEQPACKET), worker → child: {"settings", "references", "heartbeat_s"} with the input descriptors;
+On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and `helper`,
+the name of a function that is given the socket before the render begins, if any;
 child → worker: {"ready"}, {"heartbeat"}, {"progress"}, then {"done": [formats]} with the report's and the outputs'
 descriptors, or {"fault"}.
 """
@@ -65,6 +66,13 @@ class Link:
                 time.sleep(every_s)
 
 
+def named(function: str) -> Callable[..., Any]:
+    """The function called ``module:function``."""
+    module, name = function.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
 def device_name() -> str:
     """The first GPU's model where the driver names one, else cpu."""
     for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
@@ -96,6 +104,8 @@ def serve(link: Link, master: Callable[..., Report], device: str) -> None:
     asked, descriptors = request
     threading.Thread(target=link.beat, args=(asked["heartbeat_s"],), daemon=True).start()
     try:
+        if "helper" in asked:
+            named(asked["helper"])(link)
         _render(link, master, Settings.model_validate(asked["settings"]), descriptors)
     except Fault as fault:
         link.tell({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}})
@@ -151,8 +161,7 @@ def main(arguments: list[str]) -> int:
     _fence(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.dont_write_bytecode = True
-    module, function = engine.split(":")
-    master = getattr(importlib.import_module(module), function)
+    master = named(engine)
     device = _warmed(device_name())
     sandbox.forbid_writing()
     with contextlib.suppress(BrokenPipeError):

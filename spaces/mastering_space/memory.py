@@ -43,6 +43,8 @@ class Memory:
         return self._descriptor
 
     def close(self) -> None:
+        """Emptied first: a process that was forked meanwhile (ZeroGPU keeps one) may hold the same file."""
         if self.is_open:
             self.is_open = False
+            os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mastering import presets
-from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat, Report, Settings
+from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputFormat, Report, Settings
 from mastering.exchange import (
     AcceptedEvent,
     FaultEvent,
@@ -27,6 +27,7 @@ from mastering.exchange import (
     ReportEvent,
 )
 from mastering.worker.renderers import Message, Renderer, Renderers
+from mastering_space.helper import Descend, Helper, ZeroGpuError
 from mastering_space.jobs import AUDIO, Job, Jobs
 from mastering_space.logs import SpaceLog
 from mastering_space.memory import Memory
@@ -43,15 +44,18 @@ _DEADLINE: TypeAdapter[float | None] = TypeAdapter(float | None)
 class Rendering:
     """Renders what `jobs` holds, `settings.concurrency` songs at a time."""
 
-    def __init__(self, settings: SpaceSettings, jobs: Jobs, renderers: Renderers, log: SpaceLog) -> None:
+    def __init__(
+        self, settings: SpaceSettings, jobs: Jobs, renderers: Renderers, log: SpaceLog, descend: Descend | None = None
+    ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._renderers = renderers
         self._log = log
+        self._descend = descend
         self._slots = asyncio.Semaphore(settings.concurrency)
 
     async def events(self, job_id: str, asked: dict[str, Any], deadline_s: float | None) -> AsyncIterator[Event]:
-        """The whole life of one render; the last event is end or fault. Nothing is raised."""
+        """The whole life of one render; the last event is end or fault. Raised are ZeroGPU's own errors alone."""
         events: asyncio.Queue[Event] = asyncio.Queue()
         try:
             settings, limit_s = self._read(asked, deadline_s)
@@ -63,6 +67,8 @@ class Rendering:
         job.work = asyncio.create_task(self._work(job_id, job, settings, limit_s, events.put_nowait))
         try:
             async for event in _beating(events):
+                if "raise" in event:  # Gradio's own title says which quota it was
+                    raise event["raise"]
                 yield event
         finally:
             job.work.cancel()
@@ -93,6 +99,8 @@ class Rendering:
             last = _fault(self._cancelled())
         except Fault as fault:
             last = _fault(fault)
+        except ZeroGpuError as error:
+            last = {"type": "fault", "code": FaultCode.BUSY, "raise": error.__cause__}
         except Exception as error:
             self._log.broken(error)
             last = _fault(Fault(FaultCode.INTERNAL, "The Space failed on this song."))
@@ -125,10 +133,17 @@ class Rendering:
         for part in parts:
             part.rewind()
         asked = {"settings": settings.model_dump(mode="json"), "heartbeat_s": BEAT_S}
-        renderer.ask(asked, [part.descriptor for part in parts])
+        helped = {"helper": "mastering_space.remote:install"} if self._descend else {}
+        renderer.ask(asked | (helped if settings.effort is Effort.FIT else {}), [part.descriptor for part in parts])
+        async with Helper(self._descend, renderer) as helper:
+            return await self._until_done(renderer, helper, say)
+
+    async def _until_done(self, renderer: Renderer, helper: Helper, say: Say) -> Message:
         while True:
-            message = await self._next(renderer)
+            message = await helper.or_fail(self._next(renderer))
             match message.body:
+                case {"ask": "descend"}:
+                    helper.begin(message)
                 case {"heartbeat": _}:
                     say(HeartbeatEvent().model_dump(mode="json"))
                 case {"progress": progress}:

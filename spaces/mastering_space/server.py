@@ -23,6 +23,7 @@ from mastering.sandbox import forbid_core_dumps
 from mastering.worker.renderers import Renderers
 from mastering_space import master_call
 from mastering_space.gate import Gate
+from mastering_space.helper import Descend
 from mastering_space.jobs import Jobs
 from mastering_space.logs import SpaceLog
 from mastering_space.page import create_page
@@ -37,7 +38,7 @@ _LAST_WORDS_S = 0.5
 class Space(gradio.Server):
     """Gradio's server behind our gate."""
 
-    def __init__(self, kind: Kind, settings: SpaceSettings, log: SpaceLog) -> None:
+    def __init__(self, kind: Kind, settings: SpaceSettings, log: SpaceLog, descend: Descend | None = None) -> None:
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
         self.log = log
         self.jobs = Jobs(settings)
@@ -46,7 +47,7 @@ class Space(gradio.Server):
         """Of the thread that serves, once it does."""
         self._settings = settings
         self._room = Room(kind, settings, self.jobs, self.renderers)
-        rendering = Rendering(settings, self.jobs, self.renderers, log)
+        rendering = Rendering(settings, self.jobs, self.renderers, log, descend)
         self.api(master_call.endpoint(rendering), name="master", concurrency_limit=None)
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -65,8 +66,8 @@ class Space(gradio.Server):
         await self.renderers.close()
 
 
-def serve(kind: Kind) -> None:
-    """Serve one Space until SIGTERM or SIGINT."""
+def serve(kind: Kind, descend: Descend | None = None) -> None:
+    """Serve one Space until SIGTERM or SIGINT. `descend` does the part of a `fit` that wants a GPU."""
     forbid_core_dumps()
     settings = SpaceSettings()
     log = SpaceLog()
@@ -74,7 +75,7 @@ def serve(kind: Kind) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    space = Space(kind, settings, log)
+    space = Space(kind, settings, log, descend)
     try:
         _launch(space)
     except Exception as error:
