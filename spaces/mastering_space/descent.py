@@ -107,7 +107,8 @@ def unpacked(answer: bytes) -> Descent:
     """What `descend` found."""
     from mastering import fit
 
-    return _record(fit.Descent, _unpack(answer), "descent")
+    found: Descent = _record(fit.Descent, _unpack(answer), "descent")
+    return found
 
 
 def _pack(tree: dict[str, Any]) -> bytes:

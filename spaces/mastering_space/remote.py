@@ -13,7 +13,6 @@ from mastering_space import descent
 
 if TYPE_CHECKING:
     from mastering.fit import Descent
-
     from mastering.worker.child import Link
 
 

@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,15 @@ OWN = {".py", ".md", ".txt", ".toml", ".typed", ".html", ".css", ".js", ".svg"}
 class Running:
     """A call of /master in a thread, seen to render. `last` is its last event once `join` returns."""
 
-    def __init__(self, space: SpaceProcess, job: str, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        space: SpaceProcess,
+        job: str,
+        settings: Settings | None = None,
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> None:
         self.last: dict[str, Any] = {}
+        self._on_event = on_event
         self._seen = threading.Event()
         self._thread = threading.Thread(target=self._call, args=(space, job, settings), daemon=True)
         self._thread.start()
@@ -95,6 +102,7 @@ class Running:
         self._seen.set()
 
     def _look(self, event: dict[str, Any]) -> None:
+        self._on_event(event)
         if event["type"] == "progress":
             self._seen.set()
 
