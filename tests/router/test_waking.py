@@ -51,6 +51,14 @@ def test_a_wait_above_beyond_half_the_spill_point_wakes() -> None:
     assert woken(one("worker", "managed", in_flight=2, slots=2), ASLEEP) == []  # waits 30 s
 
 
+def test_a_wait_above_that_outlasts_the_time_that_is_left_wakes_for_jobs_that_are_there() -> None:
+    """A song takes 60 s above and waits 60 s for its turn; awake, the quick one below has it in 90 s."""
+    busy, quick = one("worker", "managed", in_flight=1), one("zero", "gpu_space", State.SLEEPING, 10.0)
+    hurried = SONG._replace(deadline_s=100.0)
+    assert worth_waking([busy, quick], hurried, lambda: 0.0) == []
+    assert worth_waking([busy, quick], hurried._replace(queued=1), lambda: 0.0) == ["zero"]
+
+
 @pytest.mark.parametrize("state", [State.OPEN, State.PAUSED, State.QUOTA_OUT, State.MAINTENANCE])
 def test_a_tier_above_that_is_down_wakes_only_for_jobs_that_are_there(state: State) -> None:
     down = one("worker", "managed", state)
