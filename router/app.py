@@ -185,6 +185,7 @@ async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
         asyncio.create_task(reaper.reap_for_ever(house)),
         asyncio.create_task(reaper.probe_interrupted(house)),
         asyncio.create_task(reaper.admit_forgotten_for_ever(house)),
+        asyncio.create_task(reaper.end_unsent_for_ever(house)),
         asyncio.create_task(prewarm.wake_for_ever(house)),
     ]
     if roster is not None:

@@ -70,23 +70,25 @@ async def run(house: House, job: Job, stint: Stint) -> Made:
         await _verify(job, shelf)
     except BaseException as error:
         await drop(house, shelf.outputs)
-        raise _meaning(error, job) from error
+        raise _meaning(error, job, house.settings.spool_quota_bytes) from error
     finally:
         shelf.close()
     return Made(shelf.outputs, report, shelf.expires_s, timing)
 
 
-def _meaning(error: BaseException, job: Job) -> BaseException:
+def _meaning(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
     """What the dispatcher is to understand by `error`."""
     match error:
         case ExceptionGroup():
-            return _meaning(error.exceptions[0], job)
+            return _meaning(error.exceptions[0], job, quota_bytes)
         case TimeoutError():
             return TierFault(FaultClass.DEADLINE, "the job took longer than allowed")
         case Gone():
             return Problem("expired" if clock.now() >= job.expires_s else "input_lost")
         case Full():
-            return Problem("spool_full", "There was no room for the master.", retry_after_s=error.retry_after_s)
+            if expected_room(job) > quota_bytes:
+                return Problem("spool_full", "There is no room for the master.", retry_after_s=error.retry_after_s)
+            return TierFault(FaultClass.ROOM, "there was no room for the master", retry_after_s=error.retry_after_s)
         case TierFault() | Problem():
             return error
         case Exception():
@@ -209,6 +211,12 @@ async def _exactly(events: AsyncGenerator[Event], size_bytes: int) -> AsyncItera
                 continue
             case _:
                 raise TierFault(FaultClass.BAD_OUTPUT, "the master ended before its announced size")
+
+
+def expected_room(job: Job) -> int:
+    """What the job takes in the spool when its masters lie beside its song, by and large."""
+    brought = [blob.size_bytes for blob in (job.input, *job.references.values()) if blob]
+    return sum(brought) + len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
 
 
 def _largest_output(job: Job, max_bytes: int) -> int:

@@ -111,7 +111,8 @@ class Dispatcher:
                 return await lease.finish()
             if fault is None:
                 return await lease.finish()
-            place = await self._placing.place(lease.job_id, fresh=False)
+            lacks_room = fault.fault_class is FaultClass.ROOM  # it would be rendered for nothing elsewhere too
+            place = None if lacks_room else await self._placing.place(lease.job_id, fresh=False)
             wait_s = self._pause_s(fault)
         await self._house.change(lease.job_id, history.requeued)
         await lease.give_back(wait_s)

@@ -44,6 +44,11 @@ def is_retry(job: Job) -> bool:
     return job.faults > 0
 
 
+def lacked_room(job: Job) -> bool:
+    """Did its last attempt end for want of room in the spool?"""
+    return bool(job.attempts) and job.attempts[-1].outcome == FaultClass.ROOM
+
+
 def put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
     """The job under a new generation; None when it is not to be run."""
     if job.state not in (State.QUEUED, State.RUNNING):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from router import clock, history
+from router import clock, history, wipe
 from router.house import House
 from router.intake import LANES, MANAGED_LANE
+from router.jobs.model import Job
 from router.jobs.ports import Missing
 from router.tiers.choice import TYPICAL, Choice, choose, outlook
 from router.tiers.standing import Stint
@@ -43,6 +44,8 @@ class Placing:
         except Missing:
             await house.queue.withdraw(job_id)
             return None
+        if history.lacked_room(job) and await self._lacks_room(job):
+            return None
         queued = await house.queue.depth()
         if history.is_retry(job) and not self._may_retry(queued):
             return None
@@ -56,6 +59,12 @@ class Placing:
         if history.is_retry(job):
             house.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
         return Place(choice, house.fleet.begin(choice, need), history.is_retry(job))
+
+    async def _lacks_room(self, job: Job) -> bool:
+        """Would a master of about the song's size find no room, old masters out of the way?"""
+        wanted_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
+        await wipe.evict(self._house, wanted_bytes)
+        return self._house.spool.missing_bytes(wanted_bytes) > 0
 
     def _may_retry(self, queued: int) -> bool:
         """Retries are a part of the load, never most of it: beyond that they wait."""

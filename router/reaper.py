@@ -15,6 +15,7 @@ from router.logs import log, log_exception
 from router.spool.port import Gone
 
 EVERY_S = 5.0
+UNSENT_EVERY_S = 30.0
 FORGOTTEN_AFTER_S = 120.0
 """Longer than any probe takes."""
 
@@ -119,6 +120,39 @@ async def admit_forgotten_for_ever(house: House) -> None:
             now = await _spooled(house)
             await _admit(house, before & now)
             before = now
+        except Exception as error:
+            log_exception(error)
+
+
+async def end_unsent(house: House) -> int:
+    """End the jobs that were made a while ago and of which not a byte has come. Returns how many."""
+    ended, latest_s = 0, clock.now() - house.settings.unsent_ttl_s
+    async for job, _ in house.jobs.scan():
+        if job.state is not State.RECEIVED or job.created_s > latest_s or await _has_sent(house, job):
+            continue
+        minutes = house.settings.unsent_ttl_s / 60
+        problem = Problem("expired", f"Nothing was sent for {minutes:.0f} minutes. Make a new job.")
+        with suppress(Missing):
+            await wipe.end(house, job.id, State.EXPIRED, problem)
+            ended += 1
+    return ended
+
+
+async def _has_sent(house: House, job: Job) -> bool:
+    blobs = [blob for blob in (job.input, *job.references.values()) if blob]
+    if any(blob.size_bytes or house.spool.is_taking(blob.ref) for blob in blobs):
+        return True
+    with suppress(Gone):
+        return job.input is not None and (await house.spool.extent(job.input.ref)).size_bytes > 0
+    return False
+
+
+async def end_unsent_for_ever(house: House) -> None:
+    while True:
+        await asyncio.sleep(UNSENT_EVERY_S)
+        try:
+            if count := await end_unsent(house):
+                log("wiped", reason="expired", count=count)
         except Exception as error:
             log_exception(error)
 

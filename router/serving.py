@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -40,21 +40,21 @@ ADMIN_PORT = 8081
 
 def serve(options: Mapping[str, Any]) -> None:
     """Serve until interrupted. Raises Complaint."""
-    _serve(_settings(options), 0)
+    _serve(_settings(options), [])
 
 
 def run(options: Mapping[str, Any], local_workers: int) -> None:
     """Serve with workers of our own on loopback. Raises Complaint."""
-    ports = _free_ports(local_workers)
+    claims = [_claim() for _ in range(local_workers)]
     # A person's own machine, one guest: swap is worth a warning there, not a refusal.
     own: dict[str, object] = {} if "ROUTER_RAM_CHECK" in os.environ else {"ram_check": "warn"}
     if "ROUTER_ADMIN_PORT" not in os.environ and _is_free(ADMIN_PORT):
         own["admin_port"] = ADMIN_PORT
-    urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
+    urls = tuple(_address(claim) for claim in claims)
     # Nobody else on this machine may speak to our workers: they know a key of ours alone.
     key = {} if "ROUTER_WORKER_SECRET" in os.environ else {"worker_secret": secrets.token_hex(32)}
     settings = _settings({**own, **options, "workers": urls, **key})
-    _serve(settings, local_workers)
+    _serve(settings, claims)
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
@@ -65,7 +65,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         raise Complaint(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}.", exit_code=2) from None
 
 
-def _serve(settings: Settings, local_workers: int) -> None:
+def _serve(settings: Settings, claims: Sequence[socket.socket]) -> None:
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # keys and audio pass through it
     sweep = logs.configure(settings.log_dir)
@@ -73,7 +73,7 @@ def _serve(settings: Settings, local_workers: int) -> None:
     operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)
     app = make_app(
         settings,
-        beside=lambda: _beside(settings, local_workers, sweep),
+        beside=lambda: _beside(settings, claims, sweep),
         within=lambda house: _operators_port(house, operators),
     )
     try:
@@ -124,6 +124,12 @@ class _Quiet(uvicorn.Server):
 
 
 class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        house: House | None = getattr(getattr(self.config.app, "state", None), "house", None)
+        if house is not None:
+            house.events.close()  # an open event stream would hold the stop for as long as it may take
+        await super().shutdown(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:
@@ -158,23 +164,21 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; held together so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def _claim(port: int = 0) -> socket.socket:
+    """A port of loopback that is ours from now on: bound and never listened on, so that nobody else takes it while no
+    worker of ours does, and a caller is refused at once. Sockets of the same user may be bound beside it."""
+    claim = socket.socket()
+    claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    claim.bind(("127.0.0.1", port))
+    return claim
 
 
 @asynccontextmanager
-async def _beside(settings: Settings, local_workers: int, sweep: Callable[[], int]) -> AsyncIterator[None]:
+async def _beside(settings: Settings, claims: Sequence[socket.socket], sweep: Callable[[], int]) -> AsyncIterator[None]:
     """What runs beside the router in its process: the keepers of its own workers, and of the log's age."""
     sweeping = asyncio.create_task(_sweep_for_ever(sweep), name="log retention")
     try:
-        async with _workers(settings, local_workers):
+        async with _workers(settings, claims):
             yield
     finally:
         sweeping.cancel()
@@ -192,11 +196,11 @@ async def _sweep_for_ever(sweep: Callable[[], int]) -> None:
 
 
 @asynccontextmanager
-async def _workers(settings: Settings, count: int) -> AsyncIterator[None]:
+async def _workers(settings: Settings, claims: Sequence[socket.socket]) -> AsyncIterator[None]:
     """Workers of our own, restarted when they die, while the context is open."""
     secret = settings.worker_secret.get_secret_value() if settings.worker_secret else ""
     keys = {"MASTERING_WORKER_KEYS": json.dumps({settings.worker_key_id: secret})} if secret else {}
-    ports = [int(url.rpartition(":")[2]) for url in settings.workers[:count]]
+    ports = [int(claim.getsockname()[1]) for claim in claims]
     keepers = [asyncio.create_task(_keep_alive(port, keys)) for port in ports]
     try:
         yield
@@ -208,16 +212,17 @@ async def _workers(settings: Settings, count: int) -> AsyncIterator[None]:
 
 async def _keep_alive(port: int, keys: Mapping[str, str]) -> None:
     wait_s, longest_s = _RESTART_S
-    command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
     while True:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            preexec_fn=_die_with_parent,
-            env={**os.environ, **keys},
-        )
+        with _claim(port) as bound:  # the worker listens on it; the port is refused again when the worker is gone
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mastering.worker", "--fd", str(bound.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+                env={**os.environ, **keys},
+                pass_fds=[bound.fileno()],
+            )
         started = asyncio.get_running_loop().time()
         try:
             await _relay(process)

@@ -106,9 +106,18 @@ class Settings(BaseSettings):
     )
     spool_dir: Path = Field(default_factory=_spool, description="Folder for encrypted audio.")
     spool_quota_bytes: int = Field(20 * GIB, gt=0, description="Room for encrypted audio, all jobs together.")
+    spool_bytes_per_account: int | None = Field(
+        None,
+        gt=0,
+        description="Room in the spool that an account may take; if not set a quarter of it all, or room for three of"
+        " the largest uploads where that is more.",
+    )
     max_bytes: int = Field(MAX_INPUT_BYTES, gt=0, description="Largest upload in bytes.")
     max_duration_s: float = Field(MAX_DURATION_S, gt=0, description="Longest song in seconds.")
     output_ttl_s: float = Field(55 * 60, gt=0, le=60 * 60, description="How long a master can be fetched, in seconds.")
+    unsent_ttl_s: float = Field(
+        10 * 60, gt=0, description="A job of which nothing was sent for so long ends, and its room is free again."
+    )
     upload_silence_s: float = Field(60, gt=0, description="An upload that sends nothing for so long is put down.")
     max_queued_per_account: int = Field(10, ge=1, description="Jobs an account may have waiting or running.")
     max_running_per_account: int = Field(2, ge=1, description="Jobs an account may have running.")
@@ -136,6 +145,11 @@ class Settings(BaseSettings):
         if self.oidc_client_id is not None and self.public_url is None and not (is_loopback(self.host) and self.port):
             raise ValueError("with sign-in public_url is needed: what browsers call this router")
         return self
+
+    @property
+    def share_bytes(self) -> int:
+        """Room in the spool that an account may take."""
+        return self.spool_bytes_per_account or max(self.spool_quota_bytes // 4, 3 * self.max_bytes)
 
     @property
     def has_sign_in(self) -> bool:

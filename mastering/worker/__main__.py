@@ -7,13 +7,16 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from mastering.worker.server import serve
+from mastering.worker.server import adopted, serve
 from mastering.worker.settings import WorkerSettings
 
 
 def main(
     host: Annotated[str | None, typer.Option(help="Address to listen on (MASTERING_WORKER_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (MASTERING_WORKER_PORT).")] = None,
+    descriptor: Annotated[
+        int | None, typer.Option("--fd", help="Listen on this socket, which the caller has bound, and on no other.")
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Renders at the same time (MASTERING_WORKER_CONCURRENCY).")
     ] = None,
@@ -27,7 +30,11 @@ def main(
         for problem in error.errors(include_input=False, include_url=False):
             typer.echo(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": "), err=True)
         raise typer.Exit(2) from None
-    serve(settings)
+    try:
+        serve(settings, None if descriptor is None else adopted(descriptor))
+    except OSError:
+        typer.echo(f"fd {descriptor}: no socket that can be listened on", err=True)
+        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

@@ -43,12 +43,21 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
     listener.bind((host, port))
-    listener.listen(128)
-    listener.set_inheritable(False)
-    return listener
+    return _listening(listener)
+
+
+def adopted(descriptor: int) -> socket.socket:
+    """The same of a socket that whoever started us has bound. Raises OSError."""
+    return _listening(socket.socket(fileno=descriptor))
+
+
+def _listening(bound: socket.socket) -> socket.socket:
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+    bound.listen(128)
+    bound.set_inheritable(False)
+    return bound
 
 
 def allow_descriptors() -> None:
@@ -59,8 +68,8 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def serve(settings: WorkerSettings) -> None:
-    """Serve until told to stop."""
+def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> None:
+    """Serve until told to stop, on `listener` where one is given."""
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # the keys are in it, and strangers' audio is parsed under the same user
     allow_descriptors()
@@ -84,7 +93,7 @@ def serve(settings: WorkerSettings) -> None:
     config.load()
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    listener = listen(settings.host, settings.port)
+    listener = listener or listen(settings.host, settings.port)
     log.listening(listener.getsockname()[1], settings.concurrency)
     _Server(config, app.state.worker).run(sockets=[listener])
     log.stopped()

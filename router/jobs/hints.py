@@ -30,6 +30,14 @@ class Hint:
 class Hints:
     def __init__(self) -> None:
         self._listeners: defaultdict[str, set[Hint]] = defaultdict(set)
+        self.is_closing = False
+
+    def close(self) -> None:
+        """The process is about to end: wake whoever waits, so that a connection that only waits does not hold it."""
+        self.is_closing = True
+        for hints in self._listeners.values():
+            for hint in hints:
+                hint.raise_()
 
     async def tell(self, job_id: str) -> None:
         for hint in self._listeners.get(job_id, ()):

@@ -120,6 +120,13 @@ class Queue(Protocol):
 class Events(Protocol):
     """Lossy hints that a job has changed. Readers always read the record again."""
 
+    is_closing: bool
+    """The process is about to end: who waits for a person's sake lets go."""
+
+    def close(self) -> None:
+        """Say so, and wake all who wait."""
+        ...
+
     async def tell(self, job_id: str) -> None: ...
 
     def listen(self, job_id: str) -> AbstractAsyncContextManager[Changes]:

@@ -25,6 +25,7 @@ from router.spool.port import Extent, Full, Gone, WrongOffset
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_SMALL_RECORD_BYTES = 64 * 1024
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
 
@@ -48,6 +49,8 @@ class Spool:
         self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
         self._incomplete = set(self._reserved)
         """Blobs whose room may not be written yet, so that the disk does not know of it."""
+        self._taking: set[str] = set()
+        """Blobs that are being appended to."""
         self._returning_bytes = 0
         """Of removed files whose blocks the disk is about to have back."""
 
@@ -69,7 +72,7 @@ class Spool:
 
     async def append(self, ref: str, offset: int, body: AsyncIterator[bytes], total: int | None) -> Extent:
         key = self._live_key(ref)
-        with self._open(ref, os.O_RDWR) as fd:
+        with self._open(ref, os.O_RDWR) as fd, self._noted(ref):
             tail = _Tail.find(fd)
             if tail.plain_size != offset:
                 raise WrongOffset(tail.plain_size)
@@ -80,6 +83,7 @@ class Spool:
             key = self._widened(ref, key, total)
             os.ftruncate(fd, tail.position)
             writer = _Writer(fd, key, ref, tail, total)
+            writer.resume(tail)
             try:
                 async for chunk in body:
                     self._refuse_unless_alive(ref, key)  # dropped or expired meanwhile: not a byte more is taken
@@ -95,6 +99,22 @@ class Spool:
                     writer.flush(last=False)
                 raise
             return await self._end(writer, ref, total)
+
+    @contextmanager
+    def _noted(self, ref: str) -> Iterator[None]:
+        self._taking.add(ref)
+        try:
+            yield
+        finally:
+            self._taking.discard(ref)
+
+    def is_taking(self, ref: str) -> bool:
+        """Whether bytes for this blob are on their way, though none may rest here yet."""
+        return ref in self._taking
+
+    def room_of(self, ref: str) -> int:
+        """What is reserved for the blob; 0 when it is gone."""
+        return self._reserved.get(ref, 0)
 
     async def _end(self, writer: _Writer, ref: str, total: int | None) -> Extent:
         complete = total is None or writer.size_bytes == total
@@ -247,12 +267,13 @@ class _Tail(NamedTuple):
     position: int
     plain_size: int
     complete: bool
+    last: records.Place | None = None
 
     @classmethod
     def find(cls, fd: int) -> _Tail:
         tail = cls(0, 0, 0, complete=False)
         for place in records.walk(fd):
-            tail = cls(place.number + 1, place.end, place.plain_start + place.plain_size, place.last)
+            tail = cls(place.number + 1, place.end, place.plain_start + place.plain_size, place.last, place)
         return tail
 
 
@@ -264,10 +285,24 @@ class _Writer:
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
         self._record, self._spare = bytearray(records.RECORD_BYTES), bytearray(records.RECORD_BYTES)
-        self._filled = 0
+        self._filled = self._kept = 0
         self._writing: asyncio.Future[None] | None = None
         self._is_broken = False
         self.size_bytes = tail.plain_size
+
+    def resume(self, tail: _Tail) -> None:
+        """Go on in the last record where it is a small one, so that many small appends make few records.
+
+        It stays as it is until the record that replaces it is written in its place, with a nonce of its own. A kill
+        in the middle of that write costs these few bytes: the client hears of an earlier offset and goes on there.
+        """
+        place = tail.last
+        if place is None or place.plain_size >= _SMALL_RECORD_BYTES:
+            return
+        plain = records.unseal(self._fd, self._key.secret, self._ref, place)
+        self._record[: len(plain)] = plain
+        self._filled = self._kept = len(plain)
+        self._index, self._position = place.number, place.position
 
     async def write(self, chunk: bytes) -> None:
         """Raises Full, OSError; also for what an earlier call began."""
@@ -285,7 +320,8 @@ class _Writer:
 
     async def _hand_over(self) -> None:
         await self.written()
-        full, self._record, self._spare, self._filled = self._record, self._spare, self._record, 0
+        full, self._record, self._spare = self._record, self._spare, self._record
+        self._filled = self._kept = 0
         self._writing = asyncio.ensure_future(asyncio.to_thread(self._put, memoryview(full), last=False))
 
     async def written(self) -> None:
@@ -302,7 +338,7 @@ class _Writer:
         """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed."""
         if self._writing is not None:
             self._writing.result()
-        if not self._is_broken and (self._filled or last):
+        if not self._is_broken and (self._filled > self._kept or last):
             with memoryview(self._record) as record:
                 self._put(record[: self._filled], last=last)
             self._filled = 0

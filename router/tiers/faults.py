@@ -21,6 +21,7 @@ class FaultClass(StrEnum):
     BAD_OUTPUT = "bad_output"
     DEADLINE = "deadline"
     OURS = "ours"
+    ROOM = "room"
 
 
 class Next(StrEnum):
@@ -58,6 +59,8 @@ TABLE: dict[FaultClass, Consequence] = {
     FaultClass.BAD_OUTPUT: Consequence(Next.ANOTHER_BACKEND, True, True, True, "wrong length, silent, corrupt"),
     FaultClass.DEADLINE: Consequence(Next.STOP, False, False, False, "the job's time is over, or it was cancelled"),
     # Spent, so that a bug of ours can't repeat a job for ever; no backend is blamed.
+    # The render was good and had nowhere to go: the job waits until others have made room.
+    FaultClass.ROOM: Consequence(Next.WAIT_OR_NEXT_TIER, False, False, False, "no room in the spool for the master"),
     FaultClass.OURS: Consequence(Next.ANOTHER_BACKEND, False, True, False, "the router's own probe or code broke"),
 }
 

@@ -35,6 +35,8 @@ async def job_events(house: House, found: Versioned, request: Request, last_even
                 return
             if not await changes.wait(HEARTBEAT_S):
                 yield ": still here\n\n"
+            if house.events.is_closing:  # the client comes back by itself, with Last-Event-ID
+                return
             if await request.is_disconnected():
                 return
 
@@ -47,6 +49,6 @@ async def wait_for_change(house: House, found: Versioned, wait_s: float) -> Vers
         while True:
             found = await house.jobs.get(found.job.id)
             left_s = deadline_s - clock.now()
-            if shown_state(found.job) != before or is_over(before) or left_s <= 0:
+            if shown_state(found.job) != before or is_over(before) or left_s <= 0 or house.events.is_closing:
                 return found
             await changes.wait(left_s)

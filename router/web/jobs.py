@@ -77,7 +77,14 @@ async def options(house: TheHouse, visitor: TheVisitor) -> dict[str, object]:
     "/jobs",
     status_code=201,
     responses=responses(
-        "bad_settings", "too_large", "too_many_jobs", "spool_full", "idempotency_conflict", "overloaded", "no_tier"
+        "bad_settings",
+        "too_large",
+        "too_many_jobs",
+        "spool_full",
+        "spool_share",
+        "idempotency_conflict",
+        "overloaded",
+        "no_tier",
     ),
 )
 async def create(
@@ -117,7 +124,7 @@ async def make_job(house: House, account: Account, wanted: NewJob, idempotency_k
         created_s=now,
         expires_s=expires_s,
         size_bytes=wanted.size_bytes,
-        input=await _room(house, wanted.size_bytes, expires_s),
+        input=await _room(house, account.id, wanted.size_bytes, expires_s),
     )
     made = await house.jobs.create(job, RECORD_TTL_S)
     if made.job != job and job.input:  # another request with the same key was quicker
@@ -131,15 +138,16 @@ def _same(found: Versioned, wanted: NewJob) -> Versioned:
     return found
 
 
-async def _room(house: House, size_bytes: int | None, expires_s: float) -> BlobRef | None:
+async def _room(house: House, account: str, size_bytes: int | None, expires_s: float) -> BlobRef | None:
     """Room for an upload whose size is known, taken before a byte of it moves."""
     if size_bytes is None:
         return None
-    return BlobRef(ref=await reserve(house, size_bytes, expires_s), size_bytes=0)
+    return BlobRef(ref=await reserve(house, account, size_bytes, expires_s), size_bytes=0)
 
 
-async def reserve(house: House, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
-    """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full)."""
+async def reserve(house: House, account: str, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
+    """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full, spool_share)."""
+    await _refuse_beyond_share(house, account, size_bytes)
     await wipe.evict(house, size_bytes)
     try:
         return await house.spool.reserve(size_bytes, expires_s, beside)
@@ -149,6 +157,28 @@ async def reserve(house: House, size_bytes: int, expires_s: float, beside: str |
             "The temporary store has no room for this file. Try again in a minute.",
             retry_after_s=full.retry_after_s,
         ) from full
+
+
+async def _refuse_beyond_share(house: House, account: str, size_bytes: int) -> None:
+    allowed = house.settings.share_bytes
+    blobs = [
+        blob
+        async for job, _ in house.jobs.scan()
+        if job.account == account
+        for blob in (job.input, *job.references.values(), *job.outputs.values())
+        if blob
+    ]
+    taken = sum(house.spool.room_of(blob.ref) for blob in blobs)
+    if taken + size_bytes > allowed:
+        raise Problem(
+            "spool_share",
+            f"Your jobs take {taken / 2**20:.0f} MiB of the {allowed / 2**20:.0f} MiB that an account may have in the"
+            f" temporary store; this would be {size_bytes / 2**20:.0f} MiB more. Delete a job, or wait for one to end.",
+            retry_after_s=60,
+            taken_bytes=taken,
+            asked_bytes=size_bytes,
+            allowed_bytes=allowed,
+        )
 
 
 @router.get(

@@ -53,7 +53,7 @@ async def _take(house: House, job: Job, request: Request, number: int, size_byte
     """The reference into the spool and past the probe. It is on the job's record before its first byte, so that
     whatever ends the job ends it too. Raises Problem."""
     room = house.settings.max_bytes if size_bytes is None else size_bytes
-    blob = BlobRef(ref=await reserve(house, room, job.expires_s), size_bytes=0)
+    blob = BlobRef(ref=await reserve(house, job.account, room, job.expires_s), size_bytes=0)
     replaced = await _note(house, job, number, blob)
     if replaced is not None:
         await house.spool.drop(replaced.ref)

@@ -53,7 +53,9 @@ async def abilities(house: TheHouse) -> Response:
     "/uploads",
     status_code=201,
     dependencies=[Depends(speak)],
-    responses=responses("bad_settings", "too_large", "too_many_jobs", "spool_full", "tus_version", "length_required"),
+    responses=responses(
+        "bad_settings", "too_large", "too_many_jobs", "spool_full", "spool_share", "tus_version", "length_required"
+    ),
 )
 async def begin(
     house: TheHouse,

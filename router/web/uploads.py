@@ -31,8 +31,8 @@ TUS_VERSION = "1.0.0"
 
 FAULTS = (
     "empty_file", "unsupported_format", "undecodable", "truncated", "not_finite", "silent", "too_short", "too_long",
-    "too_many_channels", "unsupported_rate", "resource_limit", "too_large", "spool_full", "too_many_jobs",
-    "offset_mismatch", "upload_in_progress", "not_ready", "upload_timeout", "gone", "not_found",
+    "too_many_channels", "unsupported_rate", "resource_limit", "too_large", "spool_full", "spool_share",
+    "too_many_jobs", "offset_mismatch", "upload_in_progress", "not_ready", "upload_timeout", "gone", "not_found",
 )  # fmt: skip
 """What can be wrong with an upload, or with the song when its last byte has come."""
 
@@ -141,7 +141,7 @@ async def _blob(house: House, job: Job, offset: int | None, total: int | None) -
         return job.input.ref
     if job.input:  # a plain PUT once more: from the start
         await house.spool.drop(job.input.ref)
-    ref = await reserve(house, house.settings.max_bytes if total is None else total, job.expires_s)
+    ref = await reserve(house, job.account, house.settings.max_bytes if total is None else total, job.expires_s)
 
     def note(current: Job) -> Job | None:
         return current.with_(input=BlobRef(ref=ref, size_bytes=0)) if current.state is State.RECEIVED else None

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from mastering.contract import Fault, FaultCode, OutputFormat, Settings, Stage
-from router import clock, dispatch, reaper, wipe
+from router import clock, dispatch, history, reaper, wipe
 from router.house import House
 from router.jobs.model import Job
 from router.jobs.ports import Lease
 from router.jobs.state import State
 from router.spool.port import Gone
+from router.tiers import breaker
 from router.tiers.fake import FakeBackend, Freeze, Script
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Event, Finished, OutputBegins, Working
@@ -323,6 +324,31 @@ async def test_a_master_for_which_there_is_no_room_ends_in_an_honest_error(tmp_p
         assert job.error["code"] == "spool_full"
         assert runs(backends) == 1
         await assert_nothing_left(house)
+
+
+async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The render was good and had nowhere to go: no attempt is spent, and it is not rendered again for nothing."""
+    monkeypatch.setattr(dispatch, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(dispatch, "WAIT_FOR_ROOM_S", 0.01)
+    backend = FakeBackend("a", [mastering(), mastering()])
+    quota = 2 * len(SONG) + len(MASTER) // 2
+    async with working(tmp_path, [backend], spool_quota_bytes=quota) as house:
+        other = await house.spool.reserve(17_000, 1e9)  # somebody else's upload
+        queued = await queue_song(house)
+
+        async def waits() -> bool:
+            job, _ = await house.jobs.get(queued.id)
+            return history.lacked_room(job) and job.state is State.QUEUED
+
+        await eventually(waits)
+        waiting, _ = await house.jobs.get(queued.id)
+        assert (waiting.faults, waiting.deaths) == (0, 0)
+        assert house.fleet.standings()[0].breaker.state is breaker.State.HEALTHY
+        await house.spool.drop(other)
+        job = await until(house, queued.id, *ENDS)
+        assert (job.state, runs([backend])) == (State.MASTERED, 2)
 
 
 async def test_a_managed_only_job_waits_rather_than_leave_our_own_workers(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ ROWS = {
     FaultClass.ASLEEP: (TIER, "no health penalty", "no attempt spent", "nobody died"),
     FaultClass.BAD_OUTPUT: (ANOTHER, "counts", "an attempt spent", "a death"),
     FaultClass.DEADLINE: (STOP, "no health penalty", "no attempt spent", "nobody died"),
+    FaultClass.ROOM: (WAIT, "no health penalty", "no attempt spent", "nobody died"),
     FaultClass.OURS: (ANOTHER, "no health penalty", "an attempt spent", "nobody died"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import pytest
 from mastering.contract import Facts, OutputFormat
 from router import clock, reaper, wipe
 from router.dispatch import Dispatcher
-from router.jobs.model import Attempt, Job
+from router.house import House
+from router.jobs.model import Attempt, BlobRef, Job
 from router.jobs.state import CLOSED, DONE, State
 from router.tiers.fake import FakeBackend
 from tests.houses import (
     SONG,
     house_of,
     mastering,
+    new_job,
     pieces,
     queue_song,
     ram_folder,
@@ -150,6 +154,47 @@ async def test_time_ends_a_job_in_any_state_and_not_before(
         assert house.spool.usage().blobs == 0
         assert not any((tmp_path / "spool").glob("*/*"))
         assert await reaper.sweep(house) == 0
+
+
+async def test_a_job_of_which_nothing_came_gives_its_room_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house_of(tmp_path) as house:
+        now = clock.now()
+        silent, begun, referred, taking = [await reserved_job(house) for _ in range(4)]
+        await house.spool.append(ref_of(begun), 0, pieces(b"a few bytes"), None)
+        other = BlobRef(ref=await house.spool.reserve(100, 1e9), size_bytes=100)
+        await house.change(referred.id, lambda job: job.with_(references={1: other}))
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b"less than a record"
+            began.set()
+            await may_end.wait()
+
+        upload = asyncio.create_task(house.spool.append(ref_of(taking), 0, slowly(), None))
+        await began.wait()
+        monkeypatch.setattr(clock, "now", lambda: now + house.settings.unsent_ttl_s - 1)
+        assert await reaper.end_unsent(house) == 0
+        monkeypatch.setattr(clock, "now", lambda: now + house.settings.unsent_ttl_s + 1)
+        assert await reaper.end_unsent(house) == 1
+        ended, _ = await house.jobs.get(silent.id)
+        assert (ended.state, ended.ended_as) == (State.WIPED, State.EXPIRED)
+        assert ended.error is not None
+        assert "10 minutes" in ended.error["detail"]
+        may_end.set()
+        await upload
+
+
+async def reserved_job(house: House) -> Job:
+    """A job with its room, of which nothing has come."""
+    job = new_job(house)
+    job = job.with_(input=BlobRef(ref=await house.spool.reserve(1000, job.expires_s), size_bytes=0))
+    await house.jobs.create(job, 3600)
+    return job
+
+
+def ref_of(job: Job) -> str:
+    assert job.input is not None
+    return job.input.ref
 
 
 async def test_a_blob_goes_at_its_time_though_its_record_is_lost(

@@ -218,6 +218,47 @@ async def test_no_nonce_is_used_twice_however_often_an_upload_breaks_off(spool: 
     assert len(set(nonces)) == 200
 
 
+async def test_many_small_appends_make_few_records(spool: Spool, tmp_path: Path) -> None:
+    data = audio(300_000)
+    ref = await spool.reserve(len(data), FAR_S)
+    for at in range(0, len(data), 1000):
+        await spool.append(ref, at, pieces(data[at : at + 1000]), len(data))
+    with path_of(tmp_path, ref).open("rb") as file:
+        places = list(records.walk(file.fileno()))
+    assert all(place.plain_size >= 64 * 1024 for place in places[:-1])
+    assert len(places) <= 5
+    assert await read(spool, ref) == data
+
+
+async def test_a_small_record_stays_until_the_one_that_replaces_it_is_written(spool: Spool) -> None:
+    """A kill while the next append gathers its bytes costs none that were acknowledged."""
+    data = audio(2000)
+    ref = await spool.reserve(len(data), FAR_S)
+    await spool.append(ref, 0, pieces(data[:1000]), len(data))
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def waiting() -> AsyncIterator[bytes]:
+        yield data[1000:1500]
+        began.set()
+        await may_end.wait()
+        yield data[1500:]
+
+    appending = asyncio.create_task(spool.append(ref, 1000, waiting(), len(data)))
+    await began.wait()
+    assert await spool.extent(ref) == Extent(1000, complete=False)
+    assert await read(spool, ref, 0, 1000) == data[:1000]
+    may_end.set()
+    assert await appending == Extent(2000, complete=True)
+    assert await read(spool, ref) == data
+
+
+async def test_an_append_of_nothing_writes_nothing(spool: Spool, tmp_path: Path) -> None:
+    ref = await begun(spool, audio(1000), 1000, 2000)
+    before = path_of(tmp_path, ref).read_bytes()
+    assert await spool.append(ref, 1000, pieces(b""), 2000) == Extent(1000, complete=False)
+    assert path_of(tmp_path, ref).read_bytes() == before
+
+
 # --- Room
 
 

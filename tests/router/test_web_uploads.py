@@ -14,11 +14,11 @@ import pytest
 
 from router.errors import Problem
 from router.spool.port import Full
-from router.spool.records import RECORD_BYTES
+from router.spool.records import RECORD_BYTES, sealed_size
 from router.tiers.fake import FakeBackend
 from router.web import uploads
 from tests.api import Api
-from tests.houses import SONG, eventually, mastering
+from tests.houses import SONG, eventually, mastering, pieces
 from tests.served import Served, served
 from tests.stack import stack
 
@@ -273,6 +273,29 @@ async def test_a_full_spool_is_a_507_that_says_when_to_come_back(tmp_path: Path)
         assert (response.status_code, response.json()["code"]) == (507, "spool_full")
         assert int(response.headers["retry-after"]) > 0
         assert router.house.spool.usage().blobs == 0
+
+
+async def test_an_account_that_has_its_share_of_the_spool_is_told_all_three_numbers(tmp_path: Path) -> None:
+    share = 3 * len(SONG)
+    async with served(tmp_path, spool_bytes_per_account=share) as router:
+        first = await router.create(size_bytes=len(SONG))
+        await router.create(size_bytes=len(SONG))
+        response = await router.http.post("/v1/jobs", json={"size_bytes": len(SONG)})
+        problem = response.json()
+        assert (response.status_code, problem["code"]) == (429, "spool_share")
+        taken = 2 * sealed_size(len(SONG))
+        numbers = (problem["taken_bytes"], problem["asked_bytes"], problem["allowed_bytes"])
+        assert numbers == (taken, len(SONG), share)
+        await router.http.delete(f"/v1/jobs/{first['id']}")
+        await router.create(size_bytes=len(SONG))
+
+
+async def test_an_upload_of_a_size_nobody_said_counts_as_the_largest(tmp_path: Path) -> None:
+    async with served(tmp_path, spool_bytes_per_account=1_000_000, max_bytes=900_000) as router:
+        await router.create(size_bytes=200_000)
+        job = await router.create()
+        problem = (await router.http.put(f"/v1/jobs/{job['id']}/audio", content=pieces(SONG))).json()
+        assert (problem["code"], problem["asked_bytes"]) == ("spool_share", 900_000)
 
 
 async def test_a_disk_that_fills_up_during_an_upload_is_a_507_and_leaves_nothing(

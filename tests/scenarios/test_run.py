@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from router import serving
 from router.serving import ADMIN_PORT
-from tests.stack import Running, free_port, ram, wait_for
+from tests.api import Api
+from tests.stack import STOP_S, Running, free_port, ram, stack, wait_for
 
 
 def test_one_command_starts_router_worker_and_operators_port(tmp_path: Path) -> None:
@@ -36,3 +42,31 @@ def test_one_command_starts_router_worker_and_operators_port(tmp_path: Path) -> 
             running.stop()
         assert f"Operators: http://127.0.0.1:{admin_port}" in running.said()
     assert ADMIN_PORT == 8081, "where `router status` looks by itself"
+
+
+def test_a_router_that_is_told_to_stop_does_not_wait_for_who_only_listens(tmp_path: Path) -> None:
+    """The server's own patience with open connections is ten seconds; the stream must have ended before."""
+    with stack(tmp_path, workers=0) as running, Api(running.url) as api:
+        with closing(api.events(api.create()["id"])) as events:
+            assert next(events)["state"] == "received"
+            running.router.process.terminate()
+            assert list(events) == []  # a stream that is cut off raises
+        assert running.router.process.wait(STOP_S) is not None
+
+
+def test_a_port_of_our_own_worker_is_never_free_and_never_answers_by_itself() -> None:
+    with serving._claim() as claim:
+        port = int(claim.getsockname()[1])
+        for is_shared in (False, True):
+            with socket.socket() as stranger:
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, is_shared)
+                with pytest.raises(OSError, match="in use"):
+                    stranger.bind(("127.0.0.1", port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+        for _ in range(2):  # a worker dies and its successor takes its place
+            with serving._claim(port) as bound:
+                bound.listen()
+                socket.create_connection(("127.0.0.1", port), 5).close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), 5)
