@@ -231,6 +231,41 @@ def album(
 
 
 @app.command()
+def preview(
+    song: Song,
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the previews; it is made if need be.")],
+    kind: Annotated[OutputFormat, typer.Option("--format", "-f", help="Format of all of them.")] = OutputFormat.WAV24,
+    target: Target = "streaming",
+    amount: Amount = 60.0,
+    reference: References = None,
+    seconds: Annotated[float, typer.Option(min=5, max=120, help="How much of the song.")] = 30.0,
+) -> None:
+    """Write the loudest half minute of SONG in every style, all equally loud, with the original beside them."""
+    from mastering.preview import write_previews
+
+    settings = _settings(target=target, amount_percent=amount, outputs=(kind,))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _Refused(f"cannot make the folder: {os.strerror(error.errno or 0).lower()}.") from None
+    with ExitStack() as stack:
+        source = stack.enter_context(_reading(song))
+        likenesses = [stack.enter_context(_reading(path)) for path in reference or ()]
+        progress = stack.enter_context(_progress_bar(quiet=False))
+        places = {}
+
+        def open_output(name: str) -> BinaryIO:
+            places[name] = folder / f"{song.stem} ({name}).{kind.extension}"
+            return stack.enter_context(_writing(places[name], source))
+
+        made = write_previews(
+            source, settings, references=likenesses, open_output=open_output, seconds=seconds, progress=progress
+        )
+    for each in made:
+        _say(f"{each.loudness_lufs:7.2f} LUFS  {places[each.style].name}")
+
+
+@app.command()
 def analyse(song: Song, as_json: AsJson = False) -> None:
     """Measure SONG: loudness, range, true peak, crest, stereo."""
     measured = _measure(song, with_character=as_json)

@@ -184,6 +184,13 @@ def hear(source: BinaryIO, settings: Settings) -> analyse.Analysis:
     return _listen(source, settings, Meter(silent))[1]
 
 
+def open_song(source: BinaryIO, settings: Settings) -> tuple[Audio, analyse.Analysis]:
+    """`source` decoded, and its analysis."""
+    presets.check(settings)
+    audio, heard, _ = _listen(source, settings, Meter(silent))
+    return audio, heard
+
+
 def measure(source: BinaryIO, *, with_character: bool = False) -> Measurements:
     """The measurements of `source` alone; its character costs a second meter."""
     contour: list[ContourMeter] = []
