@@ -160,7 +160,7 @@ class Provider:
         return self.misbehave.tokens(Answer.of(tokens))
 
     def tokens(self, nonce: str) -> Json:
-        access = secrets.token_urlsafe(24)
+        access, refresh = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         now = int(time.time())
         half = hashlib.sha256(access.encode()).digest()[:16]
         claims = {
@@ -169,8 +169,8 @@ class Provider:
         }  # fmt: skip
         header = self.misbehave.header({"alg": "RS256", "typ": "JWT", "kid": KID})
         id_token = signed(header, self.misbehave.claims(claims), self.misbehave.sign or rs256(self.key))
-        said = self.misbehave.id_token(id_token)
-        return {"access_token": access, "token_type": "Bearer", "expires_in": 600, "id_token": said, "email": EMAIL}
+        pushed = {"refresh_token": refresh, "email": EMAIL, "name": NAME, "token_type": "Bearer", "expires_in": 600}
+        return {"access_token": access, "id_token": self.misbehave.id_token(id_token), **pushed}
 
     def userinfo(self) -> Answer:
         return Answer.of({"sub": SUBJECT, "email": EMAIL, "name": NAME})

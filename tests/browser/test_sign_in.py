@@ -172,7 +172,7 @@ def test_signing_out_ends_the_session_and_the_page_asks_again(context: BrowserCo
     expect(page.locator("#signed-out")).to_be_visible()
 
 
-def test_signing_in_needs_no_storage_but_the_cookie(context: BrowserContext, house: House) -> None:
+def test_p35_signing_in_needs_no_storage_but_the_cookie(context: BrowserContext, house: House) -> None:
     page = context.new_page()
     page.add_init_script(
         'for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name,'
