@@ -111,8 +111,8 @@ class _Sums:
 
     def feed(self, block: Samples, peak: float) -> None:
         self.frames += block.shape[1]
-        self._sum += block @ np.ones(block.shape[1], np.float32)
-        self._products += block @ block.T
+        self._sum += block.sum(axis=1)
+        self._products += [[one @ other for other in block] for one in block]
         self.peak = max(self.peak, peak)
         if peak >= _CLIPPED_FROM:
             self.clipped += int(np.count_nonzero(np.abs(block) >= _CLIPPED_FROM))

@@ -37,6 +37,8 @@ from mastering.progress import Meter, Progress, silent
 KEEP_SAMPLES = 2 * 48_000 * 60 * 11
 _MOST_REFERENCES = 16
 _MOST_JSON_BYTES = 1 << 20
+_HEEDED_DB = 2.0
+"""Peaks so far under the ceiling concern neither the limiter nor its guard."""
 
 
 def master(
@@ -265,11 +267,12 @@ def _decide(
         remarks = (*remarks, said)
     likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
-    song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=_heeded(chosen, likely_db + 6))
+    heeded = _heeded(chosen, likely_db + 2 * _HEEDED_DB)
+    song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=heeded)
     finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     gain_db = plan.number(plan.required(finished, "loudness"), "gain_db")
-    if _heeded(chosen, gain_db + 3) < song.above:
-        song = render.with_finer_peaks(song, _heeded(chosen, gain_db + 8), rendering)
+    if _heeded(chosen, gain_db + _HEEDED_DB) < song.above:
+        song = render.with_finer_peaks(song, _heeded(chosen, gain_db + 2 * _HEEDED_DB), rendering)
         finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     return song, finished, remarks
 

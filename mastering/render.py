@@ -27,6 +27,8 @@ Tick = Callable[[int], None]
 
 _GUARD_DB = 1.2
 _GUARD_ROUNDS = 8
+_GUARD_REACH = 20
+"""Peak blocks that the finest interpolator reaches over, at the shortest blocks there are."""
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
 _HIGHEST_GAIN_DB = 60.0
@@ -193,9 +195,15 @@ def _lowest(curve: Curve) -> Curve:
 
 
 def _read_again(audio: Audio, curve: Curve, near: NDArray[np.bool_], tick: Tick) -> Peaks:
+    length = block_length(audio.rate_hz)
     meter = PeakMeter(audio.rate_hz, factor=16, only=near)
-    for block in limited(audio, curve).read():
-        meter.feed(block)
+    node = 0
+    for block in audio.read():
+        count = block.shape[1] // length
+        # What nobody looks at needs no gain either. The filters reach a few peak blocks into the neighbours.
+        seen = near[max(0, node - _GUARD_REACH) : node + count + _GUARD_REACH].any()
+        meter.feed(limiter.apply(block, curve, node, length) if seen else block)
+        node += count
         tick(block.shape[1])
     return meter.peaks()
 

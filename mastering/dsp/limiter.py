@@ -13,6 +13,7 @@ with the CPU's features.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,9 +89,21 @@ def apply(block: Samples, curve: Curve, first: int, length: int) -> Samples:
     """The block times the gain curve. `first` is the block's first node."""
     count = -(-block.shape[1] // length)
     nodes = curve[first : first + count + 1].astype(np.float32)
-    slope = (np.arange(length) / length).astype(np.float32)
-    gain = (nodes[:-1, None] + (nodes[1:] - nodes[:-1])[:, None] * slope).reshape(-1)
-    return block * gain[: block.shape[1]]
+    if (nodes == nodes[0]).all():
+        steady: Samples = block * nodes[0]
+        return steady
+    gain = np.repeat(nodes[1:] - nodes[:-1], length)
+    gain *= _ramp(count, length)
+    gain += np.repeat(nodes[:-1], length)
+    gained: Samples = block * gain[: block.shape[1]]
+    return gained
+
+
+@lru_cache(maxsize=2)
+def _ramp(count: int, length: int) -> NDArray[np.float32]:
+    """How far each frame lies between its two nodes."""
+    ramp: NDArray[np.float32] = np.tile((np.arange(length) / length).astype(np.float32), count)
+    return ramp
 
 
 def mean_square(curve: Curve, edges: NDArray[np.int64], length: int) -> NDArray[np.float64]:

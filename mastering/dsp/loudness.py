@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
+from mastering.dsp.recursive import RecursiveFilter
 from mastering.dsp.stream import Samples
 
 Energies = NDArray[np.float64]
@@ -57,36 +57,28 @@ class CellMeter:
 
     def __init__(self, rate_hz: int, weights: NDArray[np.float64]) -> None:
         self._rate_hz = rate_hz
-        self._weights = weights
-        self._sos = k_weighting(rate_hz)
-        self._state = np.zeros((2, len(weights), 2))
-        self._is_pair = weights.tolist() == [1.0, 1.0]
-        self._pair_state = np.zeros((2, 2), np.complex128)
-        self._rest = np.zeros(0)
+        self._weights = weights.astype(np.float32)
+        self._filter = RecursiveFilter(k_weighting(rate_hz), len(weights))
+        self._held: Samples = np.zeros((len(weights), 0), np.float32)
+        self._rest: Samples = np.zeros(0, np.float32)
         self._frame = 0
         self._cells: list[Energies] = []
 
     def feed(self, block: Samples) -> None:
-        power = np.concatenate([self._rest, self._power(block)])
+        joined = np.concatenate([self._held, block], axis=1) if self._held.size else block
+        whole = joined.shape[1] - joined.shape[1] % self._filter.row
+        self._held = joined[:, whole:].copy()
+        if whole:
+            self._collect(self._filter.power(joined[:, :whole], self._weights))
+
+    def _collect(self, power: Samples) -> None:
+        power = np.concatenate([self._rest, power])
         edges = self._edges_within(self._frame, self._frame + power.size)
         if edges.size > 1:
-            whole = power[: edges[-1]]
-            self._cells.append(np.add.reduceat(whole, edges[:-1]) / np.diff(edges))
+            totals = np.add.reduceat(power[: edges[-1]], edges[:-1]).astype(np.float64)
+            self._cells.append(totals / np.diff(edges))
         self._rest = power[edges[-1] :].copy()
         self._frame += int(edges[-1])
-
-    def _power(self, block: Samples) -> Energies:
-        """Weighted sum of the squared K-weighted channels, frame by frame."""
-        if self._is_pair:
-            # Two channels as one complex signal: the recursion, which is what takes the time, runs once for both.
-            pair = np.empty(block.shape[1], np.complex128)
-            pair.real, pair.imag = block
-            pair, self._pair_state = signal.sosfilt(self._sos, pair, zi=self._pair_state)
-            return np.square(pair.real) + np.square(pair.imag)
-        weighted, self._state = signal.sosfilt(self._sos, block.astype(np.float64), axis=-1, zi=self._state)
-        np.square(weighted, out=weighted)
-        power: Energies = self._weights @ weighted
-        return power
 
     def _edges_within(self, first: int, end: int) -> NDArray[np.int64]:
         width = self._rate_hz / CELLS_PER_S
@@ -95,7 +87,12 @@ class CellMeter:
         return edges[edges <= end] - first
 
     def cells(self) -> Energies:
-        """Shape (cells,). A last, unfinished cell is left out."""
+        """Ends the recording. Shape (cells,); a last, unfinished cell is left out."""
+        left, self._held = self._held, self._held[:, :0]
+        if left.size:
+            padding = self._filter.row - left.shape[1]
+            padded = np.pad(left, ((0, 0), (0, padding)))
+            self._collect(self._filter.power(padded, self._weights)[: left.shape[1]])
         return np.concatenate(self._cells) if self._cells else np.zeros(0)
 
 

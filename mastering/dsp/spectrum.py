@@ -62,13 +62,18 @@ class SpectrumMeter:
         self._rest = joined[:, count * self._length :].copy()
 
     def _add(self, whole: Samples) -> None:
-        shaped = whole.reshape(whole.shape[0], -1, self._length) * self._window
-        if len(shaped) == 2:
-            shaped = np.stack([(shaped[0] + shaped[1]) * 0.5, (shaped[0] - shaped[1]) * 0.5])
-        bins = fft.rfft(shaped)
-        power = np.square(bins.real) + np.square(bins.imag)
-        self._power[: len(shaped)] += power.sum(axis=1, dtype=np.float64)
-        self._frames += shaped.shape[1]
+        frames = whole.reshape(whole.shape[0], -1, self._length)
+        sides = np.empty(frames.shape, np.float32)
+        if len(frames) == 2:
+            np.add(frames[0], frames[1], out=sides[0])
+            np.subtract(frames[0], frames[1], out=sides[1])
+            sides *= self._window * np.float32(0.5)
+        else:
+            np.multiply(frames, self._window, out=sides)
+        parts = fft.rfft(sides).view(np.float32)
+        squares = np.einsum("sfk,sfk->sk", parts, parts)
+        self._power[: len(sides)] += squares[:, ::2] + squares[:, 1::2]
+        self._frames += sides.shape[1]
 
     def power(self) -> NDArray[np.float64]:
         """Mean power (2, bins), one-sided, so that a full-scale sine sums to one. Side is zero for mono."""

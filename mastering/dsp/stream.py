@@ -62,6 +62,9 @@ def reblock(pieces: Iterable[Samples]) -> Blocks:
     held: list[Samples] = []
     frames = 0
     for piece in pieces:
+        if not frames and piece.shape[1] == BLOCK_FRAMES:
+            yield np.ascontiguousarray(piece)
+            continue
         held.append(piece)
         frames += piece.shape[1]
         if frames < BLOCK_FRAMES:

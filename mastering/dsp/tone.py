@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,15 +59,19 @@ def _fall(hz: NDArray[np.float64], below_hz: float, db_per_octave: float) -> NDA
     return np.minimum(octaves, 0.0) * db_per_octave
 
 
+def _reach(rate_hz: int) -> int:
+    """Frames on either side of a sample that the filters use: a power of two of about 46 ms."""
+    return int(1 << round(math.log2(rate_hz * 0.046)))
+
+
 def transform_length(rate_hz: int) -> int:
-    """FFT length: about 0.37 s, a quarter of it taken by the filter."""
-    return int(1 << round(math.log2(rate_hz * 0.37)))
+    """FFT length: ten times the reach. Each FFT then gives eight times the reach of output, a whole part of a block."""
+    return 10 * _reach(rate_hz)
 
 
 def response(curve: ToneCurve, rate_hz: int) -> NDArray[np.float32]:
     """Zero-phase response (2, bins) of the windowed filters for `curve`: to multiply a spectrum by."""
-    length = transform_length(rate_hz)
-    half = length // 8
+    length, half = transform_length(rate_hz), _reach(rate_hz)
     taps = fft.irfft(curve.gains(fft.rfftfreq(length, 1 / rate_hz)), length)
     window = np.zeros(length)
     window[: half + 1] = 0.5 + 0.5 * np.cos(np.pi * np.arange(half + 1) / (half + 1))
@@ -89,46 +94,54 @@ def splits(hz: NDArray[np.float64], low_hz: float, high_hz: float) -> NDArray[np
 
 
 def filtered_sides(blocks: Blocks, responses: NDArray[np.float32]) -> Iterator[Samples]:
-    """Mid and side through each of the responses (bands, 2, bins): pieces (bands, sides, frames), in order.
+    """Mid and side through each of the responses (bands, 2, bins): a piece (bands, sides, frames) for each block.
 
-    A mono recording has no side. Pieces are as long as one or more hops of the overlap-save; the last one is shorter.
+    A mono recording has no side. All blocks but the last must be longer than the filters' reach.
     """
-    length = 2 * (responses.shape[-1] - 1)
-    half = length // 8
-    hop = length - 2 * half
-    held: Samples | None = None
-    left = 0
-    for block in blocks:
-        left += block.shape[1]
-        sides = _mid_side(block)
-        held = np.pad(sides, ((0, 0), (half, 0))) if held is None else np.concatenate([held, sides], axis=1)
-        count = (held.shape[1] - 2 * half) // hop
-        if count > 0:
-            yield _filtered(held[:, : count * hop + 2 * half], responses, hop)
-            held = held[:, count * hop :].copy()
-            left -= count * hop
-    if held is not None and left > 0:
-        count = -(-left // hop)
-        padded = np.pad(held, ((0, 0), (0, count * hop + 2 * half - held.shape[1])))
-        yield _filtered(padded, responses, hop)[:, :, :left]
+    before: Samples | None = None
+    current: Samples | None = None
+    for following in chain(map(_mid_side, blocks), [None]):
+        if current is not None:
+            yield _filtered(before, current, following, responses)
+        before, current = current, following
 
 
 def left_right(sides: Samples) -> Samples:
     """Mid and side as left and right; mono as it is."""
-    return sides if len(sides) == 1 else np.stack([sides[0] + sides[1], sides[0] - sides[1]])
+    if len(sides) == 1:
+        return sides
+    channels = np.empty_like(sides)
+    np.add(sides[0], sides[1], out=channels[0])
+    np.subtract(sides[0], sides[1], out=channels[1])
+    return channels
 
 
 def _mid_side(block: Samples) -> Samples:
     if len(block) == 1:
         return block
-    return np.stack([block[0] + block[1], block[0] - block[1]]) * np.float32(0.5)
+    sides = left_right(block)
+    sides *= np.float32(0.5)
+    return sides
 
 
-def _filtered(padded: Samples, responses: NDArray[np.float32], hop: int) -> Samples:
-    """Valid part of the filtering of `padded`, whose frames are a multiple of `hop` plus the filter's reach."""
+def _filtered(
+    before: Samples | None, current: Samples, following: Samples | None, responses: NDArray[np.float32]
+) -> Samples:
+    """`current` through the filters, which reach into its neighbours; beyond the recording's ends is silence."""
     length = 2 * (responses.shape[-1] - 1)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, length, axis=1)[:, ::hop]
-    bins = fft.rfft(frames)
-    kept = slice((length - hop) // 2, (length + hop) // 2)
-    bands = [fft.irfft(bins * part[: len(padded), None, :], length)[:, :, kept] for part in responses]
-    return np.stack(bands).reshape(len(responses), len(padded), -1)
+    half = length // 10
+    hop = length - 2 * half
+    sides, frames = current.shape
+    count = -(-frames // hop)
+    padded = np.zeros((sides, count * hop + 2 * half), np.float32)
+    if before is not None:
+        padded[:, :half] = before[:, -half:]
+    padded[:, half : half + frames] = current
+    if following is not None:
+        head = following[:, :half]
+        padded[:, half + frames : half + frames + head.shape[1]] = head
+    bins = fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, length, axis=1)[:, ::hop])
+    filtered = np.empty((len(responses), sides, count, hop), np.float32)
+    for band, response in zip(filtered, responses, strict=True):
+        band[...] = fft.irfft(bins * response[:sides, None], length, overwrite_x=True)[:, :, half : half + hop]
+    return filtered.reshape(len(responses), sides, -1)[:, :, :frames]

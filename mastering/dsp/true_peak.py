@@ -118,13 +118,12 @@ class PeakMeter:
 
 def _sample_peaks(block: Samples, length: int) -> Peaks:
     """Largest sample magnitude of each peak block over all channels; frames must be a multiple of `length`."""
-    highest = np.abs(block).max(axis=0) if len(block) > 1 else np.abs(block[0])
-    highest = highest.reshape(-1, length)
-    # Halves against halves: many times as fast as a maximum along a short axis.
-    while highest.shape[1] > 1:
-        half = highest.shape[1] // 2
-        highest = np.maximum(highest[:, :half], highest[:, half:])
-    peaks: Peaks = highest[:, 0].astype(np.float64)
+    rectified = np.abs(block)
+    for channel in rectified[1:]:
+        np.maximum(rectified[0], channel, out=rectified[0])
+    # A maximum along the long axis is many times as fast as one along the short axis.
+    upright = np.ascontiguousarray(rectified[0].reshape(-1, length).T)
+    peaks: Peaks = upright.max(axis=0).astype(np.float64)
     return peaks
 
 
