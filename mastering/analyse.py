@@ -13,6 +13,7 @@ from mastering.contract import Measurements
 from mastering.dsp import loudness
 from mastering.dsp.spectrum import SpectrumMeter, bands
 from mastering.dsp.stream import Samples
+from mastering.dsp.threads import feed_all
 from mastering.dsp.true_peak import PeakMeter
 
 _CLIPPED_FROM = 0.99996
@@ -35,40 +36,36 @@ def analyse(
 ) -> Analysis:
     """Measure a recording; `tick` is called with the number of frames of every block."""
     cells = loudness.CellMeter(rate_hz, np.ones(channels))
-    peaks = _HighestPeak(rate_hz)
     spectrum = SpectrumMeter(rate_hz)
-    sums = _Sums(channels)
-    for block in blocks:
-        cells.feed(block)
-        sums.feed(block, peaks.feed(block))
-        spectrum.feed(block)
+    levels = _Levels(rate_hz, channels)
+    for block in feed_all(iter(blocks), (cells, spectrum, levels)):
         tick(block.shape[1])
-    power = spectrum.power()
-    return Analysis(_measurements(rate_hz, channels, cells.cells(), peaks.highest(), power, sums), cells.cells(), power)
+    power, energies = spectrum.power(), cells.cells()
+    return Analysis(_measurements(rate_hz, channels, energies, power, levels), energies, power)
 
 
 def _measurements(
-    rate_hz: int, channels: int, cells: loudness.Energies, peak: float, power: NDArray[np.float64], sums: _Sums
+    rate_hz: int, channels: int, cells: loudness.Energies, power: NDArray[np.float64], levels: _Levels
 ) -> Measurements:
     integrated = loudness.integrated(cells)
-    true_peak_dbtp = decibels(peak)
+    true_peak_dbtp = decibels(levels.true_peak())
     return Measurements(
         rate_hz=rate_hz,
         channels=channels,
-        frames=sums.frames,
-        duration_s=sums.frames / rate_hz,
+        frames=levels.frames,
+        duration_s=levels.frames / rate_hz,
         integrated_lufs=integrated,
         max_momentary_lufs=_highest(loudness.momentary(cells)),
         max_short_term_lufs=_highest(loudness.short_term(cells)),
         loudness_range_lu=loudness.loudness_range(cells),
         true_peak_dbtp=true_peak_dbtp,
-        sample_peak_dbfs=decibels(sums.peak),
-        crest_db=true_peak_dbtp - sums.rms_db(),
+        sample_peak_dbfs=decibels(levels.peak),
+        crest_db=true_peak_dbtp - levels.rms_db(),
         peak_to_loudness_lu=None if integrated is None else true_peak_dbtp - integrated,
-        correlation=sums.correlation(),
-        width_db=sums.width_db(),
-        dc_offset=sums.dc_offset(),
-        clipped_samples=sums.clipped,
+        correlation=levels.correlation(),
+        width_db=levels.width_db(),
+        dc_offset=levels.dc_offset(),
+        clipped_samples=levels.clipped,
         spectrum=bands(power, rate_hz),
     )
 
@@ -82,40 +79,31 @@ def _highest(energies: NDArray[np.float64]) -> float | None:
     return loudness.to_lufs(float(energies.max())) if energies.size else None
 
 
-class _HighestPeak:
-    """The highest true peak; only blocks that could beat the highest sample so far are interpolated."""
+class _Levels:
+    """Running sums and peaks behind the level, stereo and offset readings."""
 
-    def __init__(self, rate_hz: int) -> None:
-        self._meter = PeakMeter(rate_hz)
-
-    def feed(self, block: Samples) -> float:
-        """The block's highest sample."""
-        peak = max(float(block.max()), -float(block.min()))
-        self._meter.above = max(self._meter.above, peak)
-        self._meter.feed(block)
-        return peak
-
-    def highest(self) -> float:
-        return float(self._meter.peaks().max(initial=0.0))
-
-
-class _Sums:
-    """Running sums behind the level, stereo and offset readings."""
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, rate_hz: int, channels: int) -> None:
         self.frames = 0
-        self._sum = np.zeros(channels)
-        self._products = np.zeros((channels, channels))
         self.peak = 0.0
         self.clipped = 0
+        self._sum = np.zeros(channels)
+        self._products = np.zeros((channels, channels))
+        self._true_peaks = PeakMeter(rate_hz)
 
-    def feed(self, block: Samples, peak: float) -> None:
+    def feed(self, block: Samples) -> None:
+        peak = max(float(block.max()), -float(block.min()))
         self.frames += block.shape[1]
-        self._sum += block.sum(axis=1)
-        self._products += [[one @ other for other in block] for one in block]
         self.peak = max(self.peak, peak)
         if peak >= _CLIPPED_FROM:
             self.clipped += int(np.count_nonzero(np.abs(block) >= _CLIPPED_FROM))
+        self._sum += block.sum(axis=1)
+        self._products += [[one @ other for other in block] for one in block]
+        # Only blocks that could beat the highest sample so far are interpolated.
+        self._true_peaks.above = self.peak
+        self._true_peaks.feed(block)
+
+    def true_peak(self) -> float:
+        return float(self._true_peaks.peaks().max(initial=0.0))
 
     def rms_db(self) -> float:
         return decibels(math.sqrt(float(np.trace(self._products)) / (self.frames * len(self._sum))))

@@ -7,7 +7,6 @@ ceiling falls.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from mastering import analyse, files, plan, render, tags, verify
 from mastering.contract import Measurements, OutputFormat, Plan, Stage
 from mastering.dsp.limiter import Curve
 from mastering.dsp.stream import Audio
+from mastering.dsp.threads import cores
 from mastering.progress import Halted, Lane, Meter, Tick
 
 MOST_MASTER_BYTES = 1 << 34
@@ -93,11 +93,6 @@ def _side_by_side(work: Sequence[Callable[[Lane], list[Delivered]]], meter: Mete
 def _failures(tasks: Sequence[Future[list[Delivered]]]) -> list[BaseException]:
     ended = [task.exception() for task in tasks if task.done()]
     return [error for error in ended if error is not None and not isinstance(error, Halted)]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _deliver_group(

@@ -35,6 +35,7 @@ from mastering.contract import (
 from mastering.dsp.dither import quantise
 from mastering.dsp.resample import resampled
 from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, Samples, collected, reblock, stored
+from mastering.dsp.threads import ahead
 
 Tick = Callable[[int], None]
 
@@ -272,7 +273,7 @@ def load(recording: Recording, *, keep_samples: int, tick: Tick) -> Audio:
 def checked(recording: Recording, tick: Tick) -> Blocks:
     """The blocks of a recording, each one looked at; raises a Fault for what no song can be made of."""
     frames, loudest = 0, 0.0
-    for block in reblock(recording.decode()):
+    for block in ahead(reblock(recording.decode())):
         frames += block.shape[1]
         if frames > MAX_DURATION_S * recording.rate_hz:
             raise _too_long(frames / recording.rate_hz)
@@ -370,8 +371,10 @@ def _interleaved(block: NDArray[Any]) -> NDArray[Any]:
 def _whole_numbers(audio: Audio, kind: OutputFormat, seed: int, tick: Tick) -> Iterator[NDArray[Any]]:
     """The blocks as the format's whole numbers, left-aligned in 32 bits; as they are where it takes floats."""
     bits = _BITS.get(kind)
-    for index, block in enumerate(audio.read()):
-        yield block if bits is None else quantise(block, bits, seed=seed, index=index)
+    blocks = enumerate(audio.read())
+    made = (block if bits is None else quantise(block, bits, seed=seed, index=index) for index, block in blocks)
+    for block in ahead(made):
+        yield block
         tick(block.shape[1])
 
 

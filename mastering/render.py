@@ -19,6 +19,7 @@ from mastering.dsp.dynamics import BandCompressor
 from mastering.dsp.limiter import Curve, Limiter
 from mastering.dsp.saturation import saturated
 from mastering.dsp.stream import Audio, Blocks, reblock
+from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import PeakMeter, Peaks, block_length
 from mastering.plan import compressor_of, curve_of, number
@@ -68,10 +69,8 @@ def toned(
     loud = loudness.CellMeter(source.rate_hz, np.ones(source.channels))
     peaks = PeakMeter(source.rate_hz, above=above)
     filled = 0
-    for block in source.read() if same else shaped.read():
-        if cells is None or not same:
-            loud.feed(block)
-        peaks.feed(block)
+    meters = (peaks,) if same and cells is not None else (loud, peaks)
+    for block in feed_all(source.read() if same else ahead(shaped.read()), meters):
         if source.samples is not None and not same:
             source.samples[:, filled : filled + block.shape[1]] = block
         filled += block.shape[1]

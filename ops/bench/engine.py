@@ -1,17 +1,25 @@
-"""How long the engine takes and how much memory, against ffmpeg's loudnorm in two passes. One thread each."""
+"""How long the engine takes and how much memory. One core each, unless a line says two.
+
+Peers: ffmpeg's loudnorm in two passes, pedalboard's BrickwallLimiter (true peak) after a gain, Matchering with the song
+as its own reference. Each decodes the same 24-bit WAV and writes one. The others do less than the engine: loudnorm and
+Matchering check nothing they wrote, and the limiter alone neither measures nor shapes.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pedalboard
 import soundfile
 
 from mastering import engine
@@ -27,12 +35,41 @@ def measure() -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "song.wav"
         path.write_bytes(data)
-        floor, ours, theirs = _paired(lambda: _floor(data), lambda: _master(data), lambda: _loudnorm(path))
         return [
-            Line("time, 4 minutes", ours / floor, "x floor", "lower", 4.0, "ffmpeg loudnorm, 2 passes", theirs / floor),
+            *_times(data, path),
             Line("peak memory, 4 minutes", _peak_mb(path), "MB", "lower", 450.0),
             Line("peak memory, 60 minutes", _peak_of_an_hour_mb(Path(folder)), "MB", "lower", 1500.0),
         ]
+
+
+def _times(data: bytes, path: Path) -> list[Line]:
+    peers: dict[str, Callable[[], object]] = {
+        "ffmpeg loudnorm, 2 passes": lambda: _loudnorm(path),
+        "pedalboard BrickwallLimiter": lambda: _brickwall(data),
+        "Matchering 2.0.6": lambda: _matchering(path),
+    }
+    with _cores(1):
+        floor, ours, *theirs = _paired(lambda: _floor(data), lambda: _master(data), *peers.values())
+    lines = [
+        Line(f"time, 4 minutes, against {peer}", ours / floor, "x floor", "lower", 4.0, peer, taken / floor)
+        for peer, taken in zip(peers, theirs, strict=True)
+    ]
+    if len(os.sched_getaffinity(0)) > 1:
+        with _cores(2):
+            floor, ours = _paired(lambda: _floor(data), lambda: _master(data))
+        lines.append(Line("time, 4 minutes, two threads", ours / floor, "x floor", "lower", 3.0))
+    return lines
+
+
+@contextmanager
+def _cores(count: int) -> Iterator[None]:
+    """This process, its children and the engine's threads on so many cores."""
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(all_of_them)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
 
 
 def _paired(*runs: Callable[[], object]) -> list[float]:
@@ -67,6 +104,18 @@ def _loudnorm(path: Path) -> None:
     )
     out = path.with_name("loudnorm.wav")
     _ffmpeg("-i", path, "-af", f"{goal}:{measured}", "-ar", RATE_HZ, "-c:a", "pcm_s24le", out)
+
+
+def _brickwall(data: bytes) -> None:
+    samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32")
+    limited = pedalboard.BrickwallLimiter(-1.0, true_peak=True)(samples * 2, rate_hz)
+    soundfile.write(io.BytesIO(), limited, rate_hz, format="WAV", subtype="PCM_24")
+
+
+def _matchering(path: Path) -> None:
+    import matchering
+
+    matchering.process(str(path), str(path), [matchering.pcm24(str(path.with_name("matchering.wav")))])
 
 
 def _ffmpeg(*arguments: object) -> str:
