@@ -46,29 +46,34 @@ class _Reading:
 
 
 def measure() -> list[Line]:
-    if find_spec("matchering") is None:
-        raise SystemExit("The peer Matchering is missing: .venv/bin/pip install -c constraints.txt '.[bench]'")
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        pairs = _pairs()
-        for name, (mix, reference) in pairs.items():
-            _write(Path(folder) / f"{name}.wav", mix, 0.5)
-            _write(Path(folder) / f"{name}-reference.wav", reference, 0.9)
-        subprocess.run([sys.executable, "-c", _MATCHERING, folder, *pairs], check=True, capture_output=True)
-        for name in pairs:
+        for name in prepared(Path(folder)):
             lines += _compared(name, Path(folder))
     return lines
 
 
+def prepared(folder: Path) -> list[str]:
+    """Names of the signals; the folder then holds NAME.wav, NAME-reference.wav and Matchering's NAME-peer.wav."""
+    if find_spec("matchering") is None:
+        raise SystemExit("The peer Matchering is missing: .venv/bin/pip install -c constraints.txt '.[bench]'")
+    pairs = _pairs()
+    for name, (mix, reference) in pairs.items():
+        _write(folder / f"{name}.wav", mix, 0.5)
+        _write(folder / f"{name}-reference.wav", reference, 0.9)
+    subprocess.run([sys.executable, "-c", _MATCHERING, str(folder), *pairs], check=True, capture_output=True)
+    return list(pairs)
+
+
 def _compared(name: str, folder: Path) -> list[Line]:
-    reference = _samples(folder / f"{name}-reference.wav")
-    theirs = _reading(_samples(folder / f"{name}-peer.wav"), reference)
+    reference = samples(folder / f"{name}-reference.wav")
+    theirs = reading(samples(folder / f"{name}-peer.wav"), reference)
     ceiling_dbtp = min(0.0, theirs.true_peak_dbtp)
     out = io.BytesIO()
     settings = Settings(amount_percent=100, loudness_lufs=max(-36, min(-5, theirs.lufs)), ceiling_dbtp=ceiling_dbtp)
     with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as likeness:
         engine.master(source, settings, references=[likeness], open_output=lambda kind: out)
-    ours = _reading(_samples(io.BytesIO(out.getvalue())), reference)
+    ours = reading(samples(io.BytesIO(out.getvalue())), reference)
     peer = "Matchering 2.0.6"
     miss = abs(ours.lufs - theirs.lufs)
     return [
@@ -110,12 +115,12 @@ def _write(path: Path, samples: NDArray[np.floating], peak: float) -> None:
     soundfile.write(path, (samples * (peak / np.abs(samples).max())).T, RATE_HZ, subtype="PCM_24")
 
 
-def _samples(file: Path | io.BytesIO) -> Samples:
+def samples(file: Path | io.BytesIO) -> Samples:
     samples, _ = soundfile.read(file, dtype="float32", always_2d=True)
     return np.ascontiguousarray(samples.T)
 
 
-def _reading(master: Samples, reference: Samples) -> _Reading:
+def reading(master: Samples, reference: Samples) -> _Reading:
     mid, side = _distances_db(master, reference)
     return _Reading(mid, side, _lufs(master), true_peak_dbtp(master), _crest_db(master))
 
