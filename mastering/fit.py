@@ -103,6 +103,19 @@ class Descent:
     device: str
 
 
+class DeviceFailed(Exception):
+    """The device cannot go on: out of memory, or out of order."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Around work on the device alone, never around a caller's own code."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's own errors, out of memory among them
+        raise DeviceFailed from error
+
+
 def device_name() -> str:
     """The GPU's name where torch can use one, else cpu."""
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
@@ -122,6 +135,7 @@ def _device() -> torch.device:
 class Chain:
     """The stand-in: knobs → features. Big are only the powers (blocks, 2 x bands) and the gains over them."""
 
+    @guarded()
     def __init__(self, scene: Scene, device: torch.device | None = None) -> None:
         self.device = _device() if device is None else device
         self.scene = scene
@@ -251,6 +265,7 @@ class Chain:
     def knobs(self, knobs: Knobs) -> dict[str, Tensor]:
         return {part.name: self._tensor(getattr(knobs, part.name)) for part in fields(Knobs)}
 
+    @guarded()
     def read(self, knobs: Knobs) -> Vector:
         """The features for those knobs, as numbers."""
         with torch.no_grad():
@@ -325,15 +340,17 @@ def _descended(
         bends = sum(at[name].diff(n=2).abs().mean() for name in ("mid_db", "side_db"))
         return (soft * counts).sum() + _ROUGHNESS * bends + _SQUEEZE * chain.reduced_db
 
-    _begin_well(knobs, low, high, loss, np.random.default_rng(seed))
+    with guarded():
+        _begin_well(knobs, low, high, loss, np.random.default_rng(seed))
     moments = {name: (torch.zeros_like(knob), torch.zeros_like(knob)) for name, knob in knobs.items()}
     best, best_loss, done = {name: knob.clone() for name, knob in knobs.items()}, math.inf, 0
     while done < limits.iterations and time.monotonic() < end_s:
         for knob in knobs.values():
             knob.requires_grad_(True)
-        found = loss(knobs)
-        slopes = torch.autograd.grad(found, list(knobs.values()), allow_unused=True)
-        value = float(found.detach())
+        with guarded():
+            found = loss(knobs)
+            slopes = torch.autograd.grad(found, list(knobs.values()), allow_unused=True)
+            value = float(found.detach())
         if value < best_loss:
             best, best_loss = {name: knob.detach().clone() for name, knob in knobs.items()}, value
         done += 1

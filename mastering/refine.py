@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 NO_TORCH = "Not refined: torch is not installed here. The plan is the closed form's."
 BROKEN_TORCH = "Not refined: torch is installed here but does not load. The plan is the closed form's."
+FAILED = "Not refined: the device gave up in the middle of it. The plan is the closed form's."
 
 _TRIAL_S = 30.0
 _FITTED_S = 360.0
@@ -87,7 +88,7 @@ def refined(
     if not chosen.settings.amount_percent:
         return chosen, "Not refined: an amount of 0 % asks for no change."
     try:
-        import mastering.fit  # noqa: F401 - the door to torch, which opens here or not at all
+        from mastering import fit  # the door to torch, which opens here or not at all
     except ImportError as error:
         return chosen, NO_TORCH if error.name == "torch" else BROKEN_TORCH
     tick(0.0)
@@ -97,7 +98,10 @@ def refined(
     counts = weights(Layout(chosen.rate_hz), source, goal)
     trial = _Trial.of(chosen, cut(audio, loudest_s(heard.cells, _TRIAL_S), _TRIAL_S), song, goal - source)
     tick(0.1)
-    return _Search(chosen, song, source, goal, counts, trial).result(tick, seconds)
+    try:
+        return _Search(chosen, song, source, goal, counts, trial).result(tick, seconds)
+    except fit.DeviceFailed:
+        return chosen, FAILED
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 from scipy import signal
 
-from mastering import analyse, engine, plan, refine
+from mastering import analyse, engine, fit, plan, refine
 from mastering.album import master_album
 from mastering.contour import Layout, distance_db, weights
 from mastering.contract import Effort, Measurements, Plan, Report, Settings, Stage
@@ -154,6 +155,17 @@ def test_a_worse_find_is_thrown_away(pair: tuple[bytes, bytes], monkeypatch: pyt
     kept, remark = refine.refined(chosen, audio, heard, [_with_character(pair[1])])
     assert kept == chosen
     assert "found nothing nearer than the closed form" in remark
+
+
+def test_a_device_that_gives_up_costs_the_refinement_and_not_the_master(
+    pair: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*given: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(fit.Chain, "features", out_of_memory)
+    chosen, audio, heard = _closed_form(pair[0], SETTINGS, pair[1])
+    assert refine.refined(chosen, audio, heard, [_with_character(pair[1])]) == (chosen, refine.FAILED)
 
 
 def test_a_descent_out_of_time_stops_and_its_best_so_far_is_still_tried(pair: tuple[bytes, bytes]) -> None:
