@@ -53,7 +53,7 @@ TABLE: dict[str, Row] = {
     "gone": Row(410, "No longer here", _U, "send the song again"),
     "foreign_origin": Row(403, "Requests from other sites are refused", _U, "use the page itself"),
     "foreign_host": Row(421, "This host name is not served here", _U, "use the configured address"),
-    "sign_in": Row(401, "Sign in first", _U, "sign in"),
+    "sign_in": Row(401, "Sign in first", _U, "sign in, or send a personal token"),
     "bad_token": Row(401, "That token is not valid", _U, "make a new token on the account page"),
     "token_scope": Row(403, "The token does not cover that", _U, "use a token of the scope `jobs`"),
     "session_only": Row(403, "Only for people who are signed in", _U, "sign in on the page; no token can do this"),

@@ -136,6 +136,9 @@ def _ok(response: httpx.Response) -> dict[str, Any]:
     if response.is_success:
         body: dict[str, Any] = response.json()
         return body
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        sentence = "the router asks who you are. Make a token on its account page and set ROUTER_TOKEN to it."
+        raise Complaint(sentence, _EXIT_REFUSED)
     try:
         sentence = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):

@@ -30,6 +30,10 @@ class Peppers(NamedTuple):
 
     versions: Mapping[int, bytes]
 
+    def __repr__(self) -> str:
+        """Without the secrets, wherever it may be shown."""
+        return f"Peppers({[*self.versions]})"
+
     @property
     def newest(self) -> int:
         return next(iter(self.versions))

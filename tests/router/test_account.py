@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +19,7 @@ from router.identity import sessions as sessions_module
 from router.tiers.fake import FakeBackend
 from router.web import rooms
 from router.web.credentials import MOST_TOKENS
-from tests.houses import SONG, mastering
+from tests.houses import MASTER, SONG, mastering
 from tests.openid import Misbehaviour, Provider, openid_provider, settings_of
 from tests.people import person, walk_in
 from tests.served import Served, served
@@ -255,6 +258,30 @@ async def test_a_token_masters_a_song_without_a_cookie_or_an_origin(router: Serv
     assert (await ann.get(f"/v1/jobs/{job['id']}")).status_code == 200, "it is the owner's own job"
     listed = (await ann.get("/v1/account/tokens")).json()
     assert [(entry["id"], "secret" in entry) for entry in listed] == [(token["id"], False)]
+
+
+async def test_router_submit_takes_a_token_from_the_environment_and_says_where_to_get_one(
+    router: Served, ann: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    song, master = tmp_path / "song.wav", tmp_path / "master.wav"
+    song.write_bytes(SONG)
+    token = await new_token(ann)
+
+    async def submit(**environment: str) -> tuple[int | None, str]:
+        url = f"http://127.0.0.1:{router.port}"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "router", "submit", str(song), "-o", str(master), "--url", url),
+            env={**os.environ, **environment},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        return process.returncode, said.decode()
+
+    code, said = await submit()
+    assert (code, "ROUTER_TOKEN" in said, len(said.splitlines())) == (3, True, 1)
+    assert (await submit(ROUTER_TOKEN=token["secret"]))[0] == 0
+    assert master.read_bytes() == MASTER
+    assert (await submit(ROUTER_TOKEN="mr_made-up"))[0] == 3
 
 
 async def test_a_token_that_may_look_may_do_nothing_else(router: Served, ann: httpx.AsyncClient) -> None:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from router import clock
+from router import clock, logs
 from router.identity import attempt as attempts
+from router.identity import fetching
 from router.identity import provider as provider_module
 from router.identity.fetching import MAX_ANSWER_BYTES
 from router.web import entrance
@@ -439,3 +441,13 @@ def test_the_pure_part_of_the_key_choice_takes_the_only_key_where_none_is_named(
     keys = [{"kty": "RSA", "kid": KID}]
     assert provider_module._key_of({}, keys) == keys[0]
     assert provider_module._key_of({}, [*keys, {"kty": "RSA", "kid": "key-2"}]) is None
+
+
+def test_the_log_knows_every_outcome_of_a_sign_in() -> None:
+    """An outcome that is not on its list would be dropped, and an operator would look for it in vain."""
+    said = "".join(Path(module.__file__ or "").read_text("utf-8") for module in (entrance, fetching, provider_module))
+    raised = set(re.findall(r'(?:Refused|Unavailable)\([^f"]*"(\w+)"', said)) | {"signed_in"}
+    tested = {reason for table in (BAD_TOKENS, BAD_DISCOVERIES) for _, reason in table.values()}
+    tested |= {reason for _, reason, _ in BAD_ANSWERS.values()}
+    assert len(raised) > 15
+    assert raised | tested <= logs.SIGN_INS.words
