@@ -3,7 +3,7 @@
 The bytes go into the child's memory by a socket, or, while they are on their way anyhow, by a memory file that the
 child shares (`Ear`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
 A memory file lives as long as the child or the `Ear`, in RAM, with no name; it counts as the probe's memory, not as
-the router's.
+the router's. (Over 250 lines: asking and hearing are one protocol, and read worse apart; the process is `zygote`.)
 """
 
 from __future__ import annotations

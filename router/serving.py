@@ -1,4 +1,7 @@
-"""Running the router as a process: its socket, its server, and workers of its own where they are wanted."""
+"""Running the router as a process: its socket, its server, and workers of its own where they are wanted.
+
+(Over 250 lines: the lives of the server and of what runs beside it begin and end together.)
+"""
 
 from __future__ import annotations
 

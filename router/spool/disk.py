@@ -2,30 +2,32 @@
 
 The file system may hold the ciphertext on any disk; a copy, a snapshot or an undeleted block of it is noise once the
 key is gone. Only whole records are ever visible: a crash leaves at most a torn tail, which the next writer cuts off.
+(Over 250 lines: a blob's whole life in one place; how its bytes get in is `writing`.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 from router import clock
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Full, Gone, WrongOffset
+from router.spool.writing import Tail, Writer, in_thread, meaning, settled
 
-P = ParamSpec("P")
-T = TypeVar("T")
-_SMALL_RECORD_BYTES = 64 * 1024
+_AT_ONCE = 2
+"""Records opened in one trip to a thread: a trip costs about as much as opening one."""
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
 
@@ -67,13 +69,13 @@ class Spool:
             os.close(os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             await self.drop(ref)
-            raise _full(error) from error
+            raise meaning(error) from error
         return ref
 
     async def append(self, ref: str, offset: int, body: AsyncIterator[bytes], total: int | None) -> Extent:
         key = self._live_key(ref)
         with self._open(ref, os.O_RDWR) as fd, self._noted(ref):
-            tail = _Tail.find(fd)
+            tail = Tail.find(fd)
             if tail.plain_size != offset:
                 raise WrongOffset(tail.plain_size)
             if tail.complete:  # all had arrived when the answer was lost; there is nothing to add
@@ -82,7 +84,7 @@ class Spool:
                 return Extent(tail.plain_size, complete=True)
             key = self._widened(ref, key, total)
             os.ftruncate(fd, tail.position)
-            writer = _Writer(fd, key, ref, tail, total)
+            writer = Writer(fd, key, ref, tail, total)
             writer.resume(tail)
             try:
                 async for chunk in body:
@@ -116,9 +118,9 @@ class Spool:
         """What is reserved for the blob; 0 when it is gone."""
         return self._reserved.get(ref, 0)
 
-    async def _end(self, writer: _Writer, ref: str, total: int | None) -> Extent:
+    async def _end(self, writer: Writer, ref: str, total: int | None) -> Extent:
         complete = total is None or writer.size_bytes == total
-        await _in_thread(writer.flush, last=complete)
+        await in_thread(writer.flush, last=complete)
         if complete:
             self._incomplete.discard(ref)
             self._reserved[ref] = self._keys.change(
@@ -129,34 +131,37 @@ class Spool:
     async def extent(self, ref: str) -> Extent:
         self._live_key(ref)
         with self._open(ref, os.O_RDONLY) as fd:
-            tail = _Tail.find(fd)
+            tail = Tail.find(fd)
         return Extent(tail.plain_size, tail.complete)
 
     async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         with self._open(ref, os.O_RDONLY) as fd:
-            tail = _Tail.find(fd)
+            tail = Tail.find(fd)
             limit = tail.plain_size if end is None else end
             wanted = (p for p in records.walk(fd) if p.plain_start + p.plain_size > start and p.plain_start < limit)
-            ahead: asyncio.Future[bytes] | None = None
+            ahead: asyncio.Future[list[bytes]] | None = None
+            places = list(islice(wanted, _AT_ONCE))
             try:
-                place = next(wanted, None)
-                while place is not None:
-                    plain = await (ahead or self._unsealing(fd, ref, place))
-                    following = next(wanted, None)
-                    ahead = None if following is None else self._unsealing(fd, ref, following)
-                    # Looked up anew for each record: a blob that is dropped or expires half-way stops here.
-                    self._live_key(ref)
-                    first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
-                    yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
-                    place = following
+                while places:
+                    plains = await (ahead or self._unsealing(fd, ref, places))
+                    following = list(islice(wanted, _AT_ONCE))
+                    ahead = self._unsealing(fd, ref, following) if following else None
+                    for place, plain in zip(places, plains, strict=True):
+                        # Looked up anew for each record: a blob that is dropped or expires half-way stops here.
+                        self._live_key(ref)
+                        first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
+                        yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
+                    places = following
             finally:
-                await _settled(ahead)
+                await settled(ahead)
             if not tail.complete and (end is None or tail.plain_size < end):
                 raise records.Corrupt("the end of the blob is missing")
 
-    def _unsealing(self, fd: int, ref: str, place: records.Place) -> asyncio.Future[bytes]:
-        """The next record, opened in a thread while the last one is on its way out. Raises Gone."""
-        return asyncio.ensure_future(asyncio.to_thread(records.unseal, fd, self._live_key(ref).secret, ref, place))
+    def _unsealing(self, fd: int, ref: str, places: Sequence[records.Place]) -> asyncio.Future[list[bytes]]:
+        """The next records, opened in a thread while the last ones are on their way out. Raises Gone."""
+        secret = self._live_key(ref).secret
+        unseal = partial(records.unseal, fd, secret, ref)
+        return asyncio.ensure_future(asyncio.to_thread(lambda: [unseal(place) for place in places]))
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)
@@ -258,131 +263,3 @@ class Spool:
             yield fd
         finally:
             os.close(fd)
-
-
-class _Tail(NamedTuple):
-    """Where the whole records of a blob end."""
-
-    number: int
-    position: int
-    plain_size: int
-    complete: bool
-    last: records.Place | None = None
-
-    @classmethod
-    def find(cls, fd: int) -> _Tail:
-        tail = cls(0, 0, 0, complete=False)
-        for place in records.walk(fd):
-            tail = cls(place.number + 1, place.end, place.plain_start + place.plain_size, place.last, place)
-        return tail
-
-
-class _Writer:
-    """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
-
-    def __init__(self, fd: int, key: Key, ref: str, tail: _Tail, total: int | None) -> None:
-        self._fd, self._key, self._ref = fd, key, ref
-        self._index, self._position = tail.number, tail.position
-        self._limit = key.reserved_bytes if total is None else total
-        self._record, self._spare = bytearray(records.RECORD_BYTES), bytearray(records.RECORD_BYTES)
-        self._filled = self._kept = 0
-        self._writing: asyncio.Future[None] | None = None
-        self._is_broken = False
-        self.size_bytes = tail.plain_size
-
-    def resume(self, tail: _Tail) -> None:
-        """Go on in the last record where it is a small one, so that many small appends make few records.
-
-        It stays as it is until the record that replaces it is written in its place, with a nonce of its own. A kill
-        in the middle of that write costs these few bytes: the client hears of an earlier offset and goes on there.
-        """
-        place = tail.last
-        if place is None or place.plain_size >= _SMALL_RECORD_BYTES:
-            return
-        plain = records.unseal(self._fd, self._key.secret, self._ref, place)
-        self._record[: len(plain)] = plain
-        self._filled = self._kept = len(plain)
-        self._index, self._position = place.number, place.position
-
-    async def write(self, chunk: bytes) -> None:
-        """Raises Full, OSError; also for what an earlier call began."""
-        if self.size_bytes + len(chunk) > self._limit:
-            raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
-        self.size_bytes += len(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            if self._filled == records.RECORD_BYTES:
-                await self._hand_over()
-            taken = min(len(rest), records.RECORD_BYTES - self._filled)
-            self._record[self._filled : self._filled + taken] = rest[:taken]
-            self._filled += taken
-            rest = rest[taken:]
-
-    async def _hand_over(self) -> None:
-        await self.written()
-        full, self._record, self._spare = self._record, self._spare, self._record
-        self._filled = self._kept = 0
-        self._writing = asyncio.ensure_future(asyncio.to_thread(self._put, memoryview(full), last=False))
-
-    async def written(self) -> None:
-        """Wait for the record that is on its way. Raises Full, OSError."""
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
-            self._writing = None
-
-    async def settle(self) -> None:
-        """Wait until nobody writes any more, even when cancelled: the file is open here."""
-        await _settled(self._writing)
-
-    def flush(self, *, last: bool) -> None:
-        """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed."""
-        if self._writing is not None:
-            self._writing.result()
-        if not self._is_broken and (self._filled > self._kept or last):
-            with memoryview(self._record) as record:
-                self._put(record[: self._filled], last=last)
-            self._filled = 0
-
-    def _put(self, plain: memoryview, *, last: bool) -> None:
-        """Seal and write the next record. After one that could not be written none follows: it would close a gap."""
-        record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
-        try:
-            written = _write_all(self._fd, record, self._position)
-        except OSError as error:
-            self._is_broken = True
-            os.ftruncate(self._fd, self._position)
-            raise _full(error) from error
-        self._index += 1
-        self._position += written
-
-
-def _write_all(fd: int, parts: Sequence[bytes], position: int) -> int:
-    written = os.pwritev(fd, parts, position)
-    if written != sum(map(len, parts)):
-        raise OSError(errno.ENOSPC, "short write")
-    return written
-
-
-async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `call` in a thread and, even when cancelled, come back only when it has ended: it uses an open file."""
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await _settled(running)
-        raise
-
-
-async def _settled(running: asyncio.Future[T] | None) -> None:
-    """Come back when it has ended, whoever cancels the wait, and however it ended."""
-    while running is not None and not running.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([running])
-    if running is not None and not running.cancelled():
-        running.exception()
-
-
-def _full(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Full("the spool's disk is full")
-    return error

@@ -20,11 +20,11 @@ from router.house import House
 from router.jobs.model import BlobRef, Job, Receipt, new_id
 from router.jobs.ports import Missing, Versioned
 from router.jobs.state import ACTIVE, State
-from router.spool.port import Full
 from router.tiers.choice import TIER_ORDER, TIER_TITLES
 from router.web.account import consent_view, refuse_empty_promise
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
+from router.web.room import reserve
 from router.web.rooms import TheAccount, TheHouse, TheJob, TheVisitor
 from router.web.sign_in import Account
 from router.web.views import JobView, view
@@ -143,42 +143,6 @@ async def _room(house: House, account: str, size_bytes: int | None, expires_s: f
     if size_bytes is None:
         return None
     return BlobRef(ref=await reserve(house, account, size_bytes, expires_s), size_bytes=0)
-
-
-async def reserve(house: House, account: str, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
-    """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full, spool_share)."""
-    await _refuse_beyond_share(house, account, size_bytes)
-    await wipe.evict(house, size_bytes)
-    try:
-        return await house.spool.reserve(size_bytes, expires_s, beside)
-    except Full as full:
-        raise Problem(
-            "spool_full",
-            "The temporary store has no room for this file. Try again in a minute.",
-            retry_after_s=full.retry_after_s,
-        ) from full
-
-
-async def _refuse_beyond_share(house: House, account: str, size_bytes: int) -> None:
-    allowed = house.settings.share_bytes
-    blobs = [
-        blob
-        async for job, _ in house.jobs.scan()
-        if job.account == account
-        for blob in (job.input, *job.references.values(), *job.outputs.values())
-        if blob
-    ]
-    taken = sum(house.spool.room_of(blob.ref) for blob in blobs)
-    if taken + size_bytes > allowed:
-        raise Problem(
-            "spool_share",
-            f"Your jobs take {taken / 2**20:.0f} MiB of the {allowed / 2**20:.0f} MiB that an account may have in the"
-            f" temporary store; this would be {size_bytes / 2**20:.0f} MiB more. Delete a job, or wait for one to end.",
-            retry_after_s=60,
-            taken_bytes=taken,
-            asked_bytes=size_bytes,
-            allowed_bytes=allowed,
-        )
 
 
 @router.get(

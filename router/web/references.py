@@ -15,8 +15,9 @@ from router.jobs.model import BlobRef, Job
 from router.jobs.ports import Missing
 from router.jobs.state import State
 from router.spool.port import Gone
-from router.web.jobs import check_size, reserve
+from router.web.jobs import check_size
 from router.web.problems import responses
+from router.web.room import reserve
 from router.web.rooms import TheHouse, TheJob
 from router.web.takeover import alone
 from router.web.uploads import FAULTS, limited_body, too_late, translated

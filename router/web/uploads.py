@@ -19,8 +19,9 @@ from router.jobs.ports import Versioned
 from router.jobs.state import CLOSED, State
 from router.probing import Ear
 from router.spool.port import Extent, Full, Gone, WrongOffset
-from router.web.jobs import check_size, reserve
+from router.web.jobs import check_size
 from router.web.problems import responses
+from router.web.room import reserve
 from router.web.rooms import TheHouse, TheJob
 from router.web.takeover import alone
 from router.web.views import JobView, view

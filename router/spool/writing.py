@@ -1,0 +1,146 @@
+"""Bytes on their way into a blob: gathered into records, sealed and written in a thread while the next ones come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from router.spool import records
+from router.spool.keys import Key
+from router.spool.port import Full
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_SMALL_RECORD_BYTES = 64 * 1024
+
+
+class Tail(NamedTuple):
+    """Where the whole records of a blob end."""
+
+    number: int
+    position: int
+    plain_size: int
+    complete: bool
+    last: records.Place | None = None
+
+    @classmethod
+    def find(cls, fd: int) -> Tail:
+        tail = cls(0, 0, 0, complete=False)
+        for place in records.walk(fd):
+            tail = cls(place.number + 1, place.end, place.plain_start + place.plain_size, place.last, place)
+        return tail
+
+
+class Writer:
+    """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
+
+    def __init__(self, fd: int, key: Key, ref: str, tail: Tail, total: int | None) -> None:
+        self._fd, self._key, self._ref = fd, key, ref
+        self._index, self._position = tail.number, tail.position
+        self._limit = key.reserved_bytes if total is None else total
+        self._record, self._spare = bytearray(records.RECORD_BYTES), bytearray(records.RECORD_BYTES)
+        self._filled = self._kept = 0
+        self._writing: asyncio.Future[None] | None = None
+        self._is_broken = False
+        self.size_bytes = tail.plain_size
+
+    def resume(self, tail: Tail) -> None:
+        """Go on in the last record where it is a small one, so that many small appends make few records.
+
+        It stays as it is until the record that replaces it is written in its place, with a nonce of its own. A kill
+        in the middle of that write costs these few bytes: the client hears of an earlier offset and goes on there.
+        """
+        place = tail.last
+        if place is None or place.plain_size >= _SMALL_RECORD_BYTES:
+            return
+        plain = records.unseal(self._fd, self._key.secret, self._ref, place)
+        self._record[: len(plain)] = plain
+        self._filled = self._kept = len(plain)
+        self._index, self._position = place.number, place.position
+
+    async def write(self, chunk: bytes) -> None:
+        """Raises Full, OSError; also for what an earlier call began."""
+        if self.size_bytes + len(chunk) > self._limit:
+            raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
+        self.size_bytes += len(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            if self._filled == records.RECORD_BYTES:
+                await self._hand_over()
+            taken = min(len(rest), records.RECORD_BYTES - self._filled)
+            self._record[self._filled : self._filled + taken] = rest[:taken]
+            self._filled += taken
+            rest = rest[taken:]
+
+    async def _hand_over(self) -> None:
+        await self.written()
+        full, self._record, self._spare = self._record, self._spare, self._record
+        self._filled = self._kept = 0
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._put, memoryview(full), last=False))
+
+    async def written(self) -> None:
+        """Wait for the record that is on its way. Raises Full, OSError."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    async def settle(self) -> None:
+        """Wait until nobody writes any more, even when cancelled: the file is open here."""
+        await settled(self._writing)
+
+    def flush(self, *, last: bool) -> None:
+        """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed."""
+        if self._writing is not None:
+            self._writing.result()
+        if not self._is_broken and (self._filled > self._kept or last):
+            with memoryview(self._record) as record:
+                self._put(record[: self._filled], last=last)
+            self._filled = 0
+
+    def _put(self, plain: memoryview, *, last: bool) -> None:
+        """Seal and write the next record. After one that could not be written none follows: it would close a gap."""
+        record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
+        try:
+            written = _write_all(self._fd, record, self._position)
+        except OSError as error:
+            self._is_broken = True
+            os.ftruncate(self._fd, self._position)
+            raise meaning(error) from error
+        self._index += 1
+        self._position += written
+
+
+def _write_all(fd: int, parts: Sequence[bytes], position: int) -> int:
+    written = os.pwritev(fd, parts, position)
+    if written != sum(map(len, parts)):
+        raise OSError(errno.ENOSPC, "short write")
+    return written
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `call` in a thread and, even when cancelled, come back only when it has ended: it uses an open file."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await settled(running)
+        raise
+
+
+async def settled(running: asyncio.Future[T] | None) -> None:
+    """Come back when it has ended, whoever cancels the wait, and however it ended."""
+    while running is not None and not running.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([running])
+    if running is not None and not running.cancelled():
+        running.exception()
+
+
+def meaning(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Full("the spool's disk is full")
+    return error

@@ -1,0 +1,44 @@
+"""Room in the spool for what is about to arrive, within what an account may take."""
+
+from __future__ import annotations
+
+from router import wipe
+from router.errors import Problem
+from router.house import House
+from router.spool.port import Full
+
+
+async def reserve(house: House, account: str, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
+    """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full, spool_share)."""
+    await _refuse_beyond_share(house, account, size_bytes)
+    await wipe.evict(house, size_bytes)
+    try:
+        return await house.spool.reserve(size_bytes, expires_s, beside)
+    except Full as full:
+        raise Problem(
+            "spool_full",
+            "The temporary store has no room for this file. Try again in a minute.",
+            retry_after_s=full.retry_after_s,
+        ) from full
+
+
+async def _refuse_beyond_share(house: House, account: str, size_bytes: int) -> None:
+    allowed = house.settings.share_bytes
+    blobs = [
+        blob
+        async for job, _ in house.jobs.scan()
+        if job.account == account
+        for blob in (job.input, *job.references.values(), *job.outputs.values())
+        if blob
+    ]
+    taken = sum(house.spool.room_of(blob.ref) for blob in blobs)
+    if taken + size_bytes > allowed:
+        raise Problem(
+            "spool_share",
+            f"Your jobs take {taken / 2**20:.0f} MiB of the {allowed / 2**20:.0f} MiB that an account may have in the"
+            f" temporary store; this would be {size_bytes / 2**20:.0f} MiB more. Delete a job, or wait for one to end.",
+            retry_after_s=60,
+            taken_bytes=taken,
+            asked_bytes=size_bytes,
+            allowed_bytes=allowed,
+        )
