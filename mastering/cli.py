@@ -127,7 +127,12 @@ def _say(text: str) -> None:
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the engine's version.")] = False,
+    own_presets: Annotated[
+        Path | None, typer.Option("--presets", help="Targets and styles of your own, as TOML; before the verb.")
+    ] = None,
 ) -> None:
+    if own_presets is not None:
+        os.environ["MASTERING_PRESETS"] = str(own_presets)
     if version:
         _say(ENGINE_VERSION)
         raise typer.Exit
@@ -191,7 +196,7 @@ def master(
             traced=report_page is not None,
         )
     if report_page is not None:
-        _write_page(report, report_page)
+        _write_page(report, report_page, output[0])
     if as_json:
         _say(report.model_dump_json(indent=2))
     else:
@@ -369,6 +374,42 @@ def verify_plan(
 
 
 @app.command()
+def certify(
+    master_file: Annotated[Path, typer.Argument(metavar="MASTER", help="A finished master, in any format.")],
+    target: Target = "streaming",
+    loudness: Loudness = None,
+    ceiling: Ceiling = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure MASTER by two sets of meters that share no code, and say whether both find it within the target.
+
+    Ours, and pyloudnorm (De Man's filters) with a true peak by soxr at 16 x. Exit code 34 if one of them does not.
+    """
+    from mastering import plan, verify
+    from mastering.certificate import certify as second_opinion
+
+    settings = _settings(target=target, loudness_lufs=loudness, ceiling_dbtp=ceiling)
+    ours = _measure(master_file)
+    with _reading(master_file) as file:
+        theirs = second_opinion(file)
+    wished, most = plan.loudness_lufs(settings), plan.ceiling_dbtp(settings)
+    readings = {
+        "ours": (ours.integrated_lufs, ours.true_peak_dbtp),
+        "pyloudnorm and soxr": (theirs.integrated_lufs, theirs.true_peak_dbtp),
+    }
+    missed = [name for name, found in readings.items() if not verify.meets(*found, wished, most)]
+    if as_json:
+        body = {name: {"integrated_lufs": lufs, "true_peak_dbtp": peak} for name, (lufs, peak) in readings.items()}
+        _say(json.dumps({"target_lufs": wished, "ceiling_dbtp": most, "readings": body, "holds": not missed}, indent=2))
+    else:
+        _say(f"{'asked for':20} {wished:7.2f} LUFS {most:6.2f} dBTP")
+        for name, (lufs, peak) in readings.items():
+            _say(f"{name:20} {'silent' if lufs is None else f'{lufs:7.2f}'} LUFS {peak:6.2f} dBTP")
+    if missed:
+        raise Fault(FaultCode.BAD_MASTER, f"The master is not within the target by {' and by '.join(missed)}.")
+
+
+@app.command()
 def compare(first: Song, second: Song, as_json: AsJson = False) -> None:
     """Measure FIRST and SECOND side by side, as before and after."""
     pair = {"first": _measure(first), "second": _measure(second)}
@@ -416,11 +457,19 @@ def _settings(**asked: Any) -> Settings:
     return settings
 
 
-def _write_page(report: Report, path: Path) -> None:
+def _write_page(report: Report, path: Path, written: Path) -> None:
+    """The page, with the second meters' word where the master is short enough for them."""
+    from mastering.certificate import certify
     from mastering.report import html
 
     try:
-        path.write_text(html(report), "utf-8")
+        # Reports tell of the first format that was written, lossless before lossy, and so do the second meters.
+        with _reading(written) as file:
+            certificate = certify(file)
+    except Fault:
+        certificate = None
+    try:
+        path.write_text(html(report, certificate), "utf-8")
     except OSError as error:
         raise _Refused(f"cannot write the report: {os.strerror(error.errno or 0).lower()}.") from None
 

@@ -239,6 +239,9 @@ class LoudnessCost(Record):
     peak_to_loudness_lu: float
     limited_percent: float
     """Share of the time in which the limiter takes more than 1 dB."""
+    mean_reduction_db: float
+    """What the limiter takes, on average over time."""
+    loudness_range_lu: float | None
 
 
 class Traces(Record):
@@ -262,8 +265,8 @@ class Report(Record):
     flags: tuple[str, ...] = ()
     """Honest remarks on the source or the master, one sentence each."""
     traces: Traces | None = None
-    reference: tuple[BandLevel, ...] = ()
-    """Spectrum that the song was matched to, at the reference's own level."""
+    references: tuple[tuple[BandLevel, ...], ...] = ()
+    """Spectra that the song was matched to, each at its reference's own level."""
 
 
 class FaultCode(StrEnum):

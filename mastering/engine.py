@@ -74,7 +74,7 @@ def master(
         plan=first.plan,
         flags=(*flags, *remarks, *lost),
         traces=traces.traces(song, first.plan, before.cells, first.after.cells) if traced else None,
-        reference=likenesses[0].spectrum if likenesses else (),
+        references=tuple(likeness.spectrum for likeness in likenesses),
     )
 
 

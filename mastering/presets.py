@@ -7,7 +7,7 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ class Target(Record):
     purpose: str = Field(alias="for")
     loudness_lufs: float
     ceiling_dbtp: float
+    turns: Literal["both", "down", "no"] = "no"
+    """What is done there to a master of another loudness: turned up (as far as its peaks allow) and down, down only, or
+    left alone."""
 
 
 class Style(Record):
@@ -55,7 +58,8 @@ def presets() -> Presets:
             return Presets.model_validate({kind: known[kind] | added.get(kind, {}) for kind in known})
         except (OSError, ValueError):
             raise Fault(
-                FaultCode.BAD_SETTINGS, "The file that MASTERING_PRESETS names is missing or no valid presets file."
+                FaultCode.BAD_SETTINGS,
+                "The file that --presets or MASTERING_PRESETS names is missing or no valid presets file.",
             ) from None
     return Presets.model_validate(known)
 

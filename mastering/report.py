@@ -2,54 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
+from mastering.certificate import Certificate
 from mastering.contract import BandLevel, Measurements, Report
-from mastering.presets import presets
+from mastering.plots import STYLE, Plot, Points, svg
+from mastering.presets import Target, presets
 
-Points = Sequence[tuple[float, float]]
-
-_WIDTH, _HEIGHT, _MARGIN = 720, 240, 44
-_COLOURS = ("#8a8f98", "#1f6feb", "#b45309")
-_STYLE = """
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:760px;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%}td,th{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #8884}
-td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}figure{margin:1.5rem 0}
-svg text{font-size:11px;fill:currentColor}figcaption{font-size:.9rem}
-"""
+_STYLE = f"""
+:root{{color-scheme:light dark}}
+body{{font:16px/1.5 system-ui,sans-serif;max-width:760px;margin:2rem auto;padding:0 1rem;background:#fff;color:#22262c}}
+h1{{font-size:1.6rem}}h2{{font-size:1.2rem;margin:2rem 0 .5rem}}.wide{{overflow-x:auto}}
+table{{border-collapse:collapse;width:100%}}td,th{{padding:.25rem .5rem;text-align:right;border-bottom:1px solid #8886}}
+td:first-child,th:first-child{{text-align:left;font-weight:normal}}thead th{{font-weight:600}}
+figure{{margin:1.5rem 0}}svg{{width:100%;height:auto;min-width:480px;display:block}}
+figcaption{{font-size:.95rem;font-weight:600}}dt{{font-weight:600}}dd{{margin:0 0 .5rem}}
+@media(prefers-color-scheme:dark){{body{{background:#16191d;color:#e6e8eb}}}}
+{STYLE}"""
 _ROWS = (
     ("Integrated loudness, LUFS", "integrated_lufs"),
     ("Highest short-term, LUFS", "max_short_term_lufs"),
     ("Loudness range, LU", "loudness_range_lu"),
     ("True peak, dBTP", "true_peak_dbtp"),
     ("Peak to loudness, LU", "peak_to_loudness_lu"),
+    ("Crest, dB", "crest_db"),
     ("Correlation", "correlation"),
     ("Width, dB", "width_db"),
 )
 
 
-def html(report: Report) -> str:
+def html(report: Report, certificate: Certificate | None = None) -> str:
     """The whole page."""
-    parts = [_table(report), _flags(report), _steps(report), *_plots(report), _costs(report), _platforms(report.after)]
+    parts = [
+        _table("Before and after", ("", "before", "after"), _readings(report)),
+        _flags(report),
+        _steps(report),
+        *(_figure(plot) for plot in plots(report)),
+        _costs(report),
+        _platforms(report.after),
+        _second(report, certificate),
+    ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mastering report</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Mastering report</h1>{''.join(parts)}"
-        f"<p>Engine {escape(report.engine_version)}</p></body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mastering report</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><main><h1>Mastering report</h1>{''.join(parts)}"
+        f"<p>Engine {escape(report.engine_version)}</p></main></body></html>\n"
     )
 
 
-def _table(report: Report) -> str:
-    rows = "".join(
-        f"<tr><td>{title}</td><td>{_number(getattr(report.before, field))}</td>"
-        f"<td>{_number(getattr(report.after, field))}</td></tr>"
-        for title, field in _ROWS
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
     )
-    return f"<table><tr><th></th><th>before</th><th>after</th></tr>{rows}</table>"
+    return (
+        f'<h2>{escape(title)}</h2><div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
+        f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _readings(report: Report) -> list[tuple[str, str, str]]:
+    return [
+        (title, _number(getattr(report.before, field)), _number(getattr(report.after, field))) for title, field in _ROWS
+    ]
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def _flags(report: Report) -> str:
@@ -61,89 +84,118 @@ def _steps(report: Report) -> str:
     return f"<h2>What was done, and why</h2><dl>{rows}</dl>"
 
 
-def _plots(report: Report) -> list[str]:
+def _figure(plot: Plot) -> str:
+    drawn = svg(plot)
+    # Wide plots scroll on a narrow screen; whoever has no pointer scrolls by the keys.
+    held = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(plot.title)}, plot">{drawn}</div>'
+    return f"<figure><figcaption>{escape(plot.title)}</figcaption>{held}</figure>" if drawn else ""
+
+
+def plots(report: Report) -> list[Plot]:
+    """Every plot that the report has the readings for."""
     spectra = {"before": _mid(report.before.spectrum), "after": _mid(report.after.spectrum)}
-    if report.reference:
-        spectra["reference"] = _mid(report.reference)
-    plots = [_plot("Spectrum of the mid signal, dB by third octave (the scale is logarithmic in Hz)", spectra)]
+    for number, bands in enumerate(report.references, 1):
+        spectra["reference" if len(report.references) == 1 else f"reference {number}"] = _mid(bands)
+    drawn = [
+        Plot(
+            "Spectrum of the mid signal by third octaves, each at its own mean level",
+            "Hz",
+            "dB",
+            spectra,
+            f"Lines for {', '.join(spectra)}.",
+            hertz=True,
+        )
+    ]
     if report.traces is None:
-        return plots
+        return drawn
     found, step = report.traces, report.traces.step_s
     loudness = {
-        "before": [(n * step, v) for n, v in enumerate(found.loudness_before_lufs) if v is not None],
-        "after": [(n * step, v) for n, v in enumerate(found.loudness_after_lufs) if v is not None],
+        "before": [(n * step, v) for n, v in enumerate(found.loudness_before_lufs) if v is not None and v > -70],
+        "after": [(n * step, v) for n, v in enumerate(found.loudness_after_lufs) if v is not None and v > -70],
     }
-    taken = {"limiter": [(n * step, v) for n, v in enumerate(found.gain_reduction_db)]}
-    costs = {"peak to loudness": [(cost.reached_lufs, cost.peak_to_loudness_lu) for cost in found.costs]}
+    taken = [(n * step, v) for n, v in enumerate(found.gain_reduction_db)]
+    costs = {
+        "peak to loudness": [(cost.reached_lufs, cost.peak_to_loudness_lu) for cost in found.costs],
+        "loudness range": [
+            (cost.reached_lufs, cost.loudness_range_lu) for cost in found.costs if cost.loudness_range_lu is not None
+        ],
+        "mean gain reduction": [(cost.reached_lufs, cost.mean_reduction_db) for cost in found.costs],
+    }
     return [
-        *plots,
-        _plot("Short-term loudness, LUFS over seconds", loudness),
-        _plot("Gain reduction, dB over seconds", taken),
-        _plot("Cost of loudness: peak-to-loudness ratio, LU over LUFS", costs),
+        *drawn,
+        Plot("Short-term loudness", "seconds", "LUFS", loudness, "Lines for before and after."),
+        Plot(
+            "Gain reduction by the limiter",
+            "seconds",
+            "dB",
+            {"limiter": taken},
+            f"At most {_number(-min((v for _, v in taken), default=0.0))} dB are taken.",
+        ),
+        Plot(
+            "Cost of loudness: what is left and what is taken at each loudness",
+            "LUFS",
+            "LU, dB",
+            costs,
+            "The numbers are in the table of costs.",
+        ),
     ]
 
 
 def _mid(bands: Sequence[BandLevel]) -> Points:
-    """Band numbers instead of Hz: a third of an octave is one step."""
-    return [(number, band.mid_db) for number, band in enumerate(bands) if band.mid_db > -120]
-
-
-def _plot(title: str, lines: Mapping[str, Points]) -> str:
-    """Lines over a shared, labelled box; the key is part of the caption."""
-    everything = [point for line in lines.values() for point in line]
-    if len(everything) < 2:
-        return ""
-    left, right = min(x for x, _ in everything), max(x for x, _ in everything)
-    low, high = min(y for _, y in everything), max(y for _, y in everything)
-    width, height = max(right - left, 1e-9), max(high - low, 1e-9)
-
-    def place(x: float, y: float) -> str:
-        across = _MARGIN + (x - left) / width * (_WIDTH - 2 * _MARGIN)
-        return f"{across:.1f},{_MARGIN / 2 + (high - y) / height * (_HEIGHT - _MARGIN):.1f}"
-
-    drawn = "".join(
-        f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(place(*p) for p in line)}"/>'
-        for colour, line in zip(_COLOURS, lines.values(), strict=False)
-    )
-    key = ", ".join(
-        f'<span style="color:{colour}">{escape(name)}</span>' for colour, name in zip(_COLOURS, lines, strict=False)
-    )
-    ends = (
-        f'<text x="2" y="{_MARGIN / 2 + 4}">{high:.1f}</text><text x="2" y="{_HEIGHT - _MARGIN / 2}">{low:.1f}</text>'
-        f'<text x="{_MARGIN}" y="{_HEIGHT - 4}">{left:g}</text>'
-        f'<text x="{_WIDTH - _MARGIN}" y="{_HEIGHT - 4}" text-anchor="end">{right:g}</text>'
-    )
-    return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{drawn}{ends}</svg>'
-        f"<figcaption>{escape(title)}: {key}</figcaption></figure>"
-    )
+    """Around its own mean from 60 Hz to 12 kHz: loudness is shown elsewhere."""
+    heard = [band.mid_db for band in bands if 60 <= band.centre_hz <= 12_000 and band.mid_db > -120]
+    mean = float(np.mean(heard)) if heard else 0.0
+    return [(band.centre_hz, band.mid_db - mean) for band in bands if band.mid_db > -120]
 
 
 def _costs(report: Report) -> str:
     if report.traces is None:
         return ""
-    rows = "".join(
-        f"<tr><td>{cost.loudness_lufs:.0f} LUFS</td><td>{cost.reached_lufs:.1f}</td>"
-        f"<td>{cost.peak_to_loudness_lu:.1f}</td><td>{cost.limited_percent:.1f} %</td></tr>"
+    rows = [
+        (
+            f"{_plain(cost.loudness_lufs)} LUFS",
+            f"{cost.reached_lufs:.1f}".replace("-", "−"),
+            f"{cost.peak_to_loudness_lu:.1f}",
+            "–" if cost.loudness_range_lu is None else f"{cost.loudness_range_lu:.1f}",
+            f"{cost.mean_reduction_db:.1f}",
+            f"{cost.limited_percent:.1f} %",
+        )
         for cost in report.traces.costs
-    )
-    head = "<tr><th>asked for</th><th>reached</th><th>peak to loudness, LU</th><th>time limited over 1 dB</th></tr>"
-    return f"<h2>What other loudnesses would cost</h2><table>{head}{rows}</table>"
+    ]
+    head = ("asked for", "reached, LUFS", "peak to loudness, LU", "range, LU", "mean reduction, dB", "over 1 dB")
+    return _table("What other loudnesses would cost", head, rows)
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
 
 
 def _platforms(after: Measurements) -> str:
     if after.integrated_lufs is None:
         return ""
-    rows = "".join(
-        f"<tr><td>{escape(target.title)}</td><td>{target.loudness_lufs:.0f} LUFS</td>"
-        f"<td>{_turned(target.loudness_lufs - after.integrated_lufs)}</td></tr>"
+    rows = [
+        (target.title, f"{_plain(target.loudness_lufs)} LUFS", _turned(target, after))
         for target in presets().targets.values()
-    )
-    head = "<tr><th>where</th><th>plays at</th><th>what it does to this master</th></tr>"
-    return f"<h2>What each platform will do</h2><table>{head}{rows}</table>"
+        if target.turns != "no"
+    ]
+    return _table("What each platform will do", ("where", "plays at", "what it does to this master"), rows)
 
 
-def _turned(change_db: float) -> str:
+def _turned(target: Target, after: Measurements) -> str:
+    change_db = target.loudness_lufs - (after.integrated_lufs or 0.0)
+    if change_db > 0:
+        free_db = max(0.0, target.ceiling_dbtp - after.true_peak_dbtp)
+        change_db = min(change_db, free_db) if target.turns == "both" else 0.0
     if abs(change_db) < 0.25:
         return "plays it as it is"
     return f"turns it {'up' if change_db > 0 else 'down'} by {abs(change_db):.1f} dB"
+
+
+def _second(report: Report, certificate: Certificate | None) -> str:
+    if certificate is None:
+        return ""
+    rows = [
+        ("Integrated loudness, LUFS", _number(report.after.integrated_lufs), _number(certificate.integrated_lufs)),
+        ("True peak, dBTP", _number(report.after.true_peak_dbtp), _number(certificate.true_peak_dbtp)),
+    ]
+    return _table("By two meters that share no code", ("", "this engine", "pyloudnorm (De Man) and soxr at 16 x"), rows)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mastering import plan, render
 from mastering.contract import LoudnessCost, Plan, Traces
-from mastering.dsp import loudness
+from mastering.dsp import limiter, loudness
 from mastering.dsp.limiter import Limiter
 from mastering.dsp.true_peak import block_length
 
@@ -50,11 +50,17 @@ def _taken_db(song: render.Toned, limits: Limiter, gain_db: float) -> NDArray[np
 
 def _cost(song: render.Toned, ceiling_dbtp: float, lufs: float) -> LoudnessCost:
     limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, lufs)
-    taken = _taken_db(song, limits, gain_db)
+    curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+    taken: NDArray[np.float64] = 20 * np.log10(np.maximum(curve, 1e-10)) - gain_db
+    edges = loudness.cell_edges(song.audio.frames, song.audio.rate_hz)
+    cells = song.cells * limiter.mean_square(curve, edges, block_length(song.audio.rate_hz))
+    spread = loudness.loudness_range(cells)
     highest_dbtp = min(ceiling_dbtp, 20 * math.log10(max(float(song.peaks.max()), 1e-10)) + gain_db)
     return LoudnessCost(
         loudness_lufs=lufs,
         reached_lufs=round(reached, 2),
         peak_to_loudness_lu=round(highest_dbtp - reached, 2),
         limited_percent=round(100 * float((taken < _HEARD_DB).mean()), 2),
+        mean_reduction_db=round(-float(taken.mean()), 2),
+        loudness_range_lu=None if spread is None else round(spread, 2),
     )

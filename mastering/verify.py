@@ -29,5 +29,11 @@ def misses(
     return found
 
 
+def meets(integrated_lufs: float | None, true_peak_dbtp: float, loudness_lufs: float, ceiling_dbtp: float) -> bool:
+    """Whether one set of readings is within the tolerances of a target."""
+    near = integrated_lufs is not None and abs(integrated_lufs - loudness_lufs) <= LOUDNESS_TOLERANCE_LU
+    return near and true_peak_dbtp <= ceiling_dbtp + PEAK_TOLERANCE_DB
+
+
 def bad_master(found: list[str]) -> Fault:
     return Fault(FaultCode.BAD_MASTER, f"The master failed its check: {'; '.join(found)}. It is not delivered.")

@@ -114,3 +114,6 @@ def test_the_cost_of_loudness_grows_with_loudness() -> None:
     limited = [cost.limited_percent for cost in report.traces.costs]
     assert limited == sorted(limited)
     assert limited[-1] > limited[0]
+    taken = [cost.mean_reduction_db for cost in report.traces.costs]
+    assert taken == sorted(taken)
+    assert taken[-1] > taken[0] >= 0

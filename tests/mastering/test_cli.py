@@ -91,6 +91,48 @@ def test_a_bad_file_is_one_line_its_own_exit_code_and_no_output(
     assert [path.name for path in tmp_path.iterdir()] == ["bad.wav"]
 
 
+def test_a_master_is_certified_by_two_meters_and_another_loudness_is_not(folder: Path) -> None:
+    assert _run("master", "song.wav", "-o", "certified.wav", folder=folder).returncode == 0
+    done = _run("certify", "certified.wav", "--json", folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["holds"] is True
+    lufs = [reading["integrated_lufs"] for reading in found["readings"].values()]
+    assert lufs == pytest.approx([-14.0, -14.0], abs=0.1)
+    refused = _run("certify", "certified.wav", "--target", "cd", folder=folder)
+    assert refused.returncode == EXIT_CODES[FaultCode.BAD_MASTER]
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_users_own_presets_are_added_and_bad_ones_are_one_line(folder: Path) -> None:
+    own = folder / "my.toml"
+    own.write_text(
+        '[targets.radio]\ntitle = "Radio"\nfor = "Our station"\nloudness_lufs = -18.0\nceiling_dbtp = -3.0\n'
+        '[styles.dark]\ntitle = "Dark"\nfor = "Less top"\ncurve = [[1000, 0], [10000, -6]]\n'
+    )
+    done = _run(
+        *("--presets", "my.toml", "master", "song.wav", "-o", "radio.wav", "-t", "radio", "-s", "dark", "--json"),
+        folder=folder,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["after"]["integrated_lufs"] == pytest.approx(-18.0, abs=0.1)
+    assert report["after"]["true_peak_dbtp"] <= -3.0 + 0.01
+    top = [band["mid_db"] for band in report["after"]["spectrum"] if band["centre_hz"] > 9_000]
+    plain = [band["mid_db"] for band in report["before"]["spectrum"] if band["centre_hz"] > 9_000]
+    middle = [
+        next(b["mid_db"] for b in report[name]["spectrum"] if round(b["centre_hz"]) == 1000)
+        for name in ("before", "after")
+    ]
+    assert (plain[0] - middle[0]) - (top[0] - middle[1]) == pytest.approx(0.6 * 6, abs=1.0)
+    assert "radio" in _run("--presets", "my.toml", "presets", folder=folder).stdout
+    for text in ("not toml [", "[targets.x]\ntitle = 3\n"):
+        own.write_text(text)
+        bad = _run("--presets", "my.toml", "presets", folder=folder)
+        assert (bad.returncode, bad.stderr.count("\n")) == (EXIT_CODES[FaultCode.BAD_SETTINGS], 1)
+    assert _run("--presets", "absent.toml", "presets", folder=folder).returncode == EXIT_CODES[FaultCode.BAD_SETTINGS]
+
+
 def test_wrong_settings_name_the_option_and_the_choices(folder: Path) -> None:
     unknown = _run("master", "song.wav", "-o", "x.wav", "--target", "moon", folder=folder)
     assert unknown.returncode == EXIT_CODES[FaultCode.BAD_SETTINGS]
