@@ -220,7 +220,7 @@ def _serve_space(port: int) -> None:
     async def delete(job_id: str) -> None:
         behaviour.jobs.pop(job_id, None)
 
-    @server.api(name="master", concurrency_limit=2)
+    @server.api(name="master", concurrency_limit=2)  # type: ignore[untyped-decorator]
     def master(job_id: str, settings: dict, deadline_s: float | None) -> Iterator[dict]:  # type: ignore[type-arg]
         yield from behaviour.master(job_id, settings)
 
@@ -236,7 +236,7 @@ def _serve_plain(port: int) -> None:
         return str(made)
 
     file = gradio.File(type="filepath")
-    app = gradio.Interface(process, file, gradio.File(), api_name="process")
+    app = gradio.Interface(process, file, gradio.File(), api_name="process", concurrency_limit=16)
     app.launch(server_name="127.0.0.1", server_port=port, quiet=True, prevent_thread_lock=True)
 
 
