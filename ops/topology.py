@@ -135,7 +135,7 @@ def standing(*, port: int = 0, operators_port: int = 0, **settings: object) -> I
 def _town(folder: Path, ram: Path, port: int, operators_port: int, settings: Mapping[str, object]) -> Town:
     key = secrets.token_hex(32)
     workers = [_worker(folder, number, key) for number in (1, 2)]
-    gpu_space = _space(folder, "zero_gpu" if (upload.CHECKOUT / "spaces" / "zero_gpu").is_dir() else "cpu", "gpu_space")
+    gpu_space = _space(folder, "zero_gpu", "gpu_space")
     cpu_space = _space(folder, "cpu", "cpu_space")
     catalogue = folder / "catalogue.toml"
     catalogue.write_text("\n".join(map(_entry, (*workers, gpu_space, cpu_space))), "utf-8")

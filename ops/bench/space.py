@@ -34,8 +34,9 @@ _ROOT = Path(__file__).parents[2]
 _ENGINE = "tests.mastering.worker_engines:copy"
 _SIZE_BYTES = 20_000_000
 _TINY = b"a tiny song" * 100
-_ROUNDS = 5
-_AT_ONCE, _SLOTS = 50, 16
+_ROUNDS = 3
+_AT_ONCE, _SLOTS = 50, 8
+"""Jobs, and how many of them a router runs at once by default."""
 
 
 class Spent(NamedTuple):
