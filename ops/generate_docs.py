@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from pathlib import Path
 
-from ops import policy_edition, privacy_page
+from ops import policy_edition, privacy_page, space_requirements
 from router.admin.gauges import HELP
 from router.errors import TABLE
 from router.jobs import state
@@ -26,6 +26,8 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "catalogue.md": _catalogue(),
         "metrics.md": _metrics(),
+        "../spaces/cpu/requirements.txt": space_requirements.requirements("cpu"),
+        "../spaces/zero_gpu/requirements.txt": space_requirements.requirements("zero_gpu"),
         "privacy.md": privacy_page.page(),
     }
 
