@@ -37,6 +37,8 @@ class SpaceProcess:
     folder: Path
     temp: Path
     """TMPDIR and HOME of the process."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """The Space's key, where it has one: what every client sends that is not told otherwise."""
     said: list[str] = field(default_factory=list)
 
     @property
@@ -48,6 +50,7 @@ class SpaceProcess:
         return int(self.url.rsplit(":", 1)[1])
 
     def client(self, **options: Any) -> httpx.Client:
+        options.setdefault("headers", self.headers)
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
 
     def health(self) -> dict[str, Any]:
@@ -112,9 +115,14 @@ def start_space(
         raise AssertionError("the Space did not start; its own words are above")
     said = json.loads(first)
     assert said["event"] == "listening", said
-    space = SpaceProcess(process, f"http://127.0.0.1:{said['port']}", folder, temp, [first.decode()])
+    headers = {"x-mastering-key": str(settings["key"])} if "key" in settings else {}
+    space = SpaceProcess(process, f"http://127.0.0.1:{said['port']}", folder, temp, headers, [first.decode()])
     threading.Thread(target=_listen, args=(space,), daemon=True).start()
-    until(lambda: space.health()["state"] == "ready", START_S)
+    try:
+        until(lambda: space.health()["state"] == "ready", START_S)
+    except BaseException:
+        space.stop()
+        raise
     return space
 
 
@@ -145,7 +153,7 @@ def call(
     """/master by Gradio's plain protocol (a POST, then server-sent events); the last event."""
     asked = (settings or Settings()).model_dump(mode="json")
     last: dict[str, Any] = {}
-    with space.client(headers=headers) as client:
+    with space.client(**({"headers": headers} if headers else {})) as client:
         answer = client.post("/gradio_api/call/master", json={"data": [job_id, asked, deadline_s]})
         event_id = answer.raise_for_status().json()["event_id"]
         with client.stream("GET", f"/gradio_api/call/master/{event_id}") as stream:
