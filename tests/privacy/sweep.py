@@ -29,6 +29,7 @@ from tests import stack as stacks
 from tests.openid import EMAIL, SUBJECT, Provider, openid_provider, settings_of
 from tests.openid import NAME as PERSON
 from tests.recorder import Recorder, recorder
+from tests.space_process import start_space
 from tests.stack import Stack, free_port, ram, start_router, start_worker, wait_for
 
 ADDRESS, FORWARDED = "127.0.0.77", "203.0.113.177"
@@ -52,6 +53,8 @@ class Sweep:
     log_dir: Path
     canaries: dict[str, bytes]
     provider: Provider
+    of_space: list[int]
+    """Processes of a Space, where there is one."""
     answers: list[bytes] = field(default_factory=list)
     """Every answer that anybody got, but for the masters themselves."""
     attempts: int = 0
@@ -106,6 +109,7 @@ class Sweep:
 
     def pids(self) -> Iterator[int]:
         waiting = [one.pid for one in (self.running.router, *self.running.workers) if one.process.poll() is None]
+        waiting += self.of_space
         while waiting:
             pid = waiting.pop()
             yield pid
@@ -124,8 +128,10 @@ class Sweep:
 
 
 @contextmanager
-def swept(folder: Path, patch: pytest.MonkeyPatch, module: str = "router") -> Iterator[Sweep]:
-    """A stack to be swept; `module` is what is started as the router."""
+def swept(
+    folder: Path, patch: pytest.MonkeyPatch, module: str = "router", *, workers: int = 2, space: bool = False
+) -> Iterator[Sweep]:
+    """A stack to be swept; `module` is what is started as the router, `space` puts a CPU Space beneath the workers."""
     (folder / "tmp").mkdir()
     patch.setenv("TMPDIR", str(folder / "tmp"))
     canaries = {kind: word(kind).encode() for kind in TEXTS}
@@ -140,14 +146,14 @@ def swept(folder: Path, patch: pytest.MonkeyPatch, module: str = "router") -> It
         )
     with ExitStack() as cleanup:
         ram_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-test-", dir=ram())))
-        workers = [start_worker(folder, number) for number in range(2)]
-        for worker in workers:
+        started = [start_worker(folder, number) for number in range(workers)]
+        for worker in started:
             cleanup.callback(worker.stop)
-        for worker in workers:
+        for worker in started:
             wait_for(worker, f"{worker.url}/v1/health")
         provider = cleanup.enter_context(openid_provider())
-        wires = [cleanup.enter_context(recorder(worker.url)) for worker in workers]
-        behind = [replace(worker, url=wire.url) for worker, wire in zip(workers, wires, strict=True)]
+        wires = [cleanup.enter_context(recorder(worker.url)) for worker in started]
+        behind = [replace(worker, url=wire.url) for worker, wire in zip(started, wires, strict=True)]
         admin_port = free_port()
         settings = {
             "ROUTER_ADMIN_PORT": str(admin_port), "ROUTER_MAX_BYTES": str(MAX_BYTES),
@@ -156,10 +162,20 @@ def swept(folder: Path, patch: pytest.MonkeyPatch, module: str = "router") -> It
             "ROUTER_LOG_DIR": str(folder / "log"), "ROUTER_FORWARDED_BY": '["127.0.0.0/8"]',
         }  # fmt: skip
         settings |= {f"ROUTER_{name.upper()}": value for name, value in settings_of(provider).items()}
+        of_space: list[int] = []
+        if space:
+            (folder / "space").mkdir()
+            beneath = start_space("cpu", folder / "space")
+            cleanup.callback(beneath.stop)
+            of_space.append(beneath.pid)
+            wires.append(cleanup.enter_context(recorder(beneath.url)))
+            entry = f'[[backend]]\nname = "space"\ntier = "cpu_space"\nurl = "{wires[-1].url}"\nregion = "elsewhere"\n'
+            (folder / "catalogue.toml").write_text(entry)
+            settings["ROUTER_CATALOGUE"] = str(folder / "catalogue.toml")
         router = start_router(folder, [one.url for one in behind], ram_dir, folder / "spool", settings)
         whole = Stack(router, behind, ram_dir, folder / "spool", folder, settings)
         cleanup.callback(lambda: whole.router.stop())
-        yield Sweep(whole, wires, f"http://127.0.0.1:{admin_port}", folder / "log", canaries, provider)
+        yield Sweep(whole, wires, f"http://127.0.0.1:{admin_port}", folder / "log", canaries, provider, of_space)
 
 
 def songs(sweep: Sweep) -> dict[str, bytes]:
@@ -195,7 +211,7 @@ class Drive:
 
     def __init__(self, sweep: Sweep, http: httpx.Client) -> None:
         self._sweep, self._http = sweep, http
-        self._songs = songs(sweep)
+        self.songs = songs(sweep)
 
     def send(self, kind: str = "wav", **wanted: Any) -> str:
         response = self._http.post(
@@ -205,7 +221,7 @@ class Drive:
         )
         assert response.status_code == 201, response.text
         job_id = str(response.json()["id"])
-        assert self._http.put(f"/v1/jobs/{job_id}/audio", content=self._songs[kind]).status_code == 202
+        assert self._http.put(f"/v1/jobs/{job_id}/audio", content=self.songs[kind]).status_code == 202
         self._sweep.sent += 1
         return job_id
 
@@ -244,7 +260,7 @@ class Drive:
         assert self._http.get("/v1/account").status_code == 401
 
     def success(self) -> None:
-        for job_id in [self.send(kind) for kind in self._songs]:
+        for job_id in [self.send(kind) for kind in self.songs]:
             self.mastered(job_id)
 
     def strange_requests(self) -> None:
@@ -257,13 +273,13 @@ class Drive:
 
     def undecodable(self) -> None:
         job_id = self._http.post("/v1/jobs", json={}).json()["id"]
-        bad = self._songs["wav"][:60] + self._sweep.canaries["body"] + self._sweep.canaries["samples"] * 9
+        bad = self.songs["wav"][:60] + self._sweep.canaries["body"] + self._sweep.canaries["samples"] * 9
         assert self._http.put(f"/v1/jobs/{job_id}/audio", content=bad).status_code == 422
 
     def too_large(self) -> None:
         assert self._http.post("/v1/jobs", json={"size_bytes": MAX_BYTES + 1}).status_code == 413
         job_id = self._http.post("/v1/jobs", json={}).json()["id"]
-        large = self._songs["wav"] * (1 + MAX_BYTES // len(self._songs["wav"]))
+        large = self.songs["wav"] * (1 + MAX_BYTES // len(self.songs["wav"]))
         with contextlib.suppress(httpx.TransportError):  # it may hang up on what it does not want
             assert self._http.put(f"/v1/jobs/{job_id}/audio", content=large).status_code == 413
         self._http.delete(f"/v1/jobs/{job_id}")
