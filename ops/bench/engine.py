@@ -1,8 +1,8 @@
 """How long the engine takes and how much memory. One core each, unless a line says two.
 
-Peers: ffmpeg's loudnorm in two passes, pedalboard's BrickwallLimiter (true peak) after a gain, Matchering with the song
-as its own reference. Each decodes the same 24-bit WAV and writes one. The others do less than the engine: loudnorm and
-Matchering check nothing they wrote, and the limiter alone neither measures nor shapes.
+Peers: ffmpeg's loudnorm in two passes, pedalboard's BrickwallLimiter (true peak) after a gain, Matchering with a minute
+of another song as its reference. Each decodes the same 24-bit WAV and writes one. The others do less than the engine:
+loudnorm and Matchering check nothing they wrote, and the limiter alone neither measures nor shapes.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def _brickwall(data: bytes) -> None:
 def _matchering(path: Path) -> None:
     import matchering
 
-    matchering.process(str(path), str(path), [matchering.pcm24(str(path.with_name("matchering.wav")))])
+    reference = path.with_name("reference.wav")
+    if not reference.exists():
+        reference.write_bytes(as_wav(lasting(song("sugar_plum_fairy"), 60)))
+    matchering.process(str(path), str(reference), [matchering.pcm24(str(path.with_name("matchering.wav")))])
 
 
 def _ffmpeg(*arguments: object) -> str:
