@@ -45,7 +45,7 @@ CODECS = Words(
 )  # fmt: skip
 FAULTS = Words(
     "user", "too_big", "capacity", "quota", "unreachable", "crash", "bug", "configuration", "asleep", "bad_output",
-    "deadline", "ours",
+    "deadline", "ours", "room",
 )  # fmt: skip
 STATES = Words(
     "unknown", "warming", "healthy", "suspect", "open", "half-open", "sleeping", "paused", "quota-out", "draining",
