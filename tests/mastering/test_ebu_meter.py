@@ -12,7 +12,6 @@ import soundfile
 from scipy import signal
 
 from mastering.dsp import loudness
-from mastering.dsp.second_meter import independent_lufs
 from mastering.dsp.true_peak import PeakMeter
 from tests.mastering.sound import SONGS, ffmpeg, fine_true_peak_dbtp, music, real_song, wav
 
@@ -148,13 +147,6 @@ def test_integrated_loudness_agrees_with_pyloudnorm_at_any_rate(rate_hz: int) ->
     song = music(rate_hz, seconds=6)
     theirs = pyloudnorm.Meter(rate_hz, filter_class="DeMan").integrated_loudness(song.T.astype(np.float64))
     assert loudness.integrated(_cells(song, rate_hz=rate_hz)) == pytest.approx(theirs, abs=0.05)
-
-
-def test_the_second_meter_is_another_program_and_agrees() -> None:
-    song = music(RATE_HZ, seconds=6)
-    assert independent_lufs(song, RATE_HZ) == pytest.approx(loudness.integrated(_cells(song)), abs=0.02)
-    assert independent_lufs(song * np.float32(1e-6), RATE_HZ) is None
-    assert independent_lufs(song[:, :100], RATE_HZ) is None
 
 
 def _by_ffmpeg(audio: bytes) -> tuple[float, float]:
