@@ -17,8 +17,9 @@ from typing import BinaryIO
 from mastering import analyse, files, plan, render, tags, verify
 from mastering.contract import Measurements, OutputFormat, Plan, Stage
 from mastering.dsp.limiter import Curve
-from mastering.dsp.stream import Audio
+from mastering.dsp.stream import Audio, Blocks
 from mastering.dsp.threads import cores
+from mastering.dsp.true_peak import PeakMeter
 from mastering.progress import Halted, Lane, Meter, Tick
 
 MOST_MASTER_BYTES = 1 << 34
@@ -115,7 +116,7 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
     for _ in range(_CODEC_ROUNDS):
         master = render.limited(song.audio, curve)
         files.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
-        after = read_back(target, master.frames, lane, share)
+        after = read_back(target, master.frames, lane, share, finely=kind.is_lossy)
         found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
@@ -165,8 +166,24 @@ def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Mea
     return not carried or tags.write(target, kind, carried, after)
 
 
-def read_back(target: BinaryIO, frames: int, lane: Lane, share: float) -> analyse.Analysis:
-    """What the meters say of a master, decoded from its own file."""
+def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely: bool = False) -> analyse.Analysis:
+    """What the meters say of a master, decoded from its own file; `finely` reads its true peak at 16 x.
+
+    A lossless master was held at 16 x by the limiter's guard; what a lossy coder made of it nobody has seen yet.
+    """
     recording = files.open_recording(target, most_bytes=MOST_MASTER_BYTES)
     blocks = files.checked(recording, lane.begin(Stage.VERIFY, frames, share))
-    return analyse.analyse(blocks, recording.rate_hz, recording.channels)
+    fine = PeakMeter(recording.rate_hz, factor=16)
+    heard = analyse.analyse(_fed(blocks, fine) if finely else blocks, recording.rate_hz, recording.channels)
+    if not finely:
+        return heard
+    peak_dbtp = max(heard.measurements.true_peak_dbtp, analyse.decibels(float(fine.peaks().max(initial=0.0))))
+    return replace(heard, measurements=heard.measurements.model_copy(update={"true_peak_dbtp": peak_dbtp}))
+
+
+def _fed(blocks: Blocks, meter: PeakMeter) -> Blocks:
+    """The blocks, each shown to the meter, which looks between the samples only where it could find more."""
+    for block in blocks:
+        meter.above = max(meter.above, float(block.max()), -float(block.min()))
+        meter.feed(block)
+        yield block
