@@ -25,7 +25,9 @@ from mastering.progress import Halted, Lane, Meter, Tick
 MOST_MASTER_BYTES = 1 << 34
 """90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
 
-_CODEC_ROUNDS = 4
+_CODEC_ROUNDS = 6
+_FIRST_MARGIN_DB = 0.05
+"""Beyond what a coder overshot, doubled each round: every encoding errs anew, and rounds must come to an end."""
 _CODEC_SLACK_FRAMES = 8192
 _MOST_THREADS = 4
 """Each holds a coder and a meter, some 40 MB: more cores than this are not worth the memory."""
@@ -113,7 +115,7 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
     """Encode and read back one format, nudging loudness, and the ceiling of a lossy one, until it holds."""
     song, chosen, curve = made.song, made.plan, made.curve
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
-    for _ in range(_CODEC_ROUNDS):
+    for number in range(_CODEC_ROUNDS):
         master = render.limited(song.audio, curve)
         files.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
         after = read_back(target, master.frames, lane, share, finely=kind.is_lossy)
@@ -121,7 +123,7 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
         share = 0.0
         if not found:
             return Delivered(kind, chosen, after, not _tagged(target, kind, made.carried, after.measurements))
-        inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind)
+        inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
         bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
         curve = curve_of(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
@@ -155,10 +157,10 @@ def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat
     )
 
 
-def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat) -> float:
-    """How far a lossy coder overshot: the limiter's ceiling for it goes down by that."""
+def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat, margin_db: float) -> float:
+    """How far a lossy coder overshot, and a little: the limiter's ceiling for it goes down by that."""
     over = after.true_peak_dbtp - ceiling_dbtp
-    return over + 0.05 if over > 0 and kind.is_lossy else 0.0
+    return over + margin_db if over > 0 and kind.is_lossy else 0.0
 
 
 def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> bool:

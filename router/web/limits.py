@@ -27,7 +27,7 @@ from router.settings import Settings
 from router.web import problems
 
 _NEW_JOB = re.compile(r"POST /v1/(jobs|uploads)/?")
-_SIGN_IN = re.compile(r"\w+ /(sign-in|oauth|auth)(/.*)?")
+_SIGN_IN = re.compile(r"\w+ /sign-in/?")
 
 
 class Rule(NamedTuple):
