@@ -158,6 +158,7 @@ def swept(
         settings = {
             "ROUTER_ADMIN_PORT": str(admin_port), "ROUTER_MAX_BYTES": str(MAX_BYTES),
             "ROUTER_SPOOL_QUOTA_BYTES": str(QUOTA_BYTES), "ROUTER_MAX_QUEUED_PER_ACCOUNT": "4",
+            "ROUTER_SPOOL_BYTES_PER_ACCOUNT": str(10 * QUOTA_BYTES),
             "ROUTER_REQUESTS_PER_MINUTE": "100000", "ROUTER_NEW_JOBS_PER_10_MINUTES": "100000",
             "ROUTER_LOG_DIR": str(folder / "log"), "ROUTER_FORWARDED_BY": '["127.0.0.0/8"]',
         }  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mastering.codecs import CODECS
 from mastering.contract import FaultCode
 from mastering.logbook import Book, DayFiles, contain
 from mastering.probe import recordings, structure
@@ -94,7 +95,7 @@ def test_p24_the_words_of_the_log_are_those_of_the_tables() -> None:
     assert {fault.value for fault in FaultClass} == logs.FAULTS.words
     assert {state.value for state in State} == logs.STATES.words
     assert {"mastered", "expired", "cancelled", *errors.TABLE} == logs.OUTCOMES.words
-    assert set(recordings._SUBTYPES.values()) | set(recordings._CODECS.values()) <= logs.CODECS.words
+    assert set(recordings._SUBTYPES.values()) | set(CODECS.values()) <= logs.CODECS.words
     assert set(recordings._DEMUXERS) | {"wav", "aiff"} == logs.CONTAINERS.words
     assert structure.container_of(b"RIFF\0\0\0\0WAVE") in logs.CONTAINERS.words
     assert {"done", *FaultCode} <= worker_logs.EVENTS["render_ended"]["outcome"].words  # type: ignore[attr-defined]
