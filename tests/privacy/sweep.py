@@ -251,7 +251,7 @@ class Drive:
         assert self._http.get("/v1/account").json()["kind"] == "person"
 
     def sign_out(self) -> None:
-        assert self._http.post("/sign-out").status_code == 303
+        assert self._http.post("/sign-out").status_code == 204
         assert self._http.get("/v1/account").status_code == 401
 
     def erase(self) -> None:
