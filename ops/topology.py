@@ -10,6 +10,7 @@ Every process is a child that dies with this one, however this one ends, and is 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from mastering_space import upload
 START_S = 180.0
 STOP_S = 15.0
 _PR_SET_PDEATHSIG = 1
+_PREFIX = "mastering-demo-"
 _SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
 
 
@@ -117,9 +119,8 @@ class Town:
 def standing(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Town]:
     """The whole topology, ready; ports of 0 take free ones. `settings` are the router's."""
     with ExitStack() as cleanup:
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-demo-")))
-        in_ram = _SHM if os.access(_SHM, os.W_OK) else None
-        ram = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-demo-", dir=in_ram)))
+        folder = cleanup.enter_context(_own_folder(Path(tempfile.gettempdir())))
+        ram = cleanup.enter_context(_own_folder(_SHM if os.access(_SHM, os.W_OK) else Path(tempfile.gettempdir())))
         town = _town(folder, ram, port or free_port(), operators_port or free_port(), settings)
         for child in (*town.backends, town.router):
             cleanup.callback(child.stop)
@@ -130,6 +131,18 @@ def standing(*, port: int = 0, operators_port: int = 0, **settings: object) -> I
         town.router.start()
         town.router.wait()
         yield town
+
+
+@contextmanager
+def _own_folder(beneath: Path) -> Iterator[Path]:
+    """A folder that goes with this process; those that killed ones left behind go first."""
+    for stale in beneath.glob(f"{_PREFIX}*"):
+        with suppress(OSError), (stale / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(stale)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=beneath) as folder, (Path(folder) / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield Path(folder)
 
 
 def _town(folder: Path, ram: Path, port: int, operators_port: int, settings: Mapping[str, object]) -> Town:
