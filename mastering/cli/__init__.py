@@ -1,0 +1,14 @@
+"""The `mastering` command. Heavy imports wait until a verb needs them: --help and a mistyped option answer at once."""
+
+from __future__ import annotations
+
+from mastering.cli import making, verdicts
+from mastering.cli.app import app
+from mastering.cli.outcome import EXIT_CODES, run
+
+__all__ = ["EXIT_CODES", "app", "main", "making", "verdicts"]
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run(app)

@@ -1,0 +1,66 @@
+"""How a command ends: exit codes that scripts rely on, and one line on standard error for every failure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from mastering.contract import Fault, FaultCode
+
+EXIT_CODES = {
+    FaultCode.EMPTY_FILE: 10,
+    FaultCode.UNSUPPORTED_FORMAT: 11,
+    FaultCode.UNDECODABLE: 12,
+    FaultCode.TRUNCATED: 13,
+    FaultCode.NOT_FINITE: 14,
+    FaultCode.SILENT: 15,
+    FaultCode.TOO_SHORT: 16,
+    FaultCode.TOO_LONG: 17,
+    FaultCode.TOO_LARGE: 18,
+    FaultCode.TOO_MANY_CHANNELS: 19,
+    FaultCode.UNSUPPORTED_RATE: 20,
+    FaultCode.BAD_SETTINGS: 21,
+    FaultCode.RESOURCE_LIMIT: 22,
+    FaultCode.BUSY: 30,
+    FaultCode.CANCELLED: 31,
+    FaultCode.DEADLINE: 32,
+    FaultCode.OUT_OF_MEMORY: 33,
+    FaultCode.BAD_MASTER: 34,
+    FaultCode.BAD_REQUEST: 35,
+    FaultCode.INTERNAL: 40,
+}
+"""Stable: scripts rely on them. 0 is success, 1 a file that can't be read or written, 2 a wrong command line."""
+
+EPILOG = "Exit codes: 0 done, 1 a file cannot be read or written, 2 wrong command line, " + ", ".join(
+    f"{number} {code.replace('_', ' ')}" for code, number in EXIT_CODES.items()
+)
+
+
+class Refused(Exception):
+    """A file that can't be read or written; the text is for the person."""
+
+
+def run(app: Callable[[], object]) -> None:
+    """Run the command: every failure is one line on standard error and a code from `EXIT_CODES`."""
+    try:
+        app()
+    except Fault as fault:
+        fail(fault.message, EXIT_CODES[fault.code])
+    except Refused as refusal:
+        fail(str(refusal), 1)
+    except KeyboardInterrupt:
+        fail("stopped.", 130)
+    except MemoryError:
+        fail("there is not enough memory for this song.", EXIT_CODES[FaultCode.OUT_OF_MEMORY])
+    except Exception as error:
+        where = type(error).__name__
+        fail(f"an error of our own ({where}). Please report it.", EXIT_CODES[FaultCode.INTERNAL])
+
+
+def fail(message: str, code: int) -> None:
+    print(f"mastering: {message}", file=sys.stderr)  # noqa: T201 - this is a command
+    sys.exit(code)
+
+
+def say(text: str) -> None:
+    print(text)  # noqa: T201 - this is a command

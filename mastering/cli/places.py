@@ -1,0 +1,61 @@
+"""Files as the command line names them: read, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from mastering.cli.outcome import Refused
+from mastering.contract import Fault, FaultCode, OutputFormat
+
+
+def places_of(paths: list[Path], kind: OutputFormat | None) -> dict[OutputFormat, Path]:
+    places: dict[OutputFormat, Path] = {}
+    for path in paths:
+        form = kind if kind is not None and len(paths) == 1 else format_of(path)
+        if form in places:
+            raise Fault(FaultCode.BAD_SETTINGS, f"Two outputs of the format {form} were asked for; one is enough.")
+        places[form] = path
+    return places
+
+
+def format_of(path: Path) -> OutputFormat:
+    extension = path.suffix.lower().removeprefix(".")
+    for form in OutputFormat:
+        if form.extension == extension:
+            return form
+    known = ", ".join(sorted({f".{form.extension}" for form in OutputFormat}))
+    raise Fault(FaultCode.BAD_SETTINGS, f"The output's extension says no format. Use one of {known}, or --format.")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise Refused(f"cannot read the input: {os.strerror(error.errno or 0).lower()}.") from None
+    with file:
+        yield file
+
+
+@contextmanager
+def writing(path: Path, source: BinaryIO | None) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its name when all went well, and is gone if not."""
+    if source is not None and path.exists() and os.path.samestat(os.fstat(source.fileno()), path.stat()):
+        raise Refused("the output would overwrite the input. Choose another name.")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        file = part.open("w+b")
+    except OSError as error:
+        raise Refused(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
+    try:
+        with file:
+            yield cast(BinaryIO, file)
+        part.replace(path)
+    except OSError as error:
+        raise Refused(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""What a person sees: tables, reasons, a progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from mastering.cli.outcome import say
+from mastering.contract import Measurements, Plan, Report, Stage
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage, float], None]]:
+    """A bar on standard error, if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, fraction: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (TextColumn("{task.description:8}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(), transient=True) as bar:
+        task = bar.add_task("decode", total=1.0)
+        yield lambda stage, fraction: bar.update(task, completed=fraction, description=str(stage))
+
+
+def print_report(report: Report) -> None:
+    print_table({"before": report.before, "after": report.after})
+    print_plan(report.plan)
+    for flag in report.flags:
+        say(f"note: {flag}")
+
+
+def print_plan(chosen: Plan) -> None:
+    for step in chosen.steps:
+        say(f"{step.name:12} {step.reason}")
+
+
+_ROWS = (
+    ("integrated loudness", "integrated_lufs", "LUFS"),
+    ("max short-term", "max_short_term_lufs", "LUFS"),
+    ("loudness range", "loudness_range_lu", "LU"),
+    ("true peak", "true_peak_dbtp", "dBTP"),
+    ("crest", "crest_db", "dB"),
+    ("peak to loudness", "peak_to_loudness_lu", "LU"),
+    ("correlation", "correlation", ""),
+    ("width", "width_db", "dB"),
+    ("duration", "duration_s", "s"),
+)
+
+
+def print_table(columns: dict[str, Measurements]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for title, field, unit in _ROWS:
+        values = [getattr(found, field) for found in columns.values()]
+        table.add_row(title, *("–" if value is None else f"{value:.2f}" for value in values), unit)
+    out: IO[str] = sys.stdout
+    Console(file=out).print(table)

@@ -1,0 +1,121 @@
+"""The verbs that measure, prove and list; they write nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, BinaryIO, cast
+
+import typer
+
+from mastering.cli.app import app
+from mastering.cli.options import AsJson, Ceiling, Loudness, Song, Target, settings_of
+from mastering.cli.outcome import say
+from mastering.cli.places import reading
+from mastering.cli.printed import print_table
+from mastering.contract import Fault, FaultCode, Measurements, OutputFormat
+
+
+@app.command()
+def analyse(song: Song, as_json: AsJson = False) -> None:
+    """Measure SONG: loudness, range, true peak, crest, stereo."""
+    measured = _measure(song, with_character=as_json)
+    if as_json:
+        say(measured.model_dump_json(indent=2))
+    else:
+        print_table({"": measured})
+
+
+@app.command()
+def compare(first: Song, second: Song, as_json: AsJson = False) -> None:
+    """Measure FIRST and SECOND side by side, as before and after."""
+    pair = {"first": _measure(first), "second": _measure(second)}
+    if as_json:
+        say(json.dumps({name: found.model_dump(mode="json") for name, found in pair.items()}, indent=2))
+    else:
+        print_table(pair)
+
+
+@app.command()
+def certify(
+    master_file: Annotated[Path, typer.Argument(metavar="MASTER", help="A finished master, in any format.")],
+    target: Target = "streaming",
+    loudness: Loudness = None,
+    ceiling: Ceiling = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure MASTER by two sets of meters that share no code, and say whether both find it within the target.
+
+    Ours, and pyloudnorm (De Man's filters) with a true peak by soxr at 16 x. Exit code 34 if one of them does not.
+    """
+    from mastering import plan, verify
+    from mastering.certificate import certify as second_opinion
+
+    settings = settings_of(target=target, loudness_lufs=loudness, ceiling_dbtp=ceiling)
+    ours = _measure(master_file)
+    with reading(master_file) as file:
+        theirs = second_opinion(file)
+    wished, most = plan.loudness_lufs(settings), plan.ceiling_dbtp(settings)
+    readings = {
+        "ours": (ours.integrated_lufs, ours.true_peak_dbtp),
+        "pyloudnorm and soxr": (theirs.integrated_lufs, theirs.true_peak_dbtp),
+    }
+    missed = [name for name, found in readings.items() if not verify.meets(*found, wished, most)]
+    if as_json:
+        body = {name: {"integrated_lufs": lufs, "true_peak_dbtp": peak} for name, (lufs, peak) in readings.items()}
+        say(json.dumps({"target_lufs": wished, "ceiling_dbtp": most, "readings": body, "holds": not missed}, indent=2))
+    else:
+        say(f"{'asked for':20} {wished:7.2f} LUFS {most:6.2f} dBTP")
+        for name, (lufs, peak) in readings.items():
+            say(f"{name:20} {'silent' if lufs is None else f'{lufs:7.2f}'} LUFS {peak:6.2f} dBTP")
+    if missed:
+        raise Fault(FaultCode.BAD_MASTER, f"The master is not within the target by {' and by '.join(missed)}.")
+
+
+@app.command(name="verify-plan")
+def verify_plan(
+    song: Song,
+    master_file: Annotated[Path, typer.Argument(metavar="MASTER", help="The 24-bit master made by the plan.")],
+    plan_file: Annotated[Path, typer.Option("--plan", help="The plan or report, as JSON.")],
+) -> None:
+    """Prove that MASTER is what the plan makes of SONG: render it again and subtract (the null test)."""
+    from tempfile import TemporaryFile
+
+    from mastering import engine
+    from mastering.plan import plan_hash
+
+    with reading(plan_file) as file:
+        chosen = engine.read_plan(file)
+    chosen = chosen.model_copy(
+        update={"settings": chosen.settings.model_copy(update={"outputs": (OutputFormat.WAV24,)})}
+    )
+    with reading(song) as source, reading(master_file) as delivered, TemporaryFile() as again:
+        engine.render_plan(source, chosen, open_output=lambda kind: cast(BinaryIO, again))
+        steps = engine.difference_steps(cast(BinaryIO, again), delivered)
+    say(f"plan {plan_hash(chosen)}")
+    if steps:
+        what = "another length, rate or number of channels" if steps < 0 else f"up to {steps} steps of 24 bits"
+        raise Fault(FaultCode.BAD_MASTER, f"The null test fails: {what}. Another song or plan made this master.")
+    say("The null test holds: not one sample differs.")
+
+
+@app.command(name="presets")
+def list_presets(as_json: AsJson = False) -> None:
+    """List the delivery targets and the styles."""
+    from mastering.presets import presets
+
+    known = presets()
+    if as_json:
+        say(known.model_dump_json(indent=2, by_alias=True))
+        return
+    for name, target in known.targets.items():
+        say(f"target {name:16} {target.loudness_lufs:6.1f} LUFS {target.ceiling_dbtp:5.1f} dBTP  {target.purpose}")
+    for name, style in known.styles.items():
+        say(f"style  {name:16} {style.purpose}")
+
+
+def _measure(path: Path, *, with_character: bool = False) -> Measurements:
+    from mastering import engine
+
+    with reading(path) as source:
+        return engine.measure(source, with_character=with_character)
