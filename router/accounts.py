@@ -8,6 +8,7 @@ since nobody can say any more who had refused the other tiers.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS peppers (version INTEGER PRIMARY KEY, fingerprint BLO
 """
 _OF_ACCOUNTS = ("consents", "tokens", "usage")
 _DAYS_KEPT = 2
+_VERSIONED = re.compile(r"v(\d+)_")
 _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 """What sets a store aside; a full disk or a missing right is no reason to throw consents away."""
 
@@ -60,7 +62,7 @@ class Accounts:
 
     def __init__(self, folder: Path, markers: Iterable[Path] = ()) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / "accounts.sqlite"
+        self._folder, path = folder, folder / "accounts.sqlite"
         marked = [folder / "accounts.expected", *markers]
         lost = _set_aside_if_damaged(path) or (not path.exists() and any(mark.exists() for mark in marked))
         path.touch(mode=0o600, exist_ok=True)
@@ -80,6 +82,7 @@ class Accounts:
     def confirm(self) -> None:
         """The operator accepts that what was lost is lost: accounts start with the service's default again."""
         self._db.execute("UPDATE store SET confirmed = 1")
+        self._drop_set_aside()
 
     def expect_peppers(self, fingerprints: Mapping[int, bytes]) -> bool:
         """Whether these are the peppers that the accounts were made with. Where one is lost or another, people come
@@ -117,10 +120,16 @@ class Accounts:
         An account that never said anything has the service's default, tiers in order. A consent that was given for
         another list of tiers does not cover this one.
         """
-        if not self.trusted:
+        if not self.trusted or self._is_retired(account):
             return True
         consent = self.consent(account)
         return consent is not None and (consent.managed_only or consent.tiers_version != tiers_version)
+
+    def _is_retired(self, account: str) -> bool:
+        """Whether its pepper was retired while somebody was signed in: what they had refused is erased."""
+        version = _VERSIONED.match(account)
+        known = {known for (known,) in self._db.execute("SELECT version FROM peppers")}
+        return version is not None and bool(known) and int(version[1]) not in known
 
     def consent(self, account: str) -> Consent | None:
         query = "SELECT managed_only, tiers_version, minute FROM consents WHERE account = ?"
@@ -185,7 +194,12 @@ class Accounts:
         """Forget the account. Returns how many rows went; the file keeps none of them (secure_delete)."""
         gone = [self._erased(table, "account = ?", account) for table in _OF_ACCOUNTS]
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._drop_set_aside()  # a damaged store may hold the account, and nobody can look into it
         return sum(gone)
+
+    def _drop_set_aside(self) -> None:
+        for damaged in self._folder.glob("accounts.damaged-*"):
+            damaged.unlink(missing_ok=True)
 
     def _erased(self, table: str, condition: str, value: str) -> int:
         return self._db.execute(f"DELETE FROM {table} WHERE {condition}", (value,)).rowcount  # noqa: S608 — our own words

@@ -123,7 +123,8 @@ def make_app(
 
 def site_of(settings: Settings) -> headers.Site:
     """Where people find this router."""
-    return headers.Site(LOOPBACK_NAMES | {settings.host}, settings.public_url, framed=settings.profile == "space")
+    origin = settings.origin if settings.public_url else None
+    return headers.Site(LOOPBACK_NAMES | {settings.host}, origin, framed=settings.profile == "space")
 
 
 @asynccontextmanager
@@ -172,7 +173,9 @@ def _door(settings: Settings, accounts: Accounts) -> Door | None:
         typer.echo(
             "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True
         )
-    return Door(settings.origin, provider, known, Sessions(settings.ram_dir / "sessions.sqlite"))
+    sessions = Sessions(settings.ram_dir / "sessions.sqlite")
+    sessions.keep_only(known.versions)
+    return Door(settings.origin, provider, known, sessions)
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import NamedTuple
 
 from router.accounts import Accounts
@@ -34,8 +36,10 @@ class House(NamedTuple):
         return self.settings.profile != "space"
 
     def tiers_version(self) -> str:
-        """Names the list of tiers that people agree to; another list is another version."""
-        return "+".join(sorted({candidate.tier for candidate in self.fleet.candidates()}))
+        """Names the list of places that people agree to; another tier, operator or region is another version."""
+        found = {(one.backend.tier, *one.terms.of_the_place) for one in self.fleet.standings()}
+        digest = hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:12]
+        return f"{'+'.join(sorted({tier for tier, *_ in found}))}-{digest}"
 
     async def change(self, job_id: str, step: JobStep) -> Job:
         """Apply `step` to the job's record by compare-and-set and tell whoever listens (`jobs.ports`)."""

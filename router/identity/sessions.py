@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,14 @@ class Sessions:
     def end_all(self, account: str) -> int:
         """End every session of the account; how many there were."""
         return self._ended("DELETE FROM sessions WHERE account = ?", (account,))
+
+    def keep_only(self, versions: Iterable[int]) -> None:
+        """End the sessions whose pseudonym was made with another pepper: it is retired, and nobody can come back."""
+        kept = {f"v{version}" for version in versions}
+        accounts = {account for (account,) in self._db.execute("SELECT DISTINCT account FROM sessions")}
+        for account in accounts:
+            if account.partition("_")[0] not in kept:
+                self.end_all(account)
 
     def move(self, before: str, after: str) -> None:
         """The account has another pseudonym from now on."""

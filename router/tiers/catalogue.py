@@ -99,6 +99,11 @@ class Entry(BaseModel):
         return self.protocol or ("worker" if self.tier == "managed" else "space")
 
     @property
+    def forgets(self) -> bool:
+        """Whether it can be asked to keep nothing of a song."""
+        return self.speaks != "gradio"
+
+    @property
     def terms(self) -> Terms:
         return Terms(**{name: getattr(self, name) for name in Terms._fields})
 

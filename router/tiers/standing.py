@@ -29,6 +29,13 @@ class Terms(NamedTuple):
     region: str = "here"
     operator: str = "this service"
     cost_per_hour: float = 0.0
+    forgets: bool = True
+    """It keeps nothing of a song when the render has ended; an app that only speaks Gradio can't be asked to."""
+
+    @property
+    def of_the_place(self) -> tuple[str, str, bool]:
+        """What people agree to when they agree to a place."""
+        return self.operator, self.region, self.forgets
 
 
 class Stint(NamedTuple):

@@ -48,6 +48,7 @@ class Place(BaseModel):
     operator: str = Field(description="Who runs it.")
     region: str = Field(description="Where it stands.")
     third_party: bool = Field(description="True where the audio leaves this service's own workers.")
+    forgets: bool = Field(description="False where nobody can promise that nothing of a song stays there.")
 
 
 class Edition(BaseModel):
@@ -117,15 +118,15 @@ def _where(house: House) -> _Where:
 
 
 def places(house: House) -> list[Place]:
-    """Every tier, operator and region of the fleet as it is now, each once."""
+    """Every place of the fleet as it is now, each once."""
     found = {}
     for standing in house.fleet.standings():
-        tier, operator, region = standing.backend.tier, standing.terms.operator, standing.terms.region
+        tier, (operator, region, forgets) = standing.backend.tier, standing.terms.of_the_place
         outside = tier != "managed"
         if outside and operator == Terms().operator:  # the catalogue does not say; the machine is not this service's
-            operator = "Hugging Face"
-        found[tier, operator, region] = Place(
-            tier=tier, title=TIER_TITLES[tier], operator=operator, region=region, third_party=outside
+            operator = "Hugging Face" if forgets else "somebody whom the operator does not name"
+        found[tier, operator, region, forgets] = Place(
+            tier=tier, title=TIER_TITLES[tier], operator=operator, region=region, third_party=outside, forgets=forgets
         )
     return [found[key] for key in sorted(found, key=lambda key: (TIER_ORDER.index(key[0]), *key[1:]))]
 

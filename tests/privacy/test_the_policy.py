@@ -42,6 +42,7 @@ async def test_p49_every_tier_of_the_fleet_is_named_with_operator_and_region_and
             "operator": "Hugging Face",
             "region": "us-east",
             "third_party": True,
+            "forgets": True,
         }
         assert after["tiers_version"] != before["tiers_version"]
         page = (await router.http.get("/privacy")).text
@@ -166,3 +167,19 @@ async def test_p15_where_the_router_is_a_space_the_page_says_that_all_passes_thr
         page = (await router.http.get("/privacy")).text
     assert "runs as a Hugging Face Space" in page
     assert "is not offered here" in page
+
+
+@pytest.mark.parametrize(
+    "other", [Terms(operator="a stranger"), Terms(region="elsewhere"), Terms(operator="Hugging Face", forgets=False)]
+)
+async def test_p49_another_operator_or_region_is_another_list_to_agree_to(tmp_path: Path, other: Terms) -> None:
+    def member(terms: Terms) -> Member:
+        return Member(FakeBackend("b", [], tier="cpu_space"), terms)
+
+    async with served(tmp_path) as router:
+        fleet = router.house.fleet
+        await fleet.replace({"a": OURS, "b": member(Terms(operator="Hugging Face"))})
+        await router.http.put("/v1/account/consent", json={"managed_only": False})
+        assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is False
+        await fleet.replace({"a": OURS, "b": member(other)})
+        assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is True

@@ -518,3 +518,12 @@ async def test_a_lost_pepper_makes_every_job_managed_only_until_the_operator_con
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "ann") as ann:
         router.house.accounts.confirm()
         assert (await ann.post("/v1/jobs")).json()["managed_only"] is False
+
+
+def test_sessions_of_a_retired_pepper_end_at_the_start(tmp_path: Path) -> None:
+    store = sessions_module.Sessions(tmp_path / "sessions.sqlite")
+    old, new = store.begin("v1_person"), store.begin("v12_person")
+    store.keep_only([2, 12])
+    assert store.find(old) is None
+    assert store.find(new) is not None
+    store.close()

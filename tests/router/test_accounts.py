@@ -190,3 +190,27 @@ def test_each_damaged_store_is_kept_for_the_operator(tmp_path: Path) -> None:
     reopened(tmp_path).close()
     kept = sorted(path.parent.glob("accounts.damaged-*.sqlite"))
     assert [file.read_bytes()[:5] for file in kept] == [b"first", b"secon"]
+
+
+def test_a_refusal_under_a_retired_pepper_stays_a_refusal(tmp_path: Path) -> None:
+    """Whoever is still signed in must not be sent elsewhere because what he said is erased."""
+    store = Accounts(tmp_path)
+    store.expect_peppers({1: b"first", 2: b"second"})
+    store.set_consent("v1_person", Consent(True, V1, 10))
+    assert store.managed_only("v1_person", V1)
+    store.retire_pepper(1)
+    assert store.consent("v1_person") is None
+    assert store.managed_only("v1_person", V1)
+    assert not store.managed_only("v2_person", V1)
+    store.close()
+
+
+def test_a_store_set_aside_goes_with_an_erasure_and_with_the_operators_word(tmp_path: Path) -> None:
+    for end in (lambda store: store.erase("a"), lambda store: store.confirm()):
+        Accounts(tmp_path).close()
+        (tmp_path / "accounts.sqlite").write_bytes(b"damaged" * 1000)
+        store = Accounts(tmp_path)
+        assert list(tmp_path.glob("accounts.damaged-*"))
+        end(store)
+        assert not list(tmp_path.glob("accounts.damaged-*"))
+        store.close()
