@@ -57,6 +57,7 @@ from router.web import (
     tus,
     uploads,
 )
+from router.web.streams import Streams
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -85,6 +86,7 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         rooms = open_house(settings, backends)
         app.state.uploads = {}
+        app.state.streams = Streams(settings.streams_per_account)
         try:
             async with beside(), rooms as app.state.house, within(app.state.house):
                 yield

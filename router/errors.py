@@ -61,6 +61,7 @@ TABLE: dict[str, Row] = {
     "sign_in_unavailable": Row(503, "The sign-in provider can't be reached", _S, "try again in a minute"),
     "too_many_tokens": Row(409, "Too many tokens", _U, "revoke one first"),
     "too_many_jobs": Row(429, "Too many jobs at once", _U, "wait for one to end"),
+    "too_many_streams": Row(429, "Too many open streams", _U, "close one, or ask without waiting"),
     "spool_share": Row(429, "Your share of the temporary store is taken", _U, "delete a job or wait for one to end"),
     "daily_quota": Row(429, "Today's share of audio is used up", _U, "come back tomorrow"),
     "rate_limited": Row(429, "Too many requests", _U, "wait as Retry-After says"),

@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     upload_silence_s: float = Field(60, gt=0, description="An upload that sends nothing for so long is put down.")
     max_queued_per_account: int = Field(10, ge=1, description="Jobs an account may have waiting or running.")
     max_running_per_account: int = Field(2, ge=1, description="Jobs an account may have running.")
+    streams_per_account: int = Field(
+        20, ge=1, description="Event streams and waiting requests that an account may have open at once."
+    )
     daily_audio_s_per_account: int | None = Field(
         None, ge=1, description="Seconds of audio an account may have mastered a day; unlimited if not set."
     )

@@ -2,6 +2,7 @@
 
 Every event is the whole view, so one that is lost or comes twice does no harm: the latest wins. The event's id is the
 record's revision; who comes back with Last-Event-ID gets the job at once only if it has moved on since.
+A stream ends with the session or token that it began with, at the latest at its next heartbeat.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import AsyncIterator
 from fastapi import Request
 
 from router import clock
+from router.errors import Problem
 from router.house import House
 from router.jobs.ports import Missing, Versioned
+from router.web.sign_in import visitor_of
 from router.web.views import is_over, shown_state, view
 
 HEARTBEAT_S = 15.0
@@ -22,7 +25,7 @@ async def job_events(house: House, found: Versioned, request: Request, last_even
     job_id = found.job.id
     async with house.events.listen(job_id) as changes:
         seen = last_event_id or ""
-        while True:
+        while await _may_still_see(request, found.job.account):
             try:
                 job, revision = await house.jobs.get(job_id)
             except Missing:
@@ -39,6 +42,14 @@ async def job_events(house: House, found: Versioned, request: Request, last_even
                 return
             if await request.is_disconnected():
                 return
+
+
+async def _may_still_see(request: Request, account: str) -> bool:
+    """Whether the session or token that the stream began with still stands: it may have been ended meanwhile."""
+    try:
+        return (await visitor_of(request)).id == account
+    except Problem:
+        return False
 
 
 async def wait_for_change(house: House, found: Versioned, wait_s: float) -> Versioned:

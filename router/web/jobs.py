@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from mastering.contract import ENGINE_VERSION, Fault, OutputFormat, Settings
@@ -25,8 +24,9 @@ from router.web.account import consent_view, refuse_empty_promise
 from router.web.events import job_events, wait_for_change
 from router.web.problems import responses
 from router.web.room import reserve
-from router.web.rooms import TheAccount, TheHouse, TheJob, TheVisitor
+from router.web.rooms import TheAccount, TheHouse, TheJob, TheStreams, TheVisitor
 from router.web.sign_in import Account
+from router.web.streams import EventStream
 from router.web.views import JobView, view
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -147,26 +147,30 @@ async def _room(house: House, account: str, size_bytes: int | None, expires_s: f
 
 @router.get(
     "/jobs/{job_id}",
-    responses={200: {"model": JobView, "content": {"text/event-stream": {}}}, **responses("not_found")},
+    responses={
+        200: {"model": JobView, "content": {"text/event-stream": {}}},
+        **responses("not_found", "too_many_streams"),
+    },
     response_model=None,
 )
 async def show(
     found: TheJob,
     house: TheHouse,
+    streams: TheStreams,
     request: Request,
     prefer: Annotated[str | None, Header()] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The job as JSON (`Prefer: wait=30` waits for its next change of state), or its changes as server-sent events."""
     if "text/event-stream" in request.headers.get("accept", ""):
-        stream = job_events(house, found, request, last_event_id)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        ended = streams.take(found.job.account)
+        return EventStream(job_events(house, found, request, last_event_id), ended)
     etag = f'"{found.revision}"'
     if prefer is None and request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag})
     if (wait_s := _wait_of(prefer)) is not None:
-        found = await wait_for_change(house, found, wait_s)
+        with streams.place(found.job.account):
+            found = await wait_for_change(house, found, wait_s)
     body = (await view(house, *found)).model_dump_json()
     headers = {"etag": f'"{found.revision}"', "cache-control": "no-store"}
     if wait_s is not None:

@@ -14,6 +14,7 @@ from router.house import House
 from router.jobs.model import Job
 from router.jobs.ports import Missing, Versioned
 from router.web.sign_in import Account, account_of, owner_of, visitor_of
+from router.web.streams import Streams
 
 
 def house_of(request: Request) -> House:
@@ -21,7 +22,13 @@ def house_of(request: Request) -> House:
     return house
 
 
+def streams_of(request: Request) -> Streams:
+    streams: Streams = request.app.state.streams
+    return streams
+
+
 TheHouse = Annotated[House, Depends(house_of)]
+TheStreams = Annotated[Streams, Depends(streams_of)]
 TheAccount = Annotated[Account, Depends(account_of)]
 TheOwner = Annotated[Account, Depends(owner_of)]
 TheVisitor = Annotated[Account, Depends(visitor_of)]

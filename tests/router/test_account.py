@@ -17,7 +17,7 @@ from router import clock
 from router.identity import peppers as peppers_module
 from router.identity import sessions as sessions_module
 from router.tiers.fake import FakeBackend
-from router.web import rooms
+from router.web import events, rooms
 from router.web.credentials import MOST_TOKENS
 from tests.houses import MASTER, SONG, mastering
 from tests.openid import Misbehaviour, Provider, openid_provider, settings_of
@@ -111,6 +111,27 @@ async def test_every_address_of_the_api_but_what_tells_nothing_of_anybody_asks_w
                 headers["content-type"] = "application/json"
             response = await router.http.request(method, address, headers=headers, content=body)
             assert (response.status_code == 401) == ((method, path) not in open_to_all), (method, path)
+
+
+@pytest.mark.parametrize("shown", ["session", "token"])
+async def test_a_stream_ends_when_the_session_was_ended_or_the_token_revoked(
+    router: Served, ann: httpx.AsyncClient, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
+    job = (await ann.post("/v1/jobs")).json()
+    token = await new_token(ann)
+    client, headers = (router.http, bearer(token["secret"])) if shown == "token" else (ann, {})
+    wanted = {"accept": "text/event-stream", **headers}
+    async with client.stream("GET", f"/v1/jobs/{job['id']}", headers=wanted) as stream, asyncio.timeout(20):
+        lines = stream.aiter_lines()
+        while not (await anext(lines)).startswith(":"):  # the first heartbeat: the stream goes on while it may
+            pass
+        if shown == "token":
+            assert (await ann.delete(f"/v1/account/tokens/{token['id']}")).is_success
+        else:
+            router.house.door.sessions.end_all((await router.house.jobs.get(job["id"])).job.account)  # type: ignore[union-attr]
+        rest = [line async for line in lines]
+    assert not any(line.startswith("data:") for line in rest)
 
 
 async def test_pages_and_descriptions_are_open_and_leave_no_record(router: Served) -> None:

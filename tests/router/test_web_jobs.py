@@ -150,6 +150,31 @@ async def test_prefer_wait_answers_unchanged_when_the_time_is_over_and_at_once_w
         assert (await router.over(job["id"]))["state"] == "cancelled"
 
 
+async def test_an_account_holds_only_so_many_streams_and_waits_open_and_each_that_ends_makes_room(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path, streams_per_account=2) as router:
+        job = await router.create()
+        address = f"/v1/jobs/{job['id']}"
+        async with router.events(job["id"]) as one:
+            await anext(one)
+            waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
+            async with asyncio.timeout(10):
+                while router.app.state.streams._open.total() < 2:  # noqa: ASYNC110 — bounded
+                    await asyncio.sleep(0.005)
+            for headers in ({"accept": "text/event-stream"}, {"prefer": "wait=1"}):
+                refused = await router.http.get(address, headers=headers)
+                assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+                assert (refused.json()["allowed"], refused.headers["retry-after"]) == (2, "5")
+            assert (await router.http.get(address)).status_code == 200
+            await router.http.delete(address)
+            assert (await waiting).status_code == 200
+        async with asyncio.timeout(10):
+            while router.app.state.streams._open:  # noqa: ASYNC110 — bounded
+                await asyncio.sleep(0.005)
+        assert (await router.http.get(address, headers={"prefer": "wait=0"})).status_code == 200
+
+
 @pytest.mark.parametrize("prefer", ["wait=", "wait=-1", "wait=x", "wait=\xb2", "wait=" + "9" * 400, ",;=", "wait"])
 async def test_a_preference_that_makes_no_sense_does_no_harm(tmp_path: Path, prefer: str) -> None:
     async with served(tmp_path) as router:
