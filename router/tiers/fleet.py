@@ -193,6 +193,10 @@ class Fleet:
                 health = await standing.backend.probe()
         except TimeoutError:
             health = Health(False, "no answer in time")
+        except Exception as error:
+            # One odd answer must end neither the start nor a reload, which wait for all the probes.
+            log_exception(error)
+            health = Health(False, "its answer could not be read")
         finally:
             self._probing.discard(standing)
         standing.note_health(health, clock.now())

@@ -18,9 +18,12 @@ import sys
 import threading
 import time
 from typing import Any, TextIO
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 from gradio_client import Client
+
+from router.tiers.space_prefix import ElsewhereError, prefix_in
 
 _LOOK_EVERY_S = 0.02
 _WAITING_EVERY_S = 2.0
@@ -46,6 +49,18 @@ class _Parent:
             message=str(error)[:_MOST_MESSAGE],
             status=status,
         )
+
+
+class _Client(Client):  # type: ignore[misc]
+    """Stays at the address that it was given: every request carries the token and the key."""
+
+    def _get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = super()._get_config()
+        there = urlsplit(urljoin(self.src, f"{prefix_in(config)}/"))
+        asked = urlsplit(self.src)
+        if (there.scheme, there.netloc) != (asked.scheme, asked.netloc):
+            raise ElsewhereError
+        return config
 
 
 def main() -> None:
@@ -79,7 +94,7 @@ def _end_with_parent() -> None:
 
 
 def _call(asked: dict[str, Any], parent: _Parent) -> None:
-    client = Client(
+    client = _Client(
         asked["url"],
         token=asked["token"] or False,  # None would fetch one that this machine's user has saved
         headers=asked["headers"],

@@ -19,14 +19,16 @@ from urllib.parse import quote
 import httpx
 
 from mastering.contract import OutputFormat
-from router.tiers import space_words
+from router.tiers import answers, space_words
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Event, Finished, Health, OutputBegins, Work
 from router.tiers.space_call import CONNECT_S, READ_S, Call, Question, Value
+from router.tiers.space_prefix import ElsewhereError, prefix_in
 from router.tiers.space_where import Where
 from router.tiers.space_wire import translated
 
 _PROBE_S = 1.0
+_MAX_SIZE_DIGITS = 15
 _NOT_IN_A_SUFFIX = re.compile(r"[^a-z0-9]")
 
 
@@ -88,27 +90,31 @@ class PlainBackend:
         """Where Gradio's own addresses begin. Raises TierFault for what is no Gradio app with our endpoint."""
         url = self._where.url()
         with translated(reached=False):
-            response = await self._http.get(f"{url}/config", timeout=_PROBE_S)
+            response = await answers.ask(self._http, "GET", f"{url}/config", timeout=_PROBE_S)
         _refuse_unless_ok(response, reached=False)
         try:
-            config: dict[str, Any] = response.json()
+            config: dict[str, Any] = answers.json_of(response)
             names = {f"/{dependency['api_name']}" for dependency in config["dependencies"]}
-            prefix = str(config.get("api_prefix", ""))
-        except (ValueError, KeyError, TypeError):
+            prefix = prefix_in(config)
+        except ElsewhereError:
+            raise TierFault(FaultClass.CONFIGURATION, space_words.ELSEWHERE) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise TierFault(FaultClass.UNREACHABLE, "something else than a Gradio app answers") from None
         if self._endpoint not in names:
             raise TierFault(FaultClass.CONFIGURATION, "the Gradio app has no endpoint of that name")
-        return f"{url}/{prefix.strip('/')}".rstrip("/")
+        return f"{url}/{prefix}".rstrip("/")
 
     async def _upload(self, prefix: str, work: Work) -> str:
         """The song's place at the app. Raises TierFault."""
         suffix = _NOT_IN_A_SUFFIX.sub("", work.facts.container.lower()) or "bin"
         form = _Form(f"song.{suffix}", work)
         with translated(reached=True):
-            response = await self._http.post(f"{prefix}/upload", content=form.body(), headers=form.headers)
+            response = await answers.ask(
+                self._http, "POST", f"{prefix}/upload", content=form.body(), headers=form.headers
+            )
         _refuse_unless_ok(response, reached=True)
         try:
-            return str(response.json()[0])
+            return str(answers.json_of(response)[0])
         except (ValueError, KeyError, TypeError, IndexError):
             raise TierFault(FaultClass.BUG, "the Gradio app does not say where it put the song") from None
 
@@ -126,12 +132,12 @@ class PlainBackend:
 
     async def _fetch(self, url: str) -> AsyncGenerator[Event]:
         with translated(reached=True):
-            async with self._http.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
+            async with self._http.stream("GET", url, headers=answers.IDENTITY) as response:
                 if response.status_code != httpx.codes.OK:
-                    await response.aread()
-                    _refuse_unless_ok(response, reached=True)
+                    _refuse_unless_ok(await answers.whole(response), reached=True)
+                answers.refuse_packed(response)
                 size_bytes = response.headers.get("content-length", "")
-                if not size_bytes.isdigit():
+                if not (size_bytes.isascii() and size_bytes.isdecimal()) or len(size_bytes) > _MAX_SIZE_DIGITS:
                     raise TierFault(FaultClass.BAD_OUTPUT, "the Gradio app does not say how large the master is")
                 yield OutputBegins(self._returns, int(size_bytes))
                 async for chunk in response.aiter_raw():

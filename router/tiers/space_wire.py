@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from mastering.contract import OutputFormat
-from router.tiers import space_words
+from router.tiers import answers, space_words
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Health, Source
@@ -34,16 +34,17 @@ class Wire:
     async def health(self, timeout_s: float = _QUESTION_S) -> Health:
         """What the Space says of itself. Raises TierFault."""
         with translated(reached=False):
-            response = await self._http.get("/v1/health", timeout=timeout_s)
+            response = await answers.ask(self._http, "GET", "/v1/health", timeout=timeout_s)
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response, reached=False)
-            return _health(_json(response))
+            return _health(answers.json_of(response))
 
     async def put(self, job_id: str, part: str, source: Source) -> None:
         """Send a stretch of audio. Raises TierFault."""
         headers = {"content-length": str(source.size_bytes), "content-type": "application/octet-stream"}
         with translated(reached=True):
-            response = await self._http.put(f"/v1/jobs/{job_id}/{part}", content=source.open(), headers=headers)
+            path = f"/v1/jobs/{job_id}/{part}"
+            response = await answers.ask(self._http, "PUT", path, content=source.open(), headers=headers)
             if response.status_code not in (httpx.codes.OK, httpx.codes.CREATED, httpx.codes.NO_CONTENT):
                 raise _refusal(response, reached=True)
 
@@ -53,12 +54,13 @@ class Wire:
         """The bytes of one output, as many as announced and of that checksum. Raises TierFault."""
         left, digest = size_bytes, hashlib.sha256()
         with translated(reached=True):
-            async with self._http.stream("GET", f"/v1/jobs/{job_id}/outputs/{output_format}") as response:
+            path = f"/v1/jobs/{job_id}/outputs/{output_format}"
+            async with self._http.stream("GET", path, headers=answers.IDENTITY) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
                     raise TierFault(FaultClass.CRASH, "the Space lost the master before it was fetched")
                 if response.status_code != httpx.codes.OK:
-                    await response.aread()
-                    raise _refusal(response, reached=True)
+                    raise _refusal(await answers.whole(response), reached=True)
+                answers.refuse_packed(response)
                 async for chunk in response.aiter_raw():
                     left -= len(chunk)
                     if left < 0:
@@ -73,7 +75,7 @@ class Wire:
     async def delete(self, job_id: str) -> bool:
         """Have the Space forget the job; True where it is seen to have no output of it any more. Raises TierFault."""
         with translated(reached=False):
-            response = await self._http.delete(f"/v1/jobs/{job_id}", timeout=_DELETE_S)
+            response = await answers.ask(self._http, "DELETE", f"/v1/jobs/{job_id}", timeout=_DELETE_S)
             if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
                 raise _refusal(response, reached=False)
             path = f"/v1/jobs/{job_id}/outputs/{OutputFormat.WAV24}"
@@ -94,27 +96,21 @@ def _health(body: Any) -> Health:
             up=resting is None,
             detail="answers" if resting is None else f"says that it is {resting}",
             slots=int(body["slots"]["total"]),
-            engine_version=str(body["engine_version"]),
-            device=str(body["device"])[:64],
+            engine_version=answers.text(body["engine_version"], 32),
+            device=answers.text(body["device"], 64),
             resting=resting,
             free=int(body["slots"]["free"]),
             max_bytes=int(body["max_bytes"]),
             max_duration_s=float(body["max_duration_s"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise TierFault(FaultClass.UNREACHABLE, "something else than the Space answers at its address") from None
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None
 
 
 def _refusal(response: httpx.Response, *, reached: bool) -> TierFault:
     after = response.headers.get("retry-after", "")
-    problem = _json(response) if response.headers.get("content-type", "").startswith("application/") else None
+    is_said = response.headers.get("content-type", "").startswith("application/")
+    problem = answers.json_of(response) if is_said else None
     return space_words.of_status(response.status_code, reached=reached, retry_after=after, problem=problem)
 
 
@@ -131,5 +127,7 @@ def translated(*, reached: bool) -> Iterator[None]:
         raise TierFault(FaultClass.UNREACHABLE, "the Space can't be reached") from None
     except httpx.TimeoutException:
         raise TierFault(broken, "the Space fell silent") from None
-    except (httpx.TransportError, httpx.StreamError):
+    except answers.TooMuch:
+        raise TierFault(FaultClass.BUG if reached else broken, "the Space's answer is not one that is read") from None
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL):
         raise TierFault(broken, "the connection to the Space broke") from None

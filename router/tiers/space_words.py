@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from mastering.contract import FaultCode
+from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import Health
@@ -71,7 +72,8 @@ NO_GPU_S = 60.0
 """When none was to be had after a whole wait in ZeroGPU's queue, another second changes nothing."""
 BUSY_S = 10.0
 """The rest of a busy Space that names none itself; each try costs it an upload."""
-_TRY_AGAIN = re.compile(r"try again in (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)", re.IGNORECASE)
+ELSEWHERE = "the Space sends its callers to another address"
+_TRY_AGAIN = re.compile(r"try again in (?:(\d{1,4}) days?, )?(\d{1,4}):(\d\d):(\d\d)", re.IGNORECASE)
 
 
 def of_app_error(title: str, message: str) -> TierFault:
@@ -111,7 +113,7 @@ def of_status(status: int, *, reached: bool, retry_after: str = "", problem: Any
     """What an answer other than the hoped-for one comes to. `reached`: the song was on its way by then."""
     match status:
         case 409 | 429 | 503:
-            after_s = float(retry_after) if retry_after.isdigit() else BUSY_S
+            after_s = answers.seconds(retry_after, BUSY_S)
             return TierFault(FaultClass.CAPACITY, "the Space is busy", retry_after_s=after_s)
         case 401 | 403:
             return TierFault(FaultClass.CONFIGURATION, "the Space refused the router's token or key")
@@ -140,6 +142,8 @@ def of_client(kinds: Collection[str], *, title: str = "", message: str = "", sta
         return of_app_error(title, message)
     if status is not None and status >= 400:
         return of_status(status, reached=True)
+    if "ElsewhereError" in kinds:
+        return TierFault(FaultClass.CONFIGURATION, ELSEWHERE)
     if "QueueError" in kinds or "TooManyRequestsError" in kinds:
         return TierFault(FaultClass.CAPACITY, "the Space's queue is full", retry_after_s=BUSY_S)
     if "AuthenticationError" in kinds:

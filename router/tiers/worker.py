@@ -13,6 +13,7 @@ import httpx
 from mastering import exchange
 from mastering.contract import FaultCode, OutputFormat, Report
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
+from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Source, Work, Working
@@ -39,13 +40,11 @@ class WorkerBackend:
 
     async def probe(self) -> Health:
         try:
-            response = await self._http.get(
-                "/v1/health", timeout=_PROBE_S, headers=self._sign("GET", "/v1/health").headers
-            )
+            signed = self._sign("GET", "/v1/health")
+            response = await answers.ask(self._http, "GET", "/v1/health", timeout=_PROBE_S, headers=signed.headers)
             response.raise_for_status()
-            body: dict[str, Any] = response.json()
-            return _health(body)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            return _health(answers.json_of(response))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, OverflowError) as error:
             return Health(False, f"no healthy answer ({type(error).__name__})")
 
     async def wake(self) -> None:
@@ -59,20 +58,24 @@ class WorkerBackend:
                 "POST", "/v1/renders", {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE}
             )
             body = _request(work, exchange.Seal(signed.keys.request))
-            async with self._http.stream("POST", "/v1/renders", content=body, headers=signed.headers) as response:
+            headers = {**signed.headers, **answers.IDENTITY}
+            async with self._http.stream("POST", "/v1/renders", content=body, headers=headers) as response:
                 if response.status_code != httpx.codes.OK:
-                    await response.aread()
-                    raise _refusal(response, signed.keys.response)
+                    raise _refusal(await answers.whole(response), signed.keys.response)
+                answers.refuse_packed(response)
                 async for event in _events(response, exchange.Seal(signed.keys.response)):
                     yield event
 
     async def _reserve(self) -> str:
         """A slot first: a busy worker costs no upload, since the client sends the whole body before it reads."""
         timeout, signed = httpx.Timeout(5.0, connect=_CONNECT_S), self._sign("POST", "/v1/slots")
-        response = await self._http.post("/v1/slots", timeout=timeout, headers=signed.headers)
+        response = await answers.ask(self._http, "POST", "/v1/slots", timeout=timeout, headers=signed.headers)
         if response.status_code != httpx.codes.CREATED:
             raise _refusal(response, signed.keys.response)
-        return str(response.json()["slot"])
+        try:
+            return str(answers.json_of(response)["slot"])
+        except (KeyError, TypeError):
+            raise TierFault(FaultClass.BUG, "the worker's answer is not in the protocol") from None
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -83,19 +86,23 @@ class WorkerBackend:
         return self._signer.sign(method, str(self._http.base_url.join(path)), headers or {})
 
 
-def _health(body: dict[str, Any]) -> Health:
-    """Raises KeyError or TypeError if the worker's answer is not one of ours."""
-    if body.get("protocol") != exchange.PROTOCOL_VERSION:
-        return Health(False, f"speaks protocol {body.get('protocol')}, not {exchange.PROTOCOL_VERSION}")
+def _health(body: Any) -> Health:
+    """Raises KeyError, TypeError, ValueError or OverflowError if the worker's answer is not one of ours."""
+    if body["protocol"] != exchange.PROTOCOL_VERSION:
+        return Health(False, f"speaks protocol {answers.text(body['protocol'], 8)}, not {exchange.PROTOCOL_VERSION}")
     resting = _RESTING.get(body["state"])
     return Health(
         up=resting is None,
         detail="answers" if resting is None else f"says that it is {resting}",
         slots=int(body["slots"]["total"]),
-        engine_version=body.get("engine_version"),
-        device=body.get("device"),
+        engine_version=_word(body.get("engine_version"), 32),
+        device=_word(body.get("device"), 64),
         resting=resting,
     )
+
+
+def _word(said: Any, longest: int) -> str | None:
+    return None if said is None else answers.text(said, longest)
 
 
 async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
@@ -151,9 +158,7 @@ def _refusal(response: httpx.Response, key: bytes | None) -> TierFault:
     status = response.status_code
     if status in (409, 429, 503):
         after = response.headers.get("retry-after", "")
-        return TierFault(
-            FaultClass.CAPACITY, "the worker is busy", retry_after_s=float(after) if after.isdigit() else 1
-        )
+        return TierFault(FaultClass.CAPACITY, "the worker is busy", retry_after_s=answers.seconds(after, 1.0))
     if status in (401, 403):
         return TierFault(FaultClass.CONFIGURATION, "the worker refused the router's signature")
     if status in (400, 413, 422):
@@ -177,7 +182,7 @@ def _unsealed(status: int) -> TierFault:
 
 def _from_problem(response: httpx.Response) -> TierFault:
     try:
-        body = response.json()
+        body = answers.json_of(response)
         return of_engine(FaultCode(body["code"]), str(body.get("detail", body["title"])))
     except (ValueError, KeyError, TypeError):
         return TierFault(FaultClass.BUG, f"the worker answered with status {response.status_code} and no reason")
@@ -196,7 +201,9 @@ def _translated(*, reached: bool) -> Iterator[None]:
         raise TierFault(FaultClass.UNREACHABLE, "the worker can't be reached") from None
     except httpx.TimeoutException:
         raise TierFault(broken, "the worker fell silent") from None
-    except httpx.TransportError:
+    except answers.TooMuch:
+        raise TierFault(FaultClass.BUG, "the worker's answer is not one that is read") from None
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL):
         raise TierFault(broken, "the connection to the worker broke") from None
     except (exchange.ProtocolError, ValueError) as error:
         if isinstance(error, TierFault):

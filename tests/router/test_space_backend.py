@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -427,3 +428,18 @@ async def eventually_rendering(space: RoughSpace, count: int) -> None:
 async def test_the_fault_code_of_the_engine_is_kept(backend: SpaceBackend, space: RoughSpace) -> None:
     space.behave(master="fault", code="truncated")
     assert (await fault_of(backend)).code is FaultCode.TRUNCATED
+
+
+async def test_a_space_that_names_another_host_is_not_followed_there(backend: SpaceBackend, space: RoughSpace) -> None:
+    async def nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(await reader.readline())
+        writer.close()
+
+    met: list[bytes] = []
+    server = await asyncio.start_server(nobody, "127.0.0.1", 0)
+    elsewhere = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    config = json.dumps({"api_prefix": elsewhere, "dependencies": [], "components": []})
+    space.behave(answers={"/config": [200, {"content-type": "application/json"}, config]})
+    fault = await fault_of(backend)
+    server.close()
+    assert (fault.fault_class, met) == (FaultClass.CONFIGURATION, [])

@@ -1,0 +1,60 @@
+"""What a backend says that is not audio: read to a limit, never unpacked, and believed to be anything at all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+
+MAX_ANSWER_BYTES = 256 * 1024
+IDENTITY = {"accept-encoding": "identity"}
+"""Goes with every request: a packed answer of a few bytes could be gigabytes."""
+_MAX_DIGITS = 6
+
+
+class TooMuch(httpx.TransportError):
+    """An answer that is packed, or larger than any that we have a use for."""
+
+
+async def ask(http: httpx.AsyncClient, method: str, url: str, **content: Any) -> httpx.Response:
+    """The whole answer, if it is a small one. Raises httpx.HTTPError."""
+    headers = {**(content.pop("headers", None) or {}), **IDENTITY}
+    async with http.stream(method, url, headers=headers, **content) as response:
+        return await whole(response)
+
+
+async def whole(response: httpx.Response) -> httpx.Response:
+    """The rest of an answer that is being streamed, if it is small. Raises httpx.HTTPError."""
+    refuse_packed(response)
+    body = b""
+    async for chunk in response.stream:  # type: ignore[union-attr]
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise TooMuch("long")
+    return httpx.Response(response.status_code, headers=response.headers, content=body, request=response.request)
+
+
+def refuse_packed(response: httpx.Response) -> None:
+    """Raises httpx.HTTPError."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise TooMuch("packed")
+
+
+def json_of(response: httpx.Response) -> Any:
+    """What it says, None where that is no JSON."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def seconds(retry_after: str, otherwise: float) -> float:
+    """What a Retry-After header says; `otherwise` where it says no sane number of seconds."""
+    is_number = retry_after.isascii() and retry_after.isdecimal() and len(retry_after) <= _MAX_DIGITS
+    return float(retry_after) if is_number else otherwise
+
+
+def text(value: Any, longest: int) -> str:
+    """A backend's word, short and good to be written anywhere."""
+    return str(value)[:longest].encode("utf-8", "replace").decode()
