@@ -213,7 +213,7 @@ class PlanStep(Record):
 
     name: str
     parameters: dict[str, float | int | bool | str | list[float]]
-    reason: str
+    reason: Annotated[str, Field(max_length=500)]
 
 
 class Plan(Record):
@@ -262,7 +262,7 @@ class Report(Record):
     before: Measurements
     after: Measurements
     plan: Plan
-    flags: tuple[str, ...] = ()
+    flags: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=64)] = ()
     """Honest remarks on the source or the master, one sentence each."""
     traces: Traces | None = None
     references: tuple[tuple[BandLevel, ...], ...] = ()

@@ -32,6 +32,7 @@ HEARTBEAT_S = 2.0
 CHUNK_BYTES = 256 * 1024
 MAX_DATA_BYTES = 1024 * 1024
 MAX_EVENT_BYTES = 1024 * 1024
+MAX_MESSAGE = 500
 SLOT_HEADER = "mastering-slot"
 SEAL_HEADER = "mastering-seal"
 """On a problem+json answer where the sides share a key: `problem_seal` of it."""
@@ -66,8 +67,8 @@ class EndEvent(Record):
 
 class AcceptedEvent(Record):
     type: Literal["accepted"] = "accepted"
-    engine_version: str
-    device: str
+    engine_version: Annotated[str, Field(max_length=32)]
+    device: Annotated[str, Field(max_length=64)]
 
 
 class HeartbeatEvent(Record):
@@ -91,7 +92,7 @@ class ReportEvent(Record):
 class FaultEvent(Record):
     type: Literal["fault"] = "fault"
     code: FaultCode
-    message: str
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     numbers: dict[str, float | int | str] = Field(default_factory=dict)
     mac: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
 

@@ -262,10 +262,10 @@ def _connect_space(settings: Settings, entry: Entry) -> Backend:
     from router.tiers.space_stage import StageWatch
     from router.tiers.space_where import Where
 
-    own_host = entry.space is not None or (urlsplit(entry.url or "").hostname or "").endswith(".hf.space")
-    # The token is Hugging Face's to see, nobody else's.
-    token = settings.hf_token.get_secret_value() if settings.hf_token and own_host else None
-    where = Where(entry.url, StageWatch(Hub(token), entry.space) if entry.space else None, token)
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    watch = StageWatch(Hub(token), entry.space) if entry.space else None
+    # The Hub may see the token; whoever runs a Space only where the catalogue says so.
+    where = Where(entry.url, watch, token if entry.token else None)
     ram = settings.ram_dir / "spaces"
     if entry.speaks == "gradio":
         return PlainBackend(entry.name, entry.tier, where, ram, endpoint=entry.endpoint, returns=entry.returns)

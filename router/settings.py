@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         None, description="Certificates (PEM) of the authority that vouches for the workers, if it is a private one."
     )
     hf_token: SecretStr | None = Field(
-        None, description="Hugging Face token with which Spaces named by owner/name are called, and the Hub asked."
+        None, description="Hugging Face token with which the Hub is asked, and Spaces are called whose entry says so."
     )
     space_key: SecretStr | None = Field(
         None, description="Key that our own Spaces want with every call (their secret MASTERING_SPACE_KEY)."

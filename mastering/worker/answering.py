@@ -11,6 +11,7 @@ from starlette.types import Send
 from mastering.contract import Fault, OutputFormat, Report
 from mastering.exchange import (
     CHUNK_BYTES,
+    MAX_MESSAGE,
     MEDIA_TYPE,
     AcceptedEvent,
     Digest,
@@ -53,7 +54,7 @@ class Answer:
         await self._bytes(encode_event(event))
 
     async def fault(self, fault: Fault) -> str:
-        event = FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers)
+        event = FaultEvent(code=fault.code, message=fault.message[:MAX_MESSAGE], numbers=fault.numbers)
         await self._last(self._seal.close(event))
         return fault.code
 

@@ -202,7 +202,7 @@ class Renders:
         with contextlib.ExitStack() as held:
             try:
                 async with asyncio.timeout(limit_s), self._worker.renderers.take() as renderer:
-                    await answer.event(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device))
+                    await answer.event(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]))
                     done = await self._relay(renderer, request, intake, answer)
                     held.callback(done.close)
             except TimeoutError:

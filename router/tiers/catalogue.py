@@ -10,6 +10,7 @@
     name = "zero"
     tier = "gpu_space"
     space = "owner/name"                # instead of a URL
+    token = true                        # ours and private: show it ROUTER_HF_TOKEN
     max_duration_s = 600
     quota_s = 1500                      # seconds of its device per quota_period_s (a day)
 
@@ -39,7 +40,17 @@ from router.tiers.standing import Terms
 
 _HEADER = re.compile(r"\s*\[\[\s*backend\s*\]\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_of_hub(url: str) -> bool:
+    """Whether it is an address at which the Hub runs Spaces."""
+    try:
+        parts = urlsplit(url)
+        is_plain = parts.path in ("", "/") and not parts.query and "@" not in parts.netloc
+        return parts.scheme == "https" and (parts.hostname or "").endswith(".hf.space") and is_plain
+    except ValueError:
+        return False
 
 
 class Entry(BaseModel):
@@ -53,6 +64,13 @@ class Entry(BaseModel):
     space: Annotated[
         str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="A Hugging Face Space as owner/name.")
     ] = None
+    token: Annotated[
+        bool,
+        Field(
+            description="Whether the Space itself is shown `ROUTER_HF_TOKEN`: only for a private one of your own,"
+            " since whoever runs it can keep the token. The Hub is asked with it in any case."
+        ),
+    ] = False
     protocol: Annotated[
         Literal["worker", "space", "gradio"] | None,
         Field(
@@ -80,7 +98,7 @@ class Entry(BaseModel):
         parts = urlsplit(url or "https://none")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise ValueError("write it like https://host:port, without a path")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise ValueError("audio travels by https only, except on loopback")
         return url
 
@@ -88,6 +106,8 @@ class Entry(BaseModel):
     def _has_one_address(self) -> Entry:
         if (self.url is None) == (self.space is None):
             raise ValueError("give either url or space")
+        if self.token and self.space is None and not is_of_hub(self.url or ""):
+            raise ValueError("the token is for Hugging Face alone: for a space, or a url below hf.space")
         if self.space is not None and self.speaks == "worker":
             raise ValueError("a Space named by owner/name is spoken to by protocol = 'space' or 'gradio'")
         if self.tier == "managed" and self.speaks != "worker":

@@ -202,8 +202,8 @@ def _event(value: Any) -> Event | None:
             return Accepted(device)
         case exchange.ProgressEvent(stage=stage, fraction=fraction):
             return Working(stage, fraction)
-        case exchange.FaultEvent(code=code, message=message, numbers=numbers):
-            raise space_words.of_space(code, message, dict(numbers))
+        case exchange.FaultEvent(code=code, numbers=numbers):
+            raise space_words.of_space(code, dict(numbers))
     return Alive()
 
 

@@ -19,7 +19,7 @@ from router.tiers.faults import FaultClass, TierFault
 READ_S = 35.0
 """Gradio's event stream has a heartbeat every 15 s: a server that misses two is gone."""
 CONNECT_S = 5.0
-_LONGEST_LINE_BYTES = 8 * 1024 * 1024
+_LONGEST_LINE_BYTES = 1024 * 1024
 _KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
 
 

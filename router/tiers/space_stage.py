@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from router import clock
 from router.hub import Allowance, Hub, HubError
 from router.tiers.breaker import State
+from router.tiers.catalogue import LOOPBACK, is_of_hub
 from router.tiers.faults import FaultClass
 from router.tiers.port import Health
 from router.tiers.space_words import Stage, stage_of
@@ -21,6 +23,16 @@ QUOTA_EVERY_S = 60.0
 _WAIT_S = 0.8
 """Less than a probe may take."""
 _UNTOLD = Stage(Health(False, "the Hub has not answered yet", resting=State.WARMING), None)
+
+_ELSEWHERE = Stage(Health(False, "not below hf.space, by what the Hub says"), FaultClass.CONFIGURATION)
+
+
+def _is_safe(host: str) -> bool:
+    """Whether songs and the token may go there: to the Hub's own, or to this machine."""
+    try:
+        return is_of_hub(host) or (urlsplit(host).scheme in ("http", "https") and urlsplit(host).hostname in LOOPBACK)
+    except ValueError:
+        return False
 
 
 class StageWatch:
@@ -67,7 +79,11 @@ class StageWatch:
         try:
             runtime = await asyncio.to_thread(self._hub.runtime, self._space)
             if self.host is None:
-                self.host = await asyncio.to_thread(self._hub.host, self._space)
+                host = await asyncio.to_thread(self._hub.host, self._space)
+                if not _is_safe(host):
+                    self.name, self._stage = "", _ELSEWHERE
+                    return
+                self.host = host
             self.name, self._stage = runtime.stage, stage_of(runtime.stage)
             if (runtime.hardware or "").startswith("zero") and self._now() - self._quota_asked_s >= QUOTA_EVERY_S:
                 self._quota_asked_s = self._now()

@@ -5,11 +5,13 @@ The texts themselves stay behind: a fault's sentence is one of ours, for a libra
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from mastering.contract import FaultCode
+from router import errors
 from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
@@ -98,15 +100,25 @@ def _retry_after_s(title: str, message: str) -> float | None:
     return max(1.0, ((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
+_MOST_NUMBERS = 16
+_NUMBER = re.compile(r"(?!(?:type|title|status|code|detail|headers|self|retry_after_s)$)[a-z][a-z_]{0,31}")
 _TIER_LIMITS = frozenset({FaultCode.TOO_LARGE, FaultCode.TOO_LONG, FaultCode.RESOURCE_LIMIT})
 
 
-def of_space(code: FaultCode, message: str, numbers: dict[str, Any] | None = None) -> TierFault:
+def of_space(code: FaultCode, numbers: dict[str, Any] | None = None) -> TierFault:
     """A fault that the engine in the Space reported. The song is within the router's limits, or it would not have
     been sent: one that is too large or too long is so for this Space alone."""
+    row, known = errors.TABLE.get(code, errors.TABLE["internal"]), _numbers_in(numbers or {})
+    sentence = f"{row.title}: {row.retry}."
     if code in _TIER_LIMITS:
-        return TierFault(FaultClass.TOO_BIG, message, code=code, numbers=numbers)
-    return of_engine(code, message, numbers)
+        return TierFault(FaultClass.TOO_BIG, sentence, code=code, numbers=known)
+    return of_engine(code, sentence, known)
+
+
+def _numbers_in(said: dict[str, Any]) -> dict[str, float]:
+    """Numbers alone, and under names that an error of ours does not use itself."""
+    some = itertools.islice(said.items(), _MOST_NUMBERS)
+    return {name: value for name, value in some if _NUMBER.fullmatch(name) and isinstance(value, (int, float))}
 
 
 def of_status(status: int, *, reached: bool, retry_after: str = "", problem: Any = None) -> TierFault:
@@ -131,7 +143,7 @@ def of_status(status: int, *, reached: bool, retry_after: str = "", problem: Any
 
 def _own_words(problem: Any) -> TierFault | None:
     try:
-        return of_space(FaultCode(problem["code"]), str(problem.get("detail") or problem["title"]))
+        return of_space(FaultCode(problem["code"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -119,7 +119,7 @@ class Rendering:
     async def _render(self, job: Job, settings: Settings, say: Say) -> Report:
         """The outputs are in the job when this returns. Raises Fault."""
         async with self._renderers.take() as renderer:
-            say(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device).model_dump(mode="json"))
+            say(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]).model_dump(mode="json"))
             done = await self._relay(renderer, job, settings, say)
         about, *outputs = done.descriptors
         for name, descriptor in zip(done.body["done"], outputs, strict=True):
@@ -188,7 +188,7 @@ async def _results(job: Job, report: Report, say: Say) -> Event:
 
 
 def _fault(fault: Fault) -> Event:
-    event = FaultEvent(code=fault.code, message=fault.message, numbers=fault.numbers)
+    event = FaultEvent(code=fault.code, message=fault.message[:500], numbers=fault.numbers)
     return event.model_dump(mode="json", exclude={"mac"})
 
 

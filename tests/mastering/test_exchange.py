@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from mastering.contract import FaultCode, OutputFormat, Settings
+from mastering.contract import FaultCode, OutputFormat, Record, Settings
 from mastering.exchange import (
     MAX_DATA_BYTES,
     MAX_EVENT_BYTES,
+    AcceptedEvent,
     Digest,
     EndEvent,
     Event,
@@ -151,3 +154,16 @@ def test_an_error_does_not_quote_what_was_sent() -> None:
 
 def test_a_heartbeat_is_small() -> None:
     assert len(encode_event(HeartbeatEvent())) < 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (FaultEvent, {"code": "silent", "message": "a" * 501}),
+        (AcceptedEvent, {"engine_version": "0.1.0", "device": "a" * 65}),
+        (AcceptedEvent, {"engine_version": "0" * 33, "device": "a"}),
+    ],
+)
+def test_what_is_shown_to_people_has_a_greatest_length(kind: type[Record], said: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="at most"):
+        kind.model_validate_json(json.dumps(said))

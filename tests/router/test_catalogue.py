@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from router.app import connect
 from router.complaint import Complaint
+from router.settings import Settings
 from router.tiers.catalogue import Entry, parse, read
 from router.tiers.standing import Terms
 
@@ -102,3 +106,22 @@ def test_a_file_is_read_as_its_text(tmp_path: Path) -> None:
 
 def test_every_field_is_described() -> None:
     assert [name for name, field in Entry.model_fields.items() if not field.description] == []
+
+
+def test_a_space_is_shown_the_token_only_where_its_entry_says_so() -> None:
+    for more, expected in (("", None), ("token = true\n", "hf_secret")):
+        for address in ('space = "owner/name"', 'url = "https://owner-name.hf.space"'):
+            for protocol in ("space", "gradio"):
+                text = f'[[backend]]\nname = "s"\ntier = "cpu_space"\n{address}\nprotocol = "{protocol}"\n{more}'
+                (entry,) = parse(text)
+                backend: Any = connect(Settings(hf_token=SecretStr("hf_secret")), entry)
+                assert backend._where.token == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["https://other.example", "http://127.0.0.1:1", "https://hf.space.example", "https://ahf.space"]
+)
+def test_the_token_is_for_hugging_face_alone(url: str) -> None:
+    text = f'[[backend]]\nname = "s"\ntier = "cpu_space"\nurl = "{url}"\ntoken = true\n'
+    with pytest.raises(Complaint, match="Hugging Face alone"):
+        parse(text)

@@ -198,3 +198,30 @@ async def test_the_formats_and_the_song_of_a_named_space_are_its_own(hub: FakeHu
         asked = work()._replace(settings=Settings(outputs=(OutputFormat.FLAC,)))
         events = [event async for event in backend.run(asked)]
     assert b"".join(event for event in events if isinstance(event, bytes)) == b"a song"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://elsewhere.example",
+        "http://owner-name.hf.space",
+        "https://hf.space.example",
+        "https://a@b.hf.space",
+        "file:///127.0.0.1",
+        "https://[",
+    ],
+)
+async def test_a_host_that_is_not_the_hubs_own_is_never_asked(hub: FakeHub, host: str) -> None:
+    hub.spaces[NAME].host = host
+    watch = StageWatch(hub_of(hub), NAME)
+    stage = await watch.look()
+    await watch.close()
+    assert (stage.fault, stage.health.up, watch.host) == (FaultClass.CONFIGURATION, False, None)
+
+
+async def test_a_host_below_hf_space_is_the_hubs_own(hub: FakeHub) -> None:
+    hub.spaces[NAME].host = "https://owner-name.hf.space"
+    watch = StageWatch(hub_of(hub), NAME)
+    assert (await watch.look()).health.up
+    await watch.close()
+    assert watch.host == "https://owner-name.hf.space"

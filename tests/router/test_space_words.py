@@ -86,7 +86,7 @@ def test_every_title_that_the_installed_decorator_raises_is_known() -> None:
 @pytest.mark.parametrize("code", list(FaultCode))
 def test_what_is_too_big_for_a_space_is_not_the_users_fault(code: FaultCode) -> None:
     sizes = {FaultCode.TOO_LARGE, FaultCode.TOO_LONG, FaultCode.RESOURCE_LIMIT}
-    fault_class = of_space(code, "A sentence.").fault_class
+    fault_class = of_space(code).fault_class
     assert (fault_class is FaultClass.TOO_BIG) == (code in sizes)
     assert (fault_class is FaultClass.USER) == (code in USER_FAULTS - sizes)
 
@@ -116,10 +116,10 @@ def test_retry_after_in_seconds_is_honoured(header: str, expected: float | None)
     assert of_status(503, reached=True, retry_after=header).retry_after_s == expected
 
 
-def test_the_spaces_own_words_about_a_song_are_believed() -> None:
+def test_what_a_space_says_of_a_song_is_believed_and_told_in_our_words() -> None:
     problem = {"code": "undecodable", "title": "Undecodable", "detail": "It ends in the middle."}
     fault = of_status(422, reached=True, problem=problem)
-    assert (fault.fault_class, fault.detail) == (FaultClass.USER, "It ends in the middle.")
+    assert (fault.fault_class, fault.detail) == (FaultClass.USER, "The audio can't be decoded: export the file again.")
     for other in (None, [], {"code": "unheard of"}, {"title": "no code"}):
         assert of_status(422, reached=True, problem=other).fault_class is FaultClass.BUG
 
@@ -142,3 +142,9 @@ def test_the_spaces_own_words_about_a_song_are_believed() -> None:
 )
 def test_what_the_client_raises_has_its_class(kinds: list[str], said: dict[str, object], expected: FaultClass) -> None:
     assert of_client(kinds, **said).fault_class is expected  # type: ignore[arg-type]
+
+
+def test_of_a_spaces_numbers_only_numbers_stay_and_none_of_them_replaces_a_word_of_ours() -> None:
+    said = {"rate_hz": 5, "code": 1, "detail": 2, "status": 200, "where": "/home/somebody", "A b": 3}
+    assert of_space(FaultCode.UNSUPPORTED_RATE, said).numbers == {"rate_hz": 5}
+    assert len(of_space(FaultCode.SILENT, {"a" * n: n for n in range(1, 33)}).numbers) == 16
