@@ -214,13 +214,19 @@ class Renders:
 
     async def _relay(self, renderer: Renderer, request: SettingsEvent, intake: Intake, answer: Answer) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
-        asked = {"settings": request.settings.model_dump(mode="json"), "heartbeat_s": self._worker.settings.heartbeat_s}
+        asked = {
+            "settings": request.settings.model_dump(mode="json"),
+            "heartbeat_s": self._worker.settings.heartbeat_s,
+            "output_bytes": self._worker.settings.max_output_bytes,
+        }
         renderer.ask(asked, list(intake.parts.values()))
         while True:
             message = await renderer.read()
             match message.body:
                 case {"heartbeat": _}:
                     await answer.event(HeartbeatEvent())
+                case {"needs": _}:  # the process has held it against `output_bytes`
+                    pass
                 case {"progress": progress}:
                     await answer.event(ProgressEvent.model_validate(progress))
                 case {"fault": fault}:

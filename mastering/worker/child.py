@@ -6,9 +6,10 @@ Its heartbeat is a thread of its own: it stops when the process is frozen, or wh
 interpreter.
 
 On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and `helper`,
-the name of a function that is given the socket before the render begins, if any;
-child → worker: {"ready"}, {"heartbeat"}, {"progress"}, then {"done": [formats]} with the report's and the outputs'
-descriptors, or {"fault"}.
+the name of a function that is given the socket before the render begins, if any, `output_bytes`, what all outputs
+together may have, `unforeseen_bytes`, the same for a song that does not say its length, and `max_duration_s`;
+child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [formats]}
+with the report's and the outputs' descriptors, or {"fault"}.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from typing import Any, BinaryIO
 
 from mastering import sandbox
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
+from mastering.worker.budget import Budget
+from mastering.worker.foresight import check
 
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
@@ -106,27 +109,40 @@ def serve(link: Link, master: Callable[..., Report], device: str) -> None:
     try:
         if "helper" in asked:
             named(asked["helper"])(link)
-        _render(link, master, Settings.model_validate(asked["settings"]), descriptors)
+        budget = Budget(asked["output_bytes"], asked.get("unforeseen_bytes"))
+        _render(link, master, asked, descriptors, budget)
     except Fault as fault:
         link.tell({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}})
     except Exception as error:  # its text may hold anything; its type may not
         link.tell({"fault": _unforeseen(error)})
 
 
-def _render(link: Link, master: Callable[..., Report], settings: Settings, descriptors: list[int]) -> None:
+def _render(
+    link: Link, master: Callable[..., Report], asked: dict[str, Any], descriptors: list[int], budget: Budget
+) -> None:
+    settings = Settings.model_validate(asked["settings"])
     sources = [os.fdopen(descriptor, "rb") for descriptor in descriptors]
+    link.tell({"needs": check(sources[0], settings, budget, asked.get("max_duration_s"))})
+    budget.enforce()
     outputs: dict[OutputFormat, tuple[int, BinaryIO]] = {}
 
     def open_output(wanted: OutputFormat) -> BinaryIO:
         # The engine may close its file; the memory stays ours by a second descriptor.
         memory = os.memfd_create("output", os.MFD_CLOEXEC)
-        outputs[wanted] = memory, os.fdopen(os.dup(memory), "w+b")
+        outputs[wanted] = memory, budget.open(os.dup(memory))
         return outputs[wanted][1]
 
-    report = master(sources[0], settings, references=sources[1:], open_output=open_output, progress=link.progress)
-    for _, file in outputs.values():
-        if not file.closed:
-            file.flush()
+    try:
+        report = master(sources[0], settings, references=sources[1:], open_output=open_output, progress=link.progress)
+        for _, file in outputs.values():
+            if not file.closed:
+                file.flush()
+    except Exception:
+        if budget.is_exceeded:  # a coder tells of a file without room in words of its own
+            raise budget.fault() from None
+        raise
+    if budget.is_exceeded:
+        raise budget.fault()
     about = os.memfd_create("report", os.MFD_CLOEXEC)
     os.write(about, report.model_dump_json().encode())
     link.tell({"done": list(outputs)}, (about, *(memory for memory, _ in outputs.values())))

@@ -32,6 +32,8 @@ class WorkerSettings(BaseSettings):
     """Seconds one render may take; a caller may ask for less."""
     max_input_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
     """Bytes of audio, and of each reference."""
+    max_output_bytes: Annotated[int, Field(gt=0)] = 8 << 30
+    """Bytes that all outputs of one render may have together; they are held in memory."""
     max_references: Annotated[int, Field(ge=0, le=100)] = 4
     """Reference tracks in one request."""
     drain_s: Annotated[float, Field(ge=0)] = 300.0

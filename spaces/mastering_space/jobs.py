@@ -26,6 +26,8 @@ class Job:
     inputs: dict[str, Memory] = field(default_factory=dict)
     arriving: set[str] = field(default_factory=set)
     outputs: dict[OutputFormat, Memory] = field(default_factory=dict)
+    reserved_bytes: int = 0
+    """Room for outputs that the render still makes."""
     work: asyncio.Task[None] | None = None
     """The render, once /master was called."""
     expiry: asyncio.TimerHandle | None = None
@@ -40,7 +42,9 @@ class Job:
 
     @property
     def bytes_held(self) -> int:
-        return sum(memory.size for memory in (*self.inputs.values(), *self.outputs.values()))
+        """With the room that is kept for outputs."""
+        held = sum(memory.size for memory in (*self.inputs.values(), *self.outputs.values()))
+        return held + self.reserved_bytes
 
     def references(self) -> list[Memory]:
         """In the order of their numbers, which must leave none out."""
@@ -55,6 +59,7 @@ class Job:
         self.inputs.clear()
 
     def drop_outputs(self) -> None:
+        self.reserved_bytes = 0
         for memory in self.outputs.values():
             memory.close()
         self.outputs.clear()
@@ -157,6 +162,26 @@ class Jobs:
                 f"The file has more than the {allowed} bytes that this Space takes. Send it as FLAC, or in parts.",
                 allowed_bytes=allowed,
             )
+
+    def output_bytes(self, job: Job) -> int:
+        """What the outputs of `job` could have together if it were alone here."""
+        return max(1, self._settings.memory_bytes - job.bytes_held)
+
+    @property
+    def unforeseen_bytes(self) -> int:
+        """The same where nobody can say beforehand: half of what is free, so that others find room beside."""
+        return max(1, (self._settings.memory_bytes - self.bytes_held) // 2)
+
+    def store(self, job: Job, outputs: dict[OutputFormat, Memory]) -> None:
+        """The outputs take the place of the room kept for them. Raises Fault(busy) where they are more than fits."""
+        job.reserved_bytes = 0
+        job.outputs.update(outputs)  # the job closes them, whatever follows
+        self.check_memory(0)
+
+    def reserve(self, job: Job, size: int) -> None:
+        """Keep `size` bytes free for outputs. Raises Fault(busy)."""
+        self.check_memory(size)
+        job.reserved_bytes = size
 
     def check_memory(self, size: int) -> None:
         """Raises Fault(busy)."""

@@ -26,6 +26,7 @@ from mastering.exchange import (
     ProgressEvent,
     ReportEvent,
 )
+from mastering.worker.budget import check_duration
 from mastering.worker.renderers import Message, Renderer, Renderers
 from mastering_space.helper import Descend, Helper, ZeroGpuError
 from mastering_space.jobs import AUDIO, Job, Jobs
@@ -122,28 +123,38 @@ class Rendering:
             say(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]).model_dump(mode="json"))
             done = await self._relay(renderer, job, settings, say)
         about, *outputs = done.descriptors
-        for name, descriptor in zip(done.body["done"], outputs, strict=True):
-            job.outputs[OutputFormat(name)] = Memory(descriptor)
+        made = {OutputFormat(name): Memory(one) for name, one in zip(done.body["done"], outputs, strict=True)}
+        self._jobs.store(job, made)
         with contextlib.closing(Memory(about)) as memory:
-            return Report.model_validate_json(os.pread(memory.descriptor, memory.size, 0))
+            report = Report.model_validate_json(os.pread(memory.descriptor, memory.size, 0))
+        check_duration(report.before.duration_s, self._settings.max_duration_s)  # where the header kept it back
+        return report
 
     async def _relay(self, renderer: Renderer, job: Job, settings: Settings, say: Say) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         parts = [job.inputs[AUDIO], *job.references()]
         for part in parts:
             part.rewind()
-        asked = {"settings": settings.model_dump(mode="json"), "heartbeat_s": BEAT_S}
+        asked = {
+            "settings": settings.model_dump(mode="json"),
+            "heartbeat_s": BEAT_S,
+            "output_bytes": self._jobs.output_bytes(job),
+            "unforeseen_bytes": self._jobs.unforeseen_bytes,
+            "max_duration_s": self._settings.max_duration_s,
+        }
         helped = {"helper": "mastering_space.remote:install"} if self._descend else {}
         renderer.ask(asked | (helped if settings.effort is Effort.FIT else {}), [part.descriptor for part in parts])
         async with Helper(self._descend, renderer) as helper:
-            return await self._until_done(renderer, helper, say)
+            return await self._until_done(renderer, helper, job, say)
 
-    async def _until_done(self, renderer: Renderer, helper: Helper, say: Say) -> Message:
+    async def _until_done(self, renderer: Renderer, helper: Helper, job: Job, say: Say) -> Message:
         while True:
             message = await helper.or_fail(self._next(renderer))
             match message.body:
                 case {"ask": "descend"}:
                     helper.begin(message)
+                case {"needs": size}:
+                    self._jobs.reserve(job, size)
                 case {"heartbeat": _}:
                     say(HeartbeatEvent().model_dump(mode="json"))
                 case {"progress": progress}:

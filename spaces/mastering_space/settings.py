@@ -28,9 +28,9 @@ class SpaceSettings(BaseSettings):
     max_bytes: Annotated[int, Field(gt=0)] = min(256 * MIB, MAX_INPUT_BYTES)
     """Bytes of a song, and of each reference."""
     max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
-    """Length of a song that this Space is meant for; its health says so."""
+    """Longest song that is mastered here; the Space's health says so."""
     memory_bytes: Annotated[int, Field(gt=0)] = 2048 * MIB
-    """Bytes that all inputs and outputs together may hold."""
+    """Bytes that all inputs and outputs together may hold, with the room that running renders need."""
     max_references: Annotated[int, Field(ge=0, le=16)] = 4
     """Reference tracks of one job."""
     keep_s: Annotated[float, Field(gt=0, le=60)] = 60.0

@@ -129,6 +129,24 @@ def test_delete_leaves_nothing_of_a_finished_job(space: SpaceProcess, song: byte
     assert files_left(space) == []
 
 
+def test_masters_that_would_not_fit_beside_their_song_are_refused_before_they_are_made(song: bytes) -> None:
+    with running_space("cpu", memory_bytes=len(song) + (2 << 20)) as space:
+        job = new_job()
+        put(space, job, song)
+        last = call(space, job, Settings(outputs=("wav32f", "wav24"), rate_hz=192_000))
+        assert (last["code"], last["numbers"]["allowed_bytes"]) == ("too_large", 2 << 20)
+        assert last["numbers"]["needed_bytes"] > 4 * 192_000 * 2 * (4 + 3)
+        assert memories(space.pid) == 0
+
+
+def test_a_song_longer_than_the_space_says_is_refused(song: bytes) -> None:
+    with running_space("cpu", max_duration_s=3) as space:
+        job = new_job()
+        put(space, job, song)
+        last = call(space, job)
+        assert (last["code"], last["numbers"]) == ("too_long", {"duration_s": 4.0, "allowed_s": 3.0})
+
+
 def test_delete_in_mid_render_kills_the_process_and_tells_the_caller(space: SpaceProcess, long_song: bytes) -> None:
     job = new_job()
     put(space, job, long_song)
@@ -163,6 +181,7 @@ def test_gradio_clients_cancel_ends_a_running_render_and_a_waiting_one(space: Sp
         tickets.append((client, client.submit(job, Settings().model_dump(mode="json"), api_name="/master")))
     running, waiting = (ticket for _, ticket in tickets)
     until(lambda: any(event["type"] == "progress" for event in running.outputs()))
+    until(lambda: bool(waiting.outputs()))
     assert {"heartbeat"} == {event["type"] for event in waiting.outputs()}, "one slot: the other one waits"
     before = children(space.pid)
     waiting.cancel()
