@@ -28,7 +28,7 @@ async def test_nothing_kept_holds_an_address(tmp_path: Path) -> None:
     async with served(tmp_path, forwarded_by=["127.0.0.0/8"]) as router:
         for _ in range(3):
             await router.http.post("/v1/jobs", headers={"x-forwarded-for": ADDRESS})
-        storages = [one for one in gc.get_objects() if isinstance(one, MemoryStorage) and one.storage]
+        storages = [one for one in gc.get_objects() if type(one) is MemoryStorage and one.storage]
         assert storages
         kept = repr([(one.storage, one.expirations, one.events) for one in storages])
         assert ADDRESS not in kept
