@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+
+from router.tiers.faults import FaultClass, TierFault
 
 MAX_ANSWER_BYTES = 256 * 1024
 IDENTITY = {"accept-encoding": "identity"}
@@ -58,3 +62,22 @@ def seconds(retry_after: str, otherwise: float) -> float:
 def text(value: Any, longest: int) -> str:
     """A backend's word, short and good to be written anywhere."""
     return str(value)[:longest].encode("utf-8", "replace").decode()
+
+
+@contextmanager
+def translated(who: str, *, reached: bool) -> Iterator[None]:
+    """Library errors become tier faults; their texts, which may hold addresses, stay behind.
+
+    `reached`: the song is on its way to `who`. Before that nothing can be the song's doing.
+    """
+    broken = FaultClass.CRASH if reached else FaultClass.UNREACHABLE
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        raise TierFault(FaultClass.UNREACHABLE, f"{who} can't be reached") from None
+    except httpx.TimeoutException:
+        raise TierFault(broken, f"{who} fell silent") from None
+    except TooMuch:
+        raise TierFault(FaultClass.BUG if reached else broken, f"{who}'s answer is not one that is read") from None
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL):
+        raise TierFault(broken, f"the connection to {who} broke") from None

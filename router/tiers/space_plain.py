@@ -25,7 +25,6 @@ from router.tiers.port import Accepted, Event, Finished, Health, OutputBegins, W
 from router.tiers.space_call import CONNECT_S, READ_S, Call, Question, Value
 from router.tiers.space_prefix import ElsewhereError, prefix_in
 from router.tiers.space_where import Where
-from router.tiers.space_wire import translated
 
 _PROBE_S = 1.0
 _MAX_SIZE_DIGITS = 15
@@ -89,7 +88,7 @@ class PlainBackend:
     async def _prefix(self) -> str:
         """Where Gradio's own addresses begin. Raises TierFault for what is no Gradio app with our endpoint."""
         url = self._where.url()
-        with translated(reached=False):
+        with answers.translated("the Space", reached=False):
             response = await answers.ask(self._http, "GET", f"{url}/config", timeout=_PROBE_S)
         _refuse_unless_ok(response, reached=False)
         try:
@@ -108,7 +107,7 @@ class PlainBackend:
         """The song's place at the app. Raises TierFault."""
         suffix = _NOT_IN_A_SUFFIX.sub("", work.facts.container.lower()) or "bin"
         form = _Form(f"song.{suffix}", work)
-        with translated(reached=True):
+        with answers.translated("the Space", reached=True):
             response = await answers.ask(
                 self._http, "POST", f"{prefix}/upload", content=form.body(), headers=form.headers
             )
@@ -131,7 +130,7 @@ class PlainBackend:
         raise TierFault(FaultClass.BAD_OUTPUT, "the Gradio app gave no file back")
 
     async def _fetch(self, url: str) -> AsyncGenerator[Event]:
-        with translated(reached=True):
+        with answers.translated("the Space", reached=True):
             async with self._http.stream("GET", url, headers=answers.IDENTITY) as response:
                 if response.status_code != httpx.codes.OK:
                     _refuse_unless_ok(await answers.whole(response), reached=True)

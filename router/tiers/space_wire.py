@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -33,7 +32,7 @@ class Wire:
 
     async def health(self, timeout_s: float = _QUESTION_S) -> Health:
         """What the Space says of itself. Raises TierFault."""
-        with translated(reached=False):
+        with answers.translated("the Space", reached=False):
             response = await answers.ask(self._http, "GET", "/v1/health", timeout=timeout_s)
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response, reached=False)
@@ -42,7 +41,7 @@ class Wire:
     async def put(self, job_id: str, part: str, source: Source) -> None:
         """Send a stretch of audio. Raises TierFault."""
         headers = {"content-length": str(source.size_bytes), "content-type": "application/octet-stream"}
-        with translated(reached=True):
+        with answers.translated("the Space", reached=True):
             path = f"/v1/jobs/{job_id}/{part}"
             response = await answers.ask(self._http, "PUT", path, content=source.open(), headers=headers)
             if response.status_code not in (httpx.codes.OK, httpx.codes.CREATED, httpx.codes.NO_CONTENT):
@@ -53,7 +52,7 @@ class Wire:
     ) -> AsyncIterator[bytes]:
         """The bytes of one output, as many as announced and of that checksum. Raises TierFault."""
         left, digest = size_bytes, hashlib.sha256()
-        with translated(reached=True):
+        with answers.translated("the Space", reached=True):
             path = f"/v1/jobs/{job_id}/outputs/{output_format}"
             async with self._http.stream("GET", path, headers=answers.IDENTITY) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
@@ -74,7 +73,7 @@ class Wire:
 
     async def delete(self, job_id: str) -> bool:
         """Have the Space forget the job; True where it is seen to have no output of it any more. Raises TierFault."""
-        with translated(reached=False):
+        with answers.translated("the Space", reached=False):
             response = await answers.ask(self._http, "DELETE", f"/v1/jobs/{job_id}", timeout=_DELETE_S)
             if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
                 raise _refusal(response, reached=False)
@@ -112,22 +111,3 @@ def _refusal(response: httpx.Response, *, reached: bool) -> TierFault:
     is_said = response.headers.get("content-type", "").startswith("application/")
     problem = answers.json_of(response) if is_said else None
     return space_words.of_status(response.status_code, reached=reached, retry_after=after, problem=problem)
-
-
-@contextmanager
-def translated(*, reached: bool) -> Iterator[None]:
-    """Library errors become tier faults; their texts, which may hold addresses, stay behind.
-
-    `reached`: the song is on its way to the Space. Before that nothing can be the song's doing.
-    """
-    broken = FaultClass.CRASH if reached else FaultClass.UNREACHABLE
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise TierFault(FaultClass.UNREACHABLE, "the Space can't be reached") from None
-    except httpx.TimeoutException:
-        raise TierFault(broken, "the Space fell silent") from None
-    except answers.TooMuch:
-        raise TierFault(FaultClass.BUG if reached else broken, "the Space's answer is not one that is read") from None
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL):
-        raise TierFault(broken, "the connection to the Space broke") from None

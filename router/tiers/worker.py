@@ -190,21 +190,10 @@ def _from_problem(response: httpx.Response) -> TierFault:
 
 @contextmanager
 def _translated(*, reached: bool) -> Iterator[None]:
-    """Library errors become tier faults; their texts, which may hold addresses, stay behind.
-
-    `reached`: the song is on its way to the worker. Before that nothing can be the song's doing.
-    """
-    broken = FaultClass.CRASH if reached else FaultClass.UNREACHABLE
+    """`answers.translated`, and what is not in the protocol."""
     try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise TierFault(FaultClass.UNREACHABLE, "the worker can't be reached") from None
-    except httpx.TimeoutException:
-        raise TierFault(broken, "the worker fell silent") from None
-    except answers.TooMuch:
-        raise TierFault(FaultClass.BUG, "the worker's answer is not one that is read") from None
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL):
-        raise TierFault(broken, "the connection to the worker broke") from None
+        with answers.translated("the worker", reached=reached):
+            yield
     except (exchange.ProtocolError, ValueError) as error:
         if isinstance(error, TierFault):
             raise

@@ -139,6 +139,7 @@ def test_p17_p19_whoever_sends_a_song_learns_no_worker_and_the_router_learns_no_
 DIGESTS = {
     "logs": "pseudonyms of accounts",
     "accounts": "of tokens",
+    "house": "of the list of places that people agree to",
     "web.jobs": "ids from idempotency keys",
     "web.pages": "of static files",
     "web.privacy": "of the policy",
