@@ -162,36 +162,48 @@ class FrameReader:
     """
 
     def __init__(self, seal: Seal | None = None) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()
+        """What has come of a header, or of an event; data is never gathered."""
         self._data_left = 0
         self._seal = seal or Seal(None)
 
     def feed(self, chunk: bytes) -> Iterator[Event | bytes]:
         """Yield what `chunk` completes. Raises ProtocolError; the stream can't be read further after that."""
-        self._buffer += chunk
-        while self._buffer:
+        rest = memoryview(chunk)
+        while rest:
             if self._data_left:
-                piece = self._take(min(self._data_left, len(self._buffer)))
+                piece = bytes(rest[: self._data_left])
+                rest = rest[len(piece) :]
                 self._data_left -= len(piece)
                 yield self._seal.pass_on(piece)
                 continue
-            if len(self._buffer) < _HEADER.size:
-                return
-            kind, size = _HEADER.unpack_from(self._buffer)
-            if kind == Kind.DATA:
-                self._begin_data(size)
-                continue
-            if kind != Kind.EVENT or size > MAX_EVENT_BYTES:
-                raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
-            if len(self._buffer) < _HEADER.size + size:
-                return
-            yield self._event(self._take(_HEADER.size + size))
+            taken = rest[: self._frame_bytes() - len(self._begun)]
+            rest = rest[len(taken) :]
+            self._begun += taken
+            if len(self._begun) == _HEADER.size:
+                self._begin()
+            if len(self._begun) > _HEADER.size and len(self._begun) == self._frame_bytes():
+                frame = bytes(self._begun)
+                self._begun.clear()
+                yield self._event(frame)
 
-    def _begin_data(self, size: int) -> None:
-        if not 0 < size <= MAX_DATA_BYTES:
-            raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
-        self._seal.pass_on(self._take(_HEADER.size))
-        self._data_left = size
+    def _frame_bytes(self) -> int:
+        """Up to where the frame that has begun is to be gathered: its header, then all of an event."""
+        if len(self._begun) < _HEADER.size:
+            return _HEADER.size
+        return _HEADER.size + int(_HEADER.unpack_from(self._begun)[1])
+
+    def _begin(self) -> None:
+        """Look at the header that is whole: data passes by, of an event the rest is to come."""
+        kind, size = _HEADER.unpack(self._begun)
+        if kind == Kind.DATA:
+            if not 0 < size <= MAX_DATA_BYTES:
+                raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
+            self._seal.pass_on(bytes(self._begun))
+            self._begun.clear()
+            self._data_left = size
+        elif kind != Kind.EVENT or not 0 < size <= MAX_EVENT_BYTES:
+            raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
 
     def _event(self, frame: bytes) -> Event:
         event = _parse(frame[_HEADER.size :])
@@ -201,14 +213,9 @@ class FrameReader:
             self._seal.pass_on(frame)
         return event
 
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
-
     @property
     def is_between_frames(self) -> bool:
-        return not self._buffer and not self._data_left
+        return not self._begun and not self._data_left
 
 
 def _parse(payload: bytes) -> Event:

@@ -146,21 +146,24 @@ def _proxy_loses(audio: bytes, batches: int) -> int | None:
 
 async def _sent_through(url: str, field: Field, audio: bytes) -> bool:
     field.trap.touch()
-    asked_s = time.monotonic()
-    sending = asyncio.create_task(direct(url, audio))
+    asked_s, backend = time.monotonic(), WorkerBackend("direct", url)
+    sending = asyncio.create_task(direct(backend, audio))
     trapped = asyncio.create_task(asyncio.to_thread(field.latest, "trapped", asked_s, 10))
-    await asyncio.wait([sending, trapped], return_when=asyncio.FIRST_COMPLETED)
-    if sending.done():  # the proxy sent it to a worker that is dead already
-        with suppress(TimeoutError):
-            await trapped
-        field.trap.unlink(missing_ok=True)
-        return sending.result()
-    victim, _ = await trapped
-    victim.stop()
-    return await sending
+    try:
+        await asyncio.wait([sending, trapped], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():  # the proxy sent it to a worker that is dead already
+            with suppress(TimeoutError):
+                await trapped
+            field.trap.unlink(missing_ok=True)
+            return sending.result()
+        victim, _ = await trapped
+        victim.stop()
+        return await sending
+    finally:
+        await backend.close()
 
 
-async def direct(url: str, audio: bytes) -> bool:
+async def direct(backend: WorkerBackend, audio: bytes) -> bool:
     """One render without a router; False when it is lost."""
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=100.0, lossy=False)
 
@@ -168,14 +171,11 @@ async def direct(url: str, audio: bytes) -> bool:
         for at in range(0, len(audio), 256 * 1024):
             yield audio[at : at + 256 * 1024]
 
-    backend = WorkerBackend("direct", url)
     try:
         async with aclosing(backend.run(Work(Settings(), facts, len(audio), 60.0, pieces))) as events:
             return any([isinstance(event, Finished) async for event in events])
     except TierFault:
         return False
-    finally:
-        await backend.close()
 
 
 @contextmanager

@@ -13,12 +13,13 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvloop
 
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Wanted
@@ -43,69 +44,63 @@ from router.tiers.port import Accepted, Backend, Finished, Health, OutputBegins
 from router.tiers.worker import WorkerBackend
 
 _MIB = 1024 * 1024
-_ROUNDS, _SMALL_ROUNDS, _JOBS, _WATCHERS = 9, 40, 400, 1000
+_ROUNDS, _SMALL_ROUNDS, _JOBS, _WATCHERS = 15, 100, 400, 1000
 _FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
 
 
 def measure() -> list[Line]:
     straight_s, through_s = _added(song(20 * _MIB))
-    forwarded_s = asyncio.run(_forwarding(song(1024)))
+    forwarded_s = uvloop.run(_forwarding(song(1024)))
     return [
         Line("20 MB, added to a direct call, p50", (through_s - straight_s) * 1000, "ms", "lower", 60.0,
              "a direct call takes (ms)", straight_s * 1000),
         Line("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
-        Line("small jobs, fake tier, without the probe", asyncio.run(_throughput()), "jobs/s", "higher", 200.0),
+        Line("small jobs, fake tier, without the probe", uvloop.run(_throughput()), "jobs/s", "higher", 200.0),
         Line(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
     ]  # fmt: skip
 
 
 def _added(audio: bytes) -> tuple[float, float]:
-    """Medians of a direct call and of the whole way through the router, probes and encryption included."""
-    straight, through = [], []
-    with standing(["managed"]) as field:
-        client = field.client()
-        client.through(audio)
-        for _ in range(_ROUNDS):
+    """Medians of a direct call and of the whole way through the router, probes and encryption included.
+
+    Both callers keep their connections, as a router and a browser do.
+    """
+    with standing(["managed"]) as field, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        client, backend = field.client(), WorkerBackend("direct", field.workers[0].url)
+        straight, through = _medians_s(_ROUNDS, lambda: loop.run(direct(backend, audio)), lambda: client.through(audio))
+        loop.run(backend.close())
+    return straight, through
+
+
+def _medians_s(rounds: int, *calls: Callable[[], object]) -> list[float]:
+    """Of calls taken in turn, so that whatever else the machine does falls on all alike."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    for _ in range(rounds):
+        for call, times in zip(calls, taken, strict=True):
             began = time.perf_counter()
-            asyncio.run(direct(field.workers[0].url, audio))
-            straight.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            client.through(audio)
-            through.append(time.perf_counter() - began)
-    return statistics.median(straight), statistics.median(through)
+            call()
+            times.append(time.perf_counter() - began)
+    return [statistics.median(times) for times in taken]
 
 
 async def _forwarding(audio: bytes) -> float:
     """From a queued song to its master in the spool, less the direct call, by the same client in this process."""
     with standing(["managed"], router=False) as field:
         url = field.workers[0].url
-        async with _house([WorkerBackend("stub", url)]) as house:
-            once: Callable[[], Awaitable[object]] = lambda: _one(house, audio)  # noqa: E731
-            through = await _median_s(once)
         backend = WorkerBackend("direct", url)
-        straight = await _median_s(lambda: _straight(backend, audio))
+        async with _house([WorkerBackend("stub", url)]) as house:
+            straight: list[float] = []
+            through: list[float] = []
+            for number in range(-1, _SMALL_ROUNDS):
+                for call, times in ((direct(backend, audio), straight), (_one(house, audio), through)):
+                    began = time.perf_counter()
+                    await call
+                    if number >= 0:
+                        times.append(time.perf_counter() - began)
         await backend.close()
-    return through - straight
-
-
-async def _straight(backend: WorkerBackend, audio: bytes) -> None:
-    from router.tiers.port import Work
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield audio
-
-    async for _ in backend.run(Work(Wanted(), _FACTS, len(audio), 60.0, pieces)):
-        pass
-
-
-async def _median_s(call: Callable[[], Awaitable[object]]) -> float:
-    await call()
-    taken = []
-    for _ in range(_SMALL_ROUNDS):
-        began = time.perf_counter()
-        await call()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return statistics.median(through) - statistics.median(straight)
 
 
 async def _throughput() -> float:
@@ -197,7 +192,7 @@ async def _watchers_mb() -> float:
     """What a thousand open event streams of one waiting job add to the router's memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
-    with standing(["managed"]) as field:
+    with standing(["managed"], streams_per_account=2 * _WATCHERS) as field:
         async with httpx.AsyncClient() as client:
             job = (await client.post(f"{field.url}/v1/jobs", json={})).raise_for_status().json()
         assert field.router is not None  # noqa: S101 — it was asked for

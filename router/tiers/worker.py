@@ -115,16 +115,19 @@ async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
         yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes)))
         async for chunk in source.open():
             digest.update(chunk)
-            yield seal.pass_on(exchange.data_header(len(chunk)))
-            yield seal.pass_on(chunk)
+            yield seal.pass_on(exchange.data_header(len(chunk)) + chunk)
     yield exchange.encode_event(seal.close(digest.end()))
 
 
 async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterator[Event]:
+    """The answer's frames, read to the end of the answer, so that the connection may serve again."""
     reader, digest = exchange.FrameReader(seal), exchange.Digest()
     report: Report | None = None
+    finished: Finished | None = None
     async for chunk in response.aiter_raw():
         for frame in reader.feed(chunk):
+            if finished is not None:
+                raise TierFault(FaultClass.BUG, "the worker sent more after the end")
             match frame:
                 case bytes():
                     digest.update(frame)
@@ -144,13 +147,14 @@ async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterato
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master's checksum does not match its bytes")
                     if report is None:
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
-                    yield Finished(report)
-                    return
+                    finished = Finished(report)
                 case exchange.FaultEvent():
                     raise of_engine(frame.code, frame.message, frame.numbers)
                 case _:
                     raise TierFault(FaultClass.BUG, "the worker sent an event out of its turn")
-    raise TierFault(FaultClass.CRASH, "the worker's answer ended before the master was whole")
+    if finished is None:
+        raise TierFault(FaultClass.CRASH, "the worker's answer ended before the master was whole")
+    yield finished
 
 
 def _refusal(response: httpx.Response, key: bytes | None) -> TierFault:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from mastering.contract import Facts, FaultCode, OutputFormat, Settings
-from mastering.exchange import SEAL_HEADER, FaultEvent, encode_event, problem_seal
+from mastering.exchange import SEAL_HEADER, Digest, FaultEvent, ReportEvent, encode_event, problem_seal
 from mastering.signing import Guard, Signer
 from router.app import connect
 from router.complaint import Complaint
@@ -20,6 +20,7 @@ from router.tiers.catalogue import Entry
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
+from tests.houses import report
 from tests.mastering.worker_process import FAKE, WorkerProcess, running_worker, until
 
 SECRET = b"a secret that is long enough to be one"
@@ -56,6 +57,25 @@ async def test_a_signed_render_goes_out_and_comes_back_sealed(worker: WorkerProc
     assert isinstance(events[-1], Finished)
     assert OutputBegins(OutputFormat.FLAC, len(AUDIO)) in events
     assert b"".join(event for event in events if isinstance(event, bytes)) == AUDIO
+
+
+async def test_a_whole_exchange_leaves_its_connection_for_the_next(worker: WorkerProcess) -> None:
+    backend = WorkerBackend("w", str(worker.client.base_url), signer=Signer("router", SECRET))
+    try:
+        for _ in range(3):
+            until(lambda: worker.health()["state"] == "ready")
+            assert isinstance([event async for event in backend.run(work())][-1], Finished)
+            kept = backend._http._transport._pool.connections  # type: ignore[attr-defined]
+            assert [connection.is_idle() for connection in kept] == [True]
+    finally:
+        await backend.close()
+
+
+async def test_what_follows_the_end_of_a_master_spoils_it() -> None:
+    end = Digest().end()
+    told = b"".join(encode_event(event) for event in (ReportEvent(report=report()), end, end))
+    fault = await fault_of(between(None, lambda _: httpx.Response(200, stream=httpx.ByteStream(told))), work())
+    assert fault.fault_class is FaultClass.BUG
 
 
 async def fault_of(backend: WorkerBackend, asked: Work) -> TierFault:
