@@ -252,7 +252,8 @@ class Traces(Record):
     loudness_after_lufs: tuple[float | None, ...]
     gain_reduction_db: tuple[float, ...]
     """The most that the limiter took in each step, 0 or less."""
-    costs: tuple[LoudnessCost, ...]
+    costs: tuple[LoudnessCost, ...] = ()
+    """Only where they were asked for."""
 
 
 class Report(Record):

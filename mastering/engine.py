@@ -49,13 +49,14 @@ def master(
     open_output: Callable[[OutputFormat], BinaryIO],
     progress: Progress = silent,
     family: plan.Power | None = None,
-    traced: bool = False,
+    with_costs: bool = False,
 ) -> Report:
     """Master `source` into every format of `settings.outputs`. Raises Fault; whatever `progress` raises ends it too.
 
     `open_output` returns an empty binary file that can be written, read and sought (a memory file will do); it is
     called once per format, and the file is left open, at its start. `family` is the mean power of the album that the
-    song belongs to (2, bins): the tone is then the album's. `traced` adds readings over time to the report.
+    song belongs to (2, bins): the tone is then the album's. `with_costs` adds to the report what other
+    loudnesses would have cost.
     """
     _check(settings, references)
     meter = Meter(progress, settings.effort)
@@ -73,7 +74,7 @@ def master(
         after=first.after.measurements,
         plan=first.plan,
         flags=(*flags, *remarks, *lost),
-        traces=traces.traces(song, first.plan, before.cells, first.after.cells) if traced else None,
+        traces=traces.traces(song, first.plan, before.cells, first.after.cells, with_costs=with_costs),
         references=tuple(likeness.spectrum for likeness in likenesses),
     )
 

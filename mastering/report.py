@@ -149,7 +149,7 @@ def _mid(bands: Sequence[BandLevel]) -> Points:
 
 
 def _costs(report: Report) -> str:
-    if report.traces is None:
+    if report.traces is None or not report.traces.costs:
         return ""
     rows = [
         (

@@ -36,7 +36,7 @@ def drawn() -> dict[str, str]:
         Settings(target="cd", amount_percent=60),
         references=[io.BytesIO(_wav(darker))],
         open_output=lambda kind: io.BytesIO(),
-        traced=True,
+        with_costs=True,
     )
     made = [svg(plot, alone=True) + "\n" for plot in plots(report)]
     return {f"{name}.svg": text for name, text in zip(_NAMES, made, strict=True)}

@@ -89,7 +89,7 @@ def master(
             references=likenesses,
             open_output=files.__getitem__,
             progress=progress,
-            traced=report_page is not None,
+            with_costs=report_page is not None,
         )
     if report_page is not None:
         _write_page(report, report_page, output[0])

@@ -19,6 +19,7 @@ SHARED = (
     "static/js/audio.js",
     "static/js/dom.js",
     "static/js/downloads.js",
+    "static/js/figures_view.js",
     "static/js/player.js",
     "static/js/player_view.js",
     "static/js/plots.js",

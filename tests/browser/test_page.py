@@ -452,6 +452,10 @@ def test_a_real_song_is_mastered_and_compared_on_the_page(open_page: Opener, run
     assert report["after"]["integrated_lufs"] == pytest.approx(-14, abs=0.1)
     assert report["after"]["true_peak_dbtp"] <= -1
     expect(page.locator(".track")).to_have_count(2)
+    assert len(report["traces"]["gain_reduction_db"]) == 62
+    assert report["traces"]["costs"] == [], "nobody waits for what is not shown"
+    expect(page.locator("#course svg path.line")).to_have_count(2)
+    expect(page.locator("#reduction svg path.taken")).to_have_count(1)
     assert _download(page, "FLAC")[0] == "vibe_ace (master).flac"
     page.click("#play")
     eventually(lambda: _rms(page), lambda rms: rms > 0.001, page)

@@ -27,7 +27,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Settings(target="cd"),
         references=[io.BytesIO(wav(loud_mix(seconds=4))), io.BytesIO(wav(music(48_000, seconds=4), 48_000))],
         open_output=lambda kind: outputs.setdefault(kind, io.BytesIO()),
-        traced=True,
+        with_costs=True,
     )
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(html(report, certify(outputs[OutputFormat.WAV24])), "utf-8")

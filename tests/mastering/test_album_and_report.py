@@ -6,10 +6,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from mastering import engine
+from mastering import engine, render
 from mastering.album import master_album
 from mastering.contract import OutputFormat, Settings
+from mastering.dsp import loudness
+from mastering.dsp.stream import stored
+from mastering.dsp.true_peak import block_length
 from mastering.report import html
+from mastering.traces import traces
 from tests.mastering.sound import loud_mix, music, wav
 
 
@@ -95,7 +99,7 @@ def test_the_report_page_shows_every_plot_and_needs_nothing_from_elsewhere() -> 
         Settings(target="cd"),
         references=[io.BytesIO(reference)],
         open_output=lambda kind: io.BytesIO(),
-        traced=True,
+        with_costs=True,
     )
     page = _Page()
     page.feed(html(report))
@@ -106,9 +110,34 @@ def test_the_report_page_shows_every_plot_and_needs_nothing_from_elsewhere() -> 
         assert words in page.text
 
 
+def test_every_report_has_readings_over_time_and_only_one_that_asks_has_costs() -> None:
+    report = engine.master(io.BytesIO(wav(music(seconds=8))), Settings(), open_output=lambda kind: io.BytesIO())
+    found = report.traces
+    assert found is not None
+    assert (found.step_s, found.costs) == (1, ())
+    assert [len(found.loudness_before_lufs), len(found.loudness_after_lufs), len(found.gain_reduction_db)] == [6, 6, 8]
+    loudest = max(level for level in found.loudness_after_lufs if level is not None)
+    assert loudest == pytest.approx(report.after.max_short_term_lufs, abs=1)
+    assert max(found.gain_reduction_db) <= 0
+    page = html(report)
+    assert page.count("<svg") == 3
+    assert "would cost" not in page
+
+
+def test_readings_of_the_longest_song_stay_few() -> None:
+    cells = np.full(90 * 60 * loudness.CELLS_PER_S, 0.01)
+    peaks = np.full(90 * 60 * 8000 // block_length(8000), 0.5, np.float32)
+    song = render.Toned(stored(np.broadcast_to(np.float32(0), (2, 90 * 60 * 8000)), 8000), peaks, cells)
+    chosen = engine.make_plan(io.BytesIO(wav(music(seconds=4))), Settings())
+    found = traces(song, chosen, cells, cells, with_costs=False)
+    assert found.step_s == 18
+    assert len(found.loudness_before_lufs) == len(found.gain_reduction_db) == 300
+    assert len(found.model_dump_json()) < 7000
+
+
 def test_the_cost_of_loudness_grows_with_loudness() -> None:
     report = engine.master(
-        io.BytesIO(wav(music(seconds=6))), Settings(), open_output=lambda kind: io.BytesIO(), traced=True
+        io.BytesIO(wav(music(seconds=6))), Settings(), open_output=lambda kind: io.BytesIO(), with_costs=True
     )
     assert report.traces is not None
     limited = [cost.limited_percent for cost in report.traces.costs]

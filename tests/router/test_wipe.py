@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mastering.contract import OutputFormat
+from mastering.contract import OutputFormat, Traces
 from router import wipe
 from router.errors import Problem
 from router.house import House
@@ -22,7 +22,7 @@ from tests.houses import house_of, new_job, pieces, report
 OPEN = sorted(ACTIVE | DONE)
 
 
-async def job_in(house: House, state: State, size: int = 1000, **changes: object) -> Job:
+async def job_in(house: House, state: State, size: int = 1000, traces: Traces | None = None, **changes: object) -> Job:
     """A job in `state` with the audio that a job has there."""
     job = new_job(house, state=state, **changes)
     has_input = state in ACTIVE
@@ -30,7 +30,8 @@ async def job_in(house: House, state: State, size: int = 1000, **changes: object
     if has_input:
         job = job.with_(input=await stored(house, job, size))
     if has_output:
-        job = job.with_(outputs={OutputFormat.WAV24: await stored(house, job, size)}, report=report())
+        made = report().model_copy(update={"traces": traces})
+        job = job.with_(outputs={OutputFormat.WAV24: await stored(house, job, size)}, report=made)
     await house.jobs.create(job, 3600)
     if state in (State.QUEUED, State.RUNNING):
         await house.queue.offer(job.id, "any", job.account, 1)
@@ -69,6 +70,16 @@ async def test_a_job_that_ends_leaves_no_audio_and_a_receipt(tmp_path: Path, sta
             assert after.receipt.input_key_destroyed_at is not None
         if before.outputs:
             assert after.receipt.outputs_key_destroyed_at is not None
+
+
+async def test_how_the_song_went_from_second_to_second_goes_with_its_master(tmp_path: Path) -> None:
+    async with house_of(tmp_path) as house:
+        course = Traces(
+            step_s=1, loudness_before_lufs=(-20.0,), loudness_after_lufs=(-14.0,), gain_reduction_db=(-1.0,)
+        )
+        job = await job_in(house, State.MASTERED, traces=course)
+        assert job.report == report().model_copy(update={"traces": course})
+        assert (await wipe.end(house, job.id, State.EXPIRED)).report == report()
 
 
 @pytest.mark.parametrize("state", OPEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,6 +94,8 @@ def test_a_dropped_song_becomes_a_master_that_only_the_browser_holds(
     assert "canary" not in asked, "the file's name stays in the browser"
     assert "−" in page.inner_text("#numbers")
     assert page.locator("#spectrum svg path.line").count() == 2
+    assert page.locator("#course svg path.line").count() == 2
+    assert page.locator("#reduction svg path.taken").count() == 1
     assert page.locator("#changes li").count() >= 3
 
 
@@ -148,11 +151,15 @@ def test_the_page_is_accessible_before_and_after(open_page: Opener, song: Path, 
 
 
 def test_it_fits_320_pixels(open_page: Opener, song: Path) -> None:
-    page, _ = open_page(width=320)
+    page, _ = open_page(width=320, scheme="dark")
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) == 0
     master(page, song)
     assert page.evaluate(wide) == 0
+    for summary in page.locator("#result summary").all():
+        summary.click()
+    assert page.evaluate(wide) == 0
+    check_accessibility(page)
 
 
 def test_it_may_be_framed_by_hugging_face_and_by_nobody_else(space: SpaceProcess) -> None:
@@ -173,8 +180,47 @@ def test_every_module_that_a_shared_one_imports_is_shared_too() -> None:
             assert {f"js/{one}" for one in imported} <= known, name
 
 
+WITHOUT_TRACES = """async () => {
+  const script = document.querySelector('script[type=module]').src;
+  const { showFigures } = await import(script.replace('space.js', 'figures_view.js'));
+  const spectrum = [100, 1000].map((hz) => ({ centre_hz: hz, mid_db: -20, side_db: -40 }));
+  const measured = { duration_s: 60, integrated_lufs: -14, spectrum };
+  showFigures({ before: measured, after: measured, traces: null });
+}"""
+
+
+def test_a_report_without_readings_over_time_shows_no_empty_plots(open_page: Opener, song: Path) -> None:
+    page, _ = open_page()
+    master(page, song)
+    assert page.locator("#course-box").is_visible()
+    assert page.locator("#reduction-box").is_visible()
+    page.evaluate(WITHOUT_TRACES)
+    assert page.locator("#course-box").is_hidden()
+    assert page.locator("#reduction-box").is_hidden()
+
+
+INSIDE = """(svg) => {
+  const { width: room } = svg.viewBox.baseVal;
+  const { x, width } = svg.getBBox();
+  return x >= 0 && x + width <= room && Math.abs(room - svg.clientWidth) < 1;
+}"""
+"""The drawing was made for the width that it has, and nothing of it sticks out."""
+
+
 @pytest.mark.songs
 def test_a_real_song_on_the_page(open_page: Opener) -> None:
     page, _ = open_page()
     master(page, real_song("vibe_ace.ogg"))
     assert "−14.0" in page.inner_text("#numbers")
+    assert "The master is loudest around 0:23, at −12.5" in page.inner_text("#course-text")
+    assert page.locator("#course-table tbody tr").count() == 59
+    assert re.search(r"At most it takes \d\.\d, around 0:\d\d; it takes more", page.inner_text("#reduction-text"))
+    for width, scheme in ((1280, "light"), (1280, "dark"), (320, "dark"), (320, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        for name in ("spectrum", "course", "reduction"):
+            plot = page.get_by_role("img", name=page.inner_text(f"#{name}-title"))
+            assert plot.get_attribute("aria-describedby") == f"{name}-text"
+            until(lambda plot=plot: plot.evaluate(INSIDE))
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"space-{width}-{scheme}.png", full_page=True)

@@ -1,13 +1,13 @@
 /**
- * The report in numbers, as drawings and in sentences.
+ * The report in numbers, as drawings (`figures_view`) and in sentences.
  * @module
  *
  * @typedef {import("./types.js").Measurements} Measurements
  * @typedef {import("./types.js").Report} Report
  */
-import { find, make, say } from "./dom.js";
-import { pairs, spectrum } from "./plots.js";
-import { change, hertz, label, number, parameter } from "./words.js";
+import { find, make } from "./dom.js";
+import { showFigures } from "./figures_view.js";
+import { change, label, number, parameter } from "./words.js";
 
 /** @type {[key: keyof Measurements & string, title: string, unit: string, meaning: string, digits: number][]} */
 const ROWS = [
@@ -20,16 +20,10 @@ const ROWS = [
   ["correlation", "Stereo correlation", "", "1 is mono; below 0 cancels in mono", 2],
 ];
 
-const LEAST_WIDTH = 240;
-// Draws the spectrum as wide as its place is now.
-/** @type {() => void} */
-let drawWide = () => undefined;
-new ResizeObserver(() => drawWide()).observe(find("spectrum", HTMLElement));
-
 /** @param {Report} report */
 export function showReport(report) {
   showNumbers(report);
-  showSpectrum(report);
+  showFigures(report);
   const flags = find("flags", HTMLUListElement);
   flags.hidden = report.flags.length === 0;
   flags.replaceChildren(...report.flags.map((flag) => make("li", {}, flag)));
@@ -69,31 +63,6 @@ function numbersRow(title, unit, meaning, digits, was, is) {
     make("td", {}, number(was, digits)),
     make("td", { class: "after" }, number(is, digits)),
     make("td", { class: "change" }, was === null || is === null ? "–" : change(is - was, digits)),
-  );
-}
-
-/** @param {Report} report */
-function showSpectrum(report) {
-  const bands = pairs(report);
-  const heard = bands.filter((band) => Math.max(band.before, band.after) > -70);
-  const legend = make(
-    "p",
-    { class: "legend-line", "aria-hidden": "true" },
-    make("span", { class: "key before" }, "Before"),
-    make("span", { class: "key after" }, "After"),
-  );
-  const drawing = make("div");
-  find("spectrum", HTMLElement).replaceChildren(legend, drawing);
-  drawWide = () => drawing.replaceChildren(spectrum(bands, Math.max(LEAST_WIDTH, drawing.clientWidth)));
-  drawWide();
-  const [first, ...others] = heard;
-  const most = first && others.reduce((best, band) => (Math.abs(band.after - band.before) > Math.abs(best.after - best.before) ? band : best), first);
-  const largest = most ? ` The largest change is ${change(most.after - most.before)} dB at ${hertz(most.centreHz)}.` : "";
-  say(find("spectrum-text", HTMLElement), `Third-octave levels of the middle, in dB against each one’s own loudness.${largest}`);
-  const rows = heard.map((band) => make("tr", {}, make("th", { scope: "row" }, hertz(band.centreHz)), make("td", {}, number(band.before)), make("td", { class: "after" }, number(band.after)), make("td", { class: "change" }, change(band.after - band.before))));
-  find("spectrum-table", HTMLTableElement).replaceChildren(
-    make("thead", {}, make("tr", {}, ...["Band", "Before, dB", "After, dB", "Change, dB"].map((text) => make("th", { scope: "col" }, text)))),
-    make("tbody", {}, ...rows),
   );
 }
 

@@ -29,8 +29,12 @@
  * @typedef {{name: string, parameters: Record<string, Parameter>, reason: string}} PlanStep
  * @typedef {{
  *   before: Measurements, after: Measurements, flags: string[],
- *   plan: {loudness_lufs: number, ceiling_dbtp: number, steps: PlanStep[]},
+ *   plan: {loudness_lufs: number, ceiling_dbtp: number, steps: PlanStep[]}, traces: Traces | null,
  * }} Report
+ * @typedef {{
+ *   step_s: number, loudness_before_lufs: (number | null)[], loudness_after_lufs: (number | null)[],
+ *   gain_reduction_db: number[],
+ * }} Traces
  * @typedef {{format: string, url: string, size_bytes: number, media_type: string, extension: string}} Output
  * @typedef {{number: number, tier: string, tier_title: string, reason: string, outcome: string, detail: string}} Attempt
  * @typedef {{input_key_destroyed_at: number | null, outputs_key_destroyed_at: number | null}} Receipt Seconds since 1970.
