@@ -18,8 +18,9 @@ import os
 import platform
 import resource
 import signal
+import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,9 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION_FLAG = 1
 _LANDLOCK_PATH_BENEATH = 1
-_WRITE_FILE = 1 << 1
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _IOCTL_DEV = (1 << bit for bit in (0, 1, 2, 3, 15))
 _FS_RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many file system rights (bits from 0) each Landlock ABI knows; later ones as the last."""
-_READING_RIGHTS = (1 << 0) | (1 << 2) | (1 << 3) | (1 << 15)
-"""Execute, read a file, list a folder, ioctl on a device: what `forbid_writing` leaves alone."""
 
 _DEVICES = ("null", "nvidia*", "dri", "kfd")
 """Below /dev. Not /dev itself: /dev/shm is there, where others keep files."""
@@ -156,43 +155,52 @@ def forbid_files() -> bool:
     abi = _landlock_abi()
     if abi < 1:
         return False
-    rights = (1 << _FS_RIGHTS_BY_ABI.get(abi, 16)) - 1
-    return _landlock(struct.pack("=QQQ", rights, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0), abi)
+    return _landlock(struct.pack("=QQQ", _known_rights(abi), 3 if abi >= 4 else 0, 3 if abi >= 6 else 0), abi, {})
 
 
-def forbid_writing() -> bool:
-    """Landlock: create, change and remove no file any more, but for the devices that a GPU is driven through."""
+def keep_to(readable: Iterable[Path]) -> bool:
+    """Landlock: read, list and run only what lies at or below `readable`, and write no file, but for the devices that a
+    GPU is driven through. What was open before stays so."""
     abi = _landlock_abi()
     if abi < 1:
         return False
-    rights = ((1 << _FS_RIGHTS_BY_ABI.get(abi, 16)) - 1) & ~_READING_RIGHTS
-    devices = [path for pattern in _DEVICES for path in Path("/dev").glob(pattern)]
-    return _landlock(struct.pack("=QQQ", rights, 0, 0), abi, devices)
+    known = _known_rights(abi)
+    rules = dict.fromkeys(readable, _EXECUTE | _READ_FILE | _READ_DIR)
+    for pattern in _DEVICES:
+        rules |= dict.fromkeys(Path("/dev").glob(pattern), known & (_READ_FILE | _READ_DIR | _WRITE_FILE | _IOCTL_DEV))
+    return _landlock(struct.pack("=QQQ", known, 0, 0), abi, rules)
 
 
 def _landlock_abi() -> int:
     return int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG))
 
 
-def _landlock(attributes: bytes, abi: int, writable: Iterable[Path] = ()) -> bool:
+def _known_rights(abi: int) -> int:
+    return (1 << _FS_RIGHTS_BY_ABI.get(abi, 16)) - 1
+
+
+def _landlock(attributes: bytes, abi: int, rules: Mapping[Path, int]) -> bool:
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     ruleset = _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0)
     if ruleset < 0:
         return False
     try:
-        for path in writable:
-            _allow_writing(ruleset, path)
+        for path, rights in rules.items():
+            _allow(ruleset, path, rights)
         forbid_new_privileges()
         return bool(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
 
 
-def _allow_writing(ruleset: int, path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+def _allow(ruleset: int, path: Path, rights: int) -> None:
+    """`rights` at `path` and below it, if it is there. The kernel refuses a file the right to be listed."""
+    with contextlib.suppress(OSError):
         at = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            _libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, struct.pack("=Qi", _WRITE_FILE, at), 0)
+            is_folder = stat.S_ISDIR(os.fstat(at).st_mode)
+            rule = struct.pack("=Qi", rights if is_folder else rights & ~_READ_DIR, at)
+            _libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0)
         finally:
             os.close(at)
 

@@ -1,13 +1,16 @@
 """The process that renders: one song, then it ends, and with it all it ever held.
 
-Started ahead of need with the engine imported. It gets memory files in and hands memory files back; it can write no
-file, reach no network (but on a GPU) and read no other process; it keeps no core dump, and is killed with the worker.
+Started ahead of need with the engine imported. It gets memory files in and hands memory files back; of all files it can
+read those of programs and write none; it reaches no network (but on a GPU) and reads no other process; it keeps no core
+dump, and is killed with the worker.
 Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
 interpreter.
 
-On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and `helper`,
-the name of a function that is given the socket before the render begins, if any, `output_bytes`, what all outputs
-together may have, `unforeseen_bytes`, the same for a song that does not say its length, and `max_duration_s`;
+Command line: the socket, the worker's pid, the engine, and the name of a helper, if any: a function that is given the
+socket before a render that asks for it.
+On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and `is_helped`,
+`output_bytes`, what all outputs together may have, `unforeseen_bytes`, the same for a song that does not say its
+length, and `max_duration_s`;
 child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [formats]}
 with the report's and the outputs' descriptors, or {"fault"}.
 """
@@ -35,6 +38,11 @@ from mastering.worker.foresight import check
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _PROGRESS_S = 0.2
+_SYSTEM = (
+    "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/sys", "/dev/zero", "/dev/random", "/dev/urandom",
+    *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "devices", "driver", "sys/vm")),
+)  # fmt: skip
+"""What libraries read of a machine when they are loaded, or look at its processors and its GPU."""
 
 
 class Link:
@@ -98,7 +106,24 @@ def _warmed(gpu: str) -> str:
         return "cpu"
 
 
-def serve(link: Link, master: Callable[..., Report], device: str) -> None:
+def _program_files() -> list[Path]:
+    """What may yet be imported, loaded or asked: a process that is taken over by a song finds no keys, no spool and no
+    store there, though it may have the user of the router beside it."""
+    packages = [Path(place) for module in list(sys.modules.values()) for place in getattr(module, "__path__", ())]
+    # A checkout's root is no folder of packages: people keep all kinds of things there.
+    paths = [place for place in map(Path, filter(None, sys.path)) if not (place / "pyproject.toml").exists()]
+    told = [place for name in ("LD_LIBRARY_PATH", "MASTERING_PRESETS") for place in os.environ.get(name, "").split(":")]
+    return [
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        *packages,
+        *paths,
+        *map(Path, filter(None, told)),
+        *map(Path, _SYSTEM),
+    ]
+
+
+def serve(link: Link, master: Callable[..., Report], device: str, helper: Callable[[Link], None] | None = None) -> None:
     """One render, start to end."""
     link.tell({"ready": {"device": device}})
     request = link.listen()
@@ -107,8 +132,8 @@ def serve(link: Link, master: Callable[..., Report], device: str) -> None:
     asked, descriptors = request
     threading.Thread(target=link.beat, args=(asked["heartbeat_s"],), daemon=True).start()
     try:
-        if "helper" in asked:
-            named(asked["helper"])(link)
+        if helper is not None and asked.get("is_helped"):
+            helper(link)
         budget = Budget(asked["output_bytes"], asked.get("unforeseen_bytes"))
         _render(link, master, asked, descriptors, budget)
     except Fault as fault:
@@ -173,15 +198,15 @@ def _fence(parent: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    control, parent, engine = socket.socket(fileno=int(arguments[0])), int(arguments[1]), arguments[2]
+    control, parent = socket.socket(fileno=int(arguments[0])), int(arguments[1])
     _fence(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.dont_write_bytecode = True
-    master = named(engine)
+    master, *helper = map(named, arguments[2:])
     device = _warmed(device_name())
-    sandbox.forbid_writing()
+    sandbox.keep_to(_program_files())
     with contextlib.suppress(BrokenPipeError):
-        serve(Link(control), master, device)
+        serve(Link(control), master, device, *helper)
     return 0
 
 

@@ -47,12 +47,12 @@ class Renderer:
         self.device = ""
 
     @classmethod
-    async def start(cls, engine: str) -> Renderer:
-        """Raises Fault(internal) where the process does not come up."""
+    async def start(cls, engine: str, helper: str | None = None) -> Renderer:
+        """`helper` is of use to renders that ask for it (`child`). Raises Fault(internal) where it does not come up."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            arguments = (str(theirs.fileno()), str(os.getpid()), engine)
+            arguments = (str(theirs.fileno()), str(os.getpid()), engine, *([helper] if helper else []))
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "mastering.worker.child", *arguments),
                 pass_fds=[theirs.fileno()],
@@ -140,6 +140,7 @@ class Renderers:
 
     engine: str
     spare: int
+    helper: str | None = None
     device: str = "unknown"
     failures: int = 0
     """Starts that failed in a row."""
@@ -196,7 +197,7 @@ class Renderers:
     async def _warm(self) -> Renderer:
         while True:
             try:
-                renderer = await Renderer.start(self.engine)
+                renderer = await Renderer.start(self.engine, self.helper)
             except Fault:
                 self.failures += 1
                 await asyncio.sleep(min(_MOST_BACKOFF_S, 0.5 * 2**self.failures))

@@ -142,8 +142,8 @@ class Rendering:
             "unforeseen_bytes": self._jobs.unforeseen_bytes,
             "max_duration_s": self._settings.max_duration_s,
         }
-        helped = {"helper": "mastering_space.remote:install"} if self._descend else {}
-        renderer.ask(asked | (helped if settings.effort is Effort.FIT else {}), [part.descriptor for part in parts])
+        asked["is_helped"] = self._descend is not None and settings.effort is Effort.FIT
+        renderer.ask(asked, [part.descriptor for part in parts])
         async with Helper(self._descend, renderer) as helper:
             return await self._until_done(renderer, helper, job, say)
 

@@ -42,7 +42,7 @@ class Space(gradio.Server):
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
         self.log = log
         self.jobs = Jobs(settings)
-        self.renderers = Renderers(settings.engine, settings.concurrency + 1)
+        self.renderers = Renderers(settings.engine, settings.concurrency + 1, "mastering_space.remote:install")
         self.loop: asyncio.AbstractEventLoop
         """Of the thread that serves, once it does."""
         self._settings = settings

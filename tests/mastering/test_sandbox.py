@@ -43,10 +43,10 @@ def test_a_process_without_root_has_the_user_nobody() -> None:
     assert int(shown) != 0
 
 
-def test_who_may_not_write_still_reads() -> None:
-    refused = refused_after("assert sandbox.forbid_writing()")
-    assert "create a file" in refused
-    assert "read a file" not in refused
+def test_who_is_kept_to_some_files_reads_those_and_writes_none() -> None:
+    kept = "from pathlib import Path; assert sandbox.keep_to([Path('/etc/passwd'), Path('/nowhere')])"
+    assert refused_after(kept) & {*FILES} == FILES - {"read a file"}
+    assert refused_after(kept.replace("passwd", "hostname")) & {*FILES} == FILES
 
 
 @pytest.mark.parametrize(

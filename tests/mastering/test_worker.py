@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import httpx
 import pytest
 import soundfile
 
+import mastering
 from mastering.contract import ENGINE_VERSION, Effort, FaultCode, OutputFormat, Settings
 from mastering.exchange import (
     PROTOCOL_VERSION,
@@ -29,6 +31,7 @@ from mastering.exchange import (
     encode_event,
 )
 from tests.hostile_audio import noise, written
+from tests.mastering.worker_engines import GATE
 from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
 
 TWO = Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))
@@ -317,6 +320,18 @@ def test_the_rendering_process_can_keep_nothing() -> None:
         assert worker.render(request_body(b"a song")).outputs["output/wav16"] == b"[]"
 
 
+def test_the_rendering_process_can_read_nothing_but_programs(tmp_path: Path) -> None:
+    """Where a router lives beside it under the same user, who takes it over finds none of the router's files."""
+    ours = Path(mastering.__file__)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as key:
+        (tmp_path / "blob").write_bytes(b"sealed")
+        private = [key.name, str(tmp_path / "blob"), "/etc/passwd", str(ours.parent.parent / "pyproject.toml")]
+        assert all(Path(name).is_file() for name in private)
+        with running_worker(f"{FAKE}:read_files") as worker:
+            answer = worker.render(request_body("\n".join([str(ours), *private]).encode()))
+    assert answer.outputs["output/wav16"].decode().splitlines() == [str(ours)]
+
+
 def test_a_render_opens_no_file_for_writing(tmp_path: Path) -> None:
     """Every process of the worker under strace, from its start to the end of a render."""
     trace = tmp_path / "trace"
@@ -367,15 +382,14 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def test_a_stopping_worker_finishes_its_render_and_takes_no_other(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
+def test_a_stopping_worker_finishes_its_render_and_takes_no_other() -> None:
     with running_worker(f"{FAKE}:wait_at_gate") as worker:
-        with begin_render(worker, request_body(os.fsencode(gate))) as connection:
+        with begin_render(worker, request_body(b"a song")) as connection:
             read_until(connection, b'"progress"')
             worker.process.terminate()
             until(lambda: _refuses(worker))
-            gate.write_bytes(b"go")
+            for child in worker.children():
+                os.kill(child, GATE)
             assert b'"end"' in read_until(connection, b'"end"')
         assert worker.process.wait(30) == 0
 

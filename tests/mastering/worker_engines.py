@@ -27,6 +27,10 @@ from mastering.contract import (
 
 Opener = Callable[[OutputFormat], BinaryIO]
 Progress = Callable[[Stage, float], None]
+GATE = signal.SIGUSR1
+"""No file could be a gate: a rendering process reads none."""
+signal.pthread_sigmask(signal.SIG_BLOCK, {GATE})  # before any thread, or one of them would take it
+
 
 _NUMBERS: dict[str, Any] = {
     "rate_hz": 44_100, "channels": 2, "frames": 1, "duration_s": 1.0, "integrated_lufs": None,
@@ -72,10 +76,9 @@ def hang(source: BinaryIO, settings: Settings, *, progress: Progress, **_: objec
 def wait_at_gate(
     source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO], open_output: Opener, progress: Progress
 ) -> Report:
-    """Says that it renders, and waits until somebody writes to the gate, whose path is the song."""
+    """Says that it renders, and waits for GATE."""
     progress(Stage.RENDER, 0.25)
-    Path(os.fsdecode(source.read())).read_bytes()
-    source.seek(0)
+    signal.sigwait({GATE})
     return copy(source, settings, references=references, open_output=open_output, progress=progress)
 
 
@@ -117,6 +120,18 @@ def write_files(
     for wanted in settings.outputs:
         open_output(wanted).write(repr(kept).encode())
     progress(Stage.ENCODE, 1.0)
+    return _report(settings)
+
+
+def read_files(source: BinaryIO, settings: Settings, *, open_output: Opener, **_: object) -> Report:
+    """Tries to read the files that the song names, a line each; those that it could are the output."""
+    found = []
+    for name in source.read().decode().splitlines():
+        with contextlib.suppress(OSError):
+            Path(name).read_bytes()
+            found.append(name)
+    for wanted in settings.outputs:
+        open_output(wanted).write("\n".join(found).encode())
     return _report(settings)
 
 
