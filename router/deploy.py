@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import typer
@@ -22,7 +23,6 @@ from router.tiers import catalogue
 
 CHECKOUT = Path(__file__).parent.parent
 TOKENS = ("HF_TOKEN", "ROUTER_HF_TOKEN")
-_NEVER = {"__pycache__"}
 
 
 class Kind(NamedTuple):
@@ -76,32 +76,25 @@ def files_of(wanted: Wanted) -> dict[str, Path]:
         raise Complaint(
             f"there is no Space {wanted.kind!r} in this checkout; known are {', '.join(KINDS)}.", exit_code=2
         )
-    return _router_files(wanted, folder) if wanted.kind == "router" else _face_files(wanted.kind)
+    return _router_files(wanted) if wanted.kind == "router" else _upload().files(wanted.kind)
 
 
-def _face_files(kind: str) -> dict[str, Path]:
+def _upload() -> ModuleType:
     from mastering_space import upload  # it belongs to the checkout, not to an installed router
 
-    return upload.files(kind)
+    return upload
 
 
-def _router_files(wanted: Wanted, folder: Path) -> dict[str, Path]:
+def _router_files(wanted: Wanted) -> dict[str, Path]:
     if wanted.catalogue is None:
         raise Complaint("a router needs tiers: name the file that lists them with --catalogue.", exit_code=2)
     catalogue.read(wanted.catalogue)
-    found = {path.name: path for path in folder.iterdir() if path.is_file()}
+    upload = _upload()
+    found: dict[str, Path] = upload.own_files("router")
     found |= {name: CHECKOUT / name for name in ("pyproject.toml", "constraints.txt", "LICENSE")}
     for package in ("mastering", "router"):
-        found |= {path.relative_to(CHECKOUT).as_posix(): path for path in _walk(CHECKOUT / package)}
+        found |= {path.relative_to(CHECKOUT).as_posix(): path for path in upload.program_files(CHECKOUT / package)}
     return {**found, "catalogue.toml": wanted.catalogue}
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name not in _NEVER:
-            yield from _walk(path)
-        elif path.is_file():
-            yield path
 
 
 def _steps(wanted: Wanted, files: dict[str, Path], hub: Hub, staged: Path) -> Iterator[Step]:

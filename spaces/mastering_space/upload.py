@@ -29,18 +29,35 @@ SHARED = (
 )
 """Of router/web: the player, the plots and the words are the same wherever a master is shown."""
 
+_OWN = {"app.py", "README.md", "requirements.txt", "Dockerfile"}
+_PARTS = {".py", ".typed", ".toml", ".txt", ".html", ".css", ".js", ".svg"}
+
 
 def files(kind: str) -> dict[str, Path]:
     """Path in the Space → file in this checkout, for the Space `kind` (cpu, zero_gpu)."""
-    found = {path.name: path for path in sorted((CHECKOUT / "spaces" / kind).iterdir()) if path.is_file()}
+    found = own_files(kind)
     for package in (CHECKOUT / "mastering", PACKAGE):
-        found |= {path.relative_to(package.parent).as_posix(): path for path in _walk(package)}
+        found |= {path.relative_to(package.parent).as_posix(): path for path in program_files(package)}
     return found | {f"{PACKAGE.name}/{name}": ROUTERS / name for name in SHARED}
+
+
+def own_files(kind: str) -> dict[str, Path]:
+    """Name → file that the Space `kind` alone has."""
+    return {path.name: path for path in sorted((CHECKOUT / "spaces" / kind).iterdir()) if path.name in _OWN}
+
+
+def program_files(folder: Path) -> Iterator[Path]:
+    """The parts of a program below `folder`, by their names: what an editor or a person left there stays here."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith((".", "__")):
+            yield from program_files(path)
+        elif path.is_file() and path.suffix in _PARTS and not path.name.startswith("."):
+            yield path
 
 
 def face_files() -> dict[str, Path]:
     """Name → static file of the page, in a Space's folder or in a checkout."""
-    found = {path.relative_to(PACKAGE / "static").as_posix(): path for path in _walk(PACKAGE / "static")}
+    found = {path.relative_to(PACKAGE / "static").as_posix(): path for path in program_files(PACKAGE / "static")}
     if not _is_put_together():
         found |= {name.removeprefix("static/"): ROUTERS / name for name in SHARED if name.startswith("static/")}
     return found
@@ -57,11 +74,3 @@ def example() -> str:
 
 def _is_put_together() -> bool:
     return (PACKAGE / SHARED[-1]).exists()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name != "__pycache__":
-            yield from _walk(path)
-        elif path.is_file():
-            yield path

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mastering_space import upload
 from router.deploy import CHECKOUT, Wanted, files_of
 from tests.fake_hub import TOKEN, FakeHub, FakeSpace, fake_hub
 from tests.rough_space import rough_space
@@ -84,6 +85,19 @@ def test_no_file_outside_its_packages_goes_up(tiers: Path) -> None:
         names = set(files_of(wanted))
         assert {name.split("/")[0] for name in names if "/" in name} <= {"mastering", "mastering_space", "router"}
         assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", ".", "ops"))]
+
+
+def test_all_that_is_kept_in_the_checkout_goes_up() -> None:
+    kept = subprocess.run(["git", "ls-files", "mastering", "spaces/cpu"], cwd=CHECKOUT, capture_output=True, check=True)
+    names = {name.removeprefix("spaces/cpu/") for name in kept.stdout.decode().split()}
+    assert {name for name in files_of(Wanted("cpu", "o/n")) if not name.startswith("mastering_space/")} == names
+
+
+def test_what_somebody_left_lying_there_does_not(tmp_path: Path) -> None:
+    for name in ("part.py", ".env", ".hidden.py", "key.pem", "song.wav", "part.py~", ".git/part.py", "a/b/page.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert {path.name for path in upload.program_files(tmp_path)} == {"part.py", "page.html"}
 
 
 @pytest.mark.parametrize(
