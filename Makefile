@@ -58,10 +58,12 @@ test: setup-test check core ## everything: lint, types, imports, all tests, a re
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not soak'
 
 OTHER_PYTHON ?= python3.12
-test-other-python: setup-test ## the same samples by another Python: OTHER_PYTHON, python3.12 unless said
-	$(OTHER_PYTHON) -m venv build/other-python
-	build/other-python/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[engine]'
-	MASTERING_OTHER_PYTHON=build/other-python/bin/python $(BIN)/python -m pytest tests/mastering/test_repeat.py
+OTHER := build/other-python
+test-other-python: setup-test ## the same samples by another Python, both Spaces included: OTHER_PYTHON, python3.12 unless said
+	$(OTHER_PYTHON) -m venv $(OTHER)
+	sed '/torch/d' spaces/cpu/requirements.txt spaces/zero_gpu/requirements.txt | sort -u > $(OTHER)/requirements.txt
+	$(OTHER)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(OTHER)/requirements.txt gradio
+	MASTERING_OTHER_PYTHON=$(OTHER)/bin/python $(BIN)/python -m pytest tests/mastering/test_repeat.py tests/spaces/other_python.py
 
 check: setup-test ## lint, format, types (Python and JavaScript) and import contracts
 	$(BIN)/ruff check $(SRC)

@@ -75,11 +75,17 @@ class SpaceProcess:
 
 @contextlib.contextmanager
 def running_space(
-    kind: Kind = "cpu", *, port: int = 0, environment: dict[str, str] | None = None, **settings: object
+    kind: Kind = "cpu",
+    *,
+    port: int = 0,
+    environment: dict[str, str] | None = None,
+    python: str | Path = sys.executable,
+    **settings: object,
 ) -> Iterator[SpaceProcess]:
-    """A Space of `kind`, warm. `settings` become MASTERING_SPACE_… variables; a `port` of 0 takes a free one."""
+    """A Space of `kind`, warm. `settings` become MASTERING_SPACE_… variables; a `port` of 0 takes a free one; `python`
+    is what it runs by."""
     with tempfile.TemporaryDirectory(prefix="space-") as place:
-        space = start_space(kind, Path(place), port=port, environment=environment, **settings)
+        space = start_space(kind, Path(place), port=port, environment=environment, python=python, **settings)
         try:
             yield space
         finally:
@@ -87,7 +93,13 @@ def running_space(
 
 
 def start_space(
-    kind: Kind, place: Path, *, port: int = 0, environment: dict[str, str] | None = None, **settings: object
+    kind: Kind,
+    place: Path,
+    *,
+    port: int = 0,
+    environment: dict[str, str] | None = None,
+    python: str | Path = sys.executable,
+    **settings: object,
 ) -> SpaceProcess:
     """The same without an end: whoever calls stops it. `place` is an empty folder, or that of an earlier start."""
     folder, temp = place / "app", place / "temp"
@@ -96,7 +108,7 @@ def start_space(
         put_together(kind, folder)
     named = {f"MASTERING_SPACE_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
-        [sys.executable, "app.py"],
+        [python, "app.py"],
         cwd=folder,
         env={
             **_clean(),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def install(link: Link) -> None:
     """From here on `mastering.fit.descend` asks the server at the other end of `link`."""
-    from mastering import fit
+    try:
+        from mastering import fit
+    except ImportError:  # no torch, or one that does not load: `refine` meets the same, and its report says so
+        return
 
     def descend(chain: Any, start: Any, bounds: Any, goal: Any, weights: Any, **rest: Any) -> Descent:
         tick = rest.pop("tick")

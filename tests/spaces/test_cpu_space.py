@@ -34,15 +34,12 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo(tmp_path_factory.mktemp("song") / "song.wav", 8)
 
 
-def by_command(song: Path, folder: Path, settings: Settings) -> np.ndarray:
+def by_command(song: Path, folder: Path, settings: Settings, *more: str | Path) -> np.ndarray:
     """The samples of the 24-bit WAV that `mastering master` makes of the same song with the same settings."""
     target = folder / "master.wav"
     command = Path(sys.executable).with_name("mastering")
-    subprocess.run(
-        [command, "master", song, "-o", target, "-f", "wav24", "--style", settings.style, "--target", settings.target],
-        check=True,
-        capture_output=True,
-    )
+    asked = ["-f", "wav24", "--style", settings.style, "--target", settings.target, *more]
+    subprocess.run([command, "master", song, "-o", target, *asked], check=True, capture_output=True)
     return pcm(target.read_bytes())
 
 
