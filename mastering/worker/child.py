@@ -109,7 +109,9 @@ def _warmed(gpu: str) -> str:
 def _program_files() -> list[Path]:
     """What may yet be imported, loaded or asked: a process that is taken over by a song finds no keys, no spool and no
     store there, though it may have the user of the router beside it."""
-    packages = [Path(place) for module in list(sys.modules.values()) for place in getattr(module, "__path__", ())]
+    # Not by `__path__`: torch has modules that answer any name with an object of their own.
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    packages = [Path(place) for spec in specs for place in getattr(spec, "submodule_search_locations", None) or ()]
     # A checkout's root is no folder of packages: people keep all kinds of things there.
     paths = [place for place in map(Path, filter(None, sys.path)) if not (place / "pyproject.toml").exists()]
     told = [place for name in ("LD_LIBRARY_PATH", "MASTERING_PRESETS") for place in os.environ.get(name, "").split(":")]

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import soundfile
+import torch
 
 import mastering
 from mastering.contract import ENGINE_VERSION, Effort, FaultCode, OutputFormat, Settings
@@ -30,6 +31,7 @@ from mastering.exchange import (
     data_header,
     encode_event,
 )
+from mastering.worker import child
 from tests.hostile_audio import noise, written
 from tests.mastering.worker_engines import GATE
 from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
@@ -75,7 +77,13 @@ def test_a_plan_is_refined_inside_the_fence() -> None:
         answer = worker.render(request_body(written(noise(6.0)), settings))
     assert "fit" in {event.stage for event in answer.events if isinstance(event, ProgressEvent)}
     (remark,) = (flag for flag in answer.report.report.flags if "refined" in flag.lower())
-    assert "iterations on cpu" in remark or "comes within" in remark
+    assert "iterations on" in remark or "comes within" in remark
+
+
+def test_a_process_that_has_torch_loaded_still_finds_the_files_of_its_programs() -> None:
+    # As on a GPU, where torch comes before the fence; `torch.classes` has an answer to every name, `__path__` too.
+    assert "torch.classes" in sys.modules
+    assert Path(torch.__file__).parent in child._program_files()
 
 
 def test_a_song_comes_back_mastered() -> None:
