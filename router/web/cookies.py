@@ -2,6 +2,9 @@
 
 Browsers take the prefix `__Host-` by its word: such a cookie comes from this host alone, over TLS, for every path. On a
 developer's loopback without TLS the prefix can't be had, and the names say so: `dev-sid` and `dev-login`.
+
+Neither goes into a frame of another site: there nobody can sign in (`entrance`), and what a tab of its own keeps is
+kept from the frame by browsers anyway.
 """
 
 from __future__ import annotations
@@ -38,9 +41,7 @@ def drop(response: Response, house: House, kind: str) -> None:
 
 
 def _written(house: House, kind: str, value: str, lifetime_s: int | None) -> str:
-    # In the frame of a Space we are a third party to the page around us: the browser keeps such cookies only with both.
-    site = "SameSite=None; Partitioned" if house.settings.profile == "space" else "SameSite=Lax"
-    parts = [f"{name_of(house, kind)}={value}", "Path=/", "HttpOnly", site]
+    parts = [f"{name_of(house, kind)}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
     if _has_tls(house):
         parts.append("Secure")
     if lifetime_s is not None:

@@ -22,12 +22,16 @@ from router.web.rooms import TheHouse, TheOwner
 
 router = APIRouter(include_in_schema=False)
 _STAY_OUT = {"cache-control": "no-store"}
+_FRAMES = frozenset({"frame", "iframe", "embed", "object"})
 
 
 @router.get("/sign-in")
 async def begin(request: Request, house: TheHouse, then: str = "") -> Response:
     """Send the browser to the provider, with a cookie that binds the answer to it."""
     door = _door(house)
+    if request.headers.get("sec-fetch-dest") in _FRAMES:
+        # The provider's page may not be shown in a frame, and a cookie set there would not be one of a tab's.
+        return Response(rendered("sign_in_framed.html").plain, headers=_STAY_OUT, media_type="text/html")
     if not door.is_https and request.headers.get("host") != door.origin.partition("://")[2]:
         # This machine has several names; the provider sends people back to one, where the cookie must be.
         then = then if then in attempts.THEN else ""

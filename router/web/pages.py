@@ -70,7 +70,7 @@ def static_digest() -> str:
 
 
 _ACCOUNT = "js/account.js"
-_SHARED = ("js/api.js", "js/dom.js", "js/words.js")
+_SHARED = ("js/api.js", "js/dom.js", "js/framed.js", "js/words.js")
 
 
 @cache

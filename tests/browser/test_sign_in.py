@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +46,20 @@ class House:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("sign-in")
+    with running_house(tmp_path_factory.mktemp("sign-in")) as running:
+        yield running
+
+
+@contextmanager
+def running_house(folder: Path, **more: object) -> Iterator[House]:
+    """A house of real processes; `more` are settings of its router."""
     port, own = free_port(), free_port()
     provider = _start_provider(folder, port, f"http://127.0.0.1:{own}/sign-in/callback")
     settings = {
         "oidc_issuer": provider.url,
         "oidc_client_id": CLIENT_ID,
         "oidc_client_secret": CLIENT_SECRET,
+        **more,
     }
     try:
         with stack(folder, settings=settings, port=own) as running:
@@ -88,6 +96,11 @@ def context(chromium: Browser, house: House) -> Iterator[BrowserContext]:
 def sign_in(page: Page, house: House, path: str = "/") -> None:
     """Walk the whole way as a person does: our button, the provider's two pages, and back."""
     page.goto(path)
+    walk_in(page, house)
+
+
+def walk_in(page: Page, house: House) -> None:
+    """The same from a page of ours that offers it."""
     page.get_by_role("link", name="Sign in with Google").click()
     page.wait_for_url(f"{house.provider.url}/interaction/**")
     page.fill("input[name=login]", LOGIN)

@@ -39,9 +39,6 @@ def test_p34_by_tls_both_are_host_cookies_that_travel_by_tls_alone() -> None:
     class House:
         door = Https()
 
-        class settings:
-            profile = "standalone"
-
     for kind in (cookies.SESSION, cookies.LOGIN):
         line = cookies._written(House(), kind, "x", None)  # type: ignore[arg-type]
         assert line.startswith(f"__Host-{kind}=x; ")

@@ -12,6 +12,7 @@
  */
 import { Refusal, ask, getOptions } from "./api.js";
 import { find, make, say } from "./dom.js";
+import { fitFrame } from "./framed.js";
 import { span } from "./words.js";
 
 const SECTIONS = ["signed-out", "account", "erased"];
@@ -193,4 +194,5 @@ find("confirm", HTMLDialogElement).addEventListener("close", () => {
   dialog.returnValue = "";
 });
 
+fitFrame();
 void open();

@@ -12,6 +12,7 @@ import { Refusal, createJob, deleteJob, followJob, getJob, getOptions, isTermina
 import { find, make, say } from "./dom.js";
 import { Downloads } from "./downloads.js";
 import { chosenSong, fillForm, forgetSong, openForm } from "./form.js";
+import { fitFrame } from "./framed.js";
 import { forget, recall, remember } from "./memory.js";
 import { closePlayer, openPlayer } from "./player_view.js";
 import { showReport } from "./report_view.js";
@@ -286,4 +287,5 @@ find("again", HTMLButtonElement).addEventListener("click", () => {
   if (!chosenSong()) showMistake("Choose the song once more", "After a reload the browser no longer has it. Your present master is kept until a new one starts.");
 });
 
+fitFrame();
 void open();
