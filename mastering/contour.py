@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import fft, signal
+from scipy import fft
 
 from mastering.contract import Character
 from mastering.dsp.dynamics import Compressor
-from mastering.dsp.loudness import k_weighting
+from mastering.dsp.loudness import k_power_gain
 from mastering.dsp.spectrum import band_centres_hz, band_levels_db, band_shares
 from mastering.dsp.stream import Blocks, Samples
 from mastering.dsp.tone import splits
@@ -155,8 +155,7 @@ class Layout:
 
     def k_weights(self) -> NDArray[np.float64]:
         """Power gain of the K-weighting in each band."""
-        _, response = signal.freqz_sos(k_weighting(self.rate_hz), worN=self.centres_hz, fs=self.rate_hz)
-        return np.square(np.abs(response))
+        return k_power_gain(self.centres_hz, self.rate_hz)
 
     def rows(self) -> NDArray[np.float64]:
         """What turns band powers into the four levels (4, bands): low, middle, high, and the K-weighted whole."""

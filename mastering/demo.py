@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from mastering.dsp.stream import Samples
 
@@ -100,6 +99,8 @@ def _kick(rate_hz: int) -> Wave:
 
 
 def _noise(seconds: float, decay: float, above_hz: float, rate_hz: int, random: np.random.Generator) -> Wave:
+    from scipy import signal  # half a second to import, which only who wants the demo song shall wait for
+
     time = _time(seconds, rate_hz)
     band = (min(above_hz, rate_hz * 0.2), min(15_000, rate_hz * 0.4))
     sos = signal.butter(2, band, "bandpass", fs=rate_hz, output="sos")

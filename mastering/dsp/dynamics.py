@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal, special
+from scipy import special
 
+from mastering.dsp.one_pole import one_pole
 from mastering.dsp.stream import Samples
 from mastering.dsp.true_peak import block_length
 
@@ -64,7 +65,7 @@ class BandCompressor:
         self._poles = [
             math.exp(-self._length / (rate_hz * ms * 1e-3)) for ms in (settings.attack_ms, settings.release_ms)
         ]
-        self._states = [np.zeros((3, 1)) for _ in self._poles]
+        self._levels = [np.zeros((3, 1)) for _ in self._poles]
         self._lifted = settings.gains_db[:, None] / 20.0
         self._last = special.exp10(self._lifted)
 
@@ -92,8 +93,8 @@ class BandCompressor:
     def _gains(self, powers: NDArray[np.float64]) -> NDArray[np.float64]:
         levels: list[NDArray[np.float64]] = []
         for index, pole in enumerate(self._poles):
-            level, self._states[index] = signal.lfilter([1 - pole], [1, -pole], powers, zi=self._states[index])
-            levels.append(level)
+            levels.append(one_pole((1 - pole) * powers, pole, self._levels[index]))
+            self._levels[index] = levels[-1][:, -1:]
         loudest = np.maximum(np.maximum(levels[0], levels[1]), _NOTHING)
         in_db: NDArray[np.float64] = np.asarray(special.xlogy(_NEPERS_TO_DB, loudest), np.float64)
         gains: NDArray[np.float64] = special.exp10(self._lifted - reduction_db(in_db, self._settings) / 20.0)

@@ -46,6 +46,15 @@ def _high_pass(rate_hz: int) -> list[float]:
     return [1.0, -2.0, 1.0, 1.0, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
 
 
+def k_power_gain(hz: NDArray[np.float64], rate_hz: int) -> NDArray[np.float64]:
+    """Power gain of the K-weighting at each of the frequencies `hz`."""
+    delays = np.exp(-2j * np.pi * hz / rate_hz)[:, None] ** np.arange(3)
+    sections = k_weighting(rate_hz)
+    response = np.prod((delays @ sections[:, :3].T) / (delays @ sections[:, 3:].T), axis=1)
+    gains: NDArray[np.float64] = np.square(np.abs(response))
+    return gains
+
+
 def cell_edges(frames: int, rate_hz: int) -> NDArray[np.int64]:
     """First frame of each 10 ms cell, and the end of the last whole one. Shape (cells + 1,)."""
     count = frames * CELLS_PER_S // rate_hz

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
+from mastering.dsp.one_pole import one_pole
 from mastering.dsp.stream import Samples
 
 _ROW = 64
@@ -65,8 +65,7 @@ class RecursiveFilter:
         modes = np.empty_like(added)
         modes[:, 0] = self._modes
         for index, pole in enumerate(self._poles):
-            carried = (pole * self._modes[:, index])[:, None]
-            following, _ = signal.lfilter([1.0], [1.0, -pole], added[:, :, index], axis=1, zi=carried)
+            following = one_pole(np.ascontiguousarray(added[:, :, index]), pole, self._modes[:, index, None])
             modes[:, 1:, index] = following[:, :-1]
             self._modes[:, index] = following[:, -1]
         states: Samples = (modes.view(np.float64) @ self._to_states).astype(np.float32)
