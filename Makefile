@@ -80,7 +80,7 @@ core: setup-test ## hold the pure core to a branch coverage of 100 %
 	$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider $(CORE_TESTS:=.py) $(addprefix --cov=,$(CORE)) --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
-bench: setup-test ## measure in one run against peers; writes build/bench.json and docs/benchmarks.md
+bench: setup-test ## measure in one run against peers; writes docs/benchmarks.json and .md
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test,bench]'
 	$(BIN)/python -m ops.bench
 

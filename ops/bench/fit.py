@@ -84,9 +84,11 @@ def _costs() -> list[Line]:
     whole_s = time.process_time() - started
     iteration_s = statistics.median(b - a for a, b in pairwise(counted))
     floor_s = _floor_s(as_wav(samples))
+    name = fit.device_name()
+    device = None if name == "cpu" else name
     return [
-        Line(f"one iteration, 4 minutes, {fit.device_name()}", iteration_s * 1000, "ms", "lower", 110.0),
-        Line(f"refinement, 4 minutes, {fit.device_name()}", whole_s / floor_s, "x floor", "lower"),
+        Line(f"one iteration, 4 minutes, {name}", iteration_s * 1000, "ms", "lower", 110.0, device=device),
+        Line(f"refinement, 4 minutes, {name}", whole_s / floor_s, "x floor", "lower", device=device),
     ]
 
 

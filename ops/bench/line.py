@@ -11,7 +11,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Line:
-    """`limit` is the worst value allowed, `peer` who else was measured in the same run, `peer_value` what it got."""
+    """`limit` is the worst value allowed, `peer` who else was measured in the same run, `peer_value` what it got.
+
+    `device` names the GPU it was measured on; such a line stays when the group is measured again without that GPU.
+    """
 
     name: str
     value: float
@@ -20,6 +23,7 @@ class Line:
     limit: float | None = None
     peer: str | None = None
     peer_value: float | None = None
+    device: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -49,7 +53,8 @@ machine and input; times are medians of paired runs and are given as ratios, bec
 machine. "Floor" is what decoding a 24-bit WAV and encoding it again takes with libsndfile.
 
 Repeat it with `make bench` (everything) or `.venv/bin/python -m ops.bench --only NAME` (one group; the others' lines
-are kept from the last run). The peers that are not ours are installed by `pip install -c constraints.txt '.[bench]'`.
+are kept from the last run, as are those that name a GPU that this machine lacks). The peers that are not ours are
+installed by `pip install -c constraints.txt '.[bench]'`.
 
 | what | value | limit | peer | peer's value |
 | --- | --- | --- | --- | --- |
