@@ -1,22 +1,16 @@
-"""Gradient descent over what the closed form leaves open of a plan. The only door to torch.
+"""The chain as a stand-in that can be differentiated: knobs → features, at block rate.
 
-`Chain` is a stand-in for the chain that can be differentiated: it takes a song's contour (`mastering.contour`) through
-tone, compressor, saturation and limiter at block rate and reads the features off the other end. `descend` moves the
-knobs of the plan until the features are as near to the goal as they come. The stand-in need not be exact: whoever
-calls says by how much it was off at the start (`bias`), and tries the result on the real chain.
+It takes a song's contour (`mastering.contour`) through tone, compressor, saturation and limiter and reads the features
+off the other end. It need not be exact: whoever calls says by how much it was off at the start, and tries the result on
+the real chain. The tone's effect on the mean spectrum is exact (on the FFT bins of the analysis); gains over time act
+on third octaves; the limiter has no release, which at this rate hardly shows.
 
-The tone's effect on the mean spectrum is exact (on the FFT bins of the analysis); gains over time act on third
-octaves; the limiter has no release, which at this rate
-hardly shows. Adam (Kingma and Ba, ICLR 2015, algorithm 1) is written out: torch's own loads its compiler at the first
-step. float32 on a GPU and on a CPU; on one thread of a CPU the same input gives the same knobs.
+No shape between knobs and features depends on the knobs, and nothing there is read back: a GPU can record it.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -29,6 +23,7 @@ from mastering.contour import FLOOR_DB, GATE, QUANTILES, QUIET, Contour, Layout,
 from mastering.contour import crest_blocks as _crest_blocks
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.spectrum import band_shares, bin_frequencies_hz, frame_length
+from mastering.fit.device import default_device, guarded
 
 _DB = 10 / math.log(10)
 _NOTHING = 1e-15
@@ -38,23 +33,6 @@ _WHOLE, _TOTAL = 3, 4
 _LOUD = 0.1
 """Blocks whose power is below this share of the mean do not count in the loudness: its gate, 10 LU."""
 _GAIN_ROUNDS = 3
-_DRAWS = 24
-"""Seeded settings of the compressor that are tried before the descent: a threshold too high has no slope to follow."""
-_HUBER_DB = 0.25
-_ROUGHNESS = 0.02
-"""What a decibel of mean bend in the tone curve counts: a smooth one before a jagged one that does no better."""
-_SQUEEZE = 0.01
-"""What a decibel of mean reduction counts: less compression before more that does no better."""
-_RATES = {
-    "mid_db": 0.2,
-    "side_db": 0.2,
-    "width_db": 0.15,
-    "thresholds_db": 0.6,
-    "slopes": 0.03,
-    "gains_db": 0.15,
-    "drive": 0.03,
-}
-"""First step of each knob, in its own unit."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +46,9 @@ class Knobs:
     slopes: NDArray[np.float64]
     gains_db: NDArray[np.float64]
     drive: NDArray[np.float64]
+
+    def by_name(self) -> dict[str, NDArray[np.float64]]:
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -88,75 +69,31 @@ class Scene:
     ceiling_dbtp: float
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When to stop."""
-
-    iterations: int = 120
-    seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class Descent:
-    knobs: Knobs
-    iterations: int
-    device: str
-
-
-class DeviceFailed(Exception):
-    """The device cannot go on: out of memory, or out of order."""
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """Around work on the device alone, never around a caller's own code."""
-    try:
-        yield
-    except RuntimeError as error:  # torch's own errors, out of memory among them
-        raise DeviceFailed from error
-
-
-def device_name() -> str:
-    """The GPU's name where torch can use one, else cpu."""
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-
-
-def warm_up() -> str:
-    """Have the device ready before a song comes; returns its name."""
-    if torch.cuda.is_available():
-        torch.zeros(1, device="cuda").add_(1)
-    return device_name()
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class Chain:
     """The stand-in: knobs → features. Big are only the powers (blocks, 2 x bands) and the gains over them."""
 
     @guarded()
     def __init__(self, scene: Scene, device: torch.device | None = None) -> None:
-        self.device = _device() if device is None else device
+        self.device = default_device() if device is None else device
         self.scene = scene
         layout, contour = Layout(scene.contour.rate_hz), scene.contour
-        self._power = self._tensor(contour.power.reshape(len(contour.power), -1))
-        self._peaks = self._tensor(contour.peaks)
-        self._bands = self._tensor(np.tile(layout.band_gains(), 2))
-        self._readings = self._tensor(np.tile(np.vstack([layout.rows(), np.ones(layout.centres_hz.size)]), 2).T)
-        self._weigh = self._tensor(layout.k_weights())
-        self._through_points = self._tensor(_interpolation(layout))
+        self._power = self.tensor(contour.power.reshape(len(contour.power), -1))
+        self._peaks = self.tensor(contour.peaks)
+        self._bands = self.tensor(np.tile(layout.band_gains(), 2))
+        self._readings = self.tensor(np.tile(np.vstack([layout.rows(), np.ones(layout.centres_hz.size)]), 2).T)
+        self._weigh = self.tensor(layout.k_weights())
+        self._through_points = self.tensor(_interpolation(layout))
         shares = band_shares(contour.rate_hz, frame_length(contour.rate_hz))
-        self._shares = self._tensor(shares[None] * scene.power[:, None, :])
+        self._shares = self.tensor(shares[None] * scene.power[:, None, :])
         self._levels = self._shares.sum(dim=2) + _NOTHING
-        self._tone_db = self._tensor(scene.tone_db)
+        self._tone_db = self.tensor(scene.tone_db)
         self._poles = [
             math.exp(-1 / (contour.blocks_per_s * ms * 1e-3))
             for ms in (scene.compressor.attack_ms, scene.compressor.release_ms)
         ]
         self._width, self._step = level_windows(contour)
         self._crest = _crest_blocks(contour)
-        self._quantiles = self._tensor(np.array(QUANTILES))
+        self._quantiles = self.tensor(np.array(QUANTILES))
         self._hear_source()
 
     def _hear_source(self) -> None:
@@ -172,7 +109,7 @@ class Chain:
         self._loud_stretches = _where(stretches > stretches.amax() * QUIET)
         lufs = torch.tensor(self.scene.lufs, device=self.device)
         sides = self._power.mean(dim=0).reshape(2, -1)
-        self._anchor = self._tensor(self.scene.features) - self._read(self._levels, sides, blocks, self._peaks, lufs)
+        self._anchor = self.tensor(self.scene.features) - self._read(self._levels, sides, blocks, self._peaks, lufs)
 
     def features(self, knobs: dict[str, Tensor]) -> Tensor:
         """The features after the chain; the mean reduction of the compressor's bands is kept in `reduced_db`."""
@@ -230,12 +167,14 @@ class Chain:
         return change * held, peaks * torch.sqrt(held), self._lufs(weighed * change * held)
 
     def _lufs(self, weighed: Tensor) -> Tensor:
-        return self.scene.lufs + _DB * torch.log(weighed[self._loud_blocks].mean() / self._loud_power + _NOTHING)
+        return self.scene.lufs + _DB * torch.log(
+            weighed.index_select(0, self._loud_blocks).mean() / self._loud_power + _NOTHING
+        )
 
     def _read(self, levels: Tensor, sides: Tensor, blocks: Tensor, peaks: Tensor, lufs: Tensor) -> Tensor:
         """What `contour.features` reads, but for a constant: the meter's gates and filters stand in the anchor."""
         spectrum = _DB * torch.log(levels) - _DB * torch.log((levels * self._weigh).sum())
-        windows = self._windows(blocks[:, :_TOTAL])[self._loud_windows]
+        windows = self._windows(blocks[:, :_TOTAL]).index_select(0, self._loud_windows)
         loud_db = (_DB * torch.log(windows + _NOTHING) - lufs).clamp(min=FLOOR_DB)
         quantiles = torch.quantile(loud_db, self._quantiles, dim=0).T
         wide = sides @ self._bands[:, : self._weigh.numel()].square().T + _NOTHING
@@ -245,8 +184,8 @@ class Chain:
 
     def _crest_db(self, blocks: Tensor, peaks: Tensor) -> Tensor:
         whole = len(peaks) // self._crest * self._crest
-        highest = peaks[:whole].reshape(-1, self._crest).amax(dim=1)[self._loud_stretches]
-        powers = self._stretches(blocks)[self._loud_stretches]
+        highest = peaks[:whole].reshape(-1, self._crest).amax(dim=1).index_select(0, self._loud_stretches)
+        powers = self._stretches(blocks).index_select(0, self._loud_stretches)
         return (2 * _DB * torch.log(highest + _NOTHING) - _DB * torch.log(powers + _NOTHING)).mean()
 
     def _stretches(self, blocks: Tensor) -> Tensor:
@@ -259,11 +198,11 @@ class Chain:
         width = min(self._width, len(blocks))
         return functional.avg_pool1d(blocks.T[None], width, self._step)[0].T
 
-    def _tensor(self, values: NDArray[np.floating]) -> Tensor:
+    def tensor(self, values: NDArray[np.floating]) -> Tensor:
         return torch.tensor(np.ascontiguousarray(values), dtype=torch.float32, device=self.device)
 
     def knobs(self, knobs: Knobs) -> dict[str, Tensor]:
-        return {part.name: self._tensor(getattr(knobs, part.name)) for part in fields(Knobs)}
+        return {name: self.tensor(values) for name, values in knobs.by_name().items()}
 
     @guarded()
     def read(self, knobs: Knobs) -> Vector:
@@ -290,104 +229,3 @@ def _interpolation(layout: Layout) -> NDArray[np.float64]:
     centres = np.log2(layout.centres_hz)
     octaves = np.log2(np.maximum(bin_frequencies_hz(layout.rate_hz), 1.0))
     return np.stack([np.interp(octaves, centres, row) for row in np.eye(centres.size)], axis=1)
-
-
-def descend(
-    chain: Chain,
-    start: Knobs,
-    bounds: tuple[Knobs, Knobs],
-    goal: Vector,
-    weights: Vector,
-    *,
-    seed: int,
-    limits: Limits,
-    tick: Callable[[float], None],
-) -> Descent:
-    """Move the knobs from `start`, within `bounds`, towards the goal. `tick` hears the fraction done; it may raise."""
-    with _one_thread():
-        return _descended(chain, start, bounds, goal, weights, seed, limits, tick)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine: the blocks are too small for threads to help much."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _descended(
-    chain: Chain,
-    start: Knobs,
-    bounds: tuple[Knobs, Knobs],
-    goal: Vector,
-    weights: Vector,
-    seed: int,
-    limits: Limits,
-    tick: Callable[[float], None],
-) -> Descent:
-    end_s = time.monotonic() + limits.seconds
-    knobs = chain.knobs(start)
-    low, high = (chain.knobs(bound) for bound in bounds)
-    aim, counts = chain._tensor(np.nan_to_num(goal)), chain._tensor(weights)
-
-    def loss(at: dict[str, Tensor]) -> Tensor:
-        miss = (chain.features(at) - aim).abs()
-        soft = torch.where(miss < _HUBER_DB, miss.square() / (2 * _HUBER_DB), miss - _HUBER_DB / 2)
-        bends = sum(at[name].diff(n=2).abs().mean() for name in ("mid_db", "side_db"))
-        return (soft * counts).sum() + _ROUGHNESS * bends + _SQUEEZE * chain.reduced_db
-
-    with guarded():
-        _begin_well(knobs, low, high, loss, np.random.default_rng(seed))
-    moments = {name: (torch.zeros_like(knob), torch.zeros_like(knob)) for name, knob in knobs.items()}
-    best, best_loss, done = {name: knob.clone() for name, knob in knobs.items()}, math.inf, 0
-    while done < limits.iterations and time.monotonic() < end_s:
-        for knob in knobs.values():
-            knob.requires_grad_(True)
-        with guarded():
-            found = loss(knobs)
-            slopes = torch.autograd.grad(found, list(knobs.values()), allow_unused=True)
-            value = float(found.detach())
-        if value < best_loss:
-            best, best_loss = {name: knob.detach().clone() for name, knob in knobs.items()}, value
-        done += 1
-        pace = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done / limits.iterations))
-        with torch.no_grad():
-            for (name, knob), slope in zip(knobs.items(), slopes, strict=True):
-                step = _adam(moments[name], torch.zeros_like(knob) if slope is None else slope, done)
-                knobs[name] = torch.clamp(knob - pace * _RATES[name] * step, low[name], high[name])
-        tick(done / limits.iterations)
-    settled = Knobs(**{name: knob.cpu().numpy().astype(np.float64) for name, knob in best.items()})
-    return Descent(settled, done, device_name() if chain.device.type == "cuda" else "cpu")
-
-
-def _adam(moments: tuple[Tensor, Tensor], slope: Tensor, count: int) -> Tensor:
-    first, second = moments
-    slope = torch.nan_to_num(slope)
-    first.mul_(0.9).add_(slope, alpha=0.1)
-    second.mul_(0.98).add_(slope.square(), alpha=0.02)
-    return (first / (1 - 0.9**count)) / (torch.sqrt(second / (1 - 0.98**count)) + 1e-8)
-
-
-def _begin_well(
-    knobs: dict[str, Tensor],
-    low: dict[str, Tensor],
-    high: dict[str, Tensor],
-    loss: Callable[[dict[str, Tensor]], Tensor],
-    random: np.random.Generator,
-) -> None:
-    """Put the compressor where the best of some seeded draws puts it, if that beats where it stands."""
-    with torch.no_grad():
-        least = float(loss(knobs))
-        for _ in range(_DRAWS):
-            drawn = dict(knobs)
-            for name in ("thresholds_db", "slopes"):
-                at = torch.tensor(random.random(3), dtype=torch.float32, device=low[name].device)
-                drawn[name] = low[name] + (high[name] - low[name]) * at
-            found = float(loss(drawn))
-            if found < least:
-                least = found
-                knobs.update(drawn)

@@ -1,0 +1,64 @@
+"""Having the device ready before a song comes: its context, its libraries, the kernels of an iteration, one recording.
+
+All of these are loaded when they are first used, which on a GPU takes longer than a descent does. So a short one is
+made on noise that is as long as what songs are fitted to: kernels are chosen by size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mastering.contour import Contour, Layout, hop_frames
+from mastering.dsp.dynamics import Compressor
+from mastering.dsp.spectrum import bin_frequencies_hz
+from mastering.fit.chain import Chain, Knobs, Scene
+from mastering.fit.descent import Descent, Limits, descend
+from mastering.fit.device import default_device, device_name, guarded
+
+_RATE_HZ = 44_100
+_NOISE_S = 120.0
+_SHORT = Limits(iterations=4)
+
+
+def warm_up() -> str:
+    """Make a descent where torch can use a GPU; returns the device's name. Raises DeviceFailed."""
+    if torch.cuda.is_available():
+        rehearse(default_device())
+    return device_name()
+
+
+def rehearse(device: torch.device) -> Descent:
+    """A short descent on noise, after which the device keeps what is loaded and none of the memory."""
+    goal, start, bounds = np.zeros(Layout(_RATE_HZ).size), knobs(0.0), (knobs(-1.0), knobs(1.0))
+    chain = Chain(noise(), device)
+    chain.read(start)
+    found = descend(chain, start, bounds, goal, goal + 1, seed=1, limits=_SHORT, tick=lambda fraction: None)
+    del chain
+    with guarded():
+        torch.cuda.empty_cache()
+    return found
+
+
+def noise(seconds: float = _NOISE_S) -> Scene:
+    """A scene of `seconds` of noise."""
+    random, layout, bins = np.random.default_rng(1), Layout(_RATE_HZ), bin_frequencies_hz(_RATE_HZ).size
+    blocks = int(seconds * _RATE_HZ / hop_frames(_RATE_HZ))
+    power = random.exponential(1e-3, (blocks, 2, layout.centres_hz.size)).astype(np.float32)
+    return Scene(
+        contour=Contour(_RATE_HZ, power, np.sqrt(power.sum(axis=(1, 2)))),
+        power=np.full((2, bins), 1e-6),
+        lufs=-20.0,
+        features=np.zeros(layout.size),
+        tone_db=np.zeros((2, bins)),
+        compressor=Compressor(-20.0, -20.0, -20.0),
+        saturated_peak=1.0,
+        loudness_lufs=-14.0,
+        ceiling_dbtp=-1.0,
+    )
+
+
+def knobs(value: float) -> Knobs:
+    """All knobs at one value."""
+    bands, three = np.full(Layout(_RATE_HZ).centres_hz.size, value), np.full(3, value)
+    return Knobs(bands, bands, three, three, three, three, np.array([value]))
