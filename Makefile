@@ -20,10 +20,11 @@ help: ## print this list
 
 setup: $(STAMP) ## prepare .venv with the mastering and router commands
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement locks/run.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup-demo: $(DEMO_STAMP) ## add Gradio, for Spaces on this machine
@@ -96,9 +97,9 @@ soak: setup-test ## the long runs: kill -9 in the hundreds
 audit: ## look the pinned dependencies through for known holes (asks PyPI)
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet pip-audit
-	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
-lock: ## write constraints.txt anew from the newest releases that resolve together
+lock: ## write constraints.txt and locks/ anew from the newest releases that resolve together
 	ops/lock.sh
 
 clean: ## remove what was built

@@ -21,10 +21,13 @@ _OURS = re.compile(r"mastering-router\[([a-z,]+)\]")
 def requirements(kind: str) -> str:
     """The text of `spaces/<kind>/requirements.txt`."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
-    names = {*_names(project["dependencies"], project), *_names(project["optional-dependencies"]["space"], project)}
+    names = {
+        *package_names(project["dependencies"], project),
+        *package_names(project["optional-dependencies"]["space"], project),
+    }
     names -= {"gradio"} if kind == "zero_gpu" else {"gradio", "spaces"}
     pinned = _pinned()
-    lines = [f"{pinned[_key(name)]}" for name in sorted(names, key=_key)]
+    lines = [f"{pinned[key(name)]}" for name in sorted(names, key=key)]
     head = "# Made by `make docs` from pyproject.toml and constraints.txt."
     return "\n".join([head, *lines, *_torch(kind, project)]) + "\n"
 
@@ -42,13 +45,13 @@ def _torch(kind: str, project: dict[str, Any]) -> list[str]:
     return ["# The build without CUDA: there is no GPU here.", index, f"{torch}+cpu"]
 
 
-def _names(wanted: list[str], project: dict[str, Any]) -> set[str]:
+def package_names(wanted: list[str], project: dict[str, Any]) -> set[str]:
     """Of packages that are not ours, through our own extras."""
     found: set[str] = set()
     for requirement in wanted:
         if ours := _OURS.match(requirement):
             for extra in ours[1].split(","):
-                found |= _names(project["optional-dependencies"][extra], project)
+                found |= package_names(project["optional-dependencies"][extra], project)
         elif name := _NAME.match(requirement):
             found.add(name[0])
     return found
@@ -56,8 +59,9 @@ def _names(wanted: list[str], project: dict[str, Any]) -> set[str]:
 
 def _pinned() -> dict[str, str]:
     lines = (CHECKOUT / "constraints.txt").read_text("utf-8").splitlines()
-    return {_key(line.partition("==")[0]): line for line in lines if "==" in line}
+    return {key(line.partition("==")[0]): line for line in lines if "==" in line}
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
+    """A package's name as the index compares names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

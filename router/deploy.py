@@ -91,7 +91,7 @@ def _router_files(wanted: Wanted) -> dict[str, Path]:
     catalogue.read(wanted.catalogue)
     upload = _upload()
     found: dict[str, Path] = upload.own_files("router")
-    found |= {name: CHECKOUT / name for name in ("pyproject.toml", "constraints.txt", "LICENSE")}
+    found |= {name: CHECKOUT / name for name in ("pyproject.toml", "locks/router.txt", "LICENSE")}
     for package in ("mastering", "router"):
         found |= {path.relative_to(CHECKOUT).as_posix(): path for path in upload.program_files(CHECKOUT / package)}
     return {**found, "catalogue.toml": wanted.catalogue}

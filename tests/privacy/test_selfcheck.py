@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from ops import privacy_page
+from ops.space_requirements import CHECKOUT, key, package_names
 from router.privacy import checks, live
 from router.privacy.canary import Hit
 from router.privacy.checks import Finding, Where
@@ -39,6 +42,36 @@ def test_a_promise_without_a_test_and_a_test_without_a_promise_are_both_found(tm
     assert any(text.startswith("P02: tests/") and text.endswith("does not exist.") for text in wrong)
     assert "P13 has neither a test nor a reason for having none." in wrong
     assert not [text for text in wrong if text.startswith("P01 has")]
+
+
+LOCKS = {"run": ("router", "worker"), "router": ("router",)}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_p45_what_runs_in_service_is_held_by_checksums_and_nothing_of_it_is_missing(name: str) -> None:
+    lock = (CHECKOUT / "locks" / f"{name}.txt").read_text()
+    constraints = (CHECKOUT / "constraints.txt").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", constraints, re.MULTILINE))
+    assert checks.unheld(lock, pinned) == []
+    held = {key(found) for found in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = [wanted for extra in LOCKS[name] for wanted in project["optional-dependencies"][extra]]
+    assert {key(wanted) for wanted in package_names([*project["dependencies"], *extras], project)} <= held
+
+
+def test_p45_a_dependency_without_a_checksum_or_in_another_version_is_noticed() -> None:
+    held = " \\\n    --hash=sha256:00\n"
+    lock = f"# head\na==1{held}b-c==2 ; x{held}d==3\ne>=1{held}"
+    assert checks.unheld(lock, {"a": "1", "B_c": "2.1", "d": "3", "e": "1"}) == ["b-c", "d", "e>=1"]
+
+
+def test_p45_a_package_that_could_not_be_looked_up_is_none_without_holes() -> None:
+    clean, holed = {"name": "a", "vulns": []}, {"name": "b", "vulns": [{"id": "X-1"}]}
+    skipped, ours = ({"name": name, "skip_reason": "not found"} for name in ("c", "mastering-router"))
+    judged_as = [
+        checks.judged_audit(audited, "w", "c").holds for audited in ([clean, ours], [clean, skipped], [holed, skipped])
+    ]
+    assert judged_as == [True, None, False]
 
 
 def _status(findings: dict[str, list[Finding]], result: live.Result | None = None) -> dict[str, str]:

@@ -83,7 +83,12 @@ def test_a_space_that_is_there_is_brought_up_to_date(hub: FakeHub) -> None:
 def test_no_file_outside_its_packages_goes_up(tiers: Path) -> None:
     for wanted in (Wanted("cpu", "o/n"), Wanted("router", "o/n", catalogue=tiers)):
         names = set(files_of(wanted))
-        assert {name.split("/")[0] for name in names if "/" in name} <= {"mastering", "mastering_space", "router"}
+        assert {name.split("/")[0] for name in names if "/" in name} <= {
+            "locks",
+            "mastering",
+            "mastering_space",
+            "router",
+        }
         assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", ".", "ops"))]
 
 
@@ -175,6 +180,15 @@ def test_the_routers_space_runs_from_what_is_uploaded_alone(hub: FakeHub, tiers:
         router.terminate()
         router.wait()
         subprocess.run(("rm", "-r", str(in_ram), str(in_ram.parent / f".{in_ram.name}.lock")), check=False)
+
+
+def test_all_that_the_image_copies_is_uploaded(tiers: Path) -> None:
+    text = (CHECKOUT / "spaces" / "router" / "Dockerfile").read_text()
+    copied = [line.split()[2:-1] for line in text.splitlines() if line.startswith("COPY ")]
+    names = set(files_of(Wanted("router", "o/n", catalogue=tiers)))
+    assert copied
+    for name in (name for names_of_line in copied for name in names_of_line):
+        assert name in names or any(file.startswith(f"{name}/") for file in names), name
 
 
 def test_the_router_image_keeps_to_what_a_docker_space_asks() -> None:
