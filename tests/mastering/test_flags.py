@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from mastering.analyse import analyse, remarks
+from mastering.dsp.spectrum import band_centres_hz, band_levels_db, bin_frequencies_hz
+from mastering.match import match
 from tests.mastering.sound import music
 
 _SONG = music(seconds=4)
@@ -34,3 +36,23 @@ def test_a_flag_is_raised_for_its_signal_and_not_for_plain_music(flag: str) -> N
 def test_a_lossy_source_is_named_and_a_lossless_one_is_not() -> None:
     assert "Lossy source" in _said(_SONG, lossy=True)
     assert "Lossy source" not in _said(_SONG)
+
+
+_HZ = bin_frequencies_hz(44_100)
+_EVEN = np.full((2, _HZ.size), 1e-6)
+_HELD = band_levels_db(_EVEN, 44_100)
+_BAND = np.arange(len(band_centres_hz(44_100)))
+_FAR = np.zeros_like(_HELD)
+_FAR[0, 10], _FAR[0, 14], _FAR[1, 20] = 40.0, 40.0, 30.0
+_WISHES = {
+    "3 bands lie more than 24 dB": (_EVEN, _HELD + _FAR),
+    "bands of the source are near silence": (np.where(_HZ > 8000, 1e-16, _EVEN), _HELD),
+    "Reference mismatch": (_EVEN, _HELD + 9.0 * (-1.0) ** _BAND),
+}
+
+
+@pytest.mark.parametrize("flag", _WISHES)
+def test_a_match_that_falls_short_says_why_and_one_that_does_not_says_nothing(flag: str) -> None:
+    source, wanted = _WISHES[flag]
+    assert flag in " ".join(match(source, 44_100, wanted, 1.0).remarks)
+    assert match(_EVEN, 44_100, _HELD + np.where(_BAND < 8, 3.0, 0.0), 1.0).remarks == ()
