@@ -39,7 +39,8 @@ _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _PROGRESS_S = 0.2
 _SYSTEM = (
-    "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/sys", "/dev/zero", "/dev/random", "/dev/urandom",
+    "/usr", "/lib", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/etc/localtime",
+    "/sys", "/dev/zero", "/dev/random", "/dev/urandom",
     *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "devices", "driver", "sys/vm")),
 )  # fmt: skip
 """What libraries read of a machine when they are loaded, or look at its processors and its GPU."""
