@@ -17,6 +17,8 @@ from mastering_space.memory import Memory
 from mastering_space.settings import SpaceSettings
 
 AUDIO = "audio"
+_SPARSEST = 400
+"""How many times its size a song may become: Opus at its least, 6 kbit/s, as 24-bit stereo at 48 kHz comes to 384."""
 
 
 @dataclass
@@ -167,10 +169,11 @@ class Jobs:
         """What the outputs of `job` could have together if it were alone here."""
         return max(1, self._settings.memory_bytes - job.bytes_held)
 
-    @property
-    def unforeseen_bytes(self) -> int:
-        """The same where nobody can say beforehand: half of what is free, so that others find room beside."""
-        return max(1, (self._settings.memory_bytes - self.bytes_held) // 2)
+    def unforeseen_bytes(self, job: Job, formats: int) -> int:
+        """The same where the song does not say its length: what so many bytes may come to, and at most half of what is
+        free, so that others find room beside."""
+        free = self._settings.memory_bytes - self.bytes_held
+        return max(1, min(free // 2, job.inputs[AUDIO].size * _SPARSEST * formats))
 
     def store(self, job: Job, outputs: dict[OutputFormat, Memory]) -> None:
         """The outputs take the place of the room kept for them. Raises Fault(busy) where they are more than fits."""

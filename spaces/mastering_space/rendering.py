@@ -139,7 +139,7 @@ class Rendering:
             "settings": settings.model_dump(mode="json"),
             "heartbeat_s": BEAT_S,
             "output_bytes": self._jobs.output_bytes(job),
-            "unforeseen_bytes": self._jobs.unforeseen_bytes,
+            "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(settings.outputs)),
             "max_duration_s": self._settings.max_duration_s,
         }
         asked["is_helped"] = self._descend is not None and settings.effort is Effort.FIT
