@@ -94,7 +94,8 @@ async def _forwarding(audio: bytes) -> float:
             straight: list[float] = []
             through: list[float] = []
             for number in range(-1, _SMALL_ROUNDS):
-                for call, times in ((direct(backend, audio), straight), (_one(house, audio), through)):
+                job = await _queued(house, audio, "a")
+                for call, times in ((direct(backend, audio), straight), (_forwarded(house, job), through)):
                     began = time.perf_counter()
                     await call
                     if number >= 0:
@@ -118,8 +119,7 @@ async def _throughput() -> float:
         return _JOBS / (time.perf_counter() - began)
 
 
-async def _one(house: House, audio: bytes) -> None:
-    job = await _queued(house, audio, "a")
+async def _forwarded(house: House, job: Job) -> None:
     await house.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
     await _mastered(house, job.id)
 
