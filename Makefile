@@ -58,8 +58,11 @@ smoke-hf: setup ## check Spaces that were deployed, with a real token (HF_TOKEN)
 CORE := router.jobs.state router.errors $(addprefix router.tiers.,choice breaker quota faults)
 CORE_TESTS := $(addprefix tests/router/test_,state choice waking breaker quota errors faults)
 
+# The rooms whose tests take longest come first, so that no worker is left alone with a long one at the end.
+ROOMS := $(addprefix tests/,scenarios privacy spaces browser conformance mastering router)
+
 test: setup-test check core ## everything: lint, types, imports, all tests, a real browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not soak'
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not soak' $(ROOMS)
 
 OTHER_PYTHON ?= python3.12
 OTHER := build/other-python

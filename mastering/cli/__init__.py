@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mastering import blas
 from mastering.cli import making, verdicts
 from mastering.cli.app import app
 from mastering.cli.outcome import EXIT_CODES, run
@@ -11,4 +12,5 @@ __all__ = ["EXIT_CODES", "app", "main", "making", "verdicts"]
 
 def main() -> None:
     """Entry point of the command."""
+    blas.one_thread()
     run(app)

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mastering import sandbox
+from mastering import blas, sandbox
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
 from mastering.worker.budget import Budget
 from mastering.worker.foresight import check
@@ -205,6 +205,7 @@ def main(arguments: list[str]) -> int:
     _fence(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.dont_write_bytecode = True
+    blas.one_thread()
     master, *helper = map(named, arguments[2:])
     device = _warmed(device_name())
     sandbox.keep_to(_program_files())

@@ -1,10 +1,13 @@
 """Work beside work changes nothing but the time it takes."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from mastering import blas
 from mastering.contract import Settings
 from mastering.dsp import threads
 from mastering.dsp.stream import Samples, split
@@ -63,3 +66,17 @@ def test_a_master_is_the_same_on_one_core_and_on_two(channels: int, monkeypatch:
         report, outputs = master(source, Settings(target="cd", style="loud"))
         made.append((report.model_dump_json(), outputs))
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("module", ["mastering.cli", "mastering.worker.child"])
+def test_nobody_has_loaded_numpy_before_its_matrix_products_are_held_to_one_thread(module: str) -> None:
+    code = f"import sys, {module}; from mastering import blas; blas.one_thread(); print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_who_names_a_number_of_threads_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    blas.one_thread()
+    assert (os.environ["OPENBLAS_NUM_THREADS"], os.environ["OMP_NUM_THREADS"]) == ("1", "3")
