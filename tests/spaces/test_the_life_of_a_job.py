@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -268,11 +269,14 @@ def test_a_rendering_process_that_freezes_is_killed_and_the_caller_told(long_son
         job = new_job()
         put(space, job, long_song)
         running = Running(space, job).until_it_renders()
-        for pid in children(space.pid):
-            os.kill(pid, 19)  # SIGSTOP: the spare ones with it
+        frozen = children(space.pid)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)  # the spare ones with it
         last = running.join()
         assert (last["type"], last["code"]) == ("fault", "internal")
         assert memories(space.pid) == 0
+        for pid in set(frozen) & set(children(space.pid)):
+            os.kill(pid, signal.SIGCONT)  # one that had only begun to start has not asked to die with its parent yet
 
 
 def test_a_rendering_process_that_is_killed_is_told_as_such(space: SpaceProcess, long_song: bytes) -> None:
