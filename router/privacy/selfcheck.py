@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from router.privacy import live
-from router.privacy.checks import CHECKS, Finding, Where
+from router.privacy.checks import CHECKS
+from router.privacy.finding import Finding, Where
 from router.privacy.register import Promise, promises
 from router.settings import Settings
 

@@ -15,9 +15,9 @@ import pytest
 
 from ops import privacy_page
 from ops.space_requirements import CHECKOUT, key, package_names
-from router.privacy import checks, live
+from router.privacy import checks, live, packages
 from router.privacy.canary import Hit
-from router.privacy.checks import Finding, Where
+from router.privacy.finding import Finding, Where
 from router.privacy.register import promises
 from router.privacy.selfcheck import judged
 from router.settings import Settings
@@ -52,7 +52,7 @@ def test_p45_what_runs_in_service_is_held_by_checksums_and_nothing_of_it_is_miss
     lock = (CHECKOUT / "locks" / f"{name}.txt").read_text()
     constraints = (CHECKOUT / "constraints.txt").read_text()
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", constraints, re.MULTILINE))
-    assert checks.unheld(lock, pinned) == []
+    assert packages.unheld(lock, pinned) == []
     held = {key(found) for found in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     extras = [wanted for extra in LOCKS[name] for wanted in project["optional-dependencies"][extra]]
@@ -62,14 +62,15 @@ def test_p45_what_runs_in_service_is_held_by_checksums_and_nothing_of_it_is_miss
 def test_p45_a_dependency_without_a_checksum_or_in_another_version_is_noticed() -> None:
     held = " \\\n    --hash=sha256:00\n"
     lock = f"# head\na==1{held}b-c==2 ; x{held}d==3\ne>=1{held}"
-    assert checks.unheld(lock, {"a": "1", "B_c": "2.1", "d": "3", "e": "1"}) == ["b-c", "d", "e>=1"]
+    assert packages.unheld(lock, {"a": "1", "B_c": "2.1", "d": "3", "e": "1"}) == ["b-c", "d", "e>=1"]
 
 
 def test_p45_a_package_that_could_not_be_looked_up_is_none_without_holes() -> None:
     clean, holed = {"name": "a", "vulns": []}, {"name": "b", "vulns": [{"id": "X-1"}]}
     skipped, ours = ({"name": name, "skip_reason": "not found"} for name in ("c", "mastering-router"))
     judged_as = [
-        checks.judged_audit(audited, "w", "c").holds for audited in ([clean, ours], [clean, skipped], [holed, skipped])
+        packages.judged_audit(audited, "w", "c").holds
+        for audited in ([clean, ours], [clean, skipped], [holed, skipped])
     ]
     assert judged_as == [True, None, False]
 
