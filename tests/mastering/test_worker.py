@@ -19,6 +19,7 @@ import soundfile
 import torch
 
 import mastering
+from mastering import fit
 from mastering.contract import ENGINE_VERSION, Effort, FaultCode, OutputFormat, Settings
 from mastering.exchange import (
     PROTOCOL_VERSION,
@@ -77,7 +78,7 @@ def test_a_plan_is_refined_inside_the_fence() -> None:
         answer = worker.render(request_body(written(noise(6.0)), settings))
     assert "fit" in {event.stage for event in answer.events if isinstance(event, ProgressEvent)}
     (remark,) = (flag for flag in answer.report.report.flags if "refined" in flag.lower())
-    assert "iterations on" in remark or "comes within" in remark
+    assert f"iterations on {fit.device_name()}" in remark or "comes within" in remark
 
 
 def test_a_process_that_has_torch_loaded_still_finds_the_files_of_its_programs() -> None:
