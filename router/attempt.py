@@ -128,7 +128,7 @@ class _Shelf:
         body, ear = _exactly(events, size_bytes), house.probe.hear_master(**self._announced(begins.format, size_bytes))
         if ear is not None:
             self._ears[begins.format] = ear
-        await house.spool.append(ref, 0, ear.over(body) if ear else body, size_bytes)
+        await house.spool.append(ref, 0, body, size_bytes, ear.take if ear else None)
 
     async def verify(self, output_format: OutputFormat) -> None:
         """Raise TierFault(BAD_OUTPUT) unless the output decodes and is as long as the song, to a codec's padding."""

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack
@@ -32,7 +33,7 @@ _MAX_ANSWER_BYTES = 64 * 1024
 _EARLY_S = 20.0
 """A file that takes longer to arrive is not heard on its way: its place is for those that come quickly."""
 _LARGEST_EARLY_BYTES = 128 * 1024 * 1024
-_NEWS_BYTES = 512 * 1024
+_NEWS_BYTES = 1024 * 1024
 """How often a child hears how much has arrived."""
 _COUNT = struct.Struct("!Q")
 """As `mastering.probe.arriving` reads it."""
@@ -178,18 +179,26 @@ class Ear(Generic[_R]):
 
     def __init__(self, size: int, listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]], spare: Callable[[], None]):
         """`spare` is called when it listens no more. Raises OSError."""
-        self._size, self._arrived = size, 0
-        self._news = asyncio.Event()
+        self._size, self._arrived, self._announced = size, 0, 0
+        self._filling, self._loop, self._news = threading.Lock(), asyncio.get_running_loop(), asyncio.Event()
         self._spare = spare
         self.memory_file = _memory_file(size)
         self._listening = asyncio.create_task(listen(self))
         self._listening.add_done_callback(self._ended)
 
-    async def over(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """The same chunks, heard as they pass."""
-        async for chunk in body:
-            self._take(chunk)
-            yield chunk
+    def take(self, piece: memoryview) -> None:
+        """Hear the next bytes, in whichever thread has them: the copy takes the loop too long."""
+        with self._filling:
+            if self.memory_file < 0 or self._arrived + len(piece) > self._size:
+                return
+            try:
+                self._arrived += os.pwrite(self.memory_file, piece, self._arrived)
+            except OSError:  # no memory left; the spool has it all
+                self._loop.call_soon_threadsafe(self.close)
+                return
+        if self._arrived - self._announced >= _NEWS_BYTES or self._arrived == self._size or not self._announced:
+            self._announced = self._arrived
+            self._loop.call_soon_threadsafe(self._news.set)
 
     async def verdict(self) -> _R | None:
         """What the file is; None where it was not heard in full, or the probe broke: ask in the ordinary way then.
@@ -211,18 +220,9 @@ class Ear(Generic[_R]):
         """End the child and let the bytes go."""
         self._listening.cancel()
 
-    def _take(self, chunk: bytes) -> None:
-        if self.memory_file < 0 or self._arrived + len(chunk) > self._size:
-            return
-        try:
-            self._arrived += os.pwrite(self.memory_file, chunk, self._arrived)
-        except OSError:  # no memory left; the spool has it all
-            self.close()
-        self._news.set()
-
     async def counts(self) -> AsyncIterator[bytes]:
         """How much has arrived, from time to time. Raises _Late."""
-        told, ends_s = 0, asyncio.get_running_loop().time() + _EARLY_S
+        told, ends_s = 0, self._loop.time() + _EARLY_S
         while told < self._size:
             try:
                 async with asyncio.timeout_at(ends_s):
@@ -230,14 +230,14 @@ class Ear(Generic[_R]):
             except TimeoutError:
                 raise _Late from None
             self._news.clear()
-            if self._arrived - told >= _NEWS_BYTES or self._arrived == self._size or not told:
-                told = self._arrived
-                yield _COUNT.pack(told)
+            told = self._arrived
+            yield _COUNT.pack(told)
 
     def _ended(self, listening: asyncio.Task[_R]) -> None:
         if not listening.cancelled():
             listening.exception()  # seen, though nobody may ask
-        memory_file, self.memory_file = self.memory_file, -1
+        with self._filling:  # nobody writes to a number that is another file's by then
+            memory_file, self.memory_file = self.memory_file, -1
         os.close(memory_file)
         self._spare()
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 from router import clock
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
-from router.spool.port import Extent, Full, Gone, WrongOffset
-from router.spool.writing import Tail, Writer, in_thread, meaning, settled
+from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
+from router.spool.writing import Tail, Writer, begun, in_thread, meaning, settled
 
 _AT_ONCE = 2
 """Records opened in one trip to a thread: a trip costs about as much as opening one."""
@@ -72,7 +72,14 @@ class Spool:
             raise meaning(error) from error
         return ref
 
-    async def append(self, ref: str, offset: int, body: AsyncIterator[bytes], total: int | None) -> Extent:
+    async def append(
+        self,
+        ref: str,
+        offset: int,
+        body: AsyncIterator[bytes],
+        total: int | None,
+        listener: Listener | None = None,
+    ) -> Extent:
         key = self._live_key(ref)
         with self._open(ref, os.O_RDWR) as fd, self._noted(ref):
             tail = Tail.find(fd)
@@ -83,8 +90,9 @@ class Spool:
                     raise WrongOffset(tail.plain_size)
                 return Extent(tail.plain_size, complete=True)
             key = self._widened(ref, key, total)
-            os.ftruncate(fd, tail.position)
-            writer = Writer(fd, key, ref, tail, total)
+            if os.fstat(fd).st_size > tail.position:  # ext4 writes a file out at once that was cut, be it at its end
+                os.ftruncate(fd, tail.position)
+            writer = Writer(fd, key, ref, tail, total, listener)
             writer.resume(tail)
             try:
                 async for chunk in body:
@@ -136,19 +144,18 @@ class Spool:
 
     async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         with self._open(ref, os.O_RDONLY) as fd:
-            tail = Tail.find(fd)
+            key, tail = self._live_key(ref), Tail.find(fd)
             limit = tail.plain_size if end is None else end
             wanted = (p for p in records.walk(fd) if p.plain_start + p.plain_size > start and p.plain_start < limit)
             ahead: asyncio.Future[list[bytes]] | None = None
             places = list(islice(wanted, _AT_ONCE))
             try:
                 while places:
-                    plains = await (ahead or self._unsealing(fd, ref, places))
+                    plains = await (ahead or self._unsealing(fd, key, ref, places))
                     following = list(islice(wanted, _AT_ONCE))
-                    ahead = self._unsealing(fd, ref, following) if following else None
+                    ahead = self._unsealing(fd, key, ref, following) if following else None
                     for place, plain in zip(places, plains, strict=True):
-                        # Looked up anew for each record: a blob that is dropped or expires half-way stops here.
-                        self._live_key(ref)
+                        self._refuse_unless_alive(ref, key)  # dropped or expired half-way: it stops here
                         first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
                         yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
                     places = following
@@ -157,11 +164,11 @@ class Spool:
             if not tail.complete and (end is None or tail.plain_size < end):
                 raise records.Corrupt("the end of the blob is missing")
 
-    def _unsealing(self, fd: int, ref: str, places: Sequence[records.Place]) -> asyncio.Future[list[bytes]]:
+    def _unsealing(self, fd: int, key: Key, ref: str, places: Sequence[records.Place]) -> asyncio.Future[list[bytes]]:
         """The next records, opened in a thread while the last ones are on their way out. Raises Gone."""
-        secret = self._live_key(ref).secret
-        unseal = partial(records.unseal, fd, secret, ref)
-        return asyncio.ensure_future(asyncio.to_thread(lambda: [unseal(place) for place in places]))
+        self._refuse_unless_alive(ref, key)
+        unseal = partial(records.unseal, fd, key.secret, ref)
+        return begun(lambda: [unseal(place) for place in places])
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)
@@ -244,7 +251,7 @@ class Spool:
         return key
 
     def _refuse_unless_alive(self, ref: str, key: Key) -> None:
-        """As `_live_key`, from what this process knows: asked for every chunk. Raises Gone."""
+        """As `_live_key`, from what this process knows: asked for every chunk and record. Raises Gone."""
         if ref not in self._reserved or clock.now() >= key.expires_s:
             raise Gone(ref)
 

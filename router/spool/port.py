@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
 
@@ -33,6 +33,10 @@ class Extent(NamedTuple):
     complete: bool
 
 
+Listener = Callable[[memoryview], None]
+"""Hears a body stretch by stretch, in a thread; what it is shown is its own until it returns."""
+
+
 class Blobs(Protocol):
     """Stretches of audio by opaque reference. Sizes are of the plain bytes."""
 
@@ -40,11 +44,19 @@ class Blobs(Protocol):
         """Room for a new blob, in the folder of the blob `beside` if one is named. Raises Full."""
         ...
 
-    async def append(self, ref: str, offset: int, body: AsyncIterator[bytes], total: int | None) -> Extent:
+    async def append(
+        self,
+        ref: str,
+        offset: int,
+        body: AsyncIterator[bytes],
+        total: int | None,
+        listener: Listener | None = None,
+    ) -> Extent:
         """Take `body` from `offset` on; complete when it ends, or at `total` bytes if that is known.
 
-        Returns when every byte rests in the store. What arrived before `body` raised stays and can be continued.
-        Raises WrongOffset, Gone, Full (also when more than the reserved size comes).
+        Returns when every byte rests in the store, and `listener` has heard of all that came. What arrived before
+        `body` raised stays and can be continued. Raises WrongOffset, Gone, Full (also when more than the reserved size
+        comes).
         """
         ...
 

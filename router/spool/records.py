@@ -72,7 +72,7 @@ def walk(fd: int) -> Iterator[Place]:
 
 def unseal(fd: int, key: bytes, ref: str, place: Place) -> bytes:
     """The plain bytes of one record. Raises Corrupt."""
-    record = os.pread(fd, place.end - place.position, place.position)
+    record = memoryview(os.pread(fd, place.end - place.position, place.position))
     nonce = _HEADER.unpack_from(record)[2]
     try:
         return AESGCM(key).decrypt(nonce, record[_HEADER.size :], _associated(ref, place.number, place.last))

@@ -7,11 +7,12 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from router.spool import records
 from router.spool.keys import Key
-from router.spool.port import Full
+from router.spool.port import Full, Listener
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,8 +39,10 @@ class Tail(NamedTuple):
 class Writer:
     """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
 
-    def __init__(self, fd: int, key: Key, ref: str, tail: Tail, total: int | None) -> None:
-        self._fd, self._key, self._ref = fd, key, ref
+    def __init__(
+        self, fd: int, key: Key, ref: str, tail: Tail, total: int | None, listener: Listener | None = None
+    ) -> None:
+        self._fd, self._key, self._ref, self._listener = fd, key, ref, listener
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
         self._record, self._spare = bytearray(records.RECORD_BYTES), bytearray(records.RECORD_BYTES)
@@ -80,7 +83,7 @@ class Writer:
         await self.written()
         full, self._record, self._spare = self._record, self._spare, self._record
         self._filled = self._kept = 0
-        self._writing = asyncio.ensure_future(asyncio.to_thread(self._put, memoryview(full), last=False))
+        self._writing = begun(self._put, memoryview(full), last=False)
 
     async def written(self) -> None:
         """Wait for the record that is on its way. Raises Full, OSError."""
@@ -103,6 +106,8 @@ class Writer:
 
     def _put(self, plain: memoryview, *, last: bool) -> None:
         """Seal and write the next record. After one that could not be written none follows: it would close a gap."""
+        if self._listener is not None:
+            self._listener(plain)
         record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
         try:
             written = _write_all(self._fd, record, self._position)
@@ -121,9 +126,14 @@ def _write_all(fd: int, parts: Sequence[bytes], position: int) -> int:
     return written
 
 
+def begun(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`call`, begun in a thread. Not by asyncio.to_thread, whose task costs as much again as the trip."""
+    return asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
+
+
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `call` in a thread and, even when cancelled, come back only when it has ended: it uses an open file."""
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    running = begun(call, *args, **kwargs)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

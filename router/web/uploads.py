@@ -107,7 +107,7 @@ async def _take(
         async with translated(house):
             ref = await _blob(house, job, offset, total)
             body = limited_body(house, request, offset or 0)
-            return await house.spool.append(ref, offset or 0, ear.over(body) if ear else body, total)
+            return await house.spool.append(ref, offset or 0, body, total, ear.take if ear else None)
     except Problem as problem:
         if problem.code in ("too_large", "spool_full"):
             await wipe.end(house, job.id, State.FAILED, problem)

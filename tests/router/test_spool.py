@@ -90,6 +90,14 @@ async def test_what_was_stored_is_read_back(spool: Spool, size: int, chunk: int)
     assert await spool.extent(ref) == Extent(size, complete=True)
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_listener_hears_all_of_a_blob_in_its_order(spool: Spool, size: int) -> None:
+    data, heard = audio(size), bytearray()
+    ref = await spool.reserve(size, FAR_S)
+    await spool.append(ref, 0, pieces(data, 60_000), size, heard.extend)
+    assert heard == data
+
+
 async def test_an_upload_of_unknown_size_is_complete_when_it_ends(spool: Spool) -> None:
     data = audio(RECORD + 9)
     ref = await spool.reserve(4 * RECORD, FAR_S)
