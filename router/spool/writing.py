@@ -17,6 +17,8 @@ from router.spool.port import Full, Listener
 P = ParamSpec("P")
 T = TypeVar("T")
 _SMALL_RECORD_BYTES = 64 * 1024
+_GATHERED_BYTES = 2 * records.RECORD_BYTES
+"""Handed to a thread at a time: to wake it, and to be woken by it, takes as long as a record does."""
 
 
 class Tail(NamedTuple):
@@ -37,7 +39,7 @@ class Tail(NamedTuple):
 
 
 class Writer:
-    """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
+    """Gathers chunks into records: two are filled while the two before them are sealed and written in a thread."""
 
     def __init__(
         self, fd: int, key: Key, ref: str, tail: Tail, total: int | None, listener: Listener | None = None
@@ -45,7 +47,7 @@ class Writer:
         self._fd, self._key, self._ref, self._listener = fd, key, ref, listener
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
-        self._record, self._spare = bytearray(records.RECORD_BYTES), bytearray(records.RECORD_BYTES)
+        self._gathered, self._spare = bytearray(_GATHERED_BYTES), bytearray()
         self._filled = self._kept = 0
         self._writing: asyncio.Future[None] | None = None
         self._is_broken = False
@@ -61,7 +63,7 @@ class Writer:
         if place is None or place.plain_size >= _SMALL_RECORD_BYTES:
             return
         plain = records.unseal(self._fd, self._key.secret, self._ref, place)
-        self._record[: len(plain)] = plain
+        self._gathered[: len(plain)] = plain
         self._filled = self._kept = len(plain)
         self._index, self._position = place.number, place.position
 
@@ -72,21 +74,22 @@ class Writer:
         self.size_bytes += len(chunk)
         rest = memoryview(chunk)
         while rest:
-            if self._filled == records.RECORD_BYTES:
+            if self._filled == _GATHERED_BYTES:
                 await self._hand_over()
-            taken = min(len(rest), records.RECORD_BYTES - self._filled)
-            self._record[self._filled : self._filled + taken] = rest[:taken]
+            taken = min(len(rest), _GATHERED_BYTES - self._filled)
+            self._gathered[self._filled : self._filled + taken] = rest[:taken]
             self._filled += taken
             rest = rest[taken:]
 
     async def _hand_over(self) -> None:
         await self.written()
-        full, self._record, self._spare = self._record, self._spare, self._record
+        full = self._gathered
+        self._gathered, self._spare = self._spare or bytearray(_GATHERED_BYTES), full
         self._filled = self._kept = 0
         self._writing = begun(self._put, memoryview(full), last=False)
 
     async def written(self) -> None:
-        """Wait for the record that is on its way. Raises Full, OSError."""
+        """Wait for the records that are on their way. Raises Full, OSError."""
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
@@ -100,11 +103,18 @@ class Writer:
         if self._writing is not None:
             self._writing.result()
         if not self._is_broken and (self._filled > self._kept or last):
-            with memoryview(self._record) as record:
-                self._put(record[: self._filled], last=last)
+            self._put(memoryview(self._gathered)[: self._filled], last=last)
             self._filled = 0
 
     def _put(self, plain: memoryview, *, last: bool) -> None:
+        """Seal and write the next records, `last` the last of them."""
+        rest = plain
+        while len(rest) > records.RECORD_BYTES:
+            self._put_one(rest[: records.RECORD_BYTES], last=False)
+            rest = rest[records.RECORD_BYTES :]
+        self._put_one(rest, last=last)
+
+    def _put_one(self, plain: memoryview, *, last: bool) -> None:
         """Seal and write the next record. After one that could not be written none follows: it would close a gap."""
         if self._listener is not None:
             self._listener(plain)
