@@ -17,8 +17,8 @@ from router.spool.port import Full, Listener
 P = ParamSpec("P")
 T = TypeVar("T")
 _SMALL_RECORD_BYTES = 64 * 1024
-_GATHERED_BYTES = 2 * records.RECORD_BYTES
-"""Handed to a thread at a time: to wake it, and to be woken by it, takes as long as a record does."""
+_MOST_BYTES = 2 * records.RECORD_BYTES
+"""Gathered while the thread is busy: to wake it, and to be woken by it, takes as long as a record does."""
 
 
 class Tail(NamedTuple):
@@ -39,7 +39,7 @@ class Tail(NamedTuple):
 
 
 class Writer:
-    """Gathers chunks into records: two are filled while the two before them are sealed and written in a thread."""
+    """Gathers chunks into records: one or two are filled while those before them are sealed and written in a thread."""
 
     def __init__(
         self, fd: int, key: Key, ref: str, tail: Tail, total: int | None, listener: Listener | None = None
@@ -47,7 +47,7 @@ class Writer:
         self._fd, self._key, self._ref, self._listener = fd, key, ref, listener
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
-        self._gathered, self._spare = bytearray(_GATHERED_BYTES), bytearray()
+        self._gathered, self._spare = bytearray(_MOST_BYTES), bytearray()
         self._filled = self._kept = 0
         self._writing: asyncio.Future[None] | None = None
         self._is_broken = False
@@ -74,19 +74,24 @@ class Writer:
         self.size_bytes += len(chunk)
         rest = memoryview(chunk)
         while rest:
-            if self._filled == _GATHERED_BYTES:
+            into_record = self._filled % records.RECORD_BYTES
+            if self._filled and not into_record and (self._filled == _MOST_BYTES or self._is_at_rest):
                 await self._hand_over()
-            taken = min(len(rest), _GATHERED_BYTES - self._filled)
+            taken = min(len(rest), records.RECORD_BYTES - into_record)
             self._gathered[self._filled : self._filled + taken] = rest[:taken]
             self._filled += taken
             rest = rest[taken:]
 
     async def _hand_over(self) -> None:
         await self.written()
-        full = self._gathered
-        self._gathered, self._spare = self._spare or bytearray(_GATHERED_BYTES), full
+        full = memoryview(self._gathered)[: self._filled]
+        self._gathered, self._spare = self._spare or bytearray(_MOST_BYTES), self._gathered
         self._filled = self._kept = 0
-        self._writing = begun(self._put, memoryview(full), last=False)
+        self._writing = begun(self._put, full, last=False)
+
+    @property
+    def _is_at_rest(self) -> bool:
+        return self._writing is None or self._writing.done()
 
     async def written(self) -> None:
         """Wait for the records that are on their way. Raises Full, OSError."""
