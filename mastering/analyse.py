@@ -32,11 +32,19 @@ class Analysis:
 
 
 def analyse(
-    blocks: Iterable[Samples], rate_hz: int, channels: int, *, tick: Callable[[int], None] = lambda frames: None
+    blocks: Iterable[Samples],
+    rate_hz: int,
+    channels: int,
+    *,
+    frames: int | None = None,
+    tick: Callable[[int], None] = lambda frames: None,
 ) -> Analysis:
-    """Measure a recording; `tick` is called with the number of frames of every block."""
+    """Measure a recording; `tick` is called with the number of frames of every block.
+
+    `frames`: how many there will be, where that is known. It saves time with a long one.
+    """
     cells = loudness.CellMeter(rate_hz, np.ones(channels))
-    spectrum = SpectrumMeter(rate_hz)
+    spectrum = SpectrumMeter(rate_hz, frames)
     levels = _Levels(rate_hz, channels)
     for block in feed_all(iter(blocks), (cells, spectrum, levels)):
         tick(block.shape[1])
@@ -96,8 +104,10 @@ class _Levels:
         self.peak = max(self.peak, peak)
         if peak >= _CLIPPED_FROM:
             self.clipped += int(np.count_nonzero(np.abs(block) >= _CLIPPED_FROM))
-        self._sum += block.sum(axis=1)
-        self._products += [[one @ other for other in block] for one in block]
+        self._sum += block @ np.ones(block.shape[1], np.float32)
+        for one in range(len(block)):
+            for other in range(one + 1):
+                self._products[one, other] += block[one] @ block[other]
         # Only blocks that could beat the highest sample so far are interpolated.
         self._true_peaks.above = self.peak
         self._true_peaks.feed(block)
@@ -112,12 +122,12 @@ class _Levels:
         if len(self._sum) != 2:
             return None
         energy = math.sqrt(self._products[0, 0] * self._products[1, 1])
-        return max(-1.0, min(1.0, float(self._products[0, 1]) / energy)) if energy > 0 else 0.0
+        return max(-1.0, min(1.0, float(self._products[1, 0]) / energy)) if energy > 0 else 0.0
 
     def width_db(self) -> float | None:
         if len(self._sum) != 2:
             return None
-        level, cross = float(np.trace(self._products)), 2 * float(self._products[0, 1])
+        level, cross = float(np.trace(self._products)), 2 * float(self._products[1, 0])
         return 10 * math.log10(max(level - cross, 1e-12) / max(level + cross, 1e-12))
 
     def dc_offset(self) -> float:

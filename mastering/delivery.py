@@ -176,7 +176,8 @@ def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely
     recording = files.open_recording(target, most_bytes=MOST_MASTER_BYTES)
     blocks = files.checked(recording, lane.begin(Stage.VERIFY, frames, share))
     fine = PeakMeter(recording.rate_hz, factor=16)
-    heard = analyse.analyse(_fed(blocks, fine) if finely else blocks, recording.rate_hz, recording.channels)
+    blocks = _fed(blocks, fine) if finely else blocks
+    heard = analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)
     if not finely:
         return heard
     peak_dbtp = max(heard.measurements.true_peak_dbtp, analyse.decibels(float(fine.peaks().max(initial=0.0))))

@@ -37,8 +37,10 @@ from mastering.progress import Meter, Progress, silent
 KEEP_SAMPLES = 2 * 48_000 * 60 * 11
 _MOST_REFERENCES = 16
 _MOST_JSON_BYTES = 1 << 20
-_HEEDED_DB = 2.0
+_HEEDED_DB = 1.3
 """Peaks so far under the ceiling concern neither the limiter nor its guard."""
+_UNSURE_DB = 2.0
+"""How far the gain may turn out higher than it looks before the loudness is solved."""
 
 
 def master(
@@ -217,7 +219,7 @@ def _read(
     if contour is not None:
         contour.append(ContourMeter(recording.rate_hz))
         blocks = contour[0].passing(blocks)
-    return analyse.analyse(blocks, recording.rate_hz, recording.channels)
+    return analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)
 
 
 def write_demo_song(target: BinaryIO) -> None:
@@ -232,7 +234,8 @@ def _listen(source: BinaryIO, settings: Settings, meter: Meter) -> tuple[Audio, 
     audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=decoding)
     if settings.rate_hz not in (None, audio.rate_hz):
         audio = _kept(resampled(audio, settings.rate_hz or audio.rate_hz), decoding)
-    before = analyse.analyse(audio.read(), audio.rate_hz, audio.channels, tick=meter.begin(Stage.ANALYSE, audio.frames))
+    tick = meter.begin(Stage.ANALYSE, audio.frames)
+    before = analyse.analyse(audio.read(), audio.rate_hz, audio.channels, frames=audio.frames, tick=tick)
     if before.measurements.integrated_lufs is None:
         raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness: nothing in it passes −70 LUFS.")
     return audio, before, analyse.remarks(before.measurements, lossy=recording.lossy)
@@ -268,12 +271,12 @@ def _decide(
         remarks = (*remarks, said)
     likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
-    heeded = _heeded(chosen, likely_db + 2 * _HEEDED_DB)
+    heeded = _heeded(chosen, likely_db + _HEEDED_DB + _UNSURE_DB)
     song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=heeded)
     finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     gain_db = plan.number(plan.required(finished, "loudness"), "gain_db")
     if _heeded(chosen, gain_db + _HEEDED_DB) < song.above:
-        song = render.with_finer_peaks(song, _heeded(chosen, gain_db + 2 * _HEEDED_DB), rendering)
+        song = render.with_finer_peaks(song, _heeded(chosen, gain_db + _HEEDED_DB + _UNSURE_DB), rendering)
         finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     return song, finished, remarks
 

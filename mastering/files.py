@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from mastering import pcm
 from mastering.codecs import CODECS, LOSSLESS
 from mastering.container import is_cut_off, sniff
 from mastering.contract import (
@@ -38,6 +39,8 @@ from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, Samples, collected
 from mastering.dsp.threads import ahead
 
 Tick = Callable[[int], None]
+
+_SILENCE = 10 ** (-100 / 20)
 
 _SUBTYPES = {
     "VORBIS": "vorbis", "OPUS": "opus", "MPEG_LAYER_III": "mp3", "FLOAT": "float_32", "DOUBLE": "float_64",
@@ -194,10 +197,21 @@ def _decode_with_soundfile(source: BinaryIO) -> Iterator[Samples]:
     source.seek(0)
     try:
         with soundfile.SoundFile(source) as file:
+            if pcm.is_plain(file):
+                yield from pcm.decoded(file, source)
+                return
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                yield block.T
+                yield _planar(block)
     except soundfile.LibsndfileError:
         raise (_truncated() if _near_end(source) else _undecodable()) from None
+
+
+def _planar(frames: Samples) -> Samples:
+    """(frames, channels) → (channels, frames). Channel by channel: a plain transposed copy takes six times as long."""
+    block = np.empty(frames.shape[::-1], frames.dtype)
+    for channel, samples in zip(block, frames.T, strict=True):
+        channel[...] = samples
+    return block
 
 
 def _near_end(source: BinaryIO) -> bool:
@@ -272,24 +286,25 @@ def load(recording: Recording, *, keep_samples: int, tick: Tick) -> Audio:
 
 def checked(recording: Recording, tick: Tick) -> Blocks:
     """The blocks of a recording, each one looked at; raises a Fault for what no song can be made of."""
-    frames, loudest = 0, 0.0
+    frames, is_heard = 0, False
     for block in ahead(reblock(recording.decode())):
         frames += block.shape[1]
         if frames > MAX_DURATION_S * recording.rate_hz:
             raise _too_long(frames / recording.rate_hz)
-        peak = max(float(block.max()), -float(block.min()))
-        if not math.isfinite(peak):
+        # Of numbers alone the sum of squares is one, too, unless they are beyond all sound.
+        squares = sum(float(channel @ channel) for channel in block)
+        if not math.isfinite(squares) and not np.isfinite(block).all():
             seconds = (frames - block.shape[1]) / recording.rate_hz
             raise Fault(
                 FaultCode.NOT_FINITE,
                 f"The audio holds samples that are not numbers, first near {seconds:.1f} s. "
                 "Export it again without the plug-in that makes them.",
             )
-        loudest = max(loudest, peak)
+        is_heard = is_heard or squares > block.size * _SILENCE**2 or float(np.abs(block).max()) >= _SILENCE
         tick(block.shape[1])
         yield block
     _check_length(recording, frames)
-    if loudest < 10 ** (-100 / 20):
+    if not is_heard:
         raise Fault(FaultCode.SILENT, "The audio is silent (no sample above −100 dBFS). Check what was exported.")
 
 
@@ -335,7 +350,6 @@ _AV: dict[OutputFormat, tuple[str, str, str, int | None]] = {
     OutputFormat.OPUS: ("ogg", "libopus", "flt", 192_000),
 }
 """Container, coder, its sample format, bits per second."""
-_MOST_WAV_BYTES = (1 << 32) - (1 << 20)
 _BITS = {OutputFormat.WAV24: 24, OutputFormat.WAV16: 16, OutputFormat.FLAC: 24, OutputFormat.ALAC: 24}
 
 
@@ -352,16 +366,19 @@ def encode(audio: Audio, kind: OutputFormat, target: BinaryIO, *, seed: int, tic
 
 
 def _encode_with_soundfile(audio: Audio, kind: OutputFormat, target: BinaryIO, seed: int, tick: Tick) -> None:
-    how = _SOUNDFILE[kind]
-    if how["format"] == "WAV" and audio.frames * audio.channels * 4 > _MOST_WAV_BYTES:
+    how, bits = _SOUNDFILE[kind], _BITS.get(kind)
+    if how["format"] == "WAV" and audio.frames * audio.channels * 4 > pcm.MOST_BYTES:
         how = how | {"format": "RF64"}
+    elif how["format"] == "WAV" and bits is not None and pcm.is_writable(audio.frames, audio.channels, bits):
+        pcm.write(target, _whole_numbers(audio, kind, seed, tick), audio.rate_hz, audio.channels, bits)
+        return
     with soundfile.SoundFile(target, "w", samplerate=audio.rate_hz, channels=audio.channels, **how) as file:
         for block in _whole_numbers(audio, kind, seed, tick):
             file.write(_interleaved(block))
 
 
 def _interleaved(block: NDArray[Any]) -> NDArray[Any]:
-    """(channels, frames) → (frames, channels). Channel by channel: a plain transposed copy takes six times as long."""
+    """(channels, frames) → (frames, channels), channel by channel like `_planar`."""
     frames = np.empty(block.shape[::-1], block.dtype)
     for number, channel in enumerate(block):
         frames[:, number] = channel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,14 @@ from mastering.dsp.saturation import saturated
 from mastering.dsp.stream import Audio, Blocks, reblock
 from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
-from mastering.dsp.true_peak import PeakMeter, Peaks, block_length
+from mastering.dsp.true_peak import HALF_TAPS, PeakMeter, Peaks, block_length
 from mastering.plan import compressor_of, curve_of, number
 
 Tick = Callable[[int], None]
 
 _GUARD_DB = 1.2
 _GUARD_ROUNDS = 8
-_GUARD_REACH = 20
-"""Peak blocks that the finest interpolator reaches over, at the shortest blocks there are."""
+_GUARD_FACTOR = 16
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
 _HIGHEST_GAIN_DB = 60.0
@@ -195,14 +195,10 @@ def _lowest(curve: Curve) -> Curve:
 
 def _read_again(audio: Audio, curve: Curve, near: NDArray[np.bool_], tick: Tick) -> Peaks:
     length = block_length(audio.rate_hz)
-    meter = PeakMeter(audio.rate_hz, factor=16, only=near)
-    node = 0
+    gain = partial(limiter.gain_around, curve, length=length, reach=HALF_TAPS[_GUARD_FACTOR])
+    meter = PeakMeter(audio.rate_hz, factor=_GUARD_FACTOR, only=near, gain=gain)
     for block in audio.read():
-        count = block.shape[1] // length
-        # What nobody looks at needs no gain either. The filters reach a few peak blocks into the neighbours.
-        seen = near[max(0, node - _GUARD_REACH) : node + count + _GUARD_REACH].any()
-        meter.feed(limiter.apply(block, curve, node, length) if seen else block)
-        node += count
+        meter.feed(block)
         tick(block.shape[1])
     return meter.peaks()
 

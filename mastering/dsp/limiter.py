@@ -41,24 +41,31 @@ class Limiter:
         """Linear gain at the nodes, `gain` included. Shape (blocks + 1,). `peaks` are those before the gain."""
         length = block_length(rate_hz)
         reach = max(1, round(self.lookahead_ms * 1e-3 * rate_hz / length))
-        need = _decibels(np.maximum(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)), 1.0))
+        need = _decibels(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)))
         held = _hold(need, reach)
         held = _stay(held, round(self.hold_ms * 0.5e-3 * rate_hz / length))
         falling = _release(held, self.release_db_per_s * length / rate_hz)
         smooth = _smooth(_smooth(falling, reach), reach)
-        curve: Curve = gain * special.exp10(smooth * (-1 / 20))
+        curve = np.full(smooth.size, gain)
+        lowered = np.flatnonzero(smooth)
+        curve[lowered] = gain * special.exp10(smooth[lowered] * (-1 / 20))
         return curve
 
 
 def _decibels(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
-    decibels: NDArray[np.float64] = special.log1p(ratio - 1.0) * _DB_PER_NEPER
+    """Decibels over one; none for what is less."""
+    decibels = np.zeros(ratio.size)
+    over = np.flatnonzero(ratio > 1.0)
+    decibels[over] = special.log1p(ratio[over] - 1.0) * _DB_PER_NEPER
     return decibels
 
 
 def _hold(need: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     """Need at the nodes, kept up over `reach` blocks before and after."""
-    nodes = np.maximum(np.append(need, 0.0), np.insert(need, 0, 0.0))
-    held: NDArray[np.float64] = ndimage.maximum_filter1d(nodes, 2 * reach + 1, mode="nearest")
+    held = np.zeros(need.size + 1)
+    for shift in range(-reach, reach + 2):
+        first, end = max(0, shift), min(held.size, need.size + shift)
+        np.maximum(held[first:end], need[first - shift : end - shift], out=held[first:end])
     return held
 
 
@@ -74,7 +81,9 @@ def _stay(held: NDArray[np.float64], half: int) -> NDArray[np.float64]:
 def _release(held: NDArray[np.float64], step_db: float) -> NDArray[np.float64]:
     """The held curve, but never falling faster than `step_db` a block: max over the past of held − pace × distance."""
     slope = np.arange(held.size) * step_db
-    falling: NDArray[np.float64] = np.maximum.accumulate(held + slope) - slope
+    falling = held + slope
+    np.maximum.accumulate(falling, out=falling)
+    falling -= slope
     return falling
 
 
@@ -99,7 +108,22 @@ def apply(block: Samples, curve: Curve, first: int, length: int) -> Samples:
     return gained
 
 
-@lru_cache(maxsize=2)
+def gain_around(curve: Curve, blocks: NDArray[np.intp], length: int, reach: int) -> Samples:
+    """The gain that `apply` gives each of these peak blocks and `reach` frames on either side of it, bit for bit.
+
+    Shape (blocks, length + 2 reach).
+    """
+    beside = -(-reach // length)
+    index = blocks[:, None] + np.arange(-beside, beside + 2)
+    nodes = curve[np.clip(index, 0, curve.size - 1)].astype(np.float32)
+    gain = (nodes[:, 1:] - nodes[:, :-1])[:, :, None] * _ramp(1, length)
+    gain += nodes[:, :-1, None]
+    first = beside * length - reach
+    around: Samples = gain.reshape(len(blocks), -1)[:, first : first + length + 2 * reach]
+    return around
+
+
+@lru_cache(maxsize=4)
 def _ramp(count: int, length: int) -> NDArray[np.float32]:
     """How far each frame lies between its two nodes."""
     ramp: NDArray[np.float32] = np.tile((np.arange(length) / length).astype(np.float32), count)
@@ -109,7 +133,9 @@ def _ramp(count: int, length: int) -> NDArray[np.float32]:
 def mean_square(curve: Curve, edges: NDArray[np.int64], length: int) -> NDArray[np.float64]:
     """Mean of the squared gain over each cell; `edges` are frame numbers (cells + 1,)."""
     a, b = curve[:-1], curve[1:]
-    total = np.concatenate([[0.0], np.cumsum((a * a + a * b + b * b) * (length / 3))])
-    at_edges = np.interp(edges, np.arange(total.size) * length, total)
+    mean = (a * a + a * b + b * b) / 3
+    total = np.concatenate([[0.0], np.cumsum(mean)])
+    block, frame = np.divmod(edges, length)
+    at_edges = total[block] * length + mean[np.minimum(block, mean.size - 1)] * frame
     means: NDArray[np.float64] = np.diff(at_edges) / np.diff(edges)
     return means

@@ -22,6 +22,7 @@ CELLS_PER_S = 100
 _MOMENTARY = 40
 _SHORT_TERM = 300
 _HOP = 10
+_ROW_FRAMES = 64
 _ABSOLUTE_GATE_LUFS = -70.0
 _OFFSET_LUFS = -0.691
 
@@ -65,44 +66,48 @@ class CellMeter:
     """Collects the K-weighted energies of 10 ms cells from blocks of any length."""
 
     def __init__(self, rate_hz: int, weights: NDArray[np.float64]) -> None:
-        self._rate_hz = rate_hz
+        row = _row_frames(rate_hz)
+        self._filter = RecursiveFilter(k_weighting(rate_hz), len(weights), row or _ROW_FRAMES)
+        self._by_frame = row is None
+        self._unit = row or 1
+        self._width = rate_hz / CELLS_PER_S / self._unit
+        """Of a cell, in what `_collect` gets."""
         self._weights = weights.astype(np.float32)
-        self._filter = RecursiveFilter(k_weighting(rate_hz), len(weights))
-        self._held: Samples = np.zeros((len(weights), 0), np.float32)
-        self._rest: Samples = np.zeros(0, np.float32)
-        self._frame = 0
+        self._rest = np.zeros(0)
+        self._first = 0
         self._cells: list[Energies] = []
 
     def feed(self, block: Samples) -> None:
-        joined = np.concatenate([self._held, block], axis=1) if self._held.size else block
-        whole = joined.shape[1] - joined.shape[1] % self._filter.row
-        self._held = joined[:, whole:].copy()
-        if whole:
-            self._collect(self._filter.power(joined[:, :whole], self._weights))
+        read = self._filter.power if self._by_frame else self._filter.energies
+        self._collect(read(block, self._weights))
 
-    def _collect(self, power: Samples) -> None:
-        power = np.concatenate([self._rest, power])
-        edges = self._edges_within(self._frame, self._frame + power.size)
-        if edges.size > 1:
-            totals = np.add.reduceat(power[: edges[-1]], edges[:-1]).astype(np.float64)
-            self._cells.append(totals / np.diff(edges))
-        self._rest = power[edges[-1] :].copy()
-        self._frame += int(edges[-1])
-
-    def _edges_within(self, first: int, end: int) -> NDArray[np.int64]:
-        width = self._rate_hz / CELLS_PER_S
-        index = np.arange(round(first / width), math.floor(end / width) + 2)
-        edges = np.round(index * width).astype(np.int64)
-        return edges[edges <= end] - first
+    def _collect(self, energies: Samples) -> None:
+        """`energies` of what a cell is made of: frames, or rows that a cell holds a whole number of."""
+        joined = np.concatenate([self._rest, energies])
+        first = round(self._first / self._width)
+        index = np.arange(first, first + math.floor(joined.size / self._width) + 2)
+        edges = np.round(index * self._width).astype(np.int64) - self._first
+        edges = edges[: np.searchsorted(edges, joined.size, "right")]
+        end = int(edges[-1])
+        if end:
+            self._cells.append(np.add.reduceat(joined[:end], edges[:-1]) / (np.diff(edges) * self._unit))
+        self._rest = joined[end:].copy()
+        self._first += end
 
     def cells(self) -> Energies:
         """Ends the recording. Shape (cells,); a last, unfinished cell is left out."""
-        left, self._held = self._held, self._held[:, :0]
-        if left.size:
-            padding = self._filter.row - left.shape[1]
-            padded = np.pad(left, ((0, 0), (0, padding)))
-            self._collect(self._filter.power(padded, self._weights)[: left.shape[1]])
+        left = self._filter.held_frames
+        if self._by_frame and left:
+            padding = np.zeros((len(self._weights), self._filter.row - left), np.float32)
+            self._collect(self._filter.power(padding, self._weights)[:left])
         return np.concatenate(self._cells) if self._cells else np.zeros(0)
+
+
+def _row_frames(rate_hz: int) -> int | None:
+    """Frames of the filter's rows so that a cell is a whole number of them; None where that makes poor rows."""
+    frames, odd = divmod(rate_hz, CELLS_PER_S)
+    whole = [row for row in range(16, 57) if frames % row == 0]
+    return whole[-1] if whole and not odd else None
 
 
 def _moving_mean(cells: Energies, width: int) -> Energies:

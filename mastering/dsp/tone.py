@@ -96,52 +96,64 @@ def splits(hz: NDArray[np.float64], low_hz: float, high_hz: float) -> NDArray[np
 def filtered_sides(blocks: Blocks, responses: NDArray[np.float32]) -> Iterator[Samples]:
     """Mid and side through each of the responses (bands, 2, bins): a piece (bands, sides, frames) for each block.
 
-    A mono recording has no side. All blocks but the last must be longer than the filters' reach.
+    A mono recording has no side. All blocks but the last must be longer than the filters' reach. A block may be
+    overwritten once its piece is out.
     """
+    length = 2 * (responses.shape[-1] - 1)
+    half = length // 10
     before: Samples | None = None
     current: Samples | None = None
-    for following in chain(map(_mid_side, blocks), [None]):
+    for following in chain(blocks, [None]):
         if current is not None:
-            yield _filtered(before, current, following, responses)
-        before, current = current, following
+            sides, frames = current.shape
+            if before is None:
+                before = np.zeros((sides, half), np.float32)
+                responses = responses if sides == 1 else responses * np.float32(0.5)
+            padded = _with_context(before, current, following, half)
+            yield _filtered(padded, frames, responses)
+            before = padded[:, frames : frames + half]
+        current = following
 
 
 def left_right(sides: Samples) -> Samples:
     """Mid and side as left and right; mono as it is."""
-    if len(sides) == 1:
-        return sides
-    channels = np.empty_like(sides)
-    np.add(sides[0], sides[1], out=channels[0])
-    np.subtract(sides[0], sides[1], out=channels[1])
-    return channels
+    return sides if len(sides) == 1 else _sum_and_difference(sides, np.empty_like(sides))
 
 
-def _mid_side(block: Samples) -> Samples:
-    if len(block) == 1:
-        # A neighbour is still looked at when the recording's own block has been overwritten.
-        return block.copy()
-    sides = left_right(block)
-    sides *= np.float32(0.5)
-    return sides
+def _sum_and_difference(pair: Samples, out: Samples) -> Samples:
+    np.add(pair[0], pair[1], out=out[0])
+    np.subtract(pair[0], pair[1], out=out[1])
+    return out
 
 
-def _filtered(
-    before: Samples | None, current: Samples, following: Samples | None, responses: NDArray[np.float32]
-) -> Samples:
-    """`current` through the filters, which reach into its neighbours; beyond the recording's ends is silence."""
+def _with_context(before: Samples, current: Samples, following: Samples | None, half: int) -> Samples:
+    """Twice mid and side of `current` (a mono block as it is), between the last `half` frames before it and the next.
+
+    A whole number of hops follows the first `half`; beyond the recording's ends is silence.
+    """
+    channels, frames = current.shape
+    hop = 8 * half
+    padded = np.empty((channels, -(-frames // hop) * hop + 2 * half), np.float32)
+    padded[:, :half] = before
+    parts = (current,) if following is None else (current, following[:, :half])
+    end = half
+    for part in parts:
+        start, end = end, end + part.shape[1]
+        if channels == 1:
+            padded[:, start:end] = part
+        else:
+            _sum_and_difference(part, padded[:, start:end])
+    padded[:, end:] = 0.0
+    return padded
+
+
+def _filtered(padded: Samples, frames: int, responses: NDArray[np.float32]) -> Samples:
+    """The first `frames` after the context, through each response: (bands, sides, frames)."""
     length = 2 * (responses.shape[-1] - 1)
-    half = length // 10
-    hop = length - 2 * half
-    sides, frames = current.shape
-    count = -(-frames // hop)
-    padded = np.zeros((sides, count * hop + 2 * half), np.float32)
-    if before is not None:
-        padded[:, :half] = before[:, -half:]
-    padded[:, half : half + frames] = current
-    if following is not None:
-        head = following[:, :half]
-        padded[:, half + frames : half + frames + head.shape[1]] = head
-    bins = fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, length, axis=1)[:, ::hop])
+    half, hop = length // 10, 8 * length // 10
+    windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=1)[:, ::hop]
+    bins = fft.rfft(windows)
+    sides, count, _ = windows.shape
     filtered = np.empty((len(responses), sides, count, hop), np.float32)
     for band, response in zip(filtered, responses, strict=True):
         band[...] = fft.irfft(bins * response[:sides, None], length, overwrite_x=True)[:, :, half : half + hop]
