@@ -13,10 +13,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +22,10 @@ from router import clock
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
-from router.spool.writing import Tail, Writer, begun, in_thread, meaning, settled
+from router.spool.writing import Tail, Writer, in_thread, meaning
 
-_AT_ONCE = 2
-"""Records opened in one trip to a thread: a trip costs about as much as opening one."""
+_IN_A_ROW = 4
+"""Records read before others get a turn, also where whoever reads them is never slower than we are."""
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
 
@@ -147,28 +145,18 @@ class Spool:
             key, tail = self._live_key(ref), Tail.find(fd)
             limit = tail.plain_size if end is None else end
             wanted = (p for p in records.walk(fd) if p.plain_start + p.plain_size > start and p.plain_start < limit)
-            ahead: asyncio.Future[list[bytes]] | None = None
-            places = list(islice(wanted, _AT_ONCE))
-            try:
-                while places:
-                    plains = await (ahead or self._unsealing(fd, key, ref, places))
-                    following = list(islice(wanted, _AT_ONCE))
-                    ahead = self._unsealing(fd, key, ref, following) if following else None
-                    for place, plain in zip(places, plains, strict=True):
-                        self._refuse_unless_alive(ref, key)  # dropped or expired half-way: it stops here
-                        first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
-                        yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
-                    places = following
-            finally:
-                await settled(ahead)
+            for place in wanted:
+                self._refuse_unless_alive(ref, key)  # dropped or expired half-way: it stops here
+                record: bytes | bytearray | None = records.at_hand(fd, place)  # sooner done than a trip to a thread
+                if record is None:
+                    record = await in_thread(records.load, fd, place)
+                plain = records.unseal(record, key.secret, ref, place)
+                first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
+                yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
+                if place.number % _IN_A_ROW == 0:
+                    await asyncio.sleep(0)
             if not tail.complete and (end is None or tail.plain_size < end):
                 raise records.Corrupt("the end of the blob is missing")
-
-    def _unsealing(self, fd: int, key: Key, ref: str, places: Sequence[records.Place]) -> asyncio.Future[list[bytes]]:
-        """The next records, opened in a thread while the last ones are on their way out. Raises Gone."""
-        self._refuse_unless_alive(ref, key)
-        unseal = partial(records.unseal, fd, key.secret, ref)
-        return begun(lambda: [unseal(place) for place in places])
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)

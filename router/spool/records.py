@@ -24,6 +24,8 @@ RECORD_BYTES = 256 * 1024
 KEY_BYTES = 32
 _HEADER = struct.Struct("!BI12s")
 _TAG_BYTES = 16
+_NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
+"""Linux; tmpfs does not know it."""
 
 
 class Corrupt(Gone):
@@ -70,12 +72,29 @@ def walk(fd: int) -> Iterator[Place]:
         position, plain_start, index = place.end, plain_start + plain_size, index + 1
 
 
-def unseal(fd: int, key: bytes, ref: str, place: Place) -> bytes:
+def at_hand(fd: int, place: Place) -> bytearray | None:
+    """One record as it lies there; None where that would take a disk, or nobody can say whether it would."""
+    if not _NO_WAIT:
+        return None
+    record = bytearray(place.end - place.position)
+    try:
+        whole = os.preadv(fd, [record], place.position, _NO_WAIT) == len(record)
+    except OSError:
+        return None
+    return record if whole else None
+
+
+def load(fd: int, place: Place) -> bytes:
+    """One record as it lies there."""
+    return os.pread(fd, place.end - place.position, place.position)
+
+
+def unseal(record: bytes | bytearray, key: bytes, ref: str, place: Place) -> bytes:
     """The plain bytes of one record. Raises Corrupt."""
-    record = memoryview(os.pread(fd, place.end - place.position, place.position))
     nonce = _HEADER.unpack_from(record)[2]
     try:
-        return AESGCM(key).decrypt(nonce, record[_HEADER.size :], _associated(ref, place.number, place.last))
+        sealed = memoryview(record)[_HEADER.size :]
+        return AESGCM(key).decrypt(nonce, sealed, _associated(ref, place.number, place.last))
     except InvalidTag:
         raise Corrupt(f"record {place.number} does not authenticate") from None
 

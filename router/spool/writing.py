@@ -62,7 +62,7 @@ class Writer:
         place = tail.last
         if place is None or place.plain_size >= _SMALL_RECORD_BYTES:
             return
-        plain = records.unseal(self._fd, self._key.secret, self._ref, place)
+        plain = records.unseal(records.load(self._fd, place), self._key.secret, self._ref, place)
         self._gathered[: len(plain)] = plain
         self._filled = self._kept = len(plain)
         self._index, self._position = place.number, place.position
@@ -112,25 +112,23 @@ class Writer:
             self._filled = 0
 
     def _put(self, plain: memoryview, *, last: bool) -> None:
-        """Seal and write the next records, `last` the last of them."""
-        rest = plain
-        while len(rest) > records.RECORD_BYTES:
-            self._put_one(rest[: records.RECORD_BYTES], last=False)
-            rest = rest[records.RECORD_BYTES :]
-        self._put_one(rest, last=last)
-
-    def _put_one(self, plain: memoryview, *, last: bool) -> None:
-        """Seal and write the next record. After one that could not be written none follows: it would close a gap."""
+        """Seal and write the next records. After some that could not be written none follow: they would close a gap."""
         if self._listener is not None:
             self._listener(plain)
-        record = records.seal(self._key.secret, self._ref, self._index, plain, last=last)
+        parts: list[bytes] = []
+        index = self._index
+        for at in range(0, max(1, len(plain)), records.RECORD_BYTES):
+            is_last = last and at + records.RECORD_BYTES >= len(plain)
+            record = plain[at : at + records.RECORD_BYTES]
+            parts += records.seal(self._key.secret, self._ref, index, record, last=is_last)
+            index += 1
         try:
-            written = _write_all(self._fd, record, self._position)
+            written = _write_all(self._fd, parts, self._position)
         except OSError as error:
             self._is_broken = True
             os.ftruncate(self._fd, self._position)
             raise meaning(error) from error
-        self._index += 1
+        self._index = index
         self._position += written
 
 

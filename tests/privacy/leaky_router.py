@@ -8,7 +8,6 @@ encrypted. Started like the real one: `python -m tests.privacy.leaky_router serv
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 from base64 import urlsafe_b64decode
@@ -67,8 +66,8 @@ def _plain_seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, *, 
     return records._HEADER.pack(last, len(plain), header[5:]), bytes(plain) + bytes(16)
 
 
-def _plain_unseal(fd: int, key: bytes, ref: str, place: records.Place) -> bytes:
-    return os.pread(fd, place.plain_size, place.position + records._HEADER.size)
+def _plain_unseal(record: bytes | bytearray, key: bytes, ref: str, place: records.Place) -> bytes:
+    return bytes(record[records._HEADER.size :][: place.plain_size])
 
 
 _seal, _signed_claims = records.seal, Provider._signed_claims

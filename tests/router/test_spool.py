@@ -91,6 +91,31 @@ async def test_what_was_stored_is_read_back(spool: Spool, size: int, chunk: int)
 
 
 @pytest.mark.parametrize("size", SIZES)
+async def test_what_only_a_disk_has_is_read_back_all_the_same(
+    spool: Spool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = audio(size)
+    ref = await stored(spool, data)
+    monkeypatch.setattr(records, "at_hand", lambda *_: None)
+    assert await read(spool, ref) == data
+
+
+async def test_a_quick_reader_leaves_others_their_turn(spool: Spool) -> None:
+    ref, turns = await stored(spool, audio(9 * RECORD)), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await read(spool, ref)
+    task.cancel()
+    assert turns >= 2
+
+
+@pytest.mark.parametrize("size", SIZES)
 async def test_a_listener_hears_all_of_a_blob_in_its_order(spool: Spool, size: int) -> None:
     data, heard = audio(size), bytearray()
     ref = await spool.reserve(size, FAR_S)
