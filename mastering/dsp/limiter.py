@@ -12,6 +12,7 @@ with the CPU's features.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,17 +40,33 @@ class Limiter:
 
     def curve(self, peaks: Peaks, gain: float, rate_hz: int) -> Curve:
         """Linear gain at the nodes, `gain` included. Shape (blocks + 1,). `peaks` are those before the gain."""
+        need = _decibels(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)))
         length = block_length(rate_hz)
         reach = max(1, round(self.lookahead_ms * 1e-3 * rate_hz / length))
-        need = _decibels(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)))
-        held = _hold(need, reach)
-        held = _stay(held, round(self.hold_ms * 0.5e-3 * rate_hz / length))
-        falling = _release(held, self.release_db_per_s * length / rate_hz)
-        smooth = _smooth(_smooth(falling, reach), reach)
-        curve = np.full(smooth.size, gain)
-        lowered = np.flatnonzero(smooth)
-        curve[lowered] = gain * special.exp10(smooth[lowered] * (-1 / 20))
+        half_hold = round(self.hold_ms * 0.5e-3 * rate_hz / length)
+        pace_db = self.release_db_per_s * length / rate_hz
+        fall = math.ceil(float(need.max(initial=0.0)) / pace_db)
+        touched = _around(need > 0, 3 * reach + half_hold + 1, 3 * reach + 2 * half_hold + fall + 1)
+        curve = np.full(need.size + 1, gain)
+        if touched.size:
+            held = _stay(_hold(need[touched], reach), half_hold)
+            falling = _release(held, np.append(touched, touched[-1] + 1) * pace_db)
+            lowered = gain * special.exp10(_smooth(_smooth(falling, reach), reach) * (-1 / 20))
+            curve[touched], curve[touched + 1] = lowered[:-1], lowered[1:]
         return curve
+
+
+def _around(marked: NDArray[np.bool_], before: int, after: int) -> NDArray[np.intp]:
+    """Numbers of the blocks that are marked or have a marked one so many blocks after or before them.
+
+    Beyond them a curve is level: it is worked out for these alone, one stretch after the other as if nothing lay
+    between.
+    """
+    near = np.zeros(marked.size + before + after + 1, np.int32)
+    first = np.flatnonzero(marked)
+    near[first] = 1
+    near[first + before + after + 1] -= 1
+    return np.flatnonzero(np.cumsum(near)[before : before + marked.size])
 
 
 def _decibels(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,12 +95,11 @@ def _stay(held: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     return stayed
 
 
-def _release(held: NDArray[np.float64], step_db: float) -> NDArray[np.float64]:
-    """The held curve, but never falling faster than `step_db` a block: max over the past of held − pace × distance."""
-    slope = np.arange(held.size) * step_db
-    falling = held + slope
+def _release(held: NDArray[np.float64], slope_db: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The held curve, but never falling faster than `slope_db` rises: max over the past of held − pace × distance."""
+    falling = held + slope_db
     np.maximum.accumulate(falling, out=falling)
-    falling -= slope
+    falling -= slope_db
     return falling
 
 

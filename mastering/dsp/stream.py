@@ -52,9 +52,9 @@ def collected(blocks: Iterable[Samples], channels: int, frames: int) -> Samples:
     return kept[:, :filled]
 
 
-def split(samples: Samples) -> Blocks:
-    for start in range(0, samples.shape[1], BLOCK_FRAMES):
-        yield samples[:, start : start + BLOCK_FRAMES]
+def split(samples: Samples, frames: int = BLOCK_FRAMES) -> Blocks:
+    for start in range(0, samples.shape[1], frames):
+        yield samples[:, start : start + frames]
 
 
 def reblock(pieces: Iterable[Samples]) -> Blocks:

@@ -51,8 +51,12 @@ def _interpolated(rows: NDArray[np.floating], factor: int) -> Peaks:
     """Largest magnitude between the samples of each row (rows, length + 2 half). Shape (rows,)."""
     length = rows.shape[1] - 2 * HALF_TAPS[factor]
     # Upright, because a maximum along the long axis is many times as fast as one along the short axis.
-    points = _interpolator(factor, length).T.astype(rows.dtype, copy=False) @ rows.T
-    peaks: Peaks = np.maximum(points.max(axis=0), -points.min(axis=0)).astype(np.float64)
+    between = _interpolator(factor, length).T.astype(rows.dtype, copy=False)
+    peaks = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        points = between @ rows[part].T
+        peaks[part] = np.maximum(points.max(axis=0), -points.min(axis=0))
     return peaks
 
 

@@ -127,3 +127,20 @@ def test_a_song_that_promises_more_than_it_has_still_has_a_spectrum() -> None:
     meter = SpectrumMeter(RATE_HZ, 10**9)
     meter.feed(_noise(RATE_HZ))
     assert meter.power().sum() > 0
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize(("release", "hold"), [(120.0, 12.0), (250.0, 6.0), (1000.0, 0.0)])
+@pytest.mark.parametrize("peaks_over", [0, 1, 40, 4000])
+def test_a_curve_worked_out_where_it_bends_is_the_whole_curve(
+    rate_hz: int, release: float, hold: float, peaks_over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(peaks_over)
+    peaks = random.uniform(0.0, 0.5, 20_000)
+    peaks[random.choice(peaks.size, peaks_over, replace=False)] = random.uniform(0.5, 4.0, peaks_over)
+    if peaks_over:
+        peaks[[0, -1]] = 2.0  # the ends bend too
+    limits = limiter.Limiter(-1.0, release_db_per_s=release, hold_ms=hold)
+    quick = limits.curve(peaks, 1.2, rate_hz)
+    monkeypatch.setattr(limiter, "_around", lambda marked, before, after: np.arange(marked.size))
+    assert np.array_equal(quick, limits.curve(peaks, 1.2, rate_hz))
