@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -47,6 +48,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
 """Audio comes by these, written to the spool as it arrives; every other body is read into memory whole."""
 MAX_BODY_BYTES = 64 * 1024
+LINGER_S = 1.0
+"""After an answer to an upload that was not taken in full, until its connection is closed."""
 BODY_S = 30.0
 """Seconds until a small body must be whole; uploads have a silence limit of their own."""
 
@@ -103,6 +106,10 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
+            elif streams and not body.ended and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body"}
             await send(message)
 
         problem = self._refusal(scope)
@@ -156,6 +163,14 @@ class _Body:
         if self._most_bytes is not None and self._arrived > self._most_bytes:
             raise HTTPException(_too_large().row.status)
         return message
+
+    async def drain(self) -> None:
+        """Let what is on its way come and go: to close before would reset the connection, and take the answer that
+        the client has not read yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.ended:
+                    await self.receive()
 
     async def _next(self) -> Message:
         if self._most_bytes is None or self.ended:  # afterwards only the end of the connection comes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from router.errors import Problem
+from router.jobs.model import new_id
 from router.spool.port import Full
 from router.spool.records import RECORD_BYTES, sealed_size
 from router.tiers.fake import FakeBackend
@@ -296,6 +298,19 @@ async def test_an_upload_of_a_size_nobody_said_counts_as_the_largest(tmp_path: P
         job = await router.create()
         problem = (await router.http.put(f"/v1/jobs/{job['id']}/audio", content=pieces(SONG))).json()
         assert (problem["code"], problem["asked_bytes"]) == ("spool_share", 900_000)
+
+
+async def test_a_client_that_sends_on_after_a_refusal_reads_all_of_it(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        reader, writer = await router.raw(put(new_id(), f"Content-Length: {8 * MIB}"))
+        for _ in range(8):
+            writer.write(bytes(MIB))
+            await writer.drain()
+        async with asyncio.timeout(10):
+            status, headers, body = await answer(reader)
+        assert (status, headers["connection"]) == (404, "close")
+        assert json.loads(body)["code"] == "not_found"
+        writer.close()
 
 
 async def test_a_disk_that_fills_up_during_an_upload_is_a_507_and_leaves_nothing(
