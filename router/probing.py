@@ -238,7 +238,7 @@ class Ear(Generic[_R]):
             listening.exception()  # seen, though nobody may ask
         with self._filling:  # nobody writes to a number that is another file's by then
             memory_file, self.memory_file = self.memory_file, -1
-        os.close(memory_file)
+        self._loop.run_in_executor(None, os.close, memory_file)  # freeing so many pages takes a millisecond
         self._spare()
 
 

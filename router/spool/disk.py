@@ -145,9 +145,10 @@ class Spool:
             key, tail = self._live_key(ref), Tail.find(fd)
             limit = tail.plain_size if end is None else end
             wanted = (p for p in records.walk(fd) if p.plain_start + p.plain_size > start and p.plain_start < limit)
+            room = memoryview(bytearray(records.sealed_size(min(tail.plain_size, records.RECORD_BYTES))))
             for place in wanted:
                 self._refuse_unless_alive(ref, key)  # dropped or expired half-way: it stops here
-                record: bytes | bytearray | None = records.at_hand(fd, place)  # sooner done than a trip to a thread
+                record: bytes | memoryview | None = records.at_hand(fd, place, room)  # sooner than a trip to a thread
                 if record is None:
                     record = await in_thread(records.load, fd, place)
                 plain = records.unseal(record, key.secret, ref, place)

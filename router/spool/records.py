@@ -72,13 +72,11 @@ def walk(fd: int) -> Iterator[Place]:
         position, plain_start, index = place.end, plain_start + plain_size, index + 1
 
 
-def at_hand(fd: int, place: Place) -> bytearray | None:
-    """One record as it lies there; None where that would take a disk, or nobody can say whether it would."""
-    if not _NO_WAIT:
-        return None
-    record = bytearray(place.end - place.position)
+def at_hand(fd: int, place: Place, room: memoryview) -> memoryview | None:
+    """One record as it lies there, in `room`; None where that would take a disk, or nobody can say if it would."""
+    record = room[: place.end - place.position]
     try:
-        whole = os.preadv(fd, [record], place.position, _NO_WAIT) == len(record)
+        whole = _NO_WAIT and os.preadv(fd, [record], place.position, _NO_WAIT) == len(record)
     except OSError:
         return None
     return record if whole else None
@@ -89,7 +87,7 @@ def load(fd: int, place: Place) -> bytes:
     return os.pread(fd, place.end - place.position, place.position)
 
 
-def unseal(record: bytes | bytearray, key: bytes, ref: str, place: Place) -> bytes:
+def unseal(record: bytes | memoryview, key: bytes, ref: str, place: Place) -> bytes:
     """The plain bytes of one record. Raises Corrupt."""
     nonce = _HEADER.unpack_from(record)[2]
     try:

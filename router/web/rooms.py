@@ -11,18 +11,18 @@ from fastapi import Depends, Request
 from router import clock
 from router.errors import Problem
 from router.house import House
-from router.jobs.model import Job
 from router.jobs.ports import Missing, Versioned
 from router.web.sign_in import Account, account_of, owner_of, visitor_of
 from router.web.streams import Streams
 
 
-def house_of(request: Request) -> House:
+# Dependencies are coroutines even where they await nothing: FastAPI sends every other function to a thread.
+async def house_of(request: Request) -> House:
     house: House = request.app.state.house
     return house
 
 
-def streams_of(request: Request) -> Streams:
+async def streams_of(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
 
@@ -48,7 +48,3 @@ async def owned_job(job_id: str, house: TheHouse, account: TheAccount) -> Versio
 
 
 TheJob = Annotated[Versioned, Depends(owned_job)]
-
-
-def visible_job(found: TheJob) -> Job:
-    return found.job

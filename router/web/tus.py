@@ -28,7 +28,7 @@ EXTENSIONS = "creation,termination,expiration"
 _MEDIA_TYPE = "application/offset+octet-stream"
 
 
-def speak(tus_resumable: Annotated[str | None, Header()] = None) -> None:
+async def speak(tus_resumable: Annotated[str | None, Header()] = None) -> None:
     """Raise Problem unless the client speaks our version."""
     if tus_resumable != VERSION:
         raise Problem("tus_version", f"This server speaks tus {VERSION}.", headers={"tus-version": VERSION})

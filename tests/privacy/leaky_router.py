@@ -66,7 +66,7 @@ def _plain_seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, *, 
     return records._HEADER.pack(last, len(plain), header[5:]), bytes(plain) + bytes(16)
 
 
-def _plain_unseal(record: bytes | bytearray, key: bytes, ref: str, place: records.Place) -> bytes:
+def _plain_unseal(record: bytes | memoryview, key: bytes, ref: str, place: records.Place) -> bytes:
     return bytes(record[records._HEADER.size :][: place.plain_size])
 
 
