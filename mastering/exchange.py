@@ -172,7 +172,8 @@ class FrameReader:
         rest = memoryview(chunk)
         while rest:
             if self._data_left:
-                piece = bytes(rest[: self._data_left])
+                # What is data from end to end is handed on uncopied.
+                piece = chunk if len(rest) == len(chunk) <= self._data_left else bytes(rest[: self._data_left])
                 rest = rest[len(piece) :]
                 self._data_left -= len(piece)
                 yield self._seal.pass_on(piece)

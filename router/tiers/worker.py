@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBe
 
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
+_WORTH_A_TRIP_BYTES = 64 * 1024
+"""Less is hashed sooner than a thread wakes."""
 _RESTING = {"warming": State.WARMING, "draining": State.DRAINING}
 
 
@@ -105,8 +108,32 @@ def _word(said: Any, longest: int) -> str | None:
     return None if said is None else answers.text(said, longest)
 
 
+class _Digest:
+    """The exchange's checksum, computed in a thread while the next stretch is on its way."""
+
+    def __init__(self) -> None:
+        self._digest = exchange.Digest()
+        self._running: asyncio.Future[None] | None = None
+
+    async def update(self, data: bytes) -> None:
+        await self._caught_up()
+        if len(data) < _WORTH_A_TRIP_BYTES:
+            self._digest.update(data)
+        else:
+            self._running = asyncio.get_running_loop().run_in_executor(None, self._digest.update, data)
+
+    async def end(self) -> exchange.EndEvent:
+        await self._caught_up()
+        return self._digest.end()
+
+    async def _caught_up(self) -> None:
+        if self._running is not None:
+            await self._running
+            self._running = None
+
+
 async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
-    digest = exchange.Digest()
+    digest = _Digest()
     asked = exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
     yield seal.pass_on(exchange.encode_event(asked))
     parts = {"audio": Source(work.size_bytes, work.open_audio)}
@@ -114,14 +141,14 @@ async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
     for name, source in parts.items():
         yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes)))
         async for chunk in source.open():
-            digest.update(chunk)
+            await digest.update(chunk)
             yield seal.pass_on(exchange.data_header(len(chunk)) + chunk)
-    yield exchange.encode_event(seal.close(digest.end()))
+    yield exchange.encode_event(seal.close(await digest.end()))
 
 
 async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterator[Event]:
     """The answer's frames, read to the end of the answer, so that the connection may serve again."""
-    reader, digest = exchange.FrameReader(seal), exchange.Digest()
+    reader, digest = exchange.FrameReader(seal), _Digest()
     report: Report | None = None
     finished: Finished | None = None
     async for chunk in response.aiter_raw():
@@ -130,7 +157,7 @@ async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterato
                 raise TierFault(FaultClass.BUG, "the worker sent more after the end")
             match frame:
                 case bytes():
-                    digest.update(frame)
+                    await digest.update(frame)
                     yield frame
                 case exchange.AcceptedEvent():
                     yield Accepted(frame.device)
@@ -143,7 +170,7 @@ async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterato
                 case exchange.PartEvent():
                     yield OutputBegins(OutputFormat(frame.name.removeprefix("output/")), frame.size)
                 case exchange.EndEvent():
-                    if frame.sha256 != digest.end().sha256:
+                    if frame.sha256 != (await digest.end()).sha256:
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master's checksum does not match its bytes")
                     if report is None:
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
