@@ -19,7 +19,7 @@ from mastering.dsp import limiter, loudness
 from mastering.dsp.dynamics import BandCompressor
 from mastering.dsp.limiter import Curve, Limiter
 from mastering.dsp.saturation import saturated
-from mastering.dsp.stream import Audio, Blocks, reblock, split
+from mastering.dsp.stream import Audio, Blocks, reblock
 from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import HALF_TAPS, PeakMeter, Peaks, block_length
@@ -30,7 +30,6 @@ Tick = Callable[[int], None]
 _GUARD_DB = 1.2
 _GUARD_ROUNDS = 8
 _GUARD_FACTOR = 16
-_GUARD_FRAMES = 1 << 19
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
 _HIGHEST_GAIN_DB = 60.0
@@ -71,7 +70,8 @@ def toned(
     peaks = PeakMeter(source.rate_hz, above=above)
     filled = 0
     meters = (peaks,) if same and cells is not None else (loud, peaks)
-    for block in feed_all(source.read() if same else ahead(shaped.read()), meters):
+    blocks = source.read() if same else ahead(shaped.read())
+    for block in feed_all(blocks, meters, beside=0 if same else 1):
         if source.samples is not None and not same:
             source.samples[:, filled : filled + block.shape[1]] = block
         filled += block.shape[1]
@@ -198,8 +198,7 @@ def _read_again(audio: Audio, curve: Curve, near: NDArray[np.bool_], tick: Tick)
     length = block_length(audio.rate_hz)
     gain = partial(limiter.gain_around, curve, length=length, reach=HALF_TAPS[_GUARD_FACTOR])
     meter = PeakMeter(audio.rate_hz, factor=_GUARD_FACTOR, only=near, gain=gain)
-    # Larger blocks, where they cost nothing: a few rows of each are looked at.
-    for block in audio.read() if audio.samples is None else split(audio.samples, _GUARD_FRAMES):
+    for block in audio.read():
         meter.feed(block)
         tick(block.shape[1])
     return meter.peaks()

@@ -44,9 +44,12 @@ class Fed(Protocol):
     def feed(self, block: Samples, /) -> object: ...
 
 
-def feed_all(blocks: Blocks, meters: Sequence[Fed]) -> Blocks:
-    """The blocks, each of them fed to every meter: to the first one in a thread of its own."""
-    if cores() == 1:
+def feed_all(blocks: Blocks, meters: Sequence[Fed], *, beside: int = 0) -> Blocks:
+    """The blocks, each of them fed to every meter: to the first one in a thread of its own, if a core is left for it.
+
+    `beside`: threads that make the blocks. Three on two cores take longer than two.
+    """
+    if cores() <= 1 + beside:
         for block in blocks:
             for meter in meters:
                 meter.feed(block)

@@ -11,7 +11,7 @@ from mastering.contract import Fault, FaultCode, Measurements, OutputFormat, Set
 from mastering.dsp.dynamics import BandCompressor, Compressor, reduction_db
 from mastering.dsp.limiter import Limiter, apply
 from mastering.dsp.saturation import saturated
-from mastering.dsp.stream import reblock, split
+from mastering.dsp.stream import BLOCK_FRAMES, reblock, split
 from mastering.dsp.tone import ToneCurve, crossovers, filtered_sides, left_right, response
 from mastering.dsp.true_peak import PeakMeter, block_length
 from mastering.presets import presets
@@ -223,7 +223,7 @@ def test_blocks_come_out_whole_whatever_pieces_go_in() -> None:
     samples = music(seconds=5)
     pieces = [samples[:, a : a + 7919] for a in range(0, samples.shape[1], 7919)]
     blocks = list(reblock(pieces))
-    assert {block.shape[1] for block in blocks[:-1]} == {65_536}
+    assert {block.shape[1] for block in blocks[:-1]} == {BLOCK_FRAMES}
     assert np.array_equal(np.concatenate(blocks, axis=1), samples)
 
 
