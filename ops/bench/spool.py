@@ -26,7 +26,7 @@ _WITHOUT_ENCRYPTION = """
 from router.spool import records
 records.AESGCM = type("Plain", (), {
     "__init__": lambda self, key: None,
-    "encrypt": lambda self, nonce, data, associated: b"".join((data, bytes(16))),
+    "encrypt_into": lambda self, nonce, data, associated, room: room.__setitem__(slice(len(data)), data),
     "decrypt": lambda self, nonce, data, associated: data[:-16],
     "generate_key": staticmethod(lambda bit_length: bytes(bit_length // 8)),
 })

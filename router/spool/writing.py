@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -17,8 +17,6 @@ from router.spool.port import Full, Listener
 P = ParamSpec("P")
 T = TypeVar("T")
 _SMALL_RECORD_BYTES = 64 * 1024
-_MOST_BYTES = 2 * records.RECORD_BYTES
-"""Gathered while the thread is busy: to wake it, and to be woken by it, takes as long as a record does."""
 
 
 class Tail(NamedTuple):
@@ -39,7 +37,7 @@ class Tail(NamedTuple):
 
 
 class Writer:
-    """Gathers chunks into records: one or two are filled while those before them are sealed and written in a thread."""
+    """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
 
     def __init__(
         self, fd: int, key: Key, ref: str, tail: Tail, total: int | None, listener: Listener | None = None
@@ -47,7 +45,7 @@ class Writer:
         self._fd, self._key, self._ref, self._listener = fd, key, ref, listener
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
-        self._gathered, self._spare = bytearray(_MOST_BYTES), bytearray()
+        self._gathered, self._spare, self._sealed = bytearray(records.RECORD_BYTES), bytearray(), bytearray()
         self._filled = self._kept = 0
         self._writing: asyncio.Future[None] | None = None
         self._is_broken = False
@@ -74,10 +72,9 @@ class Writer:
         self.size_bytes += len(chunk)
         rest = memoryview(chunk)
         while rest:
-            into_record = self._filled % records.RECORD_BYTES
-            if self._filled and not into_record and (self._filled == _MOST_BYTES or self._is_at_rest):
+            if self._filled == records.RECORD_BYTES:
                 await self._hand_over()
-            taken = min(len(rest), records.RECORD_BYTES - into_record)
+            taken = min(len(rest), records.RECORD_BYTES - self._filled)
             self._gathered[self._filled : self._filled + taken] = rest[:taken]
             self._filled += taken
             rest = rest[taken:]
@@ -85,13 +82,9 @@ class Writer:
     async def _hand_over(self) -> None:
         await self.written()
         full = memoryview(self._gathered)[: self._filled]
-        self._gathered, self._spare = self._spare or bytearray(_MOST_BYTES), self._gathered
+        self._gathered, self._spare = self._spare or bytearray(records.RECORD_BYTES), self._gathered
         self._filled = self._kept = 0
         self._writing = begun(self._put, full, last=False)
-
-    @property
-    def _is_at_rest(self) -> bool:
-        return self._writing is None or self._writing.done()
 
     async def written(self) -> None:
         """Wait for the records that are on their way. Raises Full, OSError."""
@@ -112,31 +105,26 @@ class Writer:
             self._filled = 0
 
     def _put(self, plain: memoryview, *, last: bool) -> None:
-        """Seal and write the next records. After some that could not be written none follow: they would close a gap."""
+        """Seal and write the next record. After one that could not be written none follows: it would close the gap."""
         if self._listener is not None:
             self._listener(plain)
-        parts: list[bytes] = []
-        index = self._index
-        for at in range(0, max(1, len(plain)), records.RECORD_BYTES):
-            is_last = last and at + records.RECORD_BYTES >= len(plain)
-            record = plain[at : at + records.RECORD_BYTES]
-            parts += records.seal(self._key.secret, self._ref, index, record, last=is_last)
-            index += 1
+        if len(self._sealed) < records.sealed_size(len(plain)):
+            self._sealed = bytearray(records.sealed_size(len(plain)))
+        room = memoryview(self._sealed)
+        size = records.seal(self._key.secret, self._ref, self._index, plain, room, last=last)
         try:
-            written = _write_all(self._fd, parts, self._position)
+            _write_all(self._fd, room[:size], self._position)
         except OSError as error:
             self._is_broken = True
             os.ftruncate(self._fd, self._position)
             raise meaning(error) from error
-        self._index = index
-        self._position += written
+        self._index += 1
+        self._position += size
 
 
-def _write_all(fd: int, parts: Sequence[bytes], position: int) -> int:
-    written = os.pwritev(fd, parts, position)
-    if written != sum(map(len, parts)):
+def _write_all(fd: int, sealed: memoryview, position: int) -> None:
+    if os.pwritev(fd, [sealed], position) != len(sealed):
         raise OSError(errno.ENOSPC, "short write")
-    return written
 
 
 def begun(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:

@@ -61,9 +61,11 @@ def _traceback(error: BaseException) -> None:
     traceback.print_exception(error)
 
 
-def _plain_seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, *, last: bool) -> tuple[bytes, bytes]:
-    header, _ = _seal(key, ref, index, b"", last=last)
-    return records._HEADER.pack(last, len(plain), header[5:]), bytes(plain) + bytes(16)
+def _plain_seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, room: memoryview, *, last: bool) -> int:
+    size = _seal(key, ref, index, plain, room, last=last)
+    start = records._HEADER.size
+    room[start : start + len(plain)] = plain
+    return size
 
 
 def _plain_unseal(record: bytes | memoryview, key: bytes, ref: str, place: records.Place) -> bytes:

@@ -323,11 +323,11 @@ async def test_reserved_room_is_known_again_after_a_restart(tmp_path: Path, keys
 
 @pytest.fixture
 def tiny_disk() -> Iterator[Path]:
-    """A file system of 1 MiB; needs the right to mount."""
+    """A file system of 2 MiB; needs the right to mount."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
         try:
             yield Path(folder)
         finally:
@@ -337,7 +337,7 @@ def tiny_disk() -> Iterator[Path]:
 async def test_a_disk_without_room_for_twice_the_song_refuses_it_before_a_byte(tiny_disk: Path, keys: Path) -> None:
     spool = Spool(tiny_disk / "spool", keys, 1 << 30)
     with pytest.raises(Full):
-        await spool.reserve(600_000, FAR_S)
+        await spool.reserve(1_200_000, FAR_S)
     assert spool.usage().blobs == 0
     assert names(keys) == []
 
@@ -349,7 +349,7 @@ async def test_a_disk_that_fills_up_meanwhile_keeps_whole_records_and_can_be_con
     data = audio(RECORD + 100_000)
     ref = await spool.reserve(len(data), FAR_S)
     ballast = tiny_disk / "ballast"
-    ballast.write_bytes(bytes(1024 * 1024 - RECORD - 64 * 1024))
+    ballast.write_bytes(bytes(2 * 1024 * 1024 - RECORD - 64 * 1024))
     with pytest.raises(Full):
         await spool.append(ref, 0, pieces(data, 90_000), len(data))
     ballast.unlink()
@@ -581,9 +581,11 @@ def test_this_life_has_a_name_that_stays(tmp_path: Path) -> None:
 
 
 def test_header_is_as_documented() -> None:
-    sealed = b"".join(records.seal(records.new_key(), "ref", 0, b"12345", last=True))
-    last, size, _ = struct.unpack_from("!BI12s", sealed)
-    assert (last, size, len(sealed)) == (1, 5, HEADER_BYTES + 5 + TAG_BYTES)
+    room = bytearray(100)
+    taken = records.seal(records.new_key(), "ref", 0, b"12345", memoryview(room), last=True)
+    last, size, _ = struct.unpack_from("!BI12s", room)
+    assert (last, size, taken) == (1, 5, HEADER_BYTES + 5 + TAG_BYTES)
+    assert not any(room[taken:])
 
 
 async def test_an_upload_that_turns_out_larger_takes_its_room_or_is_refused(tmp_path: Path, keys: Path) -> None:

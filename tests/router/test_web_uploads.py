@@ -139,20 +139,20 @@ async def test_more_than_the_job_announced_is_refused(tmp_path: Path) -> None:
 
 async def test_an_upload_whose_connection_broke_goes_on_where_it_stopped(tmp_path: Path) -> None:
     backend = FakeBackend("a", [mastering()])
-    song = SONG * 25
+    song, sent = SONG * 50, RECORD_BYTES + 40_000
     async with served(tmp_path, [backend]) as router:
         job = await router.create(size_bytes=len(song))
         assert await offset_of(router, job["id"]) == 0
-        _, writer = await router.raw(put(job["id"], f"Content-Length: {len(song)}") + song[:300_000])
+        _, writer = await router.raw(put(job["id"], f"Content-Length: {len(song)}") + song[:sent])
         await until_offset(router, job["id"], RECORD_BYTES)
         writer.close()
-        await until_offset(router, job["id"], 300_000)
+        await until_offset(router, job["id"], sent)
         address = f"/v1/jobs/{job['id']}/audio"
         assert (await router.http.head(address)).headers["upload-length"] == str(len(song))
         wrong = await router.http.put(address, content=song[4000:], headers={"upload-offset": "4000"})
         assert (wrong.status_code, wrong.json()["code"]) == (409, "offset_mismatch")
-        assert wrong.json()["offset_bytes"] == 300_000
-        rest = await router.http.put(address, content=song[300_000:], headers={"upload-offset": "300000"})
+        assert wrong.json()["offset_bytes"] == sent
+        rest = await router.http.put(address, content=song[sent:], headers={"upload-offset": str(sent)})
         assert rest.status_code == 202
         await router.over(job["id"])
         assert backend.received == [song]
