@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -24,43 +24,52 @@ MOST_BYTES = (1 << 32) - (1 << 20)
 
 
 def is_plain(file: Any) -> bool:
-    """Whether `decoded` can read what this soundfile.SoundFile has opened."""
+    """Whether `numbers` can read what this soundfile.SoundFile has opened."""
     return file.format in ("WAV", "WAVEX", "RF64") and file.subtype in _WIDTHS and file.endian in ("FILE", "LITTLE")
+
+
+def numbers(file: Any, read_into: Callable[[memoryview], int | None]) -> Iterator[NDArray[Any]]:
+    """Blocks (frames, channels) of whole numbers: int16, or int32 with 24 bits on the left. The next overwrites one.
+
+    `file` has been opened on what `read_into` reads on from where `file` has left it; it says how many bytes came.
+    """
+    width = _WIDTHS[file.subtype]
+    frame_bytes = width * file.channels
+    file.seek(0)  # which leaves what it reads at the first sample
+    raw = bytearray(1 + BLOCK_FRAMES * frame_bytes)
+    samples = _in_place(raw, width, BLOCK_FRAMES * file.channels)
+    left = file.frames
+    while left:
+        room = memoryview(raw)[1 : 1 + min(left, BLOCK_FRAMES) * frame_bytes]
+        frames = _fill(room, read_into) // frame_bytes
+        if not frames:
+            return
+        found = samples[: frames * file.channels]
+        # Of 24 bits four bytes are read: the lowest is the neighbour's.
+        yield (found & -256 if width == 3 else found).reshape(frames, file.channels)
+        left -= frames
 
 
 def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
     """The blocks of `source`, which `file` has opened; the same floats that `file` itself would give."""
-    width = _WIDTHS[file.subtype]
-    frame_bytes = width * file.channels
-    file.seek(0)  # which leaves `source` at the first sample
-    raw = bytearray(1 + BLOCK_FRAMES * frame_bytes)
-    samples = _in_place(raw, width, file.channels)
-    left = file.frames
-    while left:
-        wanted = min(left, BLOCK_FRAMES)
-        frames = _fill(source, memoryview(raw)[1 : 1 + wanted * frame_bytes]) // frame_bytes
-        if not frames:
-            return
-        block = np.empty((file.channels, frames), np.float32)
-        for channel, found in zip(block, samples.T, strict=True):
-            # Of 24 bits four bytes are read: the lowest is the neighbour's.
-            channel[...] = found[:frames] & -256 if width == 3 else found[:frames]
-        block *= np.float32(2.0**-15 if width == 2 else 2.0**-31)
-        yield block
-        left -= frames
+    for block in numbers(file, cast(io.RawIOBase, source).readinto):
+        floats = np.empty(block.shape[::-1], np.float32)
+        for channel, found in zip(floats, block.T, strict=True):
+            channel[...] = found
+        floats *= np.float32(2.0**-15 if block.dtype == np.int16 else 2.0**-31)
+        yield floats
 
 
-def _in_place(raw: bytearray, width: int, channels: int) -> NDArray[Any]:
-    """The samples in `raw` after its first byte, as whole numbers where they lie: (frames, channels)."""
+def _in_place(raw: bytearray, width: int, count: int) -> NDArray[Any]:
+    """The samples in `raw` after its first byte, as whole numbers where they lie."""
     kind, start = ("<i2", 1) if width == 2 else ("<i4", 0)
-    first = np.frombuffer(raw, kind, 1, start)
-    return as_strided(first, (BLOCK_FRAMES, channels), (width * channels, width), writeable=False)
+    return as_strided(np.frombuffer(raw, kind, 1, start), (count,), (width,), writeable=False)
 
 
-def _fill(source: BinaryIO, room: memoryview) -> int:
-    """Read until `room` is full or the source ends. How many bytes came."""
+def _fill(room: memoryview, read_into: Callable[[memoryview], int | None]) -> int:
+    """Read until `room` is full or there is no more. How many bytes came."""
     filled = 0
-    while filled < len(room) and (count := cast(io.RawIOBase, source).readinto(room[filled:])):
+    while filled < len(room) and (count := read_into(room[filled:])):
         filled += count
     return filled
 

@@ -1,7 +1,8 @@
 """Open a recording and hand out its blocks: the probe's only door to the decoders.
 
-libsndfile reads WAV and AIFF. FFmpeg's libraries, held to one demuxer and one thread, read what is coded: libsndfile
-refuses a FLAC of unknown length and an Opus with a picture, and guesses the length of an MP3 from its size.
+libsndfile reads WAV and AIFF; the samples of the commonest WAVs are taken by `mastering.pcm`, in a quarter of the time.
+FFmpeg's libraries, held to one demuxer and one thread, read what is coded: libsndfile refuses a FLAC of unknown length
+and an Opus with a picture, and guesses the length of an MP3 from its size.
 Blocks are ``(frames, channels)``, as the decoders give them: whole numbers stay whole (`full_scale`), since all that is
 heard is how many there are and how large.
 """
@@ -9,6 +10,7 @@ heard is how many there are and how large.
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from mastering import pcm
 from mastering.codecs import CODECS, LOSSLESS
 from mastering.contract import Fault, FaultCode
 from mastering.probe.arriving import Arriving, Growing
@@ -95,6 +98,9 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
 
 
 def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
+    if pcm.is_plain(sound):
+        yield from _plain_blocks(sound, source, arriving)
+        return
     buffer = np.empty((BLOCK_FRAMES, sound.channels), _NATIVE.get(_SUBTYPES[sound.subtype], np.float32))
     most_bytes = BLOCK_FRAMES * sound.channels * _WIDEST_SAMPLE_BYTES + _READ_AHEAD_BYTES
     while True:
@@ -106,6 +112,16 @@ def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Blo
         if not len(block):
             return
         yield block
+
+
+def _plain_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
+    with io.FileIO(source, closefd=False) as file:
+
+        def read_into(room: memoryview) -> int | None:
+            arriving.need(file.tell() + len(room))
+            return file.readinto(room)
+
+        yield from pcm.numbers(sound, read_into)
 
 
 def _sndfile_fault(error: Any) -> Fault:
