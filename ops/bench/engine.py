@@ -15,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pedalboard
@@ -24,6 +23,7 @@ import soundfile
 
 from mastering import engine
 from mastering.contract import Settings
+from ops.bench._cores import on_cores
 from ops.bench.line import Line
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
 
@@ -48,7 +48,7 @@ def _times(data: bytes, path: Path) -> list[Line]:
         "pedalboard BrickwallLimiter": lambda: _brickwall(data),
         "Matchering 2.0.6": lambda: _matchering(path),
     }
-    with _cores(1):
+    with on_cores(1):
         floor, ours, *theirs = _paired(lambda: _floor(data), lambda: _master(data), *peers.values())
     lines = [
         Line(f"time, 4 minutes, against {peer}", ours / floor, "x floor", "lower", 4.0, peer, taken / floor)
@@ -59,21 +59,10 @@ def _times(data: bytes, path: Path) -> list[Line]:
         Line("time, 4 minutes, over Matchering's", ours / theirs[-1], "x", "lower", 0.25, "Matchering 2.0.6", 1.0)
     )
     if len(os.sched_getaffinity(0)) > 1:
-        with _cores(2):
+        with on_cores(2):
             floor, ours = _paired(lambda: _floor(data), lambda: _master(data))
         lines.append(Line("time, 4 minutes, two threads", ours / floor, "x floor", "lower", 3.0))
     return lines
-
-
-@contextmanager
-def _cores(count: int) -> Iterator[None]:
-    """This process, its children and the engine's threads on so many cores."""
-    all_of_them = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(all_of_them)[:count])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, all_of_them)
 
 
 def _paired(*runs: Callable[[], object]) -> list[float]:

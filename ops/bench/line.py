@@ -13,7 +13,8 @@ from typing import Literal
 class Line:
     """`limit` is the worst value allowed, `peer` who else was measured in the same run, `peer_value` what it got.
 
-    `device` names the GPU it was measured on; such a line stays when the group is measured again without that GPU.
+    `device` names what it was measured on, a GPU or so many cores; such a line stays when the group is measured again
+    on a machine without it.
     """
 
     name: str
@@ -53,8 +54,8 @@ machine and input; times are medians of paired runs and are given as ratios, bec
 machine. "Floor" is what decoding a 24-bit WAV and encoding it again takes with libsndfile.
 
 Repeat it with `make bench` (everything) or `.venv/bin/python -m ops.bench --only NAME` (one group; the others' lines
-are kept from the last run, as are those that name a GPU that this machine lacks). The peers that are not ours are
-installed by `pip install -c constraints.txt '.[bench]'`.
+are kept from the last run, as are those that name a GPU or a number of cores that this machine lacks). The peers that
+are not ours are installed by `pip install -c constraints.txt '.[bench]'`.
 
 | what | value | limit | peer | peer's value |
 | --- | --- | --- | --- | --- |

@@ -2,7 +2,8 @@
 
 The direct call is the router's own adapter, by the same worker with the same bytes: a slot, the song out, the master
 in, both checksums. Through the router a person's client comes on top, which is http.client (`_field.Client`): what
-httpx takes to read 20 MB in Python is not the router's doing. Client, router, probe and worker share one machine.
+httpx takes to read 20 MB in Python is not the router's doing. Client, router, probe and worker share one machine, which
+is why there is a line for four cores, too, where the machine has them: a router's worker has its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import uvloop
 
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Wanted
+from ops.bench._cores import on_cores
 from ops.bench._field import song, standing
 from ops.bench._stub_worker import REPORT
 from ops.bench.failover import direct
@@ -44,20 +46,31 @@ from router.tiers.port import Accepted, Backend, Finished, Health, OutputBegins
 from router.tiers.worker import WorkerBackend
 
 _MIB = 1024 * 1024
+_CORES = (2, 4, 16)
 _ROUNDS, _SMALL_ROUNDS, _JOBS, _WATCHERS = 15, 100, 400, 1000
 _FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
 
 
 def measure() -> list[Line]:
-    straight_s, through_s = _added(song(20 * _MIB))
+    there = len(os.sched_getaffinity(0))
     forwarded_s = uvloop.run(_forwarding(song(1024)))
     return [
-        Line("20 MB, added to a direct call, p50", (through_s - straight_s) * 1000, "ms", "lower", 60.0,
-             "a direct call takes (ms)", straight_s * 1000),
+        *(_added_line(cores, there) for cores in _CORES if cores <= there),
         Line("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
         Line("small jobs, fake tier, without the probe", uvloop.run(_throughput()), "jobs/s", "higher", 200.0),
         Line(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
     ]  # fmt: skip
+
+
+def _added_line(cores: int, there: int) -> Line:
+    device = f"{cores} of {there} cores"
+    with on_cores(cores):
+        straight_s, through_s = _added(song(20 * _MIB))
+    added_ms = (through_s - straight_s) * 1000
+    return Line(
+        f"20 MB, added to a direct call, p50, {device}", added_ms, "ms", "lower", 60.0,
+        "a direct call takes (ms)", straight_s * 1000, device=device,
+    )  # fmt: skip
 
 
 def _added(audio: bytes) -> tuple[float, float]:
