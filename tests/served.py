@@ -24,7 +24,8 @@ from router import app as app_module
 from router.app import make_app
 from router.house import House
 from router.tiers.port import Backend
-from tests.houses import PATIENCE_S, SONG, BelievingProbe, ram_folder, settings_for
+from tests.houses import PATIENCE_S, SONG, BelievingProbe, settings_for
+from tests.stack import own_ram
 
 OVER = ("mastered", "delivered", "failed", "cancelled", "expired", "wiped")
 
@@ -91,12 +92,12 @@ async def served(
     folder: Path, backends: Sequence[Backend] = (), *, probe: type | None = BelievingProbe, **settings: Any
 ) -> AsyncIterator[Served]:
     """A router with `backends`, and with the real probe where `probe` is None."""
-    with ram_folder() as ram, pytest.MonkeyPatch.context() as patch:
+    with own_ram() as ram, pytest.MonkeyPatch.context() as patch:
         if probe is not None:
             patch.setattr(app_module, "Probe", probe)
         listening = socket.create_server(("127.0.0.1", 0))
         port = int(listening.getsockname()[1])
-        app = make_app(settings_for(folder, ram, port=port, **settings), backends)
+        app = make_app(settings_for(folder, str(ram), port=port, **settings), backends)
         config = uvicorn.Config(
             app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1
         )

@@ -103,7 +103,7 @@ def stack(
     """
     environment = {f"ROUTER_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     with ExitStack() as cleanup:
-        ram_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-test-", dir=ram())))
+        ram_dir = cleanup.enter_context(own_ram())
         running = [start_worker(folder, number) for number in range(workers)]
         for worker in running:
             cleanup.callback(worker.stop)
@@ -120,6 +120,15 @@ def stack(
 def ram() -> str | None:
     """A RAM-backed folder, where the machine has one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 — the folders made in it are random and 0700
+
+
+@contextmanager
+def own_ram() -> Iterator[Path]:
+    """A router's RAM folder. The lock beside it goes with it."""
+    with tempfile.TemporaryDirectory(prefix="mastering-test-", dir=ram()) as outer:
+        inner = Path(outer) / "ram"
+        inner.mkdir(mode=0o700)
+        yield inner
 
 
 def start_worker(folder: Path, number: int = 0, port: int | None = None) -> Running:

@@ -165,7 +165,7 @@ def standing(tiers: Sequence[str], *, render_s: float = 0.0, router: bool = True
         if router:
             ram = cleanup.enter_context(tempfile.TemporaryDirectory(dir=_SHM if os.access(_SHM, os.W_OK) else None))
             cleanup.callback(lambda: _end(made.router))
-            _start_router(made, Path(ram), settings)
+            _start_router(made, Path(ram) / "router", settings)  # the lock beside it goes with it
         try:
             yield made
         finally:

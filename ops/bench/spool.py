@@ -112,7 +112,7 @@ def _router(entry: list[str]) -> Iterator[Router]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir="/dev/shm") as ram:
-        yield Router(Path(folder), Path(ram), port, entry)
+        yield Router(Path(folder), Path(ram) / "router", port, entry)  # the lock beside it goes with it
 
 
 def _bytes(size: int) -> Iterator[bytes]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -30,7 +29,7 @@ from tests.openid import EMAIL, SUBJECT, Provider, openid_provider, settings_of
 from tests.openid import NAME as PERSON
 from tests.recorder import Recorder, recorder
 from tests.space_process import start_space
-from tests.stack import Stack, free_port, ram, start_router, start_worker, wait_for
+from tests.stack import Stack, free_port, own_ram, start_router, start_worker, wait_for
 
 ADDRESS, FORWARDED = "127.0.0.77", "203.0.113.177"
 TEXTS = (
@@ -145,7 +144,7 @@ def swept(
             lambda command, *more: real_start([module if part == "router" else part for part in command], *more),
         )
     with ExitStack() as cleanup:
-        ram_dir = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-test-", dir=ram())))
+        ram_dir = cleanup.enter_context(own_ram())
         started = [start_worker(folder, number) for number in range(workers)]
         for worker in started:
             cleanup.callback(worker.stop)

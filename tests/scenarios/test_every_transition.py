@@ -14,7 +14,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from router.jobs.model import Job
 from router.jobs.ports import Conflict, Store
 from router.jobs.state import CLOSED, DONE, STEPS, State
 from tests.api import Api
-from tests.stack import free_port, ram
+from tests.stack import free_port, own_ram
 
 SONG = song(1_200_000)
 """Larger than what the stub worker reads before it springs its trap."""
@@ -156,8 +155,8 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
-    with tempfile.TemporaryDirectory(prefix="mastering-test-", dir=ram()) as ram_dir:
-        router = Mortal(tmp_path_factory.mktemp("mortal"), Path(ram_dir))
+    with own_ram() as ram_dir:
+        router = Mortal(tmp_path_factory.mktemp("mortal"), ram_dir)
         try:
             assert router.start()
             yield router

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -15,13 +14,13 @@ import pytest
 from router import serving
 from router.serving import ADMIN_PORT
 from tests.api import Api
-from tests.stack import STOP_S, Running, free_port, ram, stack, wait_for
+from tests.stack import STOP_S, Running, free_port, own_ram, stack, wait_for
 
 
 def test_one_command_starts_router_worker_and_operators_port(tmp_path: Path) -> None:
     admin_port, port = free_port(), free_port()
-    with tempfile.TemporaryDirectory(dir=ram()) as ram_dir:
-        folders = {"RAM_DIR": ram_dir, "SPOOL_DIR": str(tmp_path / "spool"), "STATE_DIR": str(tmp_path / "state")}
+    with own_ram() as ram_dir:
+        folders = {"RAM_DIR": str(ram_dir), "SPOOL_DIR": str(tmp_path / "spool"), "STATE_DIR": str(tmp_path / "state")}
         environment = {**os.environ, **{f"ROUTER_{name}": value for name, value in folders.items()}}
         # The default port, which may be taken on the machine that runs the tests, by a name of our own.
         script = f"import router.serving as s; s.ADMIN_PORT = {admin_port}; from router.cli import main; main()"
