@@ -47,7 +47,7 @@ class SpectrumMeter:
     """Mean power of mid and side in each FFT bin, collected from blocks of any length; frames do not overlap.
 
     Of a recording that is known to last (`frames`), every second frame is read, or every third: as many as two minutes
-    and a half have, evenly spread. That many settle a mean.
+    and a half have, evenly spread. That many settle a mean to a tenth or two of a decibel.
     """
 
     def __init__(self, rate_hz: int, frames: int | None = None) -> None:
