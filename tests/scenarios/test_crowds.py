@@ -66,8 +66,11 @@ def test_four_hundred_slow_heads_before_the_proxy_do_not_stop_an_upload(tmp_path
                 job = http.post("/v1/jobs", json={"outputs": ["wav16"]}).json()
                 nag(strangers)
                 assert http.put(f"/v1/jobs/{job['id']}/audio", content=song.read_bytes()).status_code == 202
-                done = http.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=60"}).json()
-                assert done["state"] == "mastered"
+                for _ in range(3):  # each answer is the job's next state: running, mastered
+                    job = http.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=60"}).json()
+                    if job["state"] == "mastered":
+                        break
+                assert job["state"] == "mastered"
 
 
 def test_more_strangers_than_descriptors_leave_room_for_an_upload_and_no_traceback(tmp_path: Path) -> None:
