@@ -2,7 +2,7 @@
 
 The level of a band is the louder of a fast and a slow mean square (one-pole, mid and side together); a soft knee makes
 the gain (Giannoulis, Massberg and Reiss, "Digital Dynamic Range Compressor Design", J. AES 60, 2012, equation 4), which
-is straight between the control points. Everything recursive runs at the control rate, in float64, in scipy's filters.
+is straight between the control points. Everything recursive runs at the control rate, in float64, by `one_pole`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
 from router.spool.writing import Tail, Writer, in_thread, meaning
 
-_IN_A_ROW = 4
+_IN_A_ROW = 2
 """Records read before others get a turn, also where whoever reads them is never slower than we are."""
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
