@@ -205,6 +205,12 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
             os.close(at)
 
 
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
 def filter_calls() -> bool:
     """seccomp: an allow-list of the system calls a decoder needs; any other is refused with EPERM."""
     machine = _MACHINES.get(platform.machine())
@@ -212,12 +218,8 @@ def filter_calls() -> bool:
         return False
     program = _program(machine)
     buffer = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
     forbid_new_privileges()
-    filled = Program(len(program) // 8, ctypes.addressof(buffer))
+    filled = _Program(len(program) // 8, ctypes.addressof(buffer))
     return bool(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(filled), 0, 0) == 0)
 
 

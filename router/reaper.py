@@ -88,8 +88,7 @@ async def _spooled(house: House) -> set[str]:
 async def _owned(house: House) -> set[str]:
     owned: set[str] = set()
     async for job, _ in house.jobs.scan():
-        blobs = [job.input, *job.references.values(), *job.outputs.values()]
-        owned |= {blob.ref for blob in blobs if blob}
+        owned |= {blob.ref for blob in job.blobs}
     return owned
 
 

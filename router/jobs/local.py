@@ -45,7 +45,9 @@ CREATE TABLE IF NOT EXISTS queue (
 );
 CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account, leased_until_s);
 -- What is asked of all jobs at once, without reading every document; made anew from them at each start.
-CREATE TEMP TABLE told (id TEXT PRIMARY KEY, account TEXT NOT NULL, active INTEGER NOT NULL, due_s REAL) WITHOUT ROWID;
+CREATE TEMP TABLE told (
+  id TEXT PRIMARY KEY, account TEXT NOT NULL, active INTEGER NOT NULL, due_s REAL, refs TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX temp.told_by_account ON told (account, active);
 CREATE INDEX temp.told_by_time ON told (due_s);
 CREATE TABLE IF NOT EXISTS turns (account TEXT PRIMARY KEY, used_s REAL NOT NULL) WITHOUT ROWID;
@@ -116,14 +118,18 @@ class LocalJobs:
         query = "SELECT count(*) FROM told WHERE account = ? AND active"
         return int(self._db.execute(query, (account,)).fetchone()[0])
 
+    async def refs(self, account: str) -> list[str]:
+        query = "SELECT refs FROM told WHERE account = ? AND refs <> ''"
+        return [ref for (refs,) in self._db.execute(query, (account,)) for ref in refs.split()]
+
     async def due(self, at_s: float) -> list[str]:
         self._drop_forgotten()
         return [job_id for (job_id,) in self._db.execute("SELECT id FROM told WHERE due_s <= ?", (at_s,))]
 
     def _tell(self, job: Job) -> None:
-        due_s = None if job.state is State.WIPED else job.expires_s
-        row = (job.id, job.account, job.state in ACTIVE, due_s)
-        self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?)", row)
+        due_s, blobs = (None, []) if job.state is State.WIPED else (job.expires_s, job.blobs)
+        row = (job.id, job.account, job.state in ACTIVE, due_s, " ".join(blob.ref for blob in blobs))
+        self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?)", row)
 
     def _drop_forgotten(self) -> None:
         if self._db.execute("DELETE FROM jobs WHERE forget_s <= ?", (clock.now(),)).rowcount:

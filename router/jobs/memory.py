@@ -125,6 +125,10 @@ class MemoryJobs:
     async def active(self, account: str) -> int:
         return len([job async for job, _ in self.scan() if job.account == account and job.state in ACTIVE])
 
+    async def refs(self, account: str) -> list[str]:
+        jobs = [job async for job, _ in self.scan() if job.account == account and job.state is not State.WIPED]
+        return [blob.ref for job in jobs for blob in job.blobs]
+
     async def due(self, at_s: float) -> list[str]:
         return [job.id async for job, _ in self.scan() if job.expires_s <= at_s and job.state is not State.WIPED]
 

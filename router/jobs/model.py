@@ -88,6 +88,11 @@ class Job(_Document):
     ended_as: State | None = None
     """How a wiped job had ended: failed, cancelled or expired."""
 
+    @property
+    def blobs(self) -> list[BlobRef]:
+        """All audio that this job names."""
+        return [blob for blob in (self.input, *self.references.values(), *self.outputs.values()) if blob]
+
     def to(self, after: State, **changes: Any) -> Job:
         """The job one step on. Raises state.IllegalStep."""
         state.check(self.state, after)

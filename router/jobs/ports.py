@@ -60,6 +60,10 @@ class Jobs(Protocol):
         """How many jobs of this account are still owed a master."""
         ...
 
+    async def refs(self, account: str) -> list[str]:
+        """References of all audio that this account's jobs name, but those that are wiped."""
+        ...
+
     async def due(self, at_s: float) -> list[str]:
         """Jobs whose time is over by `at_s` and that are not wiped."""
         ...

@@ -24,14 +24,7 @@ async def reserve(house: House, account: str, size_bytes: int, expires_s: float,
 
 async def _refuse_beyond_share(house: House, account: str, size_bytes: int) -> None:
     allowed = house.settings.share_bytes
-    blobs = [
-        blob
-        async for job, _ in house.jobs.scan()
-        if job.account == account
-        for blob in (job.input, *job.references.values(), *job.outputs.values())
-        if blob
-    ]
-    taken = sum(house.spool.room_of(blob.ref) for blob in blobs)
+    taken = sum(map(house.spool.room_of, await house.jobs.refs(account)))
     if taken + size_bytes > allowed:
         raise Problem(
             "spool_share",

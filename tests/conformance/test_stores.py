@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mastering.contract import Settings
+from mastering.contract import OutputFormat, Settings
 from router import clock
 from router.jobs import local, memory
-from router.jobs.model import Job, new_id
+from router.jobs.model import BlobRef, Job, new_id
 from router.jobs.ports import WIPED_TTL_S, Conflict, Full, Lease, Missing, Store, change_until_stored
 from router.jobs.state import State
 from tests.houses import ram_folder
@@ -165,6 +165,23 @@ async def test_active_counts_the_accounts_jobs_that_are_still_owed_a_master(stor
     await store.jobs.forget("b")
     assert await store.jobs.active("mine") == 0
     assert await store.jobs.active("another") == 1
+
+
+async def test_refs_name_all_audio_of_the_accounts_jobs_until_they_are_wiped(store: Store) -> None:
+    first, second = BlobRef(ref="a/1", size_bytes=1), BlobRef(ref="a/2", size_bytes=2)
+    await store.jobs.create(a_job("a", account="mine").with_(input=first, references={1: second}), 100)
+    _, revision = await store.jobs.create(a_job("b", account="mine"), 100)
+    await store.jobs.create(a_job("c", account="another").with_(input=BlobRef(ref="c/1", size_bytes=1)), 100)
+    assert sorted(await store.jobs.refs("mine")) == ["a/1", "a/2"]
+    assert await store.jobs.refs("nobody's") == []
+    made = a_job("b", account="mine").with_(outputs={OutputFormat.WAV24: BlobRef(ref="b/1", size_bytes=3)})
+    await store.jobs.change(made, revision)
+    assert sorted(await store.jobs.refs("mine")) == ["a/1", "a/2", "b/1"]
+    job, revision = await store.jobs.get("a")
+    await store.jobs.change(job.to(State.CANCELLED).to(State.WIPED), revision)
+    assert await store.jobs.refs("mine") == ["b/1"]
+    await store.jobs.forget("b")
+    assert await store.jobs.refs("mine") == []
 
 
 async def test_due_names_the_jobs_whose_time_is_over_until_they_are_wiped(store: Store) -> None:

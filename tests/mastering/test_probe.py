@@ -151,13 +151,38 @@ def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path
         zygote.process.wait(20)
     calls = re.findall(rf"^(?!{zygote.process.pid}\b)\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
     assert calls.count("prctl") >= 50, "the trace saw no children"
-    # What takes the feed in (recvfrom, before any of it is parsed), and what works on memory and open descriptors.
+    # What takes request and feed in (before any of it is parsed), and what works on memory and open descriptors.
     assert set(calls) <= {
-        "read", "write", "recvfrom", "lseek", "pread64", "fstat", "newfstatat", "fcntl", "close", "close_range",
+        "recvmsg", "getsockname", "getpeername", "recvfrom", "read", "write", "lseek", "pread64", "fstat", "newfstatat",
+        "fcntl", "close", "close_range",
         "memfd_create", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "prlimit64", "prctl", "rt_sigaction",
         "rt_sigprocmask", "set_robust_list", "rseq", "gettid", "getpid", "getppid", "getrandom", "futex", "exit_group",
         "sched_yield", "clock_gettime",
     }  # fmt: skip
+
+
+def _waiting(zygote: Zygote) -> set[int]:
+    """The children that the zygote has made ahead, once they are there."""
+    pid = zygote.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    until(lambda: len(children.read_text().split()) == 2)
+    return set(map(int, children.read_text().split()))
+
+
+def test_two_children_wait_and_each_hears_one_file(zygote: Zygote) -> None:
+    waiting = _waiting(zygote)
+    for _ in range(2):
+        assert "ok" in zygote.probe(HONEST["wav"])
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in waiting))
+    assert not _waiting(zygote) & waiting
+
+
+def test_children_that_die_while_they_wait_cost_no_request(zygote: Zygote) -> None:
+    for count in (1, 2):
+        for pid in sorted(_waiting(zygote))[:count]:
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
+        assert "ok" in zygote.probe(HONEST["wav"])
 
 
 @pytest.mark.parametrize("kind", HONEST)
