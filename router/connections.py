@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from router.wire import Wire
+
+WIRE = "router.wire"
+"""The ASGI extension by which an application takes the rest of a body itself: its `TAKE_OVER` is a `TakesOver`."""
+TAKE_OVER = "take_over"
+TakesOver = Callable[[int], "Wire | None"]
+"""Given how many bytes of the body are still to come. None: some of them have come already."""
 MAX_HEAD_BYTES = 64 * 1024
 """httptools itself knows no limit and gathers a header for as long as it comes."""
 HEAD_S = 10.0
 """Seconds from connecting, or from a further request's first byte, to the end of the request's head."""
 _MOST_OPEN = 20_000
+_ANYTHING = memoryview(bytes(256 * 1024))
 
 
 def most_open() -> int:
@@ -40,6 +49,7 @@ class Connection(HttpToolsProtocol):
     _open: ClassVar[int] = 0
 
     _head_bytes = 0
+    _is_passing_by = False
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -54,11 +64,32 @@ class Connection(HttpToolsProtocol):
         if self in Connection._idle:  # else a pipelined request: the one before it is being answered
             self._await_head()
         super().on_message_begin()
+        self.scope["extensions"] = {WIRE: {TAKE_OVER: self._take_over}}
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         Connection._idle.pop(self, None)
         super().on_headers_complete()
+
+    def _take_over(self, left: int) -> Wire | None:
+        if self.cycle.body or not self.cycle.more_body or self.transport.is_closing():
+            return None
+        self.flow.pause_reading()
+        return Wire(self.transport, self, left, self._resume)
+
+    def _resume(self, passed: int) -> None:
+        """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
+        if self not in self.connections:  # lost
+            return
+        self._is_passing_by = True
+        for at in range(0, passed, len(_ANYTHING)):
+            self.parser.feed_data(_ANYTHING[: passed - at])
+        self._is_passing_by = False
+        self.flow.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_passing_by:
+            super().on_body(body)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

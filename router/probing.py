@@ -33,7 +33,7 @@ _MAX_ANSWER_BYTES = 64 * 1024
 _EARLY_S = 20.0
 """A file that takes longer to arrive is not heard on its way: its place is for those that come quickly."""
 _LARGEST_EARLY_BYTES = 128 * 1024 * 1024
-_NEWS_BYTES = 1024 * 1024
+_NEWS_BYTES = 4 * 1024 * 1024
 """How often a child hears how much has arrived."""
 _COUNT = struct.Struct("!Q")
 """As `mastering.probe.arriving` reads it."""

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 
 from router import app as app_module
 from router.app import make_app
+from router.connections import Connection
 from router.house import House
 from router.tiers.port import Backend
 from tests.houses import PATIENCE_S, SONG, BelievingProbe, settings_for
@@ -99,7 +100,7 @@ async def served(
         port = int(listening.getsockname()[1])
         app = make_app(settings_for(folder, str(ram), port=port, **settings), backends)
         config = uvicorn.Config(
-            app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1
+            app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1, http=Connection
         )
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listening]))

@@ -77,15 +77,14 @@ def _outcome(request: Request, conversation: socket.socket, memory_file: int | N
         _lock_up(request)
         return trials()
     source = _take_in(request, conversation) if memory_file is None else _adopt(request, memory_file)
-    size = os.fstat(source).st_size
-    if size == 0:
+    if os.fstat(source).st_size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
-    arriving = Arriving(size, conversation.fileno() if request.is_arriving else None)
-    with mmap.mmap(source, 0, access=mmap.ACCESS_READ) as data:  # mapped now: later no descriptor can be had
-        _lock_up(request, size)
-        if request.expected is None:
-            return _probe(source, data, request, arriving)[0].model_dump()
-        return _verify(source, data, request, request.expected, arriving)
+    data = mmap.mmap(source, 0, access=mmap.ACCESS_READ)  # mapped now: later no descriptor can be had
+    arriving = Arriving(data, conversation.fileno() if request.is_arriving else None)
+    _lock_up(request, len(data))
+    if request.expected is None:
+        return _probe(source, request, arriving)[0].model_dump()
+    return _verify(source, request, request.expected, arriving)
 
 
 def _take_in(request: Request, conversation: socket.socket) -> int:
@@ -138,8 +137,8 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
     sandbox.filter_calls()
 
 
-def _probe(source: int, data: mmap.mmap, request: Request, arriving: Arriving) -> tuple[Facts, Heard]:
-    container = _container(data, arriving)
+def _probe(source: int, request: Request, arriving: Arriving) -> tuple[Facts, Heard]:
+    data, container = arriving.data, _container(arriving)
     if not structure.tells_its_end(container, data):
         arriving.need_all()
     try:
@@ -158,8 +157,9 @@ def _probe(source: int, data: mmap.mmap, request: Request, arriving: Arriving) -
     return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard
 
 
-def _container(data: mmap.mmap, arriving: Arriving) -> str:
+def _container(arriving: Arriving) -> str:
     """Raises Fault where it is none, or nothing but a tag."""
+    data = arriving.data
     arriving.need(_HEAD_BYTES)
     arriving.need(structure.after_tag(data) + _HEAD_BYTES)
     if structure.is_all_tag(data):
@@ -183,8 +183,8 @@ def _slack_frames(recording: Recording) -> int:
     return 4608 + (recording.declared_frames or 0) // 1000
 
 
-def _verify(source: int, data: mmap.mmap, request: Request, expected: Expected, arriving: Arriving) -> dict[str, Any]:
-    facts, heard = _probe(source, data, request, arriving)
+def _verify(source: int, request: Request, expected: Expected, arriving: Arriving) -> dict[str, Any]:
+    facts, heard = _probe(source, request, arriving)
     off_by = abs(facts.frames - expected.frames)
     wrong = [
         what
@@ -192,7 +192,7 @@ def _verify(source: int, data: mmap.mmap, request: Request, expected: Expected, 
             "length": off_by > expected.tolerance_frames,
             "sample rate": facts.rate_hz != expected.rate_hz,
             "number of channels": facts.channels != expected.channels,
-            "size": expected.size not in (None, len(data)),
+            "size": expected.size not in (None, arriving.size),
         }.items()
         if is_wrong
     ]
@@ -204,4 +204,4 @@ def _verify(source: int, data: mmap.mmap, request: Request, expected: Expected, 
             expected_frames=expected.frames,
         )
     peak_dbfs = 20 * math.log10(heard.peak)
-    return {**facts.model_dump(), "size": len(data), "sample_peak_dbfs": peak_dbfs}
+    return {**facts.model_dump(), "size": arriving.size, "sample_peak_dbfs": peak_dbfs}

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import struct
 import time
+from mmap import mmap
 
 COUNT = struct.Struct("!Q")
 """How many bytes of the memory file are filled, as the caller tells it from time to time."""
 
 
 class Arriving:
-    """A memory file of `size` bytes, filled from its start. `news` is the descriptor on which COUNTs come."""
+    """A memory file, mapped as `data` and filled from its start. `news` is the descriptor on which COUNTs come."""
 
-    def __init__(self, size: int, news: int | None = None) -> None:
-        self.size = size
+    def __init__(self, data: mmap, news: int | None = None) -> None:
+        self.data, self.size = data, len(data)
         self._news = news
-        self._arrived = size if news is None else 0
+        self._arrived = self.size if news is None else 0
         self._heard = b""
         self.waited_s = 0.0
         """Spent waiting for the caller, which is no fault of the file."""

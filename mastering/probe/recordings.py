@@ -10,7 +10,6 @@ heard is how many there are and how large.
 from __future__ import annotations
 
 import errno
-import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,10 +71,9 @@ def full_scale(block: Block) -> float:
     return float(1 << 8 * block.dtype.itemsize - 1) if block.dtype.kind == "i" else 1.0
 
 
-def open_recording(container: str, source: int, arriving: Arriving | None = None) -> Recording:
-    """Open the seekable descriptor `source`, whose content is of `container`. Raises Fault."""
+def open_recording(container: str, source: int, arriving: Arriving) -> Recording:
+    """Open the seekable descriptor `source`, a `container` that `arriving` knows too. Raises Fault."""
     os.lseek(source, 0, os.SEEK_SET)
-    arriving = arriving or Arriving(os.fstat(source).st_size)
     open_it = _open_libav if container in _DEMUXERS else _open_sndfile
     return open_it(container, source, arriving)
 
@@ -99,7 +97,8 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
 
 def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
     if pcm.is_plain(sound):
-        yield from _plain_blocks(sound, source, arriving)
+        sound.seek(0)  # which leaves its descriptor at the first sample
+        yield from pcm.numbers_in(arriving.data, os.lseek(source, 0, os.SEEK_CUR), sound, arriving.need)
         return
     buffer = np.empty((BLOCK_FRAMES, sound.channels), _NATIVE.get(_SUBTYPES[sound.subtype], np.float32))
     most_bytes = BLOCK_FRAMES * sound.channels * _WIDEST_SAMPLE_BYTES + _READ_AHEAD_BYTES
@@ -112,16 +111,6 @@ def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Blo
         if not len(block):
             return
         yield block
-
-
-def _plain_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
-    with io.FileIO(source, closefd=False) as file:
-
-        def read_into(room: memoryview) -> int | None:
-            arriving.need(file.tell() + len(room))
-            return file.readinto(room)
-
-        yield from pcm.numbers(sound, read_into)
 
 
 def _sndfile_fault(error: Any) -> Fault:

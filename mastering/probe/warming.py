@@ -7,6 +7,7 @@ one, and copying them costs it more than a short song does.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ import soundfile
 
 from mastering.contract import Fault
 from mastering.probe import structure
+from mastering.probe.arriving import Arriving
 from mastering.probe.listen import check_header, judge, listen
 from mastering.probe.recordings import Block, open_recording
 
@@ -59,7 +61,7 @@ def rehearsal() -> Callable[[], None]:
 
 
 def _hear(container: str, source: int) -> None:
-    recording = open_recording(container, source)
+    recording = open_recording(container, source, Arriving(mmap.mmap(source, 0, access=mmap.ACCESS_READ)))
     check_header(recording, 2.0)
     judge(recording, listen(recording, 3.0), False, 4608)
 

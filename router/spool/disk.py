@@ -21,8 +21,8 @@ from typing import NamedTuple
 from router import clock
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
-from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
-from router.spool.writing import Tail, Writer, in_thread, meaning
+from router.spool.port import Extent, Filling, Full, Gone, Listener, WrongOffset
+from router.spool.writing import Chunks, NoRoom, Tail, Writer, in_thread, meaning
 
 _IN_A_ROW = 2
 """Records read before others get a turn, also where whoever reads them is never slower than we are."""
@@ -74,18 +74,20 @@ class Spool:
         self,
         ref: str,
         offset: int,
-        body: AsyncIterator[bytes],
+        body: AsyncIterator[bytes] | Filling,
         total: int | None,
         listener: Listener | None = None,
     ) -> Extent:
         key = self._live_key(ref)
+        filling = Chunks(body) if isinstance(body, AsyncIterator) else body
         with self._open(ref, os.O_RDWR) as fd, self._noted(ref):
             tail = Tail.find(fd)
             if tail.plain_size != offset:
                 raise WrongOffset(tail.plain_size)
             if tail.complete:  # all had arrived when the answer was lost; there is nothing to add
-                if any([len(chunk) async for chunk in body]):
-                    raise WrongOffset(tail.plain_size)
+                room = NoRoom(tail.plain_size)
+                while await filling.fill(room):
+                    pass
                 return Extent(tail.plain_size, complete=True)
             key = self._widened(ref, key, total)
             if os.fstat(fd).st_size > tail.position:  # ext4 writes a file out at once that was cut, be it at its end
@@ -93,9 +95,8 @@ class Spool:
             writer = Writer(fd, key, ref, tail, total, listener)
             writer.resume(tail)
             try:
-                async for chunk in body:
-                    self._refuse_unless_alive(ref, key)  # dropped or expired meanwhile: not a byte more is taken
-                    await writer.write(chunk)
+                # Dropped or expired meanwhile: not a byte more is taken.
+                await writer.take(filling, lambda: self._refuse_unless_alive(ref, key))
                 await writer.written()
             except Gone:
                 await writer.settle()

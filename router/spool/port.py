@@ -33,6 +33,28 @@ class Extent(NamedTuple):
     complete: bool
 
 
+class Room(Protocol):
+    """Memory of the store that waits for the next bytes of a body."""
+
+    @property
+    def free(self) -> memoryview:
+        """Where they go, from its start on."""
+        ...
+
+    def add(self, count: int) -> None:
+        """So many bytes have been written there. Raises Full."""
+        ...
+
+
+class Filling(Protocol):
+    """A body that is written into the store's own memory."""
+
+    async def fill(self, room: Room) -> bool:
+        """Add some of what comes, at most until `room` has nothing free; whether more may come, which is certain where
+        nothing was free. What was added before it raised counts."""
+        ...
+
+
 Listener = Callable[[memoryview], None]
 """Hears a body stretch by stretch, in a thread; what it is shown is its own until it returns."""
 
@@ -48,7 +70,7 @@ class Blobs(Protocol):
         self,
         ref: str,
         offset: int,
-        body: AsyncIterator[bytes],
+        body: AsyncIterator[bytes] | Filling,
         total: int | None,
         listener: Listener | None = None,
     ) -> Extent:

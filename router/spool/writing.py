@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from router.spool import records
 from router.spool.keys import Key
-from router.spool.port import Full, Listener
+from router.spool.port import Filling, Full, Listener, Room, WrongOffset
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,19 +65,27 @@ class Writer:
         self._filled = self._kept = len(plain)
         self._index, self._position = place.number, place.position
 
-    async def write(self, chunk: bytes) -> None:
-        """Raises Full, OSError; also for what an earlier call began."""
-        if self.size_bytes + len(chunk) > self._limit:
+    @property
+    def free(self) -> memoryview:
+        """What the record that is being filled has left."""
+        return memoryview(self._gathered)[self._filled :]
+
+    def add(self, count: int) -> None:
+        """`count` bytes are there now. Raises Full."""
+        if self.size_bytes + count > self._limit:
             raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
-        self.size_bytes += len(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            if self._filled == records.RECORD_BYTES:
+        self.size_bytes += count
+        self._filled += count
+
+    async def take(self, body: Filling, check: Callable[[], None]) -> None:
+        """All of `body`. Raises what it and `check` raise, Full, and OSError."""
+        more = True
+        while more:
+            is_full = self._filled == records.RECORD_BYTES
+            more = await body.fill(self)
+            check()
+            if is_full and more:  # else it is the last, and must be sealed as such
                 await self._hand_over()
-            taken = min(len(rest), records.RECORD_BYTES - self._filled)
-            self._gathered[self._filled : self._filled + taken] = rest[:taken]
-            self._filled += taken
-            rest = rest[taken:]
 
     async def _hand_over(self) -> None:
         await self.written()
@@ -120,6 +128,42 @@ class Writer:
             raise meaning(error) from error
         self._index += 1
         self._position += size
+
+
+class NoRoom:
+    """For a blob that is whole: what else comes is too much. Raises WrongOffset."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self.free = memoryview(bytearray(1))
+
+    def add(self, count: int) -> None:
+        if count:
+            raise WrongOffset(self._size_bytes)
+
+
+class Chunks:
+    """A body that comes in pieces, filled into a store's room."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self.rest = memoryview(b"")
+        """Of the last piece, for which there was no room."""
+        self.passed = 0
+
+    async def fill(self, room: Room) -> bool:
+        if not self.rest:
+            piece = await anext(self._pieces, None)
+            if piece is None:
+                return False
+            self.rest = memoryview(piece)
+        free = room.free
+        taken = min(len(self.rest), len(free))
+        free[:taken] = self.rest[:taken]
+        room.add(taken)
+        self.rest = self.rest[taken:]
+        self.passed += taken
+        return True
 
 
 def _write_all(fd: int, sealed: memoryview, position: int) -> None:

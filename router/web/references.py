@@ -15,12 +15,13 @@ from router.jobs.model import BlobRef, Job
 from router.jobs.ports import Missing
 from router.jobs.state import State
 from router.spool.port import Gone
+from router.web.incoming import incoming
 from router.web.jobs import check_size
 from router.web.problems import responses
 from router.web.room import reserve
 from router.web.rooms import TheHouse, TheJob
 from router.web.takeover import alone
-from router.web.uploads import FAULTS, limited_body, too_late, translated
+from router.web.uploads import FAULTS, too_late, translated
 from router.web.views import JobView, view
 
 MOST_REFERENCES = 4
@@ -60,7 +61,8 @@ async def _take(house: House, job: Job, request: Request, number: int, size_byte
         await house.spool.drop(replaced.ref)
     try:
         async with translated(house):
-            extent = await house.spool.append(blob.ref, 0, limited_body(house, request, 0), size_bytes)
+            with incoming(house, request, 0, size_bytes) as body:
+                extent = await house.spool.append(blob.ref, 0, body, size_bytes)
         await house.probe.probe(house.spool.read(blob.ref), size=extent.size_bytes)
         await _note(house, job, number, blob.model_copy(update={"size_bytes": extent.size_bytes}))
     except Fault as fault:

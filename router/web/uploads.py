@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -19,6 +19,7 @@ from router.jobs.ports import Versioned
 from router.jobs.state import CLOSED, State
 from router.probing import Ear
 from router.spool.port import Extent, Full, Gone, WrongOffset
+from router.web.incoming import incoming
 from router.web.jobs import check_size
 from router.web.problems import responses
 from router.web.room import reserve
@@ -67,8 +68,9 @@ async def receive(
     total = _total(job, offset or 0, content_length)
     check_size(house, total)
     ear = None if offset else house.probe.hear_song(total)
+    take = partial(_take, house, job, request, offset, content_length, ear)
     try:
-        extent = await alone(request.app.state.uploads, job.id, lambda: _take(house, job, request, offset, total, ear))
+        extent = await alone(request.app.state.uploads, job.id, take)
         if extent.complete:
             await _queue(house, job.id, extent.size_bytes, ear)
     finally:
@@ -101,13 +103,14 @@ async def arrived_bytes(house: House, job: Job) -> int:
 
 
 async def _take(
-    house: House, job: Job, request: Request, offset: int | None, total: int | None, ear: Ear[Facts] | None
+    house: House, job: Job, request: Request, offset: int | None, content_length: int | None, ear: Ear[Facts] | None
 ) -> Extent:
+    total = _total(job, offset or 0, content_length)
     try:
         async with translated(house):
             ref = await _blob(house, job, offset, total)
-            body = limited_body(house, request, offset or 0)
-            return await house.spool.append(ref, offset or 0, body, total, ear.take if ear else None)
+            with incoming(house, request, offset or 0, content_length) as body:
+                return await house.spool.append(ref, offset or 0, body, total, ear.take if ear else None)
     except Problem as problem:
         if problem.code in ("too_large", "spool_full"):
             await wipe.end(house, job.id, State.FAILED, problem)
@@ -152,27 +155,6 @@ async def _blob(house: House, job: Job, offset: int | None, total: int | None) -
         await house.spool.drop(ref)
         raise too_late(noted)
     return ref
-
-
-async def limited_body(house: House, request: Request, arrived: int) -> AsyncIterator[bytes]:
-    """The request's body as it comes. Raises Problem when it stalls, Full when more comes than an upload may have."""
-    chunks = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(house.settings.upload_silence_s):
-                chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise Problem(
-                "upload_timeout",
-                f"Nothing came for {house.settings.upload_silence_s:.0f} s. Continue the upload where it stopped.",
-            ) from None
-        if chunk is None:
-            return
-        arrived += len(chunk)
-        if arrived > house.settings.max_bytes:
-            raise Full("more than an upload may have", retry_after_s=0)
-        if chunk:
-            yield chunk
 
 
 async def _queue(house: House, job_id: str, size_bytes: int, ear: Ear[Facts] | None) -> None:

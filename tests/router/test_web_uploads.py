@@ -18,13 +18,19 @@ from router.jobs.model import new_id
 from router.spool.port import Full
 from router.spool.records import RECORD_BYTES, sealed_size
 from router.tiers.fake import FakeBackend
-from router.web import uploads
+from router.web import incoming, uploads
 from tests.api import Api
 from tests.houses import SONG, eventually, mastering, pieces
 from tests.served import Served, served
 from tests.stack import stack
 
 MIB = 1024 * 1024
+
+
+@pytest.fixture(params=["by wire", "by ASGI"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in, also for bodies that are too short to be worth a wire of their own."""
+    monkeypatch.setattr(incoming, "_WORTH_A_WIRE_BYTES", 1 if request.param == "by wire" else 1 << 60)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
@@ -111,6 +117,22 @@ async def test_a_client_that_asks_first_is_told_to_go_on(tmp_path: Path) -> None
             writer.write(SONG)
             status, _, _ = await answer(reader)
         assert status == 202
+        writer.close()
+
+
+async def test_a_request_that_follows_at_once_is_answered_too(tmp_path: Path) -> None:
+    """On one connection: a song in two pieces, the second with two further requests in the same segment."""
+    async with served(tmp_path) as router:
+        job = await router.create()
+        reader, writer = await router.raw(put(job["id"], f"Content-Length: {len(SONG)}") + SONG[:100])
+        await until_taken(router, job["id"])
+        further = f"GET /v1/jobs/{job['id']} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        writer.write(SONG[100:] + 2 * further)
+        async with asyncio.timeout(10):
+            for expected in (202, 200, 200):
+                status, headers, body = await answer(reader)
+                assert (status, "connection" in headers) == (expected, False)
+                assert json.loads(body)["state"] == "queued"
         writer.close()
 
 
