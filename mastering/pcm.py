@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Callable, Iterable, Iterator
-from mmap import mmap
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -38,28 +37,17 @@ def numbers(file: Any, read_into: Callable[[memoryview], int | None]) -> Iterato
     frame_bytes = width * file.channels
     file.seek(0)  # which leaves what it reads at the first sample
     raw = bytearray(1 + BLOCK_FRAMES * frame_bytes)
-    samples = _in_place(raw, 1, width, BLOCK_FRAMES * file.channels)
+    samples = _in_place(raw, width, BLOCK_FRAMES * file.channels)
     left = file.frames
     while left:
         room = memoryview(raw)[1 : 1 + min(left, BLOCK_FRAMES) * frame_bytes]
         frames = _fill(room, read_into) // frame_bytes
         if not frames:
             return
-        yield _framed(samples[: frames * file.channels], width, file.channels)
+        found = samples[: frames * file.channels]
+        # Of 24 bits four bytes are read: the lowest is the neighbour's.
+        yield (found & -256 if width == 3 else found).reshape(frames, file.channels)
         left -= frames
-
-
-def numbers_in(data: mmap, start: int, file: Any, wait: Callable[[int], None]) -> Iterator[NDArray[Any]]:
-    """The blocks of `numbers` where they lie, uncopied if they have 16 bits: in `data` from byte `start` (above 0) on,
-    as much of `file` as is there. `wait` returns when the bytes up to the one it is given have come."""
-    width = _WIDTHS[file.subtype]
-    frame_bytes = width * file.channels
-    frames = min(file.frames, (len(data) - start) // frame_bytes)
-    for at in range(0, frames, BLOCK_FRAMES):
-        count = min(frames - at, BLOCK_FRAMES)
-        begin = start + at * frame_bytes
-        wait(begin + count * frame_bytes)
-        yield _framed(_in_place(data, begin, width, count * file.channels), width, file.channels)
 
 
 def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
@@ -72,15 +60,10 @@ def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
         yield floats
 
 
-def _in_place(raw: bytearray | mmap, begin: int, width: int, count: int) -> NDArray[Any]:
-    """The `count` samples in `raw` from byte `begin` (above 0) on, as whole numbers where they lie."""
-    kind, first = ("<i2", begin) if width == 2 else ("<i4", begin - 1)
-    return as_strided(np.frombuffer(raw, kind, 1, first), (count,), (width,), writeable=False)
-
-
-def _framed(samples: NDArray[Any], width: int, channels: int) -> NDArray[Any]:
-    # Of 24 bits four bytes are read: the lowest is the neighbour's.
-    return (samples & -256 if width == 3 else samples).reshape(-1, channels)
+def _in_place(raw: bytearray, width: int, count: int) -> NDArray[Any]:
+    """The samples in `raw` after its first byte, as whole numbers where they lie."""
+    kind, start = ("<i2", 1) if width == 2 else ("<i4", 0)
+    return as_strided(np.frombuffer(raw, kind, 1, start), (count,), (width,), writeable=False)
 
 
 def _fill(room: memoryview, read_into: Callable[[memoryview], int | None]) -> int:

@@ -1,21 +1,19 @@
 """The router's end of the probe: asks a sandboxed process what untrusted bytes are, and whether a master holds.
 
-The bytes go into the child's memory by a socket, or, while they are on their way anyhow, by a memory file that the
-child shares (`Ear`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
-A memory file lives as long as the child or the `Ear`, in RAM, with no name; it counts as the probe's memory, not as
-the router's. (Over 250 lines: asking and hearing are one protocol, and read worse apart; the process is `zygote`.)
+The bytes go to the child by a socket, all at once from the spool or, while they are on their way anyhow, piece by piece
+(`Ear`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
+(Over 250 lines: asking and hearing are one protocol, and read worse apart; the process is `zygote`.)
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
-import os
+import select
 import socket
-import struct
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack
 
@@ -32,11 +30,10 @@ _BYTES_PER_S = 2_000_000
 _MAX_ANSWER_BYTES = 64 * 1024
 _EARLY_S = 20.0
 """A file that takes longer to arrive is not heard on its way: its place is for those that come quickly."""
-_LARGEST_EARLY_BYTES = 128 * 1024 * 1024
-_NEWS_BYTES = 4 * 1024 * 1024
-"""How often a child hears how much has arrived."""
-_COUNT = struct.Struct("!Q")
-"""As `mastering.probe.arriving` reads it."""
+_PATIENCE_S = 2.0
+"""A child that takes nothing for so long must not keep an upload waiting; the spool has it all."""
+_ON_THE_WAY_BYTES = 1024 * 1024
+"""Between a thread and the child that listens; the kernel may allow less. A piece that fits wakes each of them once."""
 _CURES = {
     "network namespace": "allow user namespaces, or run the router as root of its own container",
     "unprivileged user": "run the router as an unprivileged user",
@@ -106,8 +103,8 @@ class Probe:
         A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. What the
         probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
         """
-        answer = await self._ask(self._song(size, timeout_s or self._timeout_s), feed)
-        return _record(Facts, answer)
+        request = self._song(size, timeout_s or self._timeout_s)
+        return _record(Facts, await self._ask({**request, "size": size or None}, feed))
 
     def hear_song(self, size: int | None) -> Ear[Facts] | None:
         """An ear for an upload of `size` bytes, from its first byte on; None where there is none to spare."""
@@ -138,35 +135,33 @@ class Probe:
 
     def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> Ear[_R] | None:
         op = request["op"]
-        if not size or size > _LARGEST_EARLY_BYTES or not self._ears_left[op]:
+        if not size or not self._ears_left[op]:
             return None
-        arriving = {**request, "is_arriving": True, "timeout_s": request["timeout_s"] + _EARLY_S}
+        arriving = {**request, "size": size, "timeout_s": request["timeout_s"] + _EARLY_S}
 
         async def listen(ear: Ear[_R]) -> _R:
-            return _record(kind, await self._converse(arriving, ear.counts(), ear.memory_file))
+            async with self._answering(arriving):
+                conversation = await self._zygote.converse(json.dumps(arriving).encode())
+                ear.begin(conversation)
+                return _record(kind, _parse(await _read_line(conversation)))
 
         def spare() -> None:
             self._ears_left[op] += 1
 
-        try:
-            ear = Ear(size, listen, spare)
-        except OSError:  # no descriptor or no memory to spare
-            return None
         self._ears_left[op] -= 1
-        return ear
+        return Ear(size, listen, spare)
 
     async def _ask(self, request: dict[str, Any], feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
-        async with self._probes if request["op"] == "probe" else self._checks:
-            return await self._converse(request, feed)
+        async with self._probes if request["op"] == "probe" else self._checks, self._answering(request):
+            with await self._zygote.converse(json.dumps(request).encode()) as conversation:
+                return await _exchange(conversation, feed)
 
-    async def _converse(
-        self, request: dict[str, Any], feed: AsyncIterable[bytes] | None, memory_file: int | None = None
-    ) -> dict[str, Any]:
-        limit_s = float(request.get("timeout_s", self._timeout_s)) + _GRACE_S
+    @asynccontextmanager
+    async def _answering(self, request: dict[str, Any]) -> AsyncIterator[None]:
+        """The probe keeps its own limits, or it is broken. Raises Fault(internal)."""
         try:
-            async with asyncio.timeout(limit_s):
-                with await self._zygote.converse(json.dumps(request).encode(), memory_file) as conversation:
-                    return await _exchange(conversation, feed)
+            async with asyncio.timeout(float(request.get("timeout_s", self._timeout_s)) + _GRACE_S):
+                yield
         except TimeoutError:
             await self._zygote.end()  # a zygote that does not keep its own limits is frozen
             raise _broken() from None
@@ -178,84 +173,95 @@ class Ear(Generic[_R]):
     """Listens to a file of `size` bytes while it arrives. Close it, whatever comes."""
 
     def __init__(self, size: int, listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]], spare: Callable[[], None]):
-        """`spare` is called when it listens no more. Raises OSError."""
-        self._size, self._arrived, self._announced = size, 0, 0
-        self._filling, self._loop, self._news = threading.Lock(), asyncio.get_running_loop(), asyncio.Event()
+        """`spare` is called when it listens no more."""
+        self._size, self._arrived = size, 0
+        self._conversation: socket.socket | None = None
+        self._begun, self._speaking = threading.Event(), threading.Lock()
+        self._is_deaf = self._is_left = False
         self._spare = spare
-        self.memory_file = _memory_file(size)
+        self._loop = asyncio.get_running_loop()
+        self._late = self._loop.call_later(_EARLY_S, self._give_up)
         self._listening = asyncio.create_task(listen(self))
         self._listening.add_done_callback(self._ended)
 
+    def begin(self, conversation: socket.socket) -> None:
+        """Somebody is there who listens; the socket is this ear's from now on."""
+        conversation.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY_BYTES)
+        self._conversation = conversation
+        self._begun.set()
+
     def take(self, piece: memoryview) -> None:
-        """Hear the next bytes, in whichever thread has them: the copy takes the loop too long."""
-        with self._filling:
-            if self.memory_file < 0 or self._arrived + len(piece) > self._size:
+        """Hear the next bytes, in whichever thread has them: it may have to wait for who listens."""
+        with self._speaking:
+            if self._is_deaf:
                 return
             try:
-                self._arrived += os.pwrite(self.memory_file, piece, self._arrived)
-            except OSError:  # no memory left; the spool has it all
+                self._begun.wait(_PATIENCE_S)
+                _send(self._conversation, piece)
+                self._arrived += len(piece)
+            except TimeoutError:  # the spool has it all
+                self._is_deaf = True
                 self._loop.call_soon_threadsafe(self.close)
-                return
-        if self._arrived - self._announced >= _NEWS_BYTES or self._arrived == self._size or not self._announced:
-            self._announced = self._arrived
-            self._loop.call_soon_threadsafe(self._news.set)
+            except OSError:  # the child has ended; its answer says why
+                self._is_deaf = self._is_left = True
 
     async def verdict(self) -> _R | None:
         """What the file is; None where it was not heard in full, or the probe broke: ask in the ordinary way then.
 
         Raises Fault.
         """
-        if self._arrived != self._size and not self._listening.done():
+        is_answered = self._is_left or self._listening.done()
+        if self._listening.cancelled() or not (self._is_whole or is_answered):
             return None
         try:
             return await asyncio.shield(self._listening)
         except Fault as fault:
-            if fault.code is FaultCode.INTERNAL:
+            is_cut_off = fault.code is FaultCode.RESOURCE_LIMIT and not self._is_whole
+            if fault.code is FaultCode.INTERNAL or is_cut_off:
                 return None
             raise
-        except (_Late, OSError):
-            return None
 
     def close(self) -> None:
-        """End the child and let the bytes go."""
+        """End the child."""
         self._listening.cancel()
 
-    async def counts(self) -> AsyncIterator[bytes]:
-        """How much has arrived, from time to time. Raises _Late."""
-        told, ends_s = 0, self._loop.time() + _EARLY_S
-        while told < self._size:
-            try:
-                async with asyncio.timeout_at(ends_s):
-                    await self._news.wait()
-            except TimeoutError:
-                raise _Late from None
-            self._news.clear()
-            told = self._arrived
-            yield _COUNT.pack(told)
+    @property
+    def _is_whole(self) -> bool:
+        return self._arrived == self._size
+
+    def _give_up(self) -> None:
+        if not self._is_whole:
+            self.close()
 
     def _ended(self, listening: asyncio.Task[_R]) -> None:
         if not listening.cancelled():
             listening.exception()  # seen, though nobody may ask
-        with self._filling:  # nobody writes to a number that is another file's by then
-            memory_file, self.memory_file = self.memory_file, -1
-        self._loop.run_in_executor(None, os.close, memory_file)  # freeing so many pages takes a millisecond
+        self._late.cancel()
+        self._is_deaf = True
+        self._begun.set()
+        if self._conversation is not None:
+            with suppress(OSError):
+                self._conversation.shutdown(socket.SHUT_RDWR)  # whoever speaks stops at once
+            self._loop.run_in_executor(None, self._hang_up, self._conversation)
         self._spare()
 
-
-def _memory_file(size: int) -> int:
-    """Memory without a name, whose size stands: a child maps it before it is filled. Raises OSError."""
-    memory_file = os.memfd_create("", os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(memory_file, size)
-        fcntl.fcntl(memory_file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except OSError:
-        os.close(memory_file)
-        raise
-    return memory_file
+    def _hang_up(self, conversation: socket.socket) -> None:
+        with self._speaking:  # nobody writes to a number that is another file's by then
+            conversation.close()
 
 
-class _Late(Exception):
-    """The file took too long to arrive."""
+def _send(conversation: socket.socket | None, piece: memoryview) -> None:
+    """All of `piece`, from a thread, to a socket that does not block. Raises OSError, TimeoutError among them."""
+    if conversation is None:
+        raise TimeoutError
+    writable = select.poll()
+    writable.register(conversation, select.POLLOUT)
+    while piece:
+        try:
+            piece = piece[conversation.send(piece) :]
+        except BlockingIOError:
+            if not writable.poll(_PATIENCE_S * 1000):
+                raise TimeoutError from None
 
 
 def _master(announced: Announced, timeout_s: float) -> dict[str, Any]:

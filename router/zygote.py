@@ -44,7 +44,7 @@ class Zygote:
         async with self._starting:
             await self._stop()
 
-    async def converse(self, packet: bytes, memory_file: int | None = None) -> socket.socket:
+    async def converse(self, packet: bytes) -> socket.socket:
         """Open one conversation; a zygote that died since the last one is replaced. Raises Lost."""
         for _ in range(2):
             await self._ensure()
@@ -53,8 +53,7 @@ class Zygote:
                 ours.setblocking(False)
                 try:
                     assert self._control is not None  # noqa: S101 - _ensure has just set it
-                    beside = [theirs.fileno()] if memory_file is None else [theirs.fileno(), memory_file]
-                    socket.send_fds(self._control, [packet], beside)
+                    socket.send_fds(self._control, [packet], [theirs.fileno()])
                     theirs.close()
                     # Nothing of the feed is taken before somebody is there to take it.
                     if await asyncio.get_running_loop().sock_recv(ours, len(_TAKEN)) == _TAKEN:

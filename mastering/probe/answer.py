@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import mmap
@@ -25,7 +24,6 @@ from mastering.probe.trials import trials
 _CHUNK_BYTES = 256 * 1024
 _HEAD_BYTES = 16 * 1024
 """Enough of a file's beginning to tell its container."""
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class Expected(Record):
@@ -48,15 +46,15 @@ class Request(Record):
     max_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
     max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
     memory_bytes: Annotated[int, Field(gt=0)] = 1024 * sandbox.MIB
-    is_arriving: bool = False
-    """The memory file has its size and is still being filled: counts of what has arrived come on the conversation."""
+    size: Annotated[int, Field(ge=0)] | None = None
+    """Of the feed in bytes, where the caller knows it: then it is heard while it comes."""
     expected: Expected | None = None
 
 
-def answer(request: Request, conversation: socket.socket, memory_file: int | None) -> bytes:
+def answer(request: Request, conversation: socket.socket) -> bytes:
     """The JSON answer to `request`: {"ok": …} or {"fault": …}. Locks the calling process up for good."""
     try:
-        return json.dumps({"ok": _outcome(request, conversation, memory_file)}).encode()
+        return json.dumps({"ok": _outcome(request, conversation)}).encode()
     except Fault as fault:
         return fault_answer(fault)
     except MemoryError:
@@ -72,24 +70,29 @@ def fault_answer(fault: Fault) -> bytes:
     return json.dumps({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}}).encode()
 
 
-def _outcome(request: Request, conversation: socket.socket, memory_file: int | None) -> dict[str, Any]:
+def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
     if request.op == "selfcheck":
         _lock_up(request)
         return trials()
-    source = _take_in(request, conversation) if memory_file is None else _adopt(request, memory_file)
-    if os.fstat(source).st_size == 0:
+    source, feed = os.memfd_create(""), conversation.fileno()
+    if request.size is None:
+        _take_in(source, request, conversation)
+    else:
+        _make_room(source, request, request.size)
+    size = os.fstat(source).st_size
+    if size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
-    data = mmap.mmap(source, 0, access=mmap.ACCESS_READ)  # mapped now: later no descriptor can be had
-    arriving = Arriving(data, conversation.fileno() if request.is_arriving else None)
-    _lock_up(request, len(data))
+    arriving = Arriving(
+        mmap.mmap(source, 0), None if request.size is None else feed
+    )  # mapped now: later no descriptor can be had
+    _lock_up(request, size)
     if request.expected is None:
         return _probe(source, request, arriving)[0].model_dump()
     return _verify(source, request, request.expected, arriving)
 
 
-def _take_in(request: Request, conversation: socket.socket) -> int:
-    """Read the feed to its end into a memory file of our own, then seal it."""
-    source = os.memfd_create("", os.MFD_ALLOW_SEALING)
+def _take_in(source: int, request: Request, conversation: socket.socket) -> None:
+    """Read the feed, of unknown size, to its end into the memory file `source`."""
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     total = 0
     while got := conversation.recv_into(buffer):
@@ -99,8 +102,6 @@ def _take_in(request: Request, conversation: socket.socket) -> int:
         _write_all(source, buffer[:got])
     if total > request.max_bytes:
         raise _too_large(request)
-    fcntl.fcntl(source, fcntl.F_ADD_SEALS, _SEALS)
-    return source
 
 
 def _write_all(target: int, data: memoryview) -> None:
@@ -108,14 +109,11 @@ def _write_all(target: int, data: memoryview) -> None:
         data = data[os.write(target, data) :]
 
 
-def _adopt(request: Request, source: int) -> int:
-    """A sealed memory file of the caller's. Its offset moves; its size cannot (a page that goes away is SIGBUS)."""
-    if not fcntl.fcntl(source, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-        raise Fault(FaultCode.BAD_REQUEST, "The memory file is not sealed against shrinking.")
-    if os.fstat(source).st_size > request.max_bytes:
+def _make_room(source: int, request: Request, size: int) -> None:
+    """For a feed whose size is known. Only what is kept of it takes memory."""
+    if size > request.max_bytes:
         raise _too_large(request)
-    os.lseek(source, 0, os.SEEK_SET)
-    return source
+    os.ftruncate(source, size)
 
 
 def _too_large(request: Request) -> Fault:

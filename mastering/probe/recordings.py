@@ -97,13 +97,13 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
 
 def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
     if pcm.is_plain(sound):
-        sound.seek(0)  # which leaves its descriptor at the first sample
-        yield from pcm.numbers_in(arriving.data, os.lseek(source, 0, os.SEEK_CUR), sound, arriving.need)
+        yield from _plain_blocks(sound, source, arriving)
         return
     buffer = np.empty((BLOCK_FRAMES, sound.channels), _NATIVE.get(_SUBTYPES[sound.subtype], np.float32))
     most_bytes = BLOCK_FRAMES * sound.channels * _WIDEST_SAMPLE_BYTES + _READ_AHEAD_BYTES
     while True:
         arriving.need(os.lseek(source, 0, os.SEEK_CUR) + most_bytes)
+        arriving.keep_up()
         try:
             block = sound.read(out=buffer)
         except soundfile.LibsndfileError as error:
@@ -111,6 +111,21 @@ def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Blo
         if not len(block):
             return
         yield block
+
+
+def _plain_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
+    """Samples are looked at as they come by. Nothing before them is asked for again, and nothing behind them is read:
+    `structure.tells_its_end`."""
+    sound.seek(0)  # which leaves its descriptor at the first sample
+    at = os.lseek(source, 0, os.SEEK_CUR)
+
+    def read_into(room: memoryview) -> int:
+        nonlocal at
+        count = arriving.pass_by(at, room)
+        at += count
+        return count
+
+    yield from pcm.numbers(sound, read_into)
 
 
 def _sndfile_fault(error: Any) -> Fault:
@@ -121,7 +136,7 @@ def _open_libav(container: str, source: int, arriving: Arriving) -> Recording:
     try:
         # No protocol and no second demuxer: a file that names other files gets none of them.
         media = av.open(
-            Growing(source, arriving),
+            Growing(arriving),
             format=_DEMUXERS[container],
             container_options={"protocol_whitelist": "none"},
             metadata_errors="ignore",

@@ -61,7 +61,7 @@ def rehearsal() -> Callable[[], None]:
 
 
 def _hear(container: str, source: int) -> None:
-    recording = open_recording(container, source, Arriving(mmap.mmap(source, 0, access=mmap.ACCESS_READ)))
+    recording = open_recording(container, source, Arriving(mmap.mmap(source, 0)))
     check_header(recording, 2.0)
     judge(recording, listen(recording, 3.0), False, 4608)
 

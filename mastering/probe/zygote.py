@@ -3,8 +3,8 @@
 One thread, before and after: a fork copies only the calling one. Nothing here reads a stranger's bytes. It ends when
 its socket does, so it outlives its parent by nothing, kill -9 included; its children are killed with it.
 
-A request is one packet: JSON (`answer.Request`) with one or two descriptors beside it: a stream socket that carries the
-feed in and the answer out, and, instead of the feed, a sealed memory file.
+A request is one packet: JSON (`answer.Request`) with a descriptor beside it, a stream socket that carries the feed in
+and the answer out.
 
 A fork and the pages that a young process copies take longer than a short song's decoding. So two children, a song's and
 its master's, are made ahead in a quiet moment and wait. They have seen nothing, and each still hears one file only.
@@ -120,18 +120,15 @@ class Zygote:
                 _tell(child.conversation, _post_mortem(status))
 
     def _accept(self) -> bool:
-        packet, descriptors, _, _ = socket.recv_fds(self.control, _MAX_REQUEST_BYTES, 2)
+        packet, descriptors, _, _ = socket.recv_fds(self.control, _MAX_REQUEST_BYTES, 1)
         if not packet:
             return False
         if not descriptors:
             return True
-        conversation, *rest = descriptors
-        self._take_up(packet, socket.socket(fileno=conversation), rest)
-        for descriptor in rest:
-            os.close(descriptor)
+        self._take_up(packet, socket.socket(fileno=descriptors[0]))
         return True
 
-    def _take_up(self, packet: bytes, conversation: socket.socket, rest: list[int]) -> None:
+    def _take_up(self, packet: bytes, conversation: socket.socket) -> None:
         _tell(conversation, b"+")
         try:
             request = Request.model_validate_json(packet)
@@ -139,15 +136,15 @@ class Zygote:
             with conversation:
                 _tell(conversation, fault_answer(Fault(FaultCode.BAD_REQUEST, "The probe does not know this request.")))
             return
-        pid, handle = self._hand_over(packet, conversation, rest) or self._fork(request, conversation, rest)
+        pid, handle = self._hand_over(packet, conversation) or self._fork(request, conversation)
         self.children.append(_Child(pid, handle, conversation, time.monotonic() + request.timeout_s))
 
-    def _hand_over(self, packet: bytes, conversation: socket.socket, rest: list[int]) -> tuple[int, int] | None:
+    def _hand_over(self, packet: bytes, conversation: socket.socket) -> tuple[int, int] | None:
         """A spare that has the request now; None where there is none."""
         while self.spares:
             spare = self.spares.pop()
             with spare.lead, suppress(OSError):  # it may have died a moment ago
-                socket.send_fds(spare.lead, [packet], [conversation.fileno(), *rest])
+                socket.send_fds(spare.lead, [packet], [conversation.fileno()])
                 return spare.pid, spare.handle
             os.kill(spare.pid, signal.SIGKILL)
             os.waitpid(spare.pid, 0)
@@ -158,10 +155,10 @@ class Zygote:
         spare.lead.close()
         os.close(spare.handle)
 
-    def _fork(self, request: Request, conversation: socket.socket, rest: list[int]) -> tuple[int, int]:
+    def _fork(self, request: Request, conversation: socket.socket) -> tuple[int, int]:
         def live() -> None:
-            _close_all_but(2, conversation.fileno(), *rest)
-            _tell(conversation, answer(request, conversation, rest[0] if rest else None))
+            _close_all_but(2, conversation.fileno())
+            _tell(conversation, answer(request, conversation))
 
         return _born(live)
 
@@ -171,12 +168,12 @@ class Zygote:
         def live() -> None:
             self.rehearse()
             _close_all_but(2, led.fileno())
-            packet, descriptors, _, _ = socket.recv_fds(led, _MAX_REQUEST_BYTES, 2)
+            packet, descriptors, _, _ = socket.recv_fds(led, _MAX_REQUEST_BYTES, 1)
             led.close()
             if packet:
-                request, (conversation, *rest) = Request.model_validate_json(packet), descriptors
-                caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, conversation)
-                _tell(caller, answer(request, caller, rest[0] if rest else None))
+                request = Request.model_validate_json(packet)
+                caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptors[0])
+                _tell(caller, answer(request, caller))
 
         with led:
             return _Spare(*_born(live), lead)

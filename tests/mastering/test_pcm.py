@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,28 +53,6 @@ def test_it_decodes_what_libsndfile_decodes(subtype: str, container: str, channe
     found = _decoded(file.getvalue())
     assert found.dtype == np.float32
     assert np.array_equal(found, expected.T)
-
-
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("cut", [0, 1, 1000])
-def test_samples_are_the_same_where_they_lie(subtype: str, channels: int, cut: int, tmp_path: Path) -> None:
-    """As much of them as there is, and none is looked at before its bytes have come."""
-    path, numbers = tmp_path / "song.wav", _numbers(BLOCK_FRAMES + 1000, channels)
-    soundfile.write(path, numbers, RATE_HZ, subtype=subtype)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
-    waited: list[int] = []
-    with path.open("rb") as source, soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
-        data = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
-        start = bytes(data).index(b"data") + 8
-        found = np.concatenate([block.copy() for block in pcm.numbers_in(data, start, file, waited.append)])
-    dropped = 16 if subtype == "PCM_16" else 8
-    assert np.array_equal(
-        found.astype(np.int64), (numbers >> dropped << (dropped if dropped == 8 else 0))[: len(found)]
-    )
-    frame_bytes = channels * (2 if subtype == "PCM_16" else 3)
-    assert len(found) == (len(data) - start) // frame_bytes
-    assert waited == [start + BLOCK_FRAMES * frame_bytes, start + len(found) * frame_bytes]
 
 
 def test_samples_after_other_chunks_and_before_others_are_found() -> None:
