@@ -17,8 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from router.wire import Wire
 
 WIRE = "router.wire"
-"""The ASGI extension by which an application takes the rest of a body itself: its `TAKE_OVER` is a `TakesOver`."""
-TAKE_OVER = "take_over"
+"""The ASGI extension by which an application takes the rest of a body itself."""
+TAKE_OVER, PASSED = "take_over", "passed"
+"""Of the extension: a `TakesOver`, and afterwards how many bytes of the body were taken so."""
 TakesOver = Callable[[int], "Wire | None"]
 """Given how many bytes of the body are still to come. None: some of them have come already."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -79,6 +80,7 @@ class Connection(HttpToolsProtocol):
 
     def _resume(self, passed: int) -> None:
         """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
+        self.scope["extensions"][WIRE][PASSED] = passed
         if self not in self.connections:  # lost
             return
         self._is_passing_by = True

@@ -22,7 +22,8 @@ from router import clock
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Filling, Full, Gone, Listener, WrongOffset
-from router.spool.writing import Chunks, NoRoom, Tail, Writer, in_thread, meaning
+from router.spool.writing import Chunks, NoRoom, Tail, Writer, meaning
+from router.threads import in_thread
 
 _IN_A_ROW = 2
 """Records read before others get a turn, also where whoever reads them is never slower than we are."""

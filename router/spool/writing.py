@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import NamedTuple, ParamSpec, TypeVar
+from concurrent.futures import Future
+from typing import NamedTuple
 
 from router.spool import records
 from router.spool.keys import Key
 from router.spool.port import Filling, Full, Listener, Room, WrongOffset
+from router.threads import begun, outcome, settled
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _SMALL_RECORD_BYTES = 64 * 1024
 
 
@@ -47,7 +44,7 @@ class Writer:
         self._limit = key.reserved_bytes if total is None else total
         self._gathered, self._spare, self._sealed = bytearray(records.RECORD_BYTES), bytearray(), bytearray()
         self._filled = self._kept = 0
-        self._writing: asyncio.Future[None] | None = None
+        self._writing: Future[None] | None = None
         self._is_broken = False
         self.size_bytes = tail.plain_size
 
@@ -92,12 +89,12 @@ class Writer:
         full = memoryview(self._gathered)[: self._filled]
         self._gathered, self._spare = self._spare or bytearray(records.RECORD_BYTES), self._gathered
         self._filled = self._kept = 0
-        self._writing = begun(self._put, full, last=False)
+        self._writing = begun(self._put_heard, full, last=False)
 
     async def written(self) -> None:
         """Wait for the records that are on their way. Raises Full, OSError."""
         if self._writing is not None:
-            await asyncio.shield(self._writing)
+            await outcome(self._writing)
             self._writing = None
 
     async def settle(self) -> None:
@@ -105,17 +102,24 @@ class Writer:
         await settled(self._writing)
 
     def flush(self, *, last: bool) -> None:
-        """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed."""
+        """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed.
+
+        Nobody listens to the end of a body that is not complete.
+        """
         if self._writing is not None:
             self._writing.result()
         if not self._is_broken and (self._filled > self._kept or last):
-            self._put(memoryview(self._gathered)[: self._filled], last=last)
+            put = self._put_heard if last else self._put
+            put(memoryview(self._gathered)[: self._filled], last=last)
             self._filled = 0
+
+    def _put_heard(self, plain: memoryview, *, last: bool) -> None:
+        if self._listener is not None:
+            self._listener(plain)
+        self._put(plain, last=last)
 
     def _put(self, plain: memoryview, *, last: bool) -> None:
         """Seal and write the next record. After one that could not be written none follows: it would close the gap."""
-        if self._listener is not None:
-            self._listener(plain)
         if len(self._sealed) < records.sealed_size(len(plain)):
             self._sealed = bytearray(records.sealed_size(len(plain)))
         room = memoryview(self._sealed)
@@ -169,30 +173,6 @@ class Chunks:
 def _write_all(fd: int, sealed: memoryview, position: int) -> None:
     if os.pwritev(fd, [sealed], position) != len(sealed):
         raise OSError(errno.ENOSPC, "short write")
-
-
-def begun(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """`call`, begun in a thread. Not by asyncio.to_thread, whose task costs as much again as the trip."""
-    return asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
-
-
-async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `call` in a thread and, even when cancelled, come back only when it has ended: it uses an open file."""
-    running = begun(call, *args, **kwargs)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await settled(running)
-        raise
-
-
-async def settled(running: asyncio.Future[T] | None) -> None:
-    """Come back when it has ended, whoever cancels the wait, and however it ended."""
-    while running is not None and not running.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([running])
-    if running is not None and not running.cancelled():
-        running.exception()
 
 
 def meaning(error: OSError) -> Exception:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from ssl import SSLContext
 from typing import Any
@@ -14,6 +14,7 @@ import httpx
 from mastering import exchange
 from mastering.contract import FaultCode, OutputFormat, Report
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
+from router.threads import begun, outcome
 from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
@@ -115,14 +116,14 @@ class _Digest:
         self._digest = exchange.Digest()
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
-        self._running: asyncio.Future[None] | None = None
+        self._running: Future[None] | None = None
 
     async def update(self, data: bytes) -> None:
         self._gathered.append(data)
         self._gathered_bytes += len(data)
         if self._gathered_bytes >= _TRIP_BYTES:
             await self._caught_up()
-            self._running = asyncio.get_running_loop().run_in_executor(None, self._hash, self._gathered)
+            self._running = begun(self._hash, self._gathered)
             self._gathered, self._gathered_bytes = [], 0
 
     async def end(self) -> exchange.EndEvent:
@@ -136,7 +137,7 @@ class _Digest:
 
     async def _caught_up(self) -> None:
         if self._running is not None:
-            await self._running
+            await outcome(self._running)
             self._running = None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.connections import PASSED, WIRE
 from router.logs import log, size_bucket
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -41,6 +42,7 @@ class AccessLog:
         try:
             await self._app(scope, receive_counted, send_counted)
         finally:
+            moved += scope.get("extensions", {}).get(WIRE, {}).get(PASSED, 0)
             log(
                 "http",
                 route=_template(scope),

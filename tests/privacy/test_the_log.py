@@ -27,7 +27,7 @@ from router.tiers.breaker import State
 from router.tiers.choice import TIER_ORDER
 from router.tiers.fake import FakeBackend
 from router.tiers.faults import FaultClass
-from tests.houses import mastering
+from tests.houses import SONG, mastering
 from tests.served import served
 
 DAY_S = 86_400
@@ -117,6 +117,13 @@ async def test_p23_a_request_leaves_template_method_status_time_and_a_rough_size
         assert set(line) == {"minute", "event", "route", "method", "status", "ms", "size"}
         assert len(line["minute"]) == len("2026-01-01T00:00Z")
     assert not [word for word in (CANARY, job["id"], "127.0.0.1") if word in json.dumps(said)]
+
+
+async def test_p23_the_rough_size_counts_all_of_a_song(tmp_path: Path, said: Lines) -> None:
+    """Most of it never passes the access log: it goes from the connection into the spool."""
+    async with served(tmp_path) as router:
+        await router.send(SONG * 150)
+    assert [line["size"] for line in said if line["event"] == "http" and line["method"] == "PUT"] == ["<=4MiB"]
 
 
 async def test_p24_each_job_that_ends_leaves_one_render_record(tmp_path: Path, said: Lines) -> None:
