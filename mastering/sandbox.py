@@ -46,6 +46,11 @@ _FS_RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _DEVICES = ("null", "nvidia*", "dri", "kfd")
 """Below /dev. Not /dev itself: /dev/shm is there, where others keep files."""
 
+_FCNTL_COMMANDS = (1, 2, 3, 4)
+"""F_GETFD, F_SETFD, F_GETFL, F_SETFL."""
+_SECOND_ARGUMENT = 16 + 8
+"""Where it lies in struct seccomp_data, on a machine whose lower half comes first."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -227,8 +232,13 @@ def _program(machine: Machine) -> bytes:
     """Classic BPF: another architecture dies, an allowed call passes, all else returns EPERM."""
     load, jump_if_equal, answer = 0x20, 0x15, 0x06
     allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
-    calls = sorted(machine.calls.values())
+    fcntl = machine.calls["fcntl"]
+    calls = sorted(set(machine.calls.values()) - {fcntl})
     steps = [(load, 0, 0, 4), (jump_if_equal, 1, 0, machine.audit), (answer, 0, 0, kill), (load, 0, 0, 0)]
+    # Of fcntl only a descriptor's flags: by others a process can have any signal sent to any process of its user.
+    steps += [(jump_if_equal, 0, 3 + len(_FCNTL_COMMANDS), fcntl), (load, 0, 0, _SECOND_ARGUMENT)]
+    steps += [(jump_if_equal, len(_FCNTL_COMMANDS) - at, 0, command) for at, command in enumerate(_FCNTL_COMMANDS)]
+    steps += [(answer, 0, 0, refuse), (answer, 0, 0, allow)]
     steps += [(jump_if_equal, len(calls) - at, 0, call) for at, call in enumerate(calls)]
     steps += [(answer, 0, 0, refuse), (answer, 0, 0, allow)]
     return b"".join(struct.pack("=HBBI", *step) for step in steps)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from router.wire import Wire
 
@@ -65,29 +66,33 @@ class Connection(HttpToolsProtocol):
         if self in Connection._idle:  # else a pipelined request: the one before it is being answered
             self._await_head()
         super().on_message_begin()
-        self.scope["extensions"] = {WIRE: {TAKE_OVER: self._take_over}}
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         Connection._idle.pop(self, None)
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.scope["extensions"] = {WIRE: {TAKE_OVER: partial(self._take_over, self.cycle)}}
 
-    def _take_over(self, left: int) -> Wire | None:
-        if self.cycle.body or not self.cycle.more_body or self.transport.is_closing():
+    def _take_over(self, cycle: RequestResponseCycle, left: int) -> Wire | None:
+        is_coming = self.cycle is cycle and cycle.more_body and not cycle.body
+        if not is_coming or self.transport.is_closing():
             return None
         self.flow.pause_reading()
-        return Wire(self.transport, self, left, self._resume)
+        return Wire(self.transport, self, left, partial(self._resume, cycle))
 
-    def _resume(self, passed: int) -> None:
+    def _resume(self, cycle: RequestResponseCycle, passed: int) -> None:
         """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
-        self.scope["extensions"][WIRE][PASSED] = passed
+        cycle.scope["extensions"][WIRE][PASSED] = passed
         if self not in self.connections:  # lost
             return
         self._is_passing_by = True
-        for at in range(0, passed, len(_ANYTHING)):
-            self.parser.feed_data(_ANYTHING[: passed - at])
-        self._is_passing_by = False
-        self.flow.resume_reading()
+        try:
+            for at in range(0, passed, len(_ANYTHING)):
+                self.parser.feed_data(_ANYTHING[: passed - at])
+        finally:
+            self._is_passing_by = False
+            self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         if not self._is_passing_by:

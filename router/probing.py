@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import select
 import socket
 import threading
@@ -20,6 +21,7 @@ from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack
 from pydantic import ValidationError
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
+from router.threads import begun
 from router.zygote import Lost, Zygote
 
 _R = TypeVar("_R", bound=Facts)
@@ -32,6 +34,8 @@ _EARLY_S = 20.0
 """A file that takes longer to arrive is not heard on its way: its place is for those that come quickly."""
 _PATIENCE_S = 2.0
 """A child that takes nothing for so long must not keep an upload waiting; the spool has it all."""
+_MOST_KEPT_BYTES = 128 * 1024 * 1024
+"""A file of which more must be kept, so no WAV, is not heard on its way: its place is for those that come quickly."""
 _ON_THE_WAY_BYTES = 1024 * 1024
 """Between a thread and the child that listens; the kernel may allow less. A piece that fits wakes each of them once."""
 _CURES = {
@@ -137,7 +141,8 @@ class Probe:
         op = request["op"]
         if not size or not self._ears_left[op]:
             return None
-        arriving = {**request, "size": size, "timeout_s": request["timeout_s"] + _EARLY_S}
+        timeout_s = request["timeout_s"] + _EARLY_S
+        arriving = {**request, "size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
 
         async def listen(ear: Ear[_R]) -> _R:
             async with self._answering(arriving):
@@ -199,11 +204,11 @@ class Ear(Generic[_R]):
                 self._begun.wait(_PATIENCE_S)
                 _send(self._conversation, piece)
                 self._arrived += len(piece)
-            except TimeoutError:  # the spool has it all
+            except (BrokenPipeError, ConnectionResetError):  # the child has ended; its answer says why
+                self._is_deaf = self._is_left = True
+            except OSError:  # it takes nothing, or the kernel has no memory: the spool has it all
                 self._is_deaf = True
                 self._loop.call_soon_threadsafe(self.close)
-            except OSError:  # the child has ended; its answer says why
-                self._is_deaf = self._is_left = True
 
     async def verdict(self) -> _R | None:
         """What the file is; None where it was not heard in full, or the probe broke: ask in the ordinary way then.
@@ -218,6 +223,11 @@ class Ear(Generic[_R]):
         except Fault as fault:
             is_cut_off = fault.code is FaultCode.RESOURCE_LIMIT and not self._is_whole
             if fault.code is FaultCode.INTERNAL or is_cut_off:
+                return None
+            raise
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if self._listening.cancelled() and own is not None and not own.cancelling():
                 return None
             raise
 
@@ -236,14 +246,14 @@ class Ear(Generic[_R]):
     def _ended(self, listening: asyncio.Task[_R]) -> None:
         if not listening.cancelled():
             listening.exception()  # seen, though nobody may ask
+        self._spare()
         self._late.cancel()
         self._is_deaf = True
         self._begun.set()
         if self._conversation is not None:
             with suppress(OSError):
                 self._conversation.shutdown(socket.SHUT_RDWR)  # whoever speaks stops at once
-            self._loop.run_in_executor(None, self._hang_up, self._conversation)
-        self._spare()
+            begun(self._hang_up, self._conversation)
 
     def _hang_up(self, conversation: socket.socket) -> None:
         with self._speaking:  # nobody writes to a number that is another file's by then
@@ -324,18 +334,31 @@ def _parse(line: bytes) -> dict[str, Any]:
         answer = json.loads(line)
         if "fault" not in answer:
             return dict(answer["ok"])
-        code, message = FaultCode(answer["fault"]["code"]), str(answer["fault"]["message"])[:500]
-        numbers = {str(name): value for name, value in answer["fault"]["numbers"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        said = answer["fault"]
+        numbers = {str(name): value for name, value in said["numbers"].items() if _is_sane(value)}
+        fault = Fault(FaultCode(said["code"]), _text(said["message"]), **numbers)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Lost from None
-    raise Fault(code, message, **numbers)
+    raise fault
+
+
+def _is_sane(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _text(said: object) -> str:
+    return str(said)[:500].encode("utf-8", "replace").decode()
 
 
 def _record(kind: type[_R], answer: dict[str, Any]) -> _R:
     try:
-        return kind.model_validate(answer)
+        record = kind.model_validate(answer)
     except ValidationError:
         raise _broken() from None
+    counts = (record.rate_hz, record.channels, record.frames, record.duration_s)
+    if not all(0 < count < math.inf for count in counts):  # whatever a child that was taken over says
+        raise _broken()
+    return record
 
 
 def _broken() -> Fault:

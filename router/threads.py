@@ -12,7 +12,8 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_THREADS = ThreadPoolExecutor(thread_name_prefix="router")
+_THREADS = ThreadPoolExecutor(32, thread_name_prefix="router")
+"""Made as they are needed. Many, since some may wait for a child that listens slowly while others seal and write."""
 
 
 def begun(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

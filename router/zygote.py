@@ -96,6 +96,9 @@ class Zygote:
         except (TimeoutError, OSError, ValueError, KeyError):
             await self._stop()
             raise Lost from None
+        except BaseException:  # one that nobody has heard of is none that runs
+            await self._stop()
+            raise
 
     async def _stop(self) -> None:
         if self._control is not None:

@@ -45,6 +45,8 @@ class Request(Record):
     """Seconds of decoding after which only a recording that gives honest amounts of sound may take the rest."""
     max_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
     max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
+    most_kept_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Of a feed of known size: a child that must keep more gives up, and is asked when all is there."""
     memory_bytes: Annotated[int, Field(gt=0)] = 1024 * sandbox.MIB
     size: Annotated[int, Field(ge=0)] | None = None
     """Of the feed in bytes, where the caller knows it: then it is heard while it comes."""
@@ -82,9 +84,8 @@ def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
     size = os.fstat(source).st_size
     if size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
-    arriving = Arriving(
-        mmap.mmap(source, 0), None if request.size is None else feed
-    )  # mapped now: later no descriptor can be had
+    data = mmap.mmap(source, 0)  # mapped now: later no descriptor can be had
+    arriving = Arriving(data, None if request.size is None else feed, request.most_kept_bytes)
     _lock_up(request, size)
     if request.expected is None:
         return _probe(source, request, arriving)[0].model_dump()
@@ -137,8 +138,6 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
 
 def _probe(source: int, request: Request, arriving: Arriving) -> tuple[Facts, Heard]:
     data, container = arriving.data, _container(arriving)
-    if not structure.tells_its_end(container, data):
-        arriving.need_all()
     try:
         recording = open_recording(container, source, arriving)
     except Fault as fault:

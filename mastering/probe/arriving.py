@@ -11,6 +11,8 @@ import os
 import time
 from mmap import mmap
 
+from mastering.contract import Fault, FaultCode
+
 _PIECE_BYTES = 256 * 1024
 
 
@@ -21,8 +23,9 @@ class Arriving:
     By the mapping, since a process that is locked up may write to no file.
     """
 
-    def __init__(self, data: mmap, feed: int | None = None) -> None:
+    def __init__(self, data: mmap, feed: int | None = None, most_kept_bytes: int | None = None) -> None:
         self.data, self.size = data, len(data)
+        self._most_kept_bytes = self.size if most_kept_bytes is None else most_kept_bytes
         self._feed = feed
         self._come = self._kept = self.size if feed is None else 0
         self._flags = 0 if feed is None else fcntl.fcntl(feed, fcntl.F_GETFL)
@@ -50,6 +53,10 @@ class Arriving:
         finally:
             fcntl.fcntl(self._feed, fcntl.F_SETFL, self._flags)
 
+    @property
+    def is_whole(self) -> bool:
+        return self._come == self.size
+
     def need_all(self) -> None:
         self.need(self.size)
 
@@ -69,6 +76,8 @@ class Arriving:
         if self._come > self._kept:
             self._come += self._read(memoryview(bytearray(min(_PIECE_BYTES, self.size - self._come))))
         else:
+            if self._kept >= self._most_kept_bytes:
+                raise Fault(FaultCode.INTERNAL, "The file is too large to be heard on its way.")
             self._come += self._read(memoryview(self.data)[self._kept : self._kept + _PIECE_BYTES])
             self._kept = self._come
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mastering import pcm
 from mastering.codecs import CODECS, LOSSLESS
 from mastering.contract import Fault, FaultCode
+from mastering.probe import structure
 from mastering.probe.arriving import Arriving, Growing
 
 BLOCK_FRAMES = 65_536
@@ -45,6 +46,8 @@ _DEMUXERS = {
 }  # fmt: skip
 _NATIVE = {"pcm_8": np.int16, "pcm_16": np.int16, "pcm_24": np.int32, "pcm_32": np.int32}
 """What libsndfile hands out without converting it; all else as float32."""
+_WIDTHS = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
+"""Bytes of a sample in a WAV, where it has so many."""
 _WIDEST_SAMPLE_BYTES = 8
 _READ_AHEAD_BYTES = 64 * 1024
 """What libsndfile may take beyond the samples it was asked for: a block of ADPCM, say."""
@@ -79,10 +82,13 @@ def open_recording(container: str, source: int, arriving: Arriving) -> Recording
 
 
 def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
-    try:
-        sound = soundfile.SoundFile(source, closefd=False)
-    except soundfile.LibsndfileError as error:
-        raise _sndfile_fault(error) from None
+    audio = structure.last_audio_of(arriving.data)
+    if audio is None:
+        arriving.need_all()
+    sound = _sound(source)
+    if audio is not None and not arriving.is_whole and not _is_between(sound, source, *audio):
+        arriving.need_all()
+        sound = _sound(source)
     if sound.subtype not in _SUBTYPES:
         raise _unknown_codec()
     return Recording(
@@ -93,6 +99,23 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
         declared_frames=sound.frames if 0 < sound.frames < _UNKNOWN_FRAMES else None,
         blocks=lambda: _sndfile_blocks(sound, source, arriving),
     )
+
+
+def _sound(source: int) -> Any:
+    os.lseek(source, 0, os.SEEK_SET)
+    try:
+        return soundfile.SoundFile(source, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise _sndfile_fault(error) from None
+
+
+def _is_between(sound: Any, source: int, at: int, size: int) -> bool:
+    """Whether libsndfile too sees the audio in `size` bytes from `at` on, so that what is to come can't change it."""
+    frame_bytes = sound.channels * _WIDTHS.get(sound.subtype, 0)
+    if not frame_bytes:
+        return False
+    sound.seek(0)  # which leaves its descriptor at the first sample
+    return (os.lseek(source, 0, os.SEEK_CUR), int(sound.frames)) == (at, size // frame_bytes)
 
 
 def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
@@ -114,8 +137,7 @@ def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Blo
 
 
 def _plain_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block]:
-    """Samples are looked at as they come by. Nothing before them is asked for again, and nothing behind them is read:
-    `structure.tells_its_end`."""
+    """Samples are looked at as they come by: nothing before them is asked for again."""
     sound.seek(0)  # which leaves its descriptor at the first sample
     at = os.lseek(source, 0, os.SEEK_CUR)
 

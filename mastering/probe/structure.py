@@ -59,15 +59,16 @@ def shortfall_of(container: str, data: Bytes) -> Shortfall | None:
     return check(data) if check else None
 
 
-def tells_its_end(container: str, data: Bytes) -> bool:
-    """Whether a decoder that reads on from here finds the beginning whole: libsndfile looks behind the audio of WAV and
-    AIFF at once, and must find there what belongs there, or the file's end."""
-    if container not in ("wav", "aiff"):
-        return True  # the others are read by way of `arriving`, wherever the demuxer looks
-    if container == "aiff":
-        return False
+def last_audio_of(data: Bytes) -> tuple[int, int] | None:
+    """First byte and size of the audio of a WAV in which nothing stands behind it; None for any other file.
+
+    libsndfile looks behind the audio as soon as it opens a file, and believes what it finds there.
+    """
+    if data[:4] != b"RIFF":
+        return None
     audio = [(at, size) for name, at, size in _chunks(data[:_HEAD_BYTES], "<") if name == b"data"]
-    return any(size not in _UNKNOWN_SIZES and at + size + _PADDING >= len(data) for at, size in audio[:1])
+    is_last = any(size not in _UNKNOWN_SIZES and at + size + (size & 1) >= len(data) for at, size in audio[:1])
+    return audio[0] if is_last else None
 
 
 def is_all_tag(data: Bytes) -> bool:

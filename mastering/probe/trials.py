@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -54,4 +55,5 @@ _TRIALS: dict[str, Callable[[], object]] = {
     "start a process": _start_process,
     "run a program": _run_program,
     "signal another process": lambda: os.kill(os.getppid(), 0),
+    "have a signal sent": lambda: fcntl.fcntl(2, fcntl.F_SETOWN, os.getppid()),
 }

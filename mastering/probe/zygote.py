@@ -33,6 +33,8 @@ _MAX_REQUEST_BYTES = 16 * 1024
 _SPARES = 2
 _QUIET_S = 0.02
 """So long nothing has happened when new spares are made: they must not cost the song that took the last one."""
+_LONGEST_QUIET_S = 60.0
+"""Where spares die or can't be made, they are made more and more rarely."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
 
 
@@ -51,7 +53,8 @@ class _Spare:
     pid: int
     handle: int
     lead: socket.socket
-    """By which its request comes."""
+    """By which its request comes, when it has said that it is warm."""
+    is_warm: bool = False
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Zygote:
     """What a spare does while it waits, so that its pages are its own by then."""
     children: list[_Child] = field(default_factory=list)
     spares: list[_Spare] = field(default_factory=list)
+    quiet_s: float = _QUIET_S
 
     def serve(self) -> None:
         """Until the socket's other end is closed."""
@@ -75,7 +79,7 @@ class Zygote:
             if self.control.fileno() in ready:
                 is_open = self._accept()
             elif not ready and self._wants_spares():
-                self.spares += [self._spare() for _ in range(_SPARES)]
+                self._make_spares()
         for pid in [child.pid for child in self.children] + [spare.pid for spare in self.spares]:
             os.kill(pid, signal.SIGKILL)
 
@@ -88,22 +92,28 @@ class Zygote:
         poll.register(self.control, select.POLLIN)
         for spare in self.spares:
             poll.register(spare.handle, select.POLLIN)
+            if not spare.is_warm:
+                poll.register(spare.lead, select.POLLIN)
         for child in self.children:
             poll.register(child.handle, select.POLLIN)
             if not child.is_killed:  # a hang-up is always reported, and for as long as it lasts
                 poll.register(child.conversation, 0)
         if self._wants_spares():
-            return {fd for fd, _ in poll.poll(_QUIET_S * 1000)}
+            return {fd for fd, _ in poll.poll(self.quiet_s * 1000)}
         next_s = min((child.deadline for child in self.children if not child.is_killed), default=None)
         wait_ms = None if next_s is None else max(0.0, next_s - time.monotonic()) * 1000 + 1
         return {fd for fd, _ in poll.poll(wait_ms)}
 
     def _reap(self, ready: set[int]) -> None:
         now = time.monotonic()
-        for spare in [spare for spare in self.spares if spare.handle in ready]:
-            self.spares.remove(spare)
-            self._forget(spare)
-            os.waitpid(spare.pid, 0)
+        for spare in list(self.spares):
+            if spare.handle in ready:
+                self.spares.remove(spare)
+                self._forget(spare)
+                os.waitpid(spare.pid, 0)
+                self.quiet_s = min(2 * self.quiet_s, _LONGEST_QUIET_S)  # for want of memory, as like as not
+            elif spare.lead.fileno() in ready:
+                spare.is_warm = bool(spare.lead.recv(1))
         for child in list(self.children):
             if child.handle in ready:
                 self._bury(child)
@@ -136,15 +146,21 @@ class Zygote:
             with conversation:
                 _tell(conversation, fault_answer(Fault(FaultCode.BAD_REQUEST, "The probe does not know this request.")))
             return
-        pid, handle = self._hand_over(packet, conversation) or self._fork(request, conversation)
+        try:
+            pid, handle = self._hand_over(packet, conversation) or self._fork(request, conversation)
+        except OSError:  # no process can be had
+            with conversation:
+                _tell(conversation, fault_answer(Fault(FaultCode.INTERNAL, "The check of this file could not begin.")))
+            return
         self.children.append(_Child(pid, handle, conversation, time.monotonic() + request.timeout_s))
 
     def _hand_over(self, packet: bytes, conversation: socket.socket) -> tuple[int, int] | None:
         """A spare that has the request now; None where there is none."""
-        while self.spares:
-            spare = self.spares.pop()
+        for spare in [spare for spare in self.spares if spare.is_warm]:
+            self.spares.remove(spare)
             with spare.lead, suppress(OSError):  # it may have died a moment ago
                 socket.send_fds(spare.lead, [packet], [conversation.fileno()])
+                self.quiet_s = _QUIET_S
                 return spare.pid, spare.handle
             os.kill(spare.pid, signal.SIGKILL)
             os.waitpid(spare.pid, 0)
@@ -162,12 +178,20 @@ class Zygote:
 
         return _born(live)
 
+    def _make_spares(self) -> None:
+        try:
+            for _ in range(_SPARES):
+                self.spares.append(self._spare())
+        except OSError:
+            self.quiet_s = min(2 * self.quiet_s, _LONGEST_QUIET_S)
+
     def _spare(self) -> _Spare:
         lead, led = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def live() -> None:
             self.rehearse()
             _close_all_but(2, led.fileno())
+            os.write(led.fileno(), b"+")
             packet, descriptors, _, _ = socket.recv_fds(led, _MAX_REQUEST_BYTES, 1)
             led.close()
             if packet:

@@ -38,7 +38,8 @@ class Incoming:
         ClientDisconnect."""
         if self._wire is None:
             more = await self._chunks.fill(room)
-            self._take_over()
+            if more:
+                self._take_over()
             return more
         try:
             more = await self._wire.fill(room, self._silence_s)
@@ -52,9 +53,9 @@ class Incoming:
 
     def close(self) -> None:
         """Leave the rest of the body to ASGI."""
-        if self._wire is not None:
-            self._wire.release()
-            self._wire = None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.release()
 
     def _take_over(self) -> None:
         if self._takes_over is None or self._chunks.rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ import pytest_asyncio
 from mastering.contract import Facts, Fault, FaultCode
 from router import probing
 from router.probing import Ear, Probe
+from router.zygote import Lost
 from tests.hostile_audio import all_hostile, encoded, noise, written
 
 HOSTILE = all_hostile()
@@ -323,6 +325,100 @@ async def test_a_file_is_heard_while_it_arrives(probe: Probe, subtype: str) -> N
     finally:
         ear.close()
     await until(lambda: len(children_of(zygote_of(probe))) == 1)
+
+
+def _chunk(name: bytes, content: bytes, size: int | None = None) -> bytes:
+    return name + struct.pack("<I", len(content) if size is None else size) + content
+
+
+def _format(rate: int = 48_000, channels: int = 2) -> bytes:
+    return _chunk(b"fmt ", struct.pack("<HHIIHH", 1, channels, rate, rate * 2 * channels, 2 * channels, 16))
+
+
+def _riff(body: bytes) -> bytes:
+    return _chunk(b"RIFF", b"WAVE" + body)
+
+
+def _two_faced() -> dict[str, bytes]:
+    """Files that say one thing of themselves at their beginning, and another to whoever knows their end."""
+    sound = (noise(5.0) * 32767).astype("<i2").tobytes()
+    files = {}
+    for name, behind in {
+        "rate": _format(rate=8000),
+        "channels": _format(channels=9),
+        "audio": _chunk(b"data", 3 * sound),
+        "list": _chunk(b"LIST", b"INFO" + bytes(4000)),
+    }.items():
+        rest = behind + bytes(60_000)
+        long = struct.pack("<QQQI", 4 + 36 + len(sound) + len(rest), len(sound), len(sound) // 4, 0)
+        body = _format() + _chunk(b"data", sound + rest)
+        files[f"RF64, another {name}"] = b"RF64\xff\xff\xff\xffWAVE" + _chunk(b"ds64", long) + body
+        files[f"RIFF, another {name}"] = _riff(_format() + _chunk(b"data", sound) + rest)
+        inner, tag = _riff(_format() + _chunk(b"data", sound) + rest), bytearray(2000)
+        tag[2:10] = _chunk(b"data", b"", 2010 + len(inner) - 20)
+        files[f"behind a tag, another {name}"] = b"ID3\3\0\0\0\0\x0f\x50" + bytes(tag) + inner
+    files["an empty chunk at the end"] = _riff(_format() + _chunk(b"data", sound) + b"data\0\0\0\0")
+    files["an odd number of bytes"] = _riff(_format() + _chunk(b"data", sound[:-1]) + b"\0")
+    files["data of another size than its frames"] = _riff(_format() + _chunk(b"data", sound + b"\1\2\3"))
+    return files
+
+
+@pytest.mark.parametrize("name", _two_faced())
+async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> None:
+    data = _two_faced()[name]
+
+    async def in_two_halves() -> AsyncIterator[bytes]:
+        yield data[:600_000]
+        await asyncio.sleep(0.1)
+        yield data[600_000:]
+
+    try:
+        expected: Facts | FaultCode = await probe.probe(feed(data))
+    except Fault as fault:
+        expected = fault.code
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+    try:
+        await hears(ear, in_two_halves())
+        found: Facts | FaultCode | None = await ear.verdict()
+    except Fault as fault:
+        found = fault.code
+    finally:
+        ear.close()
+    assert found == expected
+
+
+async def test_what_must_be_kept_and_is_too_large_is_not_heard_on_its_way(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "_MOST_KEPT_BYTES", 1_000_000)
+    assert await heard(probe, written(noise(8.0), subtype="FLOAT")) is None
+    assert await heard(probe, written(noise(8.0))) == await probe.probe(feed(written(noise(8.0))))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"ok":' + 30_000 * b"[",
+        b'{"fault":{"code":"silent","message":"x","numbers":{"code":1}}}',
+        b'{"fault":{"code":"silent","message":"x","numbers":[]}}',
+        b'{"fault":{"code":"of its own","message":"x","numbers":{}}}',
+    ],
+)
+async def test_an_answer_that_is_none_of_ours_is_a_broken_probe(line: bytes) -> None:
+    with pytest.raises(Lost):
+        probing._record(Facts, probing._parse(line + b"\n"))
+
+
+async def test_what_a_taken_over_child_says_is_cut_to_what_can_be_said() -> None:
+    said = b'{"fault":{"code":"silent","message":"\\ud800","numbers":{"a":1,"b":[1],"c":NaN}}}\n'
+    with pytest.raises(Fault) as caught:
+        probing._parse(said)
+    assert (caught.value.message.encode(), caught.value.numbers) == (b"?", {"a": 1})
+    facts = {"container": "wav", "codec": "pcm_16", "rate_hz": 0, "channels": 2, "frames": 1, "duration_s": 1.0}
+    with pytest.raises(Fault) as caught:
+        probing._record(Facts, {**facts, "lossy": False})
+    assert caught.value.code is FaultCode.INTERNAL
 
 
 async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
