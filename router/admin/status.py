@@ -16,6 +16,8 @@ from router.tiers.standing import Standing
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
 EVENTS_SHOWN = 60
+_UP = frozenset({"healthy", "suspect", "half-open", "sleeping"})
+"""States in which a backend could take a job, or is at one."""
 
 
 class BackendStatus(BaseModel):
@@ -116,7 +118,14 @@ def _summary(tiers: list[TierStatus], error: str | None) -> str:
         return "No tier is up: new songs wait or are refused."
     if down:
         return f"Songs are mastered, but without: {', '.join(down)}."
+    if on_trial := [tier.title for tier in tiers if _is_on_trial(tier)]:
+        return f"All tiers take songs, but on trial after a fault: {', '.join(on_trial)}."
     return "All tiers are up." if error is None else "All tiers are up, but the catalogue has a mistake."
+
+
+def _is_on_trial(tier: TierStatus) -> bool:
+    """Whether it has nothing but backends that are tried with one job at a time."""
+    return {backend.state for backend in tier.backends} & _UP == {"half-open"}
 
 
 def _tier(house: House, name: str, now: float) -> TierStatus:
@@ -124,7 +133,7 @@ def _tier(house: House, name: str, now: float) -> TierStatus:
     return TierStatus(
         name=name,
         title=TIER_TITLES[name],
-        up=any(backend.state in ("healthy", "suspect", "half-open", "sleeping") for backend in backends),
+        up=any(backend.state in _UP for backend in backends),
         in_flight=sum(backend.in_flight for backend in backends),
         slots=sum(backend.slots for backend in backends),
         backends=backends,

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mastering.contract import FaultCode
 from router import operate, wipe
 from router.admin.app import make_admin
+from router.admin.status import BackendStatus, TierStatus, _summary
 from router.complaint import Complaint
 from router.errors import Problem
 from router.house import House
@@ -99,6 +100,17 @@ async def test_the_summary_is_one_true_sentence(
         assert body["summary"] == summary
         assert body["healthy"] == (summary == "All tiers are up.")
         assert (body["queue"]["eta_s"] is None) == (True not in health)
+
+
+@pytest.mark.parametrize(
+    ("states", "is_on_trial"),
+    [(["half-open"], True), (["open", "half-open"], True), (["half-open", "healthy"], False), (["sleeping"], False)],
+)
+async def test_a_tier_that_is_only_tried_is_not_said_to_be_up(states: list[str], is_on_trial: bool) -> None:
+    backends = [BackendStatus.model_construct(state=state) for state in states]
+    tier = TierStatus.model_construct(title="Managed GPU workers", up=True, backends=backends)
+    expected = "All tiers take songs, but on trial after a fault: Managed GPU workers."
+    assert _summary([tier], None) == (expected if is_on_trial else "All tiers are up.")
 
 
 async def test_a_drained_backend_gets_nothing_and_a_ready_one_gets_the_job_that_waited(tmp_path: Path) -> None:
