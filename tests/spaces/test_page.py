@@ -138,7 +138,10 @@ def test_cancel_takes_the_song_back(open_page: Opener, space: SpaceProcess, tmp_
     page.locator("#work-title", has_text="Mastering").wait_for()
     page.click("#cancel")
     page.locator("#choose").wait_for()
-    page.wait_for_timeout(1000)
+    for _ in range(100):  # the child that renders is killed and waited for
+        if memories(space.pid) == 0:
+            break
+        page.wait_for_timeout(100)
     assert memories(space.pid) == 0
 
 
