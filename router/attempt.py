@@ -10,12 +10,13 @@ from typing import NamedTuple
 from mastering.contract import Facts, Fault, FaultCode, OutputFormat, Report
 from router import clock, wipe
 from router.errors import Problem
+from router.hearing import Ear
 from router.house import House
 from router.jobs.model import BlobRef, Job, Progress
 from router.jobs.ports import Missing
 from router.jobs.state import State
 from router.logs import log_exception
-from router.probing import Announced, Ear, Verified
+from router.probing import Announced, Verified
 from router.spool.port import Full, Gone
 from router.tiers.estimate import Timing
 from router.tiers.faults import FaultClass, TierFault

@@ -7,11 +7,11 @@ import time
 from mastering.contract import Facts, Fault
 from router import clock, wipe
 from router.errors import Problem
+from router.hearing import Ear
 from router.house import House
 from router.jobs.model import Job
 from router.jobs.ports import Full
 from router.jobs.state import State
-from router.probing import Ear
 from router.spool.port import Gone
 
 ANY_LANE, MANAGED_LANE = "any", "managed"

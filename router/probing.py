@@ -1,8 +1,8 @@
 """The router's end of the probe: asks a sandboxed process what untrusted bytes are, and whether a master holds.
 
 The bytes go to the child by a socket, all at once from the spool or, while they are on their way anyhow, piece by piece
-(`Ear`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
-(Over 250 lines: asking and hearing are one protocol, and read worse apart; the process is `zygote`.)
+(`hearing`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
+The process behind it is `zygote`. (A few lines over 250: what is asked and what an answer may say are one protocol.)
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import select
 import socket
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NotRequired, TypedDict, TypeVar, Unpack
+from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
-from router.threads import begun
+from router.hearing import EARLY_S, Ear
 from router.zygote import Lost, Zygote
 
 _R = TypeVar("_R", bound=Facts)
@@ -30,14 +28,8 @@ _GRACE_S = 10.0
 _BYTES_PER_S = 2_000_000
 """What a slow machine decodes of the densest codec."""
 _MAX_ANSWER_BYTES = 64 * 1024
-_EARLY_S = 20.0
-"""A file that takes longer to arrive is not heard on its way: its place is for those that come quickly."""
-_PATIENCE_S = 2.0
-"""A child that takes nothing for so long must not keep an upload waiting; the spool has it all."""
 _MOST_KEPT_BYTES = 128 * 1024 * 1024
-"""A file of which more must be kept, so no WAV, is not heard on its way: its place is for those that come quickly."""
-_ON_THE_WAY_BYTES = 1024 * 1024
-"""Between a thread and the child that listens; the kernel may allow less. A piece that fits wakes each of them once."""
+"""A file of which a child must keep more, which no plain WAV is, is not heard on its way."""
 _CURES = {
     "network namespace": "allow user namespaces, or run the router as root of its own container",
     "unprivileged user": "run the router as an unprivileged user",
@@ -141,7 +133,7 @@ class Probe:
         op = request["op"]
         if not size or not self._ears_left[op]:
             return None
-        timeout_s = request["timeout_s"] + _EARLY_S
+        timeout_s = request["timeout_s"] + EARLY_S
         arriving = {**request, "size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
 
         async def listen(ear: Ear[_R]) -> _R:
@@ -172,106 +164,6 @@ class Probe:
             raise _broken() from None
         except Lost:
             raise _broken() from None
-
-
-class Ear(Generic[_R]):
-    """Listens to a file of `size` bytes while it arrives. Close it, whatever comes."""
-
-    def __init__(self, size: int, listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]], spare: Callable[[], None]):
-        """`spare` is called when it listens no more."""
-        self._size, self._arrived = size, 0
-        self._conversation: socket.socket | None = None
-        self._begun, self._speaking = threading.Event(), threading.Lock()
-        self._is_deaf = self._is_left = False
-        self._spare = spare
-        self._loop = asyncio.get_running_loop()
-        self._late = self._loop.call_later(_EARLY_S, self._give_up)
-        self._listening = asyncio.create_task(listen(self))
-        self._listening.add_done_callback(self._ended)
-
-    def begin(self, conversation: socket.socket) -> None:
-        """Somebody is there who listens; the socket is this ear's from now on."""
-        conversation.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY_BYTES)
-        self._conversation = conversation
-        self._begun.set()
-
-    def take(self, piece: memoryview) -> None:
-        """Hear the next bytes, in whichever thread has them: it may have to wait for who listens."""
-        with self._speaking:
-            if self._is_deaf:
-                return
-            try:
-                self._begun.wait(_PATIENCE_S)
-                _send(self._conversation, piece)
-                self._arrived += len(piece)
-            except (BrokenPipeError, ConnectionResetError):  # the child has ended; its answer says why
-                self._is_deaf = self._is_left = True
-            except OSError:  # it takes nothing, or the kernel has no memory: the spool has it all
-                self._is_deaf = True
-                self._loop.call_soon_threadsafe(self.close)
-
-    async def verdict(self) -> _R | None:
-        """What the file is; None where it was not heard in full, or the probe broke: ask in the ordinary way then.
-
-        Raises Fault.
-        """
-        is_answered = self._is_left or self._listening.done()
-        if self._listening.cancelled() or not (self._is_whole or is_answered):
-            return None
-        try:
-            return await asyncio.shield(self._listening)
-        except Fault as fault:
-            is_cut_off = fault.code is FaultCode.RESOURCE_LIMIT and not self._is_whole
-            if fault.code is FaultCode.INTERNAL or is_cut_off:
-                return None
-            raise
-        except asyncio.CancelledError:
-            own = asyncio.current_task()
-            if self._listening.cancelled() and own is not None and not own.cancelling():
-                return None
-            raise
-
-    def close(self) -> None:
-        """End the child."""
-        self._listening.cancel()
-
-    @property
-    def _is_whole(self) -> bool:
-        return self._arrived == self._size
-
-    def _give_up(self) -> None:
-        if not self._is_whole:
-            self.close()
-
-    def _ended(self, listening: asyncio.Task[_R]) -> None:
-        if not listening.cancelled():
-            listening.exception()  # seen, though nobody may ask
-        self._spare()
-        self._late.cancel()
-        self._is_deaf = True
-        self._begun.set()
-        if self._conversation is not None:
-            with suppress(OSError):
-                self._conversation.shutdown(socket.SHUT_RDWR)  # whoever speaks stops at once
-            begun(self._hang_up, self._conversation)
-
-    def _hang_up(self, conversation: socket.socket) -> None:
-        with self._speaking:  # nobody writes to a number that is another file's by then
-            conversation.close()
-
-
-def _send(conversation: socket.socket | None, piece: memoryview) -> None:
-    """All of `piece`, from a thread, to a socket that does not block. Raises OSError, TimeoutError among them."""
-    if conversation is None:
-        raise TimeoutError
-    writable = select.poll()
-    writable.register(conversation, select.POLLOUT)
-    while piece:
-        try:
-            piece = piece[conversation.send(piece) :]
-        except BlockingIOError:
-            if not writable.poll(_PATIENCE_S * 1000):
-                raise TimeoutError from None
 
 
 def _master(announced: Announced, timeout_s: float) -> dict[str, Any]:

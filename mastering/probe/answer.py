@@ -76,16 +76,17 @@ def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
     if request.op == "selfcheck":
         _lock_up(request)
         return trials()
-    source, feed = os.memfd_create(""), conversation.fileno()
+    source, feed = os.memfd_create(""), None
     if request.size is None:
         _take_in(source, request, conversation)
     else:
         _make_room(source, request, request.size)
+        feed = conversation.fileno()
     size = os.fstat(source).st_size
     if size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
     data = mmap.mmap(source, 0)  # mapped now: later no descriptor can be had
-    arriving = Arriving(data, None if request.size is None else feed, request.most_kept_bytes)
+    arriving = Arriving(data, feed, request.most_kept_bytes)
     _lock_up(request, size)
     if request.expected is None:
         return _probe(source, request, arriving)[0].model_dump()

@@ -109,9 +109,8 @@ class Zygote:
         for spare in list(self.spares):
             if spare.handle in ready:
                 self.spares.remove(spare)
-                self._forget(spare)
-                os.waitpid(spare.pid, 0)
-                self.quiet_s = min(2 * self.quiet_s, _LONGEST_QUIET_S)  # for want of memory, as like as not
+                _end(spare)
+                self._be_slower()
             elif spare.lead.fileno() in ready:
                 spare.is_warm = bool(spare.lead.recv(1))
         for child in list(self.children):
@@ -162,14 +161,12 @@ class Zygote:
                 socket.send_fds(spare.lead, [packet], [conversation.fileno()])
                 self.quiet_s = _QUIET_S
                 return spare.pid, spare.handle
-            os.kill(spare.pid, signal.SIGKILL)
-            os.waitpid(spare.pid, 0)
-            os.close(spare.handle)
+            _end(spare)
         return None
 
-    def _forget(self, spare: _Spare) -> None:
-        spare.lead.close()
-        os.close(spare.handle)
+    def _be_slower(self) -> None:
+        """Spares die or can't be made for want of memory, as like as not."""
+        self.quiet_s = min(2 * self.quiet_s, _LONGEST_QUIET_S)
 
     def _fork(self, request: Request, conversation: socket.socket) -> tuple[int, int]:
         def live() -> None:
@@ -183,7 +180,7 @@ class Zygote:
             for _ in range(_SPARES):
                 self.spares.append(self._spare())
         except OSError:
-            self.quiet_s = min(2 * self.quiet_s, _LONGEST_QUIET_S)
+            self._be_slower()
 
     def _spare(self) -> _Spare:
         lead, led = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -200,7 +197,19 @@ class Zygote:
                 _tell(caller, answer(request, caller))
 
         with led:
-            return _Spare(*_born(live), lead)
+            try:
+                return _Spare(*_born(live), lead)
+            except OSError:
+                lead.close()
+                raise
+
+
+def _end(spare: _Spare) -> None:
+    """A spare that has no request, dead or alive."""
+    os.kill(spare.pid, signal.SIGKILL)
+    os.waitpid(spare.pid, 0)
+    os.close(spare.handle)
+    spare.lead.close()
 
 
 def _born(live: Callable[[], None]) -> tuple[int, int]:

@@ -42,7 +42,7 @@ class Room(Protocol):
         ...
 
     def add(self, count: int) -> None:
-        """So many bytes have been written there. Raises Full."""
+        """So many bytes have been written there. Raises Full, or WrongOffset where none were due."""
         ...
 
 

@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect
 from mastering.contract import Facts
 from router import intake, wipe
 from router.errors import Problem
+from router.hearing import Ear
 from router.house import House
 from router.jobs.model import BlobRef, Job
 from router.jobs.ports import Versioned
 from router.jobs.state import CLOSED, State
-from router.probing import Ear
 from router.spool.port import Extent, Full, Gone, WrongOffset
 from router.web.incoming import incoming
 from router.web.jobs import check_size

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -190,19 +191,24 @@ def _waiting(zygote: Zygote) -> set[int]:
     raise AssertionError("no children wait")
 
 
+def _are_gone(pids: Iterable[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
 def test_two_children_wait_and_each_hears_one_file(zygote: Zygote) -> None:
     waiting = _waiting(zygote)
     for _ in range(2):
         assert "ok" in zygote.probe(HONEST["wav"])
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in waiting))
+    until(partial(_are_gone, waiting))
     assert not _waiting(zygote) & waiting
 
 
 def test_children_that_die_while_they_wait_cost_no_request(zygote: Zygote) -> None:
     for count in (1, 2):
-        for pid in sorted(_waiting(zygote))[:count]:
+        killed = sorted(_waiting(zygote))[:count]
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
+        until(partial(_are_gone, killed))
         assert "ok" in zygote.probe(HONEST["wav"])
 
 

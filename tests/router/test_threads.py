@@ -10,6 +10,12 @@ import pytest
 from router.threads import begun, in_thread, outcome, settled
 
 
+async def turns() -> None:
+    """As many turns of the loop as a cancellation could take."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_what_a_thread_returns_or_raises_comes_back() -> None:
     ended = begun(lambda: 1)
     assert await outcome(ended) == await outcome(ended) == 1
@@ -19,19 +25,19 @@ async def test_what_a_thread_returns_or_raises_comes_back() -> None:
 
 
 async def test_who_stops_waiting_for_it_comes_back_when_it_has_ended() -> None:
-    go, done = threading.Event(), threading.Event()
+    started, go, done = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
+        started.set()
         go.wait(10)
         done.set()
 
     waiting = asyncio.create_task(in_thread(work))
-    await asyncio.sleep(0.05)
-    waiting.cancel()
-    await asyncio.sleep(0.05)
-    waiting.cancel()  # and once more
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
+    await asyncio.to_thread(started.wait, 10)
+    for _ in range(2):  # whoever cancels, and again
+        waiting.cancel()
+        await turns()
+        assert not waiting.done()
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -47,7 +53,8 @@ async def test_work_that_fails_while_nobody_waits_is_no_news(caplog: pytest.LogC
 
     running = begun(work)
     settling = asyncio.create_task(settled(running))
-    await asyncio.sleep(0.05)
+    await turns()
+    assert not settling.done()
     go.set()
     await settling
     assert isinstance(running.exception(), OSError)
