@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from router.probing import Probe
+from tests.processes import children
 
 
 async def feed(data: bytes, chunk: int = 65_536) -> AsyncIterator[bytes]:
@@ -20,13 +20,13 @@ async def running_zygote(probe: Probe) -> int:
     return zygote_of(probe)
 
 
-async def waiting_children(probe: Probe) -> list[str]:
+async def waiting_children(probe: Probe) -> set[int]:
     """The children that the zygote has made ahead, once they are there."""
     zygote = await running_zygote(probe)
     for _ in range(50):
-        seen = children_of(zygote)
+        seen = children(zygote)
         await asyncio.sleep(0.1)
-        if seen != children_of(zygote):  # one of them was about to end
+        if seen != children(zygote):  # one of them was about to end
             continue
         if len(seen) == 2:
             return seen
@@ -38,17 +38,6 @@ def zygote_of(probe: Probe) -> int:
     process = probe._zygote.process
     assert process is not None
     return process.pid
-
-
-def children_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 async def until(condition: object, tries: int = 500) -> None:

@@ -22,10 +22,12 @@ import httpx
 
 from mastering.contract import Settings
 from mastering_space import upload
+from tests.processes import family, is_alive
 
 Kind = Literal["cpu", "zero_gpu"]
 START_S = 120.0
 STOP_S = 30.0
+FAMILY_S = 5.0
 
 
 @dataclass
@@ -58,9 +60,11 @@ class SpaceProcess:
             return dict(client.get("/v1/health").raise_for_status().json())
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone, and with it whatever it had started."""
+        started = family(self.pid)
         self.process.kill()
         self.process.wait()
+        until(lambda: not any(map(is_alive, started)), FAMILY_S)
 
     def terminate(self) -> int:
         """SIGTERM, as Hugging Face stops a Space; its exit status."""

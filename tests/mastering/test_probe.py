@@ -32,6 +32,7 @@ from mastering.probe.recordings import Recording
 from mastering.probe.structure import container_of, shortfall_of
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.mastering.worker_process import until
+from tests.processes import children
 
 HONEST = {
     "wav": written(noise()),
@@ -179,14 +180,13 @@ def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path
 def _waiting(zygote: Zygote) -> set[int]:
     """The children that the zygote has made ahead, once they are there."""
     pid = zygote.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children")
     for _ in range(50):
-        seen = children.read_text().split()
+        seen = children(pid)
         time.sleep(0.1)
-        if seen != children.read_text().split():  # one of them was about to end
+        if seen != children(pid):  # one of them was about to end
             continue
         if len(seen) == 2:
-            return set(map(int, seen))
+            return seen
         zygote.probe(HONEST["wav"])  # the next two are made when none is left
     raise AssertionError("no children wait")
 

@@ -36,6 +36,7 @@ from mastering.worker import child
 from tests.hostile_audio import noise, written
 from tests.mastering.worker_engines import GATE
 from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
+from tests.processes import is_alive
 
 TWO = Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))
 
@@ -194,9 +195,9 @@ def test_hanging_up_in_the_upload_frees_the_slot(worker: WorkerProcess) -> None:
 def test_hanging_up_in_the_render_frees_the_slot_and_ends_the_process(hanging: WorkerProcess) -> None:
     with begin_render(hanging, request_body(b"abc")) as connection:
         read_until(connection, b'"progress"')
-        before = set(hanging.children())
+        before = hanging.children()
     until(lambda: hanging.free_slots() == 1, tries=100)
-    until(lambda: len(before - set(hanging.children())) == 1)
+    until(lambda: len(before - hanging.children()) == 1)
 
 
 def test_the_next_render_finds_a_warm_process_after_a_cancelled_one(hanging: WorkerProcess) -> None:
@@ -381,14 +382,7 @@ def test_the_rendering_processes_die_with_a_worker_that_is_killed(hanging: Worke
         children = hanging.children()
         assert len(children) >= 2
         hanging.process.kill()
-        until(lambda: not any(_is_running(child) for child in children))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+        until(lambda: not any(is_alive(child) for child in children))
 
 
 def test_a_stopping_worker_finishes_its_render_and_takes_no_other() -> None:

@@ -32,6 +32,7 @@ from mastering.exchange import (
     encode_event,
 )
 from mastering.signing import Keys, Signed, Signer
+from tests.processes import children
 
 FAKE = "tests.mastering.worker_engines"
 
@@ -93,10 +94,8 @@ class WorkerProcess:
     def free_slots(self) -> int:
         return int(self.health()["slots"]["free"])
 
-    def children(self) -> list[int]:
-        pid = self.process.pid
-        with open(f"/proc/{pid}/task/{pid}/children") as listing:  # noqa: PTH123
-            return [int(child) for child in listing.read().split()]
+    def children(self) -> set[int]:
+        return children(self.process.pid)
 
     def render(self, body: bytes, slot: str | None = None) -> Answer:
         """POST a render and read its whole answer, which must be a 200."""

@@ -18,7 +18,8 @@ from router import hearing, probing
 from router.hearing import Ear
 from router.probing import Probe
 from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import children_of, feed, is_alive, running_zygote, until, waiting_children, zygote_of
+from tests.probes import feed, running_zygote, until, waiting_children, zygote_of
+from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -93,10 +94,10 @@ async def test_a_file_is_heard_while_it_arrives(probe: Probe, subtype: str) -> N
         await hears(ear, feed(data[:-1000]))
         assert ear._arrived == len(data) - 1000 > 2_000_000
         assert await ear.verdict() is None
-        assert children_of(zygote_of(probe)) == waiting
+        assert children(zygote_of(probe)) == waiting
     finally:
         ear.close()
-    await until(lambda: len(children_of(zygote_of(probe))) == 1)
+    await until(lambda: len(children(zygote_of(probe))) == 1)
 
 
 def _chunk(name: bytes, content: bytes, size: int | None = None) -> bytes:
@@ -230,9 +231,9 @@ async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
         yield data[:50_000]
         await until(ear._begun.is_set)
         zygote = zygote_of(probe)
-        children = children_of(zygote)
+        seen = children(zygote)
         os.kill(zygote, signal.SIGKILL)
-        await until(lambda: not any(is_alive(int(child)) for child in children))
+        await until(lambda: not any(is_alive(child) for child in seen))
         yield data[50_000:]
 
     await hears(ear, deadly())

@@ -17,7 +17,8 @@ from router import probing
 from router.probing import Probe
 from router.zygote import Lost
 from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import children_of, feed, is_alive, running_zygote, until, waiting_children, zygote_of
+from tests.probes import feed, running_zygote, until, waiting_children, zygote_of
+from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -128,8 +129,8 @@ async def test_a_file_that_takes_longer_than_it_may_is_stopped() -> None:
 
     async def freezing() -> AsyncIterator[bytes]:
         yield written(noise())
-        for child in children_of(zygote_of(probe)):
-            os.kill(int(child), signal.SIGSTOP)
+        for child in children(zygote_of(probe)):
+            os.kill(child, signal.SIGSTOP)
 
     try:
         with pytest.raises(Fault) as caught:
@@ -246,9 +247,9 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
     waiting = await waiting_children(probe)
     task = asyncio.create_task(probe.probe(stuck()))
     await asyncio.wait_for(started.wait(), 20)
-    assert children_of(zygote_of(probe)) == waiting
+    assert children(zygote_of(probe)) == waiting
     task.cancel()
-    await until(lambda: len(children_of(zygote_of(probe))) == 1)
+    await until(lambda: len(children(zygote_of(probe))) == 1)
 
 
 @pytest.mark.parametrize(

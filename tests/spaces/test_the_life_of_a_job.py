@@ -18,10 +18,11 @@ import pytest
 from gradio_client import Client
 
 from mastering.contract import Settings
+from tests.processes import children, is_alive
 from tests.songs import demo
 from tests.space_process import SpaceProcess, call, fetch, put, running_space, until
 
-LONG_S = 150
+LONG_S = 400
 """Of music: a render of it takes long enough to be caught in the middle."""
 
 
@@ -52,22 +53,6 @@ def memories(pid: int) -> int:
         with contextlib.suppress(OSError):
             found += str(link.readlink()).startswith("/memfd:")
     return found
-
-
-def children(pid: int) -> set[int]:
-    """The processes that this one started and that still live."""
-    found = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):
-            found |= {int(child) for child in (task / "children").read_text().split()}
-    return found
-
-
-def lives(pid: int) -> bool:
-    """Whether the process holds anything yet: one that nobody has reaped holds nothing."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def files_left(space: SpaceProcess) -> list[str]:
@@ -175,13 +160,13 @@ def test_a_caller_who_hangs_up_ends_the_render(space: SpaceProcess, long_song: b
 
 
 def test_gradio_clients_cancel_ends_a_running_render_and_a_waiting_one(space: SpaceProcess, long_song: bytes) -> None:
-    jobs, tickets = [new_job(), new_job()], []
+    jobs, clients = [new_job(), new_job()], [Client(space.url, verbose=False) for _ in range(2)]
     for job in jobs:
         put(space, job, long_song)
-        client = Client(space.url, verbose=False)
-        tickets.append((client, client.submit(job, Settings().model_dump(mode="json"), api_name="/master")))
-    running, waiting = (ticket for _, ticket in tickets)
+    asked = Settings().model_dump(mode="json")
+    running = clients[0].submit(jobs[0], asked, api_name="/master")
     until(lambda: any(event["type"] == "progress" for event in running.outputs()))
+    waiting = clients[1].submit(jobs[1], asked, api_name="/master")
     until(lambda: bool(waiting.outputs()))
     assert {"heartbeat"} == {event["type"] for event in waiting.outputs()}, "one slot: the other one waits"
     before = children(space.pid)
@@ -190,7 +175,7 @@ def test_gradio_clients_cancel_ends_a_running_render_and_a_waiting_one(space: Sp
     assert before == children(space.pid), "the sibling renders on"
     running.cancel()
     until(lambda: bool(before - children(space.pid)) and memories(space.pid) == 0, 2)
-    for client, _ in tickets:
+    for client in clients:
         client.close()
 
 
@@ -237,7 +222,7 @@ def test_a_space_that_dies_in_mid_render_leaves_no_process_and_no_file(how: str,
         assert before
         began = time.monotonic()
         status = getattr(space, how)()
-        until(lambda: not any(lives(pid) for pid in before), 1)
+        until(lambda: not any(is_alive(pid) for pid in before), 1)
         assert time.monotonic() - began < 5
         assert files_left(space) == []
         if how == "terminate":
