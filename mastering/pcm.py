@@ -28,7 +28,9 @@ def is_plain(file: Any) -> bool:
     return file.format in ("WAV", "WAVEX", "RF64") and file.subtype in _WIDTHS and file.endian in ("FILE", "LITTLE")
 
 
-def numbers(file: Any, read_into: Callable[[memoryview], int | None]) -> Iterator[NDArray[Any]]:
+def numbers(
+    file: Any, read_into: Callable[[memoryview], int | None], block_frames: int = BLOCK_FRAMES
+) -> Iterator[NDArray[Any]]:
     """Blocks (frames, channels) of whole numbers: int16, or int32 with 24 bits on the left. The next overwrites one.
 
     `file` has been opened on what `read_into` reads on from where `file` has left it; it says how many bytes came.
@@ -36,11 +38,11 @@ def numbers(file: Any, read_into: Callable[[memoryview], int | None]) -> Iterato
     width = _WIDTHS[file.subtype]
     frame_bytes = width * file.channels
     file.seek(0)  # which leaves what it reads at the first sample
-    raw = bytearray(1 + BLOCK_FRAMES * frame_bytes)
-    samples = _in_place(raw, width, BLOCK_FRAMES * file.channels)
+    raw = bytearray(1 + block_frames * frame_bytes)
+    samples = _in_place(raw, width, block_frames * file.channels)
     left = file.frames
     while left:
-        room = memoryview(raw)[1 : 1 + min(left, BLOCK_FRAMES) * frame_bytes]
+        room = memoryview(raw)[1 : 1 + min(left, block_frames) * frame_bytes]
         frames = _fill(room, read_into) // frame_bytes
         if not frames:
             return

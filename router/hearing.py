@@ -27,7 +27,8 @@ class Ear(Generic[_R]):
 
     def __init__(self, size: int, listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]], spare: Callable[[], None]):
         """`spare` is called when it listens no more."""
-        self._size, self._arrived = size, 0
+        self._size = size
+        self._passed = self._heard = 0
         self._conversation: socket.socket | None = None
         self._begun, self._speaking = threading.Event(), threading.Lock()
         self._is_deaf = self._is_left = False
@@ -46,12 +47,13 @@ class Ear(Generic[_R]):
     def take(self, piece: memoryview) -> None:
         """Hear the next bytes, in whichever thread has them: it may have to wait for who listens."""
         with self._speaking:
+            self._passed += len(piece)
             if self._is_deaf:
                 return
             try:
                 self._begun.wait(_PATIENCE_S)
                 _send(self._conversation, piece)
-                self._arrived += len(piece)
+                self._heard += len(piece)
             except (BrokenPipeError, ConnectionResetError):  # the child has ended; its answer says why
                 self._is_deaf = self._is_left = True
             except OSError:  # it takes nothing, or the kernel has no memory: the spool has it all
@@ -59,17 +61,18 @@ class Ear(Generic[_R]):
                 self._loop.call_soon_threadsafe(self.close)
 
     async def verdict(self) -> _R | None:
-        """What the file is; None where it was not heard in full, or the probe broke: ask in the ordinary way then.
+        """What the file is; None where too little of it was heard, or the probe broke: ask in the ordinary way then.
 
         Raises Fault.
         """
+        is_heard = self._heard == self._size
         is_answered = self._is_left or self._listening.done()
-        if self._listening.cancelled() or not (self._is_whole or is_answered):
+        if self._listening.cancelled() or not (is_heard or is_answered):
             return None
         try:
-            return await asyncio.shield(self._listening)
+            record = await asyncio.shield(self._listening)
         except Fault as fault:
-            is_cut_off = fault.code is FaultCode.RESOURCE_LIMIT and not self._is_whole
+            is_cut_off = fault.code is FaultCode.RESOURCE_LIMIT and not is_heard
             if fault.code is FaultCode.INTERNAL or is_cut_off:
                 return None
             raise
@@ -78,17 +81,15 @@ class Ear(Generic[_R]):
             if self._listening.cancelled() and own is not None and not own.cancelling():
                 return None
             raise
+        # The child may know early what a file of the announced size is, but not whether it has that size.
+        return record if self._passed == self._size else None
 
     def close(self) -> None:
         """End the child."""
         self._listening.cancel()
 
-    @property
-    def _is_whole(self) -> bool:
-        return self._arrived == self._size
-
     def _give_up(self) -> None:
-        if not self._is_whole:
+        if self._heard < self._size:
             self.close()
 
     def _ended(self, listening: asyncio.Task[_R]) -> None:

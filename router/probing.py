@@ -52,7 +52,6 @@ class Verified(Facts):
     """Facts of a master that decodes to its end and is what was announced."""
 
     size: int
-    sample_peak_dbfs: float
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,8 @@ async def waiting_children(probe: Probe) -> set[int]:
     for _ in range(50):
         seen = children(zygote)
         await asyncio.sleep(0.1)
-        if seen != children(zygote):  # one of them was about to end
-            continue
-        if len(seen) == 2:
+        if len(seen) == 2 and seen == children(zygote):  # else one of them was about to end
             return seen
-        await probe.selfcheck()  # the next two are made when none is left
     raise AssertionError("no children wait")
 
 

@@ -17,7 +17,7 @@ from mastering.codecs import LOSSLESS
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
 from mastering.probe import structure
 from mastering.probe.arriving import Arriving
-from mastering.probe.listen import PATIENCE_S, Heard, check_header, judge, listen
+from mastering.probe.listen import PATIENCE_S, check_header, judge, listen
 from mastering.probe.recordings import Recording, open_recording, resource_fault, undecodable_fault
 from mastering.probe.trials import trials
 
@@ -89,7 +89,7 @@ def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
     arriving = Arriving(data, feed, request.most_kept_bytes)
     _lock_up(request, size)
     if request.expected is None:
-        return _probe(source, request, arriving)[0].model_dump()
+        return _probe(source, request, arriving).model_dump()
     return _verify(source, request, request.expected, arriving)
 
 
@@ -137,7 +137,7 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
     sandbox.filter_calls()
 
 
-def _probe(source: int, request: Request, arriving: Arriving) -> tuple[Facts, Heard]:
+def _probe(source: int, request: Request, arriving: Arriving) -> Facts:
     data, container = arriving.data, _container(arriving)
     try:
         recording = open_recording(container, source, arriving)
@@ -150,9 +150,10 @@ def _probe(source: int, request: Request, arriving: Arriving) -> tuple[Facts, He
         recording = replace(recording, declared_frames=structure.mpeg_samples(data))
     check_header(recording, request.max_duration_s)
     heard = listen(recording, request.max_duration_s, request.patience_s, lambda: arriving.waited_s)
-    arriving.need_all()
+    if not recording.is_settled:
+        arriving.need_all()
     is_cut_short = structure.shortfall_of(container, data) is not None
-    return judge(recording, heard, is_cut_short, _slack_frames(recording)), heard
+    return judge(recording, heard, is_cut_short, _slack_frames(recording))
 
 
 def _container(arriving: Arriving) -> str:
@@ -182,7 +183,7 @@ def _slack_frames(recording: Recording) -> int:
 
 
 def _verify(source: int, request: Request, expected: Expected, arriving: Arriving) -> dict[str, Any]:
-    facts, heard = _probe(source, request, arriving)
+    facts = _probe(source, request, arriving)
     off_by = abs(facts.frames - expected.frames)
     wrong = [
         what
@@ -201,5 +202,4 @@ def _verify(source: int, request: Request, expected: Expected, arriving: Arrivin
             frames=facts.frames,
             expected_frames=expected.frames,
         )
-    peak_dbfs = 20 * math.log10(heard.peak)
-    return {**facts.model_dump(), "size": arriving.size, "sample_peak_dbfs": peak_dbfs}
+    return {**facts.model_dump(), "size": arriving.size}

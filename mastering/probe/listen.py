@@ -1,4 +1,7 @@
-"""Hear a whole recording and judge it by four numbers: frames, peak, whether it broke, whether its end is missing.
+"""Hear a recording and judge it by four numbers: frames, peak, whether it broke, whether its end is missing.
+
+To its end, but for one whose samples can be nothing but sound: there, as soon as one of them is no silence, no other
+can change what is said of it.
 
 Bounded memory, whatever the header says: a file of 400 kB can decode to 7 GB, so the frames are counted as they come.
 """
@@ -22,11 +25,11 @@ _LEAST_SAMPLES_PER_S = 2_000_000
 
 @dataclass(frozen=True)
 class Heard:
-    """What decoding a recording to its end brought."""
+    """What decoding a recording brought."""
 
     frames: int
     peak: float
-    """Largest absolute sample; 1.0 is full scale."""
+    """Largest absolute sample that was heard; 1.0 is full scale."""
     broke: bool
     """The decoder stopped with an error."""
 
@@ -70,7 +73,7 @@ def listen(
     patience_s: float = PATIENCE_S,
     waited_s: Callable[[], float] = lambda: 0.0,
 ) -> Heard:
-    """Decode to the end. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
+    """Decode for as long as it matters. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
 
     After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: how much of the time
     since the process began went by waiting for bytes.
@@ -85,6 +88,8 @@ def listen(
             _check_pace(frames * recording.channels, time.monotonic() - began - waited_s(), patience_s)
             # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
             peak = _finite_peak(peak, block)
+            if recording.is_settled and recording.declared_frames is not None and not _is_silent(peak):
+                return Heard(recording.declared_frames, peak, broke=False)
     except Fault as fault:
         if fault.code is not FaultCode.UNDECODABLE:
             raise
@@ -108,7 +113,7 @@ def _finite_peak(peak: float, block: Block) -> float:
 
 
 def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: int) -> Facts:
-    """Facts of a recording that was heard to its end, or the Fault that stops it."""
+    """Facts of a recording that was heard, or the Fault that stops it."""
     declared = recording.declared_frames
     if is_cut_short or (declared is not None and not heard.broke and heard.frames < declared - slack_frames):
         raise _truncated(recording, heard)
@@ -123,7 +128,7 @@ def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: 
             duration_s=round(heard.frames / recording.rate_hz, 3),
             least_s=MIN_DURATION_S,
         )
-    if heard.peak < 10 ** (SILENCE_DBFS / 20):
+    if _is_silent(heard.peak):
         raise Fault(
             FaultCode.SILENT,
             f"The recording is silent: nothing in it is louder than {SILENCE_DBFS:.0f} dBFS. Send one with sound.",
@@ -137,6 +142,10 @@ def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: 
         duration_s=heard.frames / recording.rate_hz,
         lossy=recording.codec not in LOSSLESS,
     )
+
+
+def _is_silent(peak: float) -> bool:
+    return peak < 10 ** (SILENCE_DBFS / 20)
 
 
 def _truncated(recording: Recording, heard: Heard) -> Fault:

@@ -27,6 +27,8 @@ from mastering.probe import structure
 from mastering.probe.arriving import Arriving, Growing
 
 BLOCK_FRAMES = 65_536
+_GLANCE_FRAMES = 16_384
+"""Of whole numbers, where the first sound settles what the file is."""
 _MOST_DAMAGED = 0.01
 """Share of a lossy file's packets that may fail: some junk at its end makes it no broken file."""
 _GIVE_UP_DAMAGED = 64
@@ -67,6 +69,8 @@ class Recording:
     channels: int
     declared_frames: int | None
     blocks: Callable[[], Iterator[Block]]
+    is_settled: bool = False
+    """Whole numbers up to the file's last byte, as many frames as declared: whatever they are, they are sound."""
 
 
 def full_scale(block: Block) -> float:
@@ -86,7 +90,8 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
     if audio is None:
         arriving.need_all()
     sound = _sound(source)
-    if audio is not None and not arriving.is_whole and not _is_between(sound, source, *audio):
+    is_all_there_is = audio is not None and _is_between(sound, source, *audio)
+    if not is_all_there_is and not arriving.is_whole:
         arriving.need_all()
         sound = _sound(source)
     if sound.subtype not in _SUBTYPES:
@@ -98,6 +103,7 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
         channels=sound.channels,
         declared_frames=sound.frames if 0 < sound.frames < _UNKNOWN_FRAMES else None,
         blocks=lambda: _sndfile_blocks(sound, source, arriving),
+        is_settled=is_all_there_is and pcm.is_plain(sound),
     )
 
 
@@ -147,7 +153,7 @@ def _plain_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Block
         at += count
         return count
 
-    yield from pcm.numbers(sound, read_into)
+    yield from pcm.numbers(sound, read_into, _GLANCE_FRAMES)
 
 
 def _sndfile_fault(error: Any) -> Fault:

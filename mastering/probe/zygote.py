@@ -31,8 +31,10 @@ from mastering.probe.recordings import resource_fault, undecodable_fault
 
 _MAX_REQUEST_BYTES = 16 * 1024
 _SPARES = 2
-_QUIET_S = 0.02
+_QUIET_S = 0.1
 """So long nothing has happened when new spares are made: they must not cost the song that took the last one."""
+_LEISURE = 5
+"""Times as long where one is left: it must not cost a song that is about to take that one."""
 _LONGEST_QUIET_S = 60.0
 """Where spares die or can't be made, they are made more and more rarely."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
@@ -84,7 +86,7 @@ class Zygote:
             os.kill(pid, signal.SIGKILL)
 
     def _wants_spares(self) -> bool:
-        return not self.spares and not self.children
+        return len(self.spares) < _SPARES and not self.children
 
     def _wait(self) -> set[int]:
         """Descriptors with news: a packet, a child that ended, a caller that hung up; empty when time is up."""
@@ -99,7 +101,8 @@ class Zygote:
             if not child.is_killed:  # a hang-up is always reported, and for as long as it lasts
                 poll.register(child.conversation, 0)
         if self._wants_spares():
-            return {fd for fd, _ in poll.poll(self.quiet_s * 1000)}
+            quiet_s = self.quiet_s * (_LEISURE if self.spares else 1)
+            return {fd for fd, _ in poll.poll(quiet_s * 1000)}
         next_s = min((child.deadline for child in self.children if not child.is_killed), default=None)
         wait_ms = None if next_s is None else max(0.0, next_s - time.monotonic()) * 1000 + 1
         return {fd for fd, _ in poll.poll(wait_ms)}
@@ -177,7 +180,7 @@ class Zygote:
 
     def _make_spares(self) -> None:
         try:
-            for _ in range(_SPARES):
+            while len(self.spares) < _SPARES:
                 self.spares.append(self._spare())
         except OSError:
             self._be_slower()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -83,16 +83,31 @@ async def test_a_bad_file_heard_on_its_way_is_as_bad_as_when_heard_afterwards(pr
         assert found.code in codes, name
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-async def test_a_file_is_heard_while_it_arrives(probe: Probe, subtype: str) -> None:
+def whole_numbers() -> bytes:
+    return written(noise(16.0))
+
+
+def fractions() -> bytes:
+    return written(noise(16.0), subtype="FLOAT")
+
+
+def silence_to_its_end() -> bytes:
+    """Three hundredths of a second of sound in the end, which decide."""
+    samples = noise(16.0)
+    samples[:-1323] = 0
+    return written(samples)
+
+
+@pytest.mark.parametrize("song", [fractions, silence_to_its_end])
+async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[], bytes]) -> None:
     """The last byte never comes, and yet the child has taken more than any socket holds."""
-    data = written(noise(16.0), subtype=subtype)
+    data = song()
     waiting = await waiting_children(probe)
     ear = probe.hear_song(len(data))
     assert ear is not None
     try:
         await hears(ear, feed(data[:-1000]))
-        assert ear._arrived == len(data) - 1000 > 2_000_000
+        assert ear._heard == len(data) - 1000 > 2_000_000
         assert await ear.verdict() is None
         assert children(zygote_of(probe)) == waiting
     finally:
@@ -110,6 +125,23 @@ def _format(rate: int = 48_000, channels: int = 2) -> bytes:
 
 def _riff(body: bytes) -> bytes:
     return _chunk(b"RIFF", b"WAVE" + body)
+
+
+async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> None:
+    """Nothing that follows can change what the file is, if it has its announced size."""
+    data = whole_numbers()
+    for missing in (0, 1000):
+        ear = probe.hear_song(len(data))
+        assert ear is not None
+        try:
+            await hears(ear, feed(data[:100_000]))
+            await until(ear._listening.done)
+            await hears(ear, feed(data[100_000 : len(data) - missing]))
+            assert ear._heard == 100_000
+            found = await ear.verdict()
+        finally:
+            ear.close()
+        assert found == (None if missing else await probe.probe(feed(data)))
 
 
 def _two_faced() -> dict[str, bytes]:
@@ -171,7 +203,7 @@ async def test_what_must_be_kept_and_is_too_large_is_not_heard_on_its_way(
 
 async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "_PATIENCE_S", 0.2)
-    data = written(noise(60.0))
+    data = written(noise(60.0))  # more than fits between them
     waiting = await waiting_children(probe)
     for pid in waiting:
         os.kill(int(pid), signal.SIGSTOP)

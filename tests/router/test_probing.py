@@ -277,11 +277,10 @@ async def test_what_a_taken_over_child_says_is_cut_to_what_can_be_said() -> None
     assert caught.value.code is FaultCode.INTERNAL
 
 
-async def test_a_whole_master_is_verified_and_measured(probe: Probe) -> None:
+async def test_a_whole_master_is_verified(probe: Probe) -> None:
     master = written(noise(), subtype="PCM_24")
     found = await probe.verify(feed(master), frames=len(noise()), rate_hz=44_100, channels=2, size=len(master))
     assert (found.size, found.frames) == (len(master), len(noise()))
-    assert found.sample_peak_dbfs == pytest.approx(-6.02, abs=0.01)
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 1}, {"rate_hz": 48_000}, {"channels": 1}, {"size": 7}], ids=str)
