@@ -29,6 +29,7 @@ import httpx
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from mastering.exchange import PROTOCOL_VERSION
 from tests.stack import free_port
 
 START_S = 60.0
@@ -162,7 +163,13 @@ class _Behaviour:
 
     def health(self) -> dict[str, Any]:
         slots = {"total": 2, "free": 2}
-        body = {"protocol": 1, "engine_version": "0.1.0", "device": "rough", "state": "ready", "slots": slots}
+        body = {
+            "protocol": PROTOCOL_VERSION,
+            "engine_version": "0.1.0",
+            "device": "rough",
+            "state": "ready",
+            "slots": slots,
+        }
         body |= {"max_bytes": 10**9, "max_duration_s": 5400, "kind": "cpu"}
         return {**body, **self.how.get("health", {})}
 

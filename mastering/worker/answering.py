@@ -14,7 +14,6 @@ from mastering.exchange import (
     MAX_MESSAGE,
     MEDIA_TYPE,
     AcceptedEvent,
-    Digest,
     EndEvent,
     FaultEvent,
     HeartbeatEvent,
@@ -63,18 +62,16 @@ class Answer:
         about, *outputs = done.descriptors
         report = Report.model_validate_json(os.pread(about, os.fstat(about).st_size, 0))
         await self._bytes(encode_event(ReportEvent(report=report)))
-        digest = Digest()
         for wanted, output in zip(done.body["done"], outputs, strict=True):
-            await self._part(OutputFormat(wanted), output, digest)
-        await self._last(self._seal.close(digest.end()))
+            await self._part(OutputFormat(wanted), output)
+        await self._last(self._seal.close(EndEvent()))
         return "done"
 
-    async def _part(self, wanted: OutputFormat, output: int, digest: Digest) -> None:
+    async def _part(self, wanted: OutputFormat, output: int) -> None:
         size = os.fstat(output).st_size
         await self._bytes(encode_event(PartEvent(name=f"output/{wanted}", size=size)))
         for at in range(0, size, CHUNK_BYTES):
             data = os.pread(output, CHUNK_BYTES, at)
-            digest.update(data)
             await self._bytes(data_header(len(data)) + data)
 
     async def _bytes(self, data: bytes) -> None:

@@ -99,20 +99,21 @@ class Stub:
             raise
 
     async def _master(self, song: bytes, outputs: list[str]) -> AsyncIterator[bytes]:
-        yield exchange.encode_event(exchange.AcceptedEvent(engine_version=ENGINE_VERSION, device="stub"))
+        seal = exchange.Seal()
+        accepted = exchange.AcceptedEvent(engine_version=ENGINE_VERSION, device="stub")
+        yield seal.pass_on(exchange.encode_event(accepted))
         ends_s = time.monotonic() + self._render_s
         while (left_s := ends_s - time.monotonic()) > 0:
             await asyncio.sleep(min(left_s, exchange.HEARTBEAT_S))
-            yield exchange.encode_event(exchange.HeartbeatEvent())
-        yield exchange.encode_event(exchange.ReportEvent(report=REPORT))
-        digest = exchange.Digest()
+            yield seal.pass_on(exchange.encode_event(exchange.HeartbeatEvent()))
+        yield seal.pass_on(exchange.encode_event(exchange.ReportEvent(report=REPORT)))
         for name in outputs:
-            yield exchange.encode_event(exchange.PartEvent(name=f"output/{name}", size=len(song)))
+            part = exchange.PartEvent(name=f"output/{name}", size=len(song))
+            yield seal.pass_on(exchange.encode_event(part))
             for at in range(0, len(song), exchange.CHUNK_BYTES):
                 piece = song[at : at + exchange.CHUNK_BYTES]
-                digest.update(piece)
-                yield exchange.data_header(len(piece)) + piece
-        yield exchange.encode_event(digest.end())
+                yield seal.pass_on(exchange.data_header(len(piece)) + piece)
+        yield exchange.encode_event(seal.close(exchange.EndEvent()))
 
 
 def main() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 
 from mastering.contract import OutputFormat
+from mastering.exchange import PROTOCOL_VERSION
 from router.tiers import answers, space_words
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Health, Source
 from router.tiers.space_call import CONNECT_S, READ_S
 
-PROTOCOL_VERSION = 1
 _QUESTION_S = 1.0
 _DELETE_S = 2.0
 _RESTING = {"draining": State.DRAINING, "warming": State.WARMING}

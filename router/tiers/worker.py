@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from ssl import SSLContext
 from typing import Any
@@ -14,7 +13,6 @@ import httpx
 from mastering import exchange
 from mastering.contract import FaultCode, OutputFormat, Report
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
-from router.threads import begun, outcome
 from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
@@ -22,8 +20,6 @@ from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBe
 
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
-_TRIP_BYTES = 512 * 1024
-"""So much is hashed in one trip to a thread: to wake one takes as long as to hash a tenth of it."""
 _RESTING = {"warming": State.WARMING, "draining": State.DRAINING}
 
 
@@ -109,40 +105,7 @@ def _word(said: Any, longest: int) -> str | None:
     return None if said is None else answers.text(said, longest)
 
 
-class _Digest:
-    """The exchange's checksum, computed in a thread while the next stretch is on its way."""
-
-    def __init__(self) -> None:
-        self._digest = exchange.Digest()
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
-        self._running: Future[None] | None = None
-
-    async def update(self, data: bytes) -> None:
-        self._gathered.append(data)
-        self._gathered_bytes += len(data)
-        if self._gathered_bytes >= _TRIP_BYTES:
-            await self._caught_up()
-            self._running = begun(self._hash, self._gathered)
-            self._gathered, self._gathered_bytes = [], 0
-
-    async def end(self) -> exchange.EndEvent:
-        await self._caught_up()
-        self._hash(self._gathered)
-        return self._digest.end()
-
-    def _hash(self, pieces: list[bytes]) -> None:
-        for piece in pieces:
-            self._digest.update(piece)
-
-    async def _caught_up(self) -> None:
-        if self._running is not None:
-            await outcome(self._running)
-            self._running = None
-
-
 async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
-    digest = _Digest()
     asked = exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
     yield seal.pass_on(exchange.encode_event(asked))
     parts = {"audio": Source(work.size_bytes, work.open_audio)}
@@ -150,14 +113,13 @@ async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
     for name, source in parts.items():
         yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes)))
         async for chunk in source.open():
-            await digest.update(chunk)
             yield seal.pass_on(exchange.data_header(len(chunk)) + chunk)
-    yield exchange.encode_event(seal.close(await digest.end()))
+    yield exchange.encode_event(seal.close(exchange.EndEvent()))
 
 
 async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterator[Event]:
     """The answer's frames, read to the end of the answer, so that the connection may serve again."""
-    reader, digest = exchange.FrameReader(seal), _Digest()
+    reader = exchange.FrameReader(seal)
     report: Report | None = None
     finished: Finished | None = None
     async for chunk in response.aiter_raw():
@@ -166,7 +128,6 @@ async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterato
                 raise TierFault(FaultClass.BUG, "the worker sent more after the end")
             match frame:
                 case bytes():
-                    await digest.update(frame)
                     yield frame
                 case exchange.AcceptedEvent():
                     yield Accepted(frame.device)
@@ -179,8 +140,6 @@ async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterato
                 case exchange.PartEvent():
                     yield OutputBegins(OutputFormat(frame.name.removeprefix("output/")), frame.size)
                 case exchange.EndEvent():
-                    if frame.sha256 != (await digest.end()).sha256:
-                        raise TierFault(FaultClass.BAD_OUTPUT, "the master's checksum does not match its bytes")
                     if report is None:
                         raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
                     finished = Finished(report)
@@ -234,6 +193,8 @@ def _translated(*, reached: bool) -> Iterator[None]:
     try:
         with answers.translated("the worker", reached=reached):
             yield
+    except exchange.SealBroken:
+        raise TierFault(FaultClass.BAD_OUTPUT, "what came is not what the worker sent: its seal differs") from None
     except (exchange.ProtocolError, ValueError) as error:
         if isinstance(error, TierFault):
             raise

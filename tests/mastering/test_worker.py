@@ -24,10 +24,10 @@ from mastering.contract import ENGINE_VERSION, Effort, FaultCode, OutputFormat, 
 from mastering.exchange import (
     PROTOCOL_VERSION,
     SLOT_HEADER,
-    Digest,
     EndEvent,
     PartEvent,
     ProgressEvent,
+    Seal,
     SettingsEvent,
     data_header,
     encode_event,
@@ -93,7 +93,7 @@ def test_a_song_comes_back_mastered() -> None:
         answer = worker.render(request_body(written(noise(6.0)), TWO))
     assert answer.types[0] == "accepted"
     assert answer.types[-4:] == ["report", "part", "part", "end"]
-    assert answer.events[-1] == answer.digest.end()
+    assert isinstance(answer.events[-1], EndEvent)
     assert abs((answer.report.report.after.integrated_lufs or 0) + 14) <= 0.2
     frames = {name: soundfile.info(io.BytesIO(data)).frames for name, data in answer.outputs.items()}
     assert frames == {"output/wav24": 6 * 44_100, "output/flac": 6 * 44_100}
@@ -123,7 +123,7 @@ def test_every_byte_goes_in_and_comes_back_in_its_part(worker: WorkerProcess) ->
         "output/wav24": expected,
         "output/flac": expected,
     }
-    assert answer.events[-1] == answer.digest.end()
+    assert isinstance(answer.events[-1], EndEvent)
 
 
 def test_the_answer_is_fit_for_a_proxy_that_must_not_buffer_or_keep_it(worker: WorkerProcess) -> None:
@@ -259,8 +259,7 @@ def _memory_files(worker: WorkerProcess) -> list[str]:
 
 def test_a_deadline_ends_the_render(hanging: WorkerProcess) -> None:
     head = encode_event(SettingsEvent(settings=Settings(), deadline_s=0.3))
-    rest = request_body(b"abc")[len(encode_event(SettingsEvent(settings=Settings(outputs=(OutputFormat.WAV16,))))) :]
-    answer = hanging.render(head + rest)
+    answer = hanging.render(_ended(head, _part(3), _data(b"abc")))
     assert answer.fault.code is FaultCode.DEADLINE
     until(lambda: hanging.free_slots() == 1)
 
@@ -274,7 +273,14 @@ def _data(data: bytes) -> bytes:
 
 
 SETTINGS = encode_event(SettingsEvent(settings=Settings()))
-END_OF_ABC = encode_event(EndEvent(sha256="ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"))
+
+
+def _ended(*frames: bytes) -> bytes:
+    """With the end frame that holds for them."""
+    seal = Seal()
+    return b"".join(map(seal.pass_on, frames)) + encode_event(seal.close(EndEvent()))
+
+
 BAD_BODIES = {
     "nothing": b"",
     "no frames": b"RIFF and so on",
@@ -282,21 +288,22 @@ BAD_BODIES = {
     "a data frame of 4 GB": b"\x02\xff\xff\xff\xff",
     "an event that is no JSON": b"\x01\x00\x00\x00\x03{{{",
     "an event of an unknown type": b'\x01\x00\x00\x00\x0e{"type":"rob"}',
-    "no settings": _part(3) + _data(b"abc") + END_OF_ABC,
+    "no settings": _ended(_part(3), _data(b"abc")),
     "settings twice": SETTINGS + SETTINGS,
     "another protocol": encode_event(SettingsEvent(settings=Settings(), protocol=PROTOCOL_VERSION + 1)),
-    "no audio": SETTINGS + encode_event(Digest().end()),
+    "no audio": _ended(SETTINGS),
     "a reference before the audio": SETTINGS + _part(3, "reference/0"),
     "audio twice": SETTINGS + _part(0) + _part(0),
     "references out of order": SETTINGS + _part(0) + _part(0, "reference/1"),
     "an output in a request": SETTINGS + _part(0) + _part(0, "output/wav24"),
     "more bytes than announced": SETTINGS + _part(2) + _data(b"abc"),
     "data before a part": SETTINGS + _data(b"abc"),
-    "fewer bytes than announced": SETTINGS + _part(4) + _data(b"abc") + END_OF_ABC,
-    "the wrong checksum": SETTINGS + _part(3) + _data(b"abd") + END_OF_ABC,
+    "fewer bytes than announced": _ended(SETTINGS, _part(4), _data(b"abc")),
+    "a wrong byte": _ended(SETTINGS, _part(3), _data(b"abc")).replace(b"abc", b"abd"),
     "no end": SETTINGS + _part(3) + _data(b"abc"),
-    "half an end": (SETTINGS + _part(3) + _data(b"abc") + END_OF_ABC)[:-5],
-    "something after the end": SETTINGS + _part(3) + _data(b"abc") + END_OF_ABC + SETTINGS,
+    "half an end": _ended(SETTINGS, _part(3), _data(b"abc"))[:-5],
+    "no seal": SETTINGS + _part(3) + _data(b"abc") + encode_event(EndEvent()),
+    "something after the end": _ended(SETTINGS, _part(3), _data(b"abc")) + SETTINGS,
 }
 
 

@@ -77,9 +77,7 @@ def test_a_request_that_was_sent_before_is_refused(signed_worker: WorkerProcess)
     assert statuses == [200, 401]
 
 
-@pytest.mark.parametrize(
-    "key", [None, b"another key, thirty-two bytes of it"], ids=["without a seal", "another's seal"]
-)
+@pytest.mark.parametrize("key", [None, b"another key, of thirty-two bytes"], ids=["without a seal", "another's seal"])
 def test_a_body_that_is_not_sealed_by_the_signer_is_refused(signed_worker: WorkerProcess, key: bytes | None) -> None:
     with pytest.raises(httpx.HTTPStatusError) as caught:
         signed_worker.exchange(lambda _: request_body(b"abc", seal=Seal(key)))

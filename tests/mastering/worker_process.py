@@ -20,7 +20,7 @@ from mastering.exchange import (
     CHUNK_BYTES,
     MEDIA_TYPE,
     SLOT_HEADER,
-    Digest,
+    EndEvent,
     Event,
     FaultEvent,
     FrameReader,
@@ -43,12 +43,10 @@ class Answer:
 
     events: list[Event] = field(default_factory=list)
     outputs: dict[str, bytearray] = field(default_factory=dict)
-    digest: Digest = field(default_factory=Digest)
 
     def take(self, chunk: bytes, reader: FrameReader) -> None:
         for item in reader.feed(chunk):
             if isinstance(item, bytes):
-                self.digest.update(item)
                 next(reversed(self.outputs.values())).extend(item)
                 continue
             self.events.append(item)
@@ -117,15 +115,14 @@ def request_body(
     audio: bytes, settings: Settings | None = None, references: tuple[bytes, ...] = (), seal: Seal | None = None
 ) -> bytes:
     """The frames of a whole request."""
-    digest, seal = Digest(), seal or Seal(None)
+    seal = seal or Seal()
     frames = [encode_event(SettingsEvent(settings=settings or Settings(outputs=(OutputFormat.WAV16,))))]
     for name, data in {"audio": audio, **{f"reference/{at}": one for at, one in enumerate(references)}}.items():
         frames.append(encode_event(PartEvent(name=name, size=len(data))))
         for at in range(0, len(data), CHUNK_BYTES):
             piece = data[at : at + CHUNK_BYTES]
-            digest.update(piece)
             frames += [data_header(len(piece)), piece]
-    return b"".join([*map(seal.pass_on, frames), encode_event(seal.close(digest.end()))])
+    return b"".join([*map(seal.pass_on, frames), encode_event(seal.close(EndEvent()))])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mastering.contract import Facts, FaultCode, OutputFormat, Settings
+from mastering.exchange import PROTOCOL_VERSION
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Source, Work, Working
 from router.tiers.space import SpaceBackend
@@ -126,7 +127,7 @@ async def test_health_is_what_the_space_says(backend: SpaceBackend, space: Rough
     health = await backend.probe()
     assert (health.up, health.slots, health.free, health.device) == (True, 2, 2, "rough")
     assert (health.max_bytes, health.max_duration_s, health.engine_version) == (10**9, 5400, "0.1.0")
-    space.behave(health={"protocol": 2})
+    space.behave(health={"protocol": PROTOCOL_VERSION + 1})
     assert not (await backend.probe()).up
     space.behave(health={"state": "draining"})
     assert (await backend.probe()).resting == "draining"

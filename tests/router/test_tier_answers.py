@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from mastering.contract import OutputFormat
+from mastering.exchange import PROTOCOL_VERSION
 from router.tiers import answers, fleet
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Backend, Health
@@ -24,7 +25,13 @@ from router.tiers.space_wire import Wire
 from router.tiers.worker import WorkerBackend
 from tests.houses import ram_folder
 
-GOOD = {"protocol": 1, "engine_version": "0", "device": "d", "state": "ready", "slots": {"total": 2, "free": 2}}
+GOOD = {
+    "protocol": PROTOCOL_VERSION,
+    "engine_version": "0",
+    "device": "d",
+    "state": "ready",
+    "slots": {"total": 2, "free": 2},
+}
 GOOD |= {"max_bytes": 10, "max_duration_s": 10}
 
 

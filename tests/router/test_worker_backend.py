@@ -11,7 +11,17 @@ import pytest
 from pydantic import SecretStr
 
 from mastering.contract import Facts, FaultCode, OutputFormat, Settings
-from mastering.exchange import SEAL_HEADER, Digest, FaultEvent, ReportEvent, encode_event, problem_seal
+from mastering.exchange import (
+    SEAL_HEADER,
+    EndEvent,
+    FaultEvent,
+    PartEvent,
+    ReportEvent,
+    Seal,
+    data_header,
+    encode_event,
+    problem_seal,
+)
 from mastering.signing import Guard, Signer
 from router.app import connect
 from router.complaint import Complaint
@@ -72,8 +82,8 @@ async def test_a_whole_exchange_leaves_its_connection_for_the_next(worker: Worke
 
 
 async def test_what_follows_the_end_of_a_master_spoils_it() -> None:
-    end = Digest().end()
-    told = b"".join(encode_event(event) for event in (ReportEvent(report=report()), end, end))
+    seal = Seal()
+    told = seal.pass_on(encode_event(ReportEvent(report=report()))) + 2 * encode_event(seal.close(EndEvent()))
     fault = await fault_of(between(None, lambda _: httpx.Response(200, stream=httpx.ByteStream(told))), work())
     assert fault.fault_class is FaultClass.BUG
 
@@ -116,29 +126,35 @@ async def test_a_sealed_refusal_is_believed() -> None:
     assert (fault.fault_class, fault.code) == (FaultClass.USER, FaultCode.TOO_LARGE)
 
 
+DAMAGED = encode_event(Seal().close(FaultEvent(code=FaultCode.UNDECODABLE, message="Damaged.")))
 FORGED = {
-    "a frame": lambda _: httpx.Response(
-        200, stream=httpx.ByteStream(encode_event(FaultEvent(code=FaultCode.UNDECODABLE, message="Damaged.")))
-    ),
+    "a frame": (FaultClass.BAD_OUTPUT, lambda _: httpx.Response(200, stream=httpx.ByteStream(DAMAGED))),
     **{
-        f"status {status}": lambda _, status=status: httpx.Response(
-            status, json={"title": "undecodable", "code": "undecodable"}, headers={SEAL_HEADER: "é".encode("latin-1")}
+        f"status {status}": (
+            FaultClass.BUG,
+            lambda _, status=status: httpx.Response(
+                status, json={"title": "undecodable", "code": "undecodable"}, headers={SEAL_HEADER: b"\xe9"}
+            ),
         )
         for status in (400, 413, 422)
     },
 }
 
 
-@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
-@pytest.mark.parametrize(
-    ("signer", "expected"),
-    [(Signer("router", SECRET), FaultClass.BUG), (None, FaultClass.USER)],
-    ids=["with a key", "without"],
-)
+@pytest.mark.parametrize(("with_a_key", "forged"), FORGED.values(), ids=FORGED)
 async def test_who_has_no_key_cannot_say_that_the_song_is_to_blame(
-    forged: Callable[[httpx.Request], httpx.Response], signer: Signer | None, expected: FaultClass
+    forged: Callable[[httpx.Request], httpx.Response], with_a_key: FaultClass
 ) -> None:
-    assert (await fault_of(between(signer, forged), work())).fault_class is expected
+    assert (await fault_of(between(None, forged), work())).fault_class is FaultClass.USER
+    assert (await fault_of(between(Signer("router", SECRET), forged), work())).fault_class is with_a_key
+
+
+async def test_a_master_that_changed_on_its_way_is_a_bad_one() -> None:
+    seal, (begins, master) = Seal(), (PartEvent(name="output/flac", size=3), data_header(3) + b"abc")
+    sent = b"".join(map(seal.pass_on, (encode_event(ReportEvent(report=report())), encode_event(begins), master)))
+    told = (sent + encode_event(seal.close(EndEvent()))).replace(b"abc", b"abd")
+    fault = await fault_of(between(None, lambda _: httpx.Response(200, stream=httpx.ByteStream(told))), work())
+    assert fault.fault_class is FaultClass.BAD_OUTPUT
 
 
 @pytest.mark.parametrize("signer", [None, Signer("router", SECRET[::-1])], ids=["no key", "another key"])
