@@ -30,8 +30,9 @@ PROTOCOL_VERSION = 2
 """Of what the router speaks with workers and with Spaces, which are upgraded together."""
 MEDIA_TYPE = "application/vnd.mastering.frames"
 HEARTBEAT_S = 2.0
-CHUNK_BYTES = 256 * 1024
 MAX_DATA_BYTES = 1024 * 1024
+CHUNK_BYTES = MAX_DATA_BYTES
+"""Of a data frame, but for the last of a part: each frame costs its reader as much as to look at half of this."""
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_MESSAGE = 500
 SLOT_HEADER = "mastering-slot"

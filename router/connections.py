@@ -52,6 +52,7 @@ class Connection(HttpToolsProtocol):
 
     _head_bytes = 0
     _is_passing_by = False
+    _wire: Wire | None = None
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -76,14 +77,17 @@ class Connection(HttpToolsProtocol):
 
     def _take_over(self, cycle: RequestResponseCycle, left: int) -> Wire | None:
         is_coming = self.cycle is cycle and cycle.more_body and not cycle.body
-        if not is_coming or self.transport.is_closing():
+        is_plain = self.transport.get_extra_info("sslcontext") is None  # else what comes is not the body yet
+        if not is_coming or not is_plain or self.transport.is_closing():
             return None
         self.flow.pause_reading()
-        return Wire(self.transport, self, left, partial(self._resume, cycle))
+        self._wire = Wire(self.transport, left, partial(self._resume, cycle))
+        return self._wire
 
     def _resume(self, cycle: RequestResponseCycle, passed: int) -> None:
         """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
         cycle.scope["extensions"][WIRE][PASSED] = passed
+        self._wire = None
         if self not in self.connections:  # lost
             return
         self._is_passing_by = True
@@ -112,6 +116,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         Connection._open -= 1
+        if self._wire is not None:
+            self._wire.lost()
         self._stop_waiting()
         Connection._idle.pop(self, None)
         super().connection_lost(exc)

@@ -11,8 +11,8 @@ _LARGEST_PIECE_BYTES = 8 * 1024 * 1024
 
 
 def keep_what_is_freed() -> None:
-    """Up to 64 MiB. glibc gives half a mebibyte back as soon as it is free, and the kernel clears each page anew: a tenth
-    of what receiving a master takes. Other C libraries do as they like."""
+    """Up to 64 MiB. glibc gives half a mebibyte back as soon as it is free, and the kernel clears each page anew, which
+    is a tenth of what receiving a master takes. Other C libraries do as they like."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from router import clock
+from router.patience import Patience
 from router.tiers.estimate import Timing
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.port import Event, OutputBegins, Working
@@ -26,17 +26,19 @@ class Watch:
     async def over(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """The same events. Raises TierFault when the backend says nothing for too long, or gets nowhere."""
         allowed_s = self._silence_s + self._upload_s
-        while True:
-            try:
-                async with asyncio.timeout(allowed_s):
-                    event = await anext(events)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise TierFault(FaultClass.CRASH, "the backend fell silent") from None
-            allowed_s = self._silence_s
-            self._look(event)
-            yield event
+        patience = Patience()
+        try:
+            while True:
+                event = await patience.wait(anext(events), allowed_s)
+                allowed_s = self._silence_s
+                self._look(event)
+                yield event
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TierFault(FaultClass.CRASH, "the backend fell silent") from None
+        finally:
+            patience.close()
 
     def timing(self) -> Timing:
         """How long the parts took; call it when the last byte has come."""

@@ -45,6 +45,13 @@ class Room(Protocol):
         """So many bytes have been written there. Raises Full, or WrongOffset where none were due."""
         ...
 
+    def empty(self) -> None:
+        """In a thread, when nothing is free and more is certain to come: store what is there, and all is free again.
+
+        Raises Full, Gone, OSError.
+        """
+        ...
+
 
 class Filling(Protocol):
     """A body that is written into the store's own memory."""

@@ -43,7 +43,8 @@ class Writer:
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
         self._gathered, self._spare, self._sealed = bytearray(records.RECORD_BYTES), bytearray(), bytearray()
-        self._filled = self._kept = 0
+        self._filled = self._kept = self._emptied = 0
+        self._check: Callable[[], None] = lambda: None
         self._writing: Future[None] | None = None
         self._is_broken = False
         self.size_bytes = tail.plain_size
@@ -74,14 +75,23 @@ class Writer:
         self.size_bytes += count
         self._filled += count
 
+    def empty(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+        self._check()
+        self._put_heard(memoryview(self._gathered)[: self._filled], last=False)
+        self._filled = self._kept = 0
+        self._emptied += 1
+
     async def take(self, body: Filling, check: Callable[[], None]) -> None:
         """All of `body`. Raises what it and `check` raise, Full, and OSError."""
+        self._check = check
         more = True
         while more:
-            is_full = self._filled == records.RECORD_BYTES
+            is_full, emptied = self._filled == records.RECORD_BYTES, self._emptied
             more = await body.fill(self)
             check()
-            if is_full and more:  # else it is the last, and must be sealed as such
+            if is_full and more and self._emptied == emptied:  # else it is the last, and must be sealed as such
                 await self._hand_over()
 
     async def _hand_over(self) -> None:
@@ -144,6 +154,9 @@ class NoRoom:
     def add(self, count: int) -> None:
         if count:
             raise WrongOffset(self._size_bytes)
+
+    def empty(self) -> None:
+        """Nothing is in it."""
 
 
 class Chunks:
