@@ -200,6 +200,13 @@ def test_two_children_wait_and_each_hears_one_file(zygote: Zygote) -> None:
     assert not _waiting(zygote) & waiting
 
 
+def test_a_child_that_is_left_over_gets_company(zygote: Zygote) -> None:
+    waiting = _waiting(zygote)
+    zygote.probe(HONEST["wav"])
+    until(lambda: len(waiting & children(zygote.process.pid)) == 1)
+    assert len(waiting & _waiting(zygote)) == 1
+
+
 def test_children_that_die_while_they_wait_cost_no_request(zygote: Zygote) -> None:
     for count in (1, 2):
         killed = sorted(_waiting(zygote))[:count]
