@@ -132,7 +132,7 @@ class _Shelf:
         await house.spool.append(ref, 0, body, size_bytes, ear.take if ear else None)
 
     async def verify(self, output_format: OutputFormat) -> None:
-        """Raise TierFault(BAD_OUTPUT) unless the output decodes and is as long as the song, to a codec's padding."""
+        """Raise TierFault(BAD_OUTPUT) unless the output is sound and as long as the song, to a codec's padding."""
         blob, ear = self.outputs[output_format], self._ears.get(output_format)
         try:
             if ear is None or await ear.verdict() is None:
@@ -175,7 +175,7 @@ async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf:
 
 
 async def _verify(job: Job, shelf: _Shelf) -> None:
-    """Every output decodes in the probe and is as long as the song. Raises TierFault(BAD_OUTPUT)."""
+    """To the probe every output is sound, and as long as the song. Raises TierFault(BAD_OUTPUT)."""
     if set(shelf.outputs) != set(job.settings.outputs):
         raise TierFault(FaultClass.BAD_OUTPUT, "not every format that was asked for came")
     async with asyncio.TaskGroup() as checks:

@@ -22,7 +22,7 @@ WIRE = "router.wire"
 TAKE_OVER, PASSED = "take_over", "passed"
 """Of the extension: a `TakesOver`, and afterwards how many bytes of the body were taken so."""
 TakesOver = Callable[[int], "Wire | None"]
-"""Given how many bytes of the body are still to come. None: some of them have come already."""
+"""Given how many bytes of the body are still to come. None: some have come already, or it can't be done here."""
 MAX_HEAD_BYTES = 64 * 1024
 """httptools itself knows no limit and gathers a header for as long as it comes."""
 HEAD_S = 10.0
@@ -32,12 +32,13 @@ _ANYTHING = memoryview(bytes(256 * 1024))
 
 
 def most_open() -> int:
-    """How many connections this process may hold: half of its descriptors, the rest are for spool and workers."""
+    """How many connections this process may hold: a third of its descriptors, since an upload has three (its wire's and
+    its blob's too). Workers and readers have theirs of what those leave that upload nothing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard and hard != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return min(_MOST_OPEN, soft // 2)
+    return min(_MOST_OPEN, soft // 3)
 
 
 class Connection(HttpToolsProtocol):
@@ -80,8 +81,11 @@ class Connection(HttpToolsProtocol):
         is_plain = self.transport.get_extra_info("sslcontext") is None  # else what comes is not the body yet
         if not is_coming or not is_plain or self.transport.is_closing():
             return None
+        try:
+            self._wire = Wire(self.transport, left, partial(self._resume, cycle))
+        except OSError:  # no descriptor is to be had
+            return None
         self.flow.pause_reading()
-        self._wire = Wire(self.transport, left, partial(self._resume, cycle))
         return self._wire
 
     def _resume(self, cycle: RequestResponseCycle, passed: int) -> None:

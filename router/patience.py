@@ -30,15 +30,23 @@ class Patience:
         try:
             return await wanted
         except asyncio.CancelledError:
-            if self._is_over and self._task.uncancel() <= cancelled:
+            if self._is_taken_back() and self._task.cancelling() <= cancelled:
                 raise TimeoutError from None
             raise
         finally:
             self._ends_s = None
+            self._is_taken_back()
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _is_taken_back(self) -> bool:
+        """Whether the task was cancelled for this wait's end; it is not any more, whatever came of that."""
+        was_over, self._is_over = self._is_over, False
+        if was_over and self._task is not None:
+            self._task.uncancel()
+        return was_over
 
     def _set(self, due_s: float) -> None:
         self.close()

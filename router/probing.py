@@ -49,7 +49,7 @@ class Announced(TypedDict):
 
 
 class Verified(Facts):
-    """Facts of a master that decodes to its end and is what was announced."""
+    """Facts of a master that is sound, whole, and what was announced."""
 
     size: int
 
@@ -93,7 +93,7 @@ class Probe:
         await self._zygote.close()
 
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
-        """Facts of a recording of `size` bytes, decoded to its end. Raises Fault.
+        """Facts of a recording of `size` bytes, heard for as long as it matters. Raises Fault.
 
         A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. What the
         probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.

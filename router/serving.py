@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from mastering import sandbox
-from router import connections, heap, logs
+from router import connections, logs
 from router.admin.app import make_admin
 from router.app import make_app
 from router.complaint import Complaint
@@ -71,7 +71,6 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 def _serve(settings: Settings, claims: Sequence[socket.socket]) -> None:
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # keys and audio pass through it
-    heap.keep_what_is_freed()
     sweep = logs.configure(settings.log_dir)
     listening = _listen(settings.host, settings.port)
     operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)

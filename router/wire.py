@@ -9,7 +9,6 @@ hears of it when nothing is there at the moment, and waits for more.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,17 +36,22 @@ class Silent(Exception):
 
 
 class Wire:
-    """The next `left` bytes of a paused transport; `released` is told how many of them went by this way."""
+    """The next `left` bytes of a transport, to be paused; `released` is told how many of them went by this way.
+
+    Raises OSError where there is no descriptor for it.
+    """
 
     def __init__(self, transport: Any, left: int, released: Callable[[int], None]) -> None:
         # A descriptor of its own: the transport's may be closed, and its number be another's, while a thread reads.
-        self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        shared = transport.get_extra_info("socket")
+        self._socket = socket.fromfd(shared.fileno(), shared.family, shared.type)
         self._socket.setblocking(False)
         self._left, self._taken = left, 0
         self._released = released
         self._loop = asyncio.get_running_loop()
         self._heard_s = self._loop.time()
-        self._has_lost = False
+        self._is_dry = False
+        """Nothing was there a moment ago."""
 
     async def fill(self, room: Room, silence_s: float) -> bool:
         """Put what is there into `room`, or wait a second for it; whether more may come.
@@ -56,46 +60,59 @@ class Wire:
         """
         before = self._left
         try:
-            await in_thread(self._drain, room)
+            if self._is_dry and not await self._is_worth_a_trip(min(_LOOK_S, silence_s)) and room.free:
+                self._read(room)
+            else:
+                await in_thread(self._drain, room)
         finally:
             self._taken += before - self._left
         if self._left < before:
             self._heard_s = self._loop.time()
-        elif self._left:
-            if self._loop.time() - self._heard_s > silence_s:
-                raise Silent
-            await self._something(min(_LOOK_S, silence_s))
+        elif self._left and self._loop.time() - self._heard_s > silence_s:
+            raise Silent
         return self._left > 0
 
     def lost(self) -> None:
-        """The transport is closed, whoever closed it."""
-        self._has_lost = True
+        """The transport is closed, whoever closed it: nobody waits for more."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
         """Give the connection back, however far the body has come."""
-        self._wake_at(1)
-        self._socket.close()
-        self._released(self._taken)
+        try:
+            with suppress(OSError):
+                self._wake_at(1)
+            self._socket.close()
+        finally:
+            self._released(self._taken)
 
     def _drain(self, room: Room) -> None:
-        """In a thread: whatever is there."""
-        enough = self._left - _AT_ONCE_BYTES
-        while self._left > max(0, enough):
+        """In a thread: whatever is there, up to a limit."""
+        enough = max(0, self._left - _AT_ONCE_BYTES)
+        while self._left > enough:
             if not room.free:
                 room.empty()
-            try:
-                count = self._socket.recv_into(room.free[: self._left])
-            except BlockingIOError:
+            self._read(room)
+            if self._is_dry:
                 return
-            except OSError:
-                raise Lost from None
-            if not count or self._has_lost:
-                raise Lost
-            self._left -= count
-            room.add(count)
 
-    async def _something(self, limit_s: float) -> None:
-        """Come back when enough is there to be read, or the connection has ended, and at the latest after `limit_s`."""
+    def _read(self, room: Room) -> None:
+        """Once, into what is free. Raises Lost, and what `room` raises."""
+        self._is_dry = False
+        try:
+            count = self._socket.recv_into(room.free[: self._left])
+        except BlockingIOError:
+            self._is_dry = True
+            return
+        except OSError:
+            raise Lost from None
+        if not count:
+            raise Lost
+        self._left -= count
+        room.add(count)
+
+    async def _is_worth_a_trip(self, limit_s: float) -> bool:
+        """Whether, within `limit_s`, enough came for a thread, or all that is left, or the connection's end."""
         self._wake_at(min(self._left, _WORTH_A_TRIP_BYTES))
         ready = asyncio.Event()
         self._loop.add_reader(self._socket, ready.set)
@@ -105,6 +122,7 @@ class Wire:
                     await ready.wait()
         finally:
             self._loop.remove_reader(self._socket)
+        return ready.is_set()
 
     def _wake_at(self, count: int) -> None:
         """The connection counts as readable from `count` bytes on."""

@@ -1,7 +1,7 @@
 """What the way through the router costs: time added to a direct call, small jobs a second, watchers in RAM.
 
 The direct call is the router's own adapter, by the same worker with the same bytes: a slot, the song out, the master
-in, both checksums. Through the router a person's client comes on top, which is http.client (`_field.Client`): what
+in, both seals. Through the router a person's client comes on top, which is http.client (`_field.Client`): what
 httpx takes to read 20 MB in Python is not the router's doing. Client, router, probe and worker share one machine, which
 is why there are lines for four and sixteen cores, too, where it has them: a router's worker has its own.
 """

@@ -43,7 +43,7 @@ class Writer:
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
         self._gathered, self._spare, self._sealed = bytearray(records.RECORD_BYTES), bytearray(), bytearray()
-        self._filled = self._kept = self._emptied = 0
+        self._filled = self._kept = 0
         self._check: Callable[[], None] = lambda: None
         self._writing: Future[None] | None = None
         self._is_broken = False
@@ -68,6 +68,10 @@ class Writer:
         """What the record that is being filled has left."""
         return memoryview(self._gathered)[self._filled :]
 
+    @property
+    def _is_full(self) -> bool:
+        return self._filled == records.RECORD_BYTES
+
     def add(self, count: int) -> None:
         """`count` bytes are there now. Raises Full."""
         if self.size_bytes + count > self._limit:
@@ -76,22 +80,22 @@ class Writer:
         self._filled += count
 
     def empty(self) -> None:
+        """In a thread, which may have to wait for the one that stores the record before."""
         if self._writing is not None:
             self._writing.result()
         self._check()
         self._put_heard(memoryview(self._gathered)[: self._filled], last=False)
         self._filled = self._kept = 0
-        self._emptied += 1
 
     async def take(self, body: Filling, check: Callable[[], None]) -> None:
         """All of `body`. Raises what it and `check` raise, Full, and OSError."""
         self._check = check
         more = True
         while more:
-            is_full, emptied = self._filled == records.RECORD_BYTES, self._emptied
+            was_full = self._is_full
             more = await body.fill(self)
             check()
-            if is_full and more and self._emptied == emptied:  # else it is the last, and must be sealed as such
+            if was_full and more and self._is_full:  # else it may be the last, which must be sealed as such
                 await self._hand_over()
 
     async def _hand_over(self) -> None:

@@ -81,7 +81,7 @@ class OutputBegins(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Every output has come, and its checksum held."""
+    """Every output has come, as it was sent."""
 
     report: Report | None
     """None from a backend that makes masters and does not say how."""

@@ -57,6 +57,33 @@ async def test_what_is_waited_for_may_fail_in_its_own_way() -> None:
         await Patience().wait(fails(), 60)
 
 
+async def test_an_end_that_turns_into_something_else_leaves_no_cancellation_behind() -> None:
+    async def gives_up() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "given up"
+        return "slept"
+
+    async def breaks() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise LookupError from None
+
+    patience, task = Patience(), asyncio.current_task()
+    assert task is not None
+    assert await patience.wait(gives_up(), 0.01) == "given up"
+    assert task.cancelling() == 0
+    with pytest.raises(LookupError):
+        await patience.wait(breaks(), 0.01)
+    assert task.cancelling() == 0
+    with pytest.raises(TimeoutError):
+        await patience.wait(asyncio.sleep(60), 0.01)
+    assert task.cancelling() == 0
+    patience.close()
+
+
 async def test_within_an_outer_timeout_both_hold() -> None:
     patience = Patience()
     with pytest.raises(TimeoutError):

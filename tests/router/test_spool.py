@@ -9,7 +9,8 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from router import clock
 from router.complaint import Complaint
 from router.spool import incarnation, records
 from router.spool.disk import Spool
-from router.spool.port import Extent, Full, Gone, WrongOffset
+from router.spool.port import Extent, Full, Gone, Room, WrongOffset
+from router.threads import in_thread
 from tests.houses import pieces, ram_folder
 
 RECORD = records.RECORD_BYTES
@@ -113,6 +115,68 @@ async def test_a_quick_reader_leaves_others_their_turn(spool: Spool) -> None:
     await read(spool, ref)
     task.cancel()
     assert turns >= 2
+
+
+class Mixed:
+    """A body that fills its room three times on the loop, then several records in a thread, and so on."""
+
+    def __init__(self, data: bytes, before_thread: Callable[[], None] = lambda: None) -> None:
+        self._rest = memoryview(data)
+        self._turns = 0
+        self._before_thread = before_thread
+
+    async def fill(self, room: Room) -> bool:
+        self._turns += 1
+        if self._turns % 4:
+            self._put(room, len(room.free))
+        else:
+            await in_thread(self._in_thread, room)
+        return bool(self._rest)
+
+    def _in_thread(self, room: Room) -> None:
+        self._before_thread()
+        for _ in range(3):
+            if self._rest and not room.free:
+                room.empty()
+            self._put(room, RECORD - 1000)
+        if self._rest and not room.free:
+            room.empty()
+
+    def _put(self, room: Room, count: int) -> None:
+        taken = min(count, len(room.free), len(self._rest))
+        room.free[:taken] = self._rest[:taken]
+        room.add(taken)
+        self._rest = self._rest[taken:]
+
+
+@pytest.mark.parametrize("size", [5 * RECORD, 8 * RECORD - 1, 8 * RECORD + 1])
+async def test_a_body_that_comes_by_loop_and_thread_in_turn_is_kept_in_its_order(
+    spool: Spool, tmp_path: Path, size: int
+) -> None:
+    """In full records, however slowly those are stored that the loop handed over."""
+
+    def slowly(_: memoryview) -> None:
+        time.sleep(0.01)
+
+    data = audio(size)
+    ref = await spool.reserve(size, FAR_S)
+    assert await spool.append(ref, 0, Mixed(data), size, slowly) == Extent(size, complete=True)
+    assert await read(spool, ref) == data
+    assert path_of(tmp_path, ref).stat().st_size == records.sealed_size(size)
+
+
+async def test_nothing_is_stored_in_a_thread_once_the_blob_is_gone(spool: Spool) -> None:
+    ref = await spool.reserve(8 * RECORD, FAR_S)
+    heard: list[int] = []
+
+    def dropped() -> None:
+        time.sleep(0.05)  # what was handed over before is stored by then
+        spool._reserved.pop(ref)
+        heard.clear()
+
+    with pytest.raises(Gone):
+        await spool.append(ref, 0, Mixed(audio(8 * RECORD), dropped), 8 * RECORD, lambda stretch: heard.append(1))
+    assert not heard
 
 
 @pytest.mark.parametrize("size", SIZES)
