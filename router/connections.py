@@ -28,17 +28,23 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 """Seconds from connecting, or from a further request's first byte, to the end of the request's head."""
 _MOST_OPEN = 20_000
+_OWN_DESCRIPTORS = 64
+"""The process's, whoever is connected: stores, sockets that listen, the probe, workers."""
+_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
 _ANYTHING = memoryview(bytes(256 * 1024))
 
 
 def most_open() -> int:
-    """How many connections this process may hold: a third of its descriptors, since an upload has three (its wire's and
-    its blob's too). Workers and readers have theirs of what those leave that upload nothing."""
+    """How many connections this process may hold: an upload has three descriptors, its wire's and its blob's too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard and hard != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return min(_MOST_OPEN, soft // 3)
+    return min(_MOST_OPEN, max(1, (soft - _OWN_DESCRIPTORS) // 3))
+
+
+class _Refused(Exception):
+    """Makes the parser give up."""
 
 
 class Connection(HttpToolsProtocol):
@@ -46,12 +52,16 @@ class Connection(HttpToolsProtocol):
 
     malformed: ClassVar[bytes] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     """The whole answer to what is no HTTP."""
+    upgrading: ClassVar[bytes] = malformed
+    """And to a body that is to be read in another protocol: the parser would not hand it out."""
     most: ClassVar[int] = most_open()
     _idle: ClassVar[dict[Connection, None]] = {}
     """Those that owe a head, the longest idle first."""
     _open: ClassVar[int] = 0
 
     _head_bytes = 0
+    _answer: bytes | None = None
+    """Instead of `malformed`."""
     _is_passing_by = False
     _wire: Wire | None = None
     _deadline: asyncio.TimerHandle | None = None
@@ -72,6 +82,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         Connection._idle.pop(self, None)
+        if self.parser.should_upgrade() and any(name in _OF_A_BODY and value != b"0" for name, value in self.headers):
+            self._answer = self.upgrading
+            raise _Refused
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.scope["extensions"] = {WIRE: {TAKE_OVER: partial(self._take_over, self.cycle)}}
@@ -127,7 +140,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(self.malformed)
+        self.transport.write(self._answer or self.malformed)
         self.transport.close()
 
     def give_up(self) -> None:

@@ -116,6 +116,10 @@ async def _operators_port(house: House, listening: socket.socket | None) -> Asyn
 
 class _Connection(connections.Connection):
     malformed = problems.as_bytes(Problem("bad_request", "This is not HTTP/1.1. Send a whole, valid request."), ALWAYS)
+    upgrading = problems.as_bytes(
+        Problem("bad_request", "Only HTTP/1.1 is spoken here. Send this without Upgrade (curl: without --http2)."),
+        ALWAYS,
+    )
 
 
 class _Quiet(uvicorn.Server):

@@ -60,7 +60,8 @@ class Wire:
         """
         before = self._left
         try:
-            if self._is_dry and not await self._is_worth_a_trip(min(_LOOK_S, silence_s)) and room.free:
+            patience_s = self._heard_s + silence_s - self._loop.time()
+            if self._is_dry and not await self._is_worth_a_trip(min(_LOOK_S, max(0.0, patience_s))) and room.free:
                 self._read(room)
             else:
                 await in_thread(self._drain, room)
@@ -68,7 +69,7 @@ class Wire:
             self._taken += before - self._left
         if self._left < before:
             self._heard_s = self._loop.time()
-        elif self._left and self._loop.time() - self._heard_s > silence_s:
+        elif self._left and self._loop.time() - self._heard_s >= silence_s:
             raise Silent
         return self._left > 0
 
