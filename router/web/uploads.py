@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -134,6 +135,10 @@ async def translated(house: House) -> AsyncIterator[None]:
         raise _lost() from None
     except Full as full:
         raise _full(house, full) from None
+    except asyncio.CancelledError:
+        if house.events.is_closing:
+            raise Problem("draining", "What has arrived is kept: continue the upload when it is back.") from None
+        raise
 
 
 async def _blob(house: House, job: Job, offset: int | None, total: int | None) -> str:

@@ -195,6 +195,22 @@ async def test_an_upload_whose_connection_the_router_closes_ends_at_once(
         writer.close()
 
 
+async def test_an_upload_that_a_shutdown_cuts_off_is_told_so_and_kept(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        job = await router.create(size_bytes=len(SONG))
+        reader, writer = await router.raw(put(job["id"], f"Content-Length: {len(SONG)}") + SONG[:1000])
+        await until_taken(router, job["id"])
+        router.house.events.close()
+        reading = asyncio.create_task(answer(reader))
+        source = (await router.house.jobs.get(job["id"])).job.input
+        assert source is not None
+    status, headers, body = await reading
+    writer.close()
+    assert (status, headers["content-type"]) == (503, "application/problem+json")
+    assert json.loads(body)["code"] == "draining"
+    assert (tmp_path / "spool" / source.ref).stat().st_size == sealed_size(1000)
+
+
 async def test_a_body_without_length_that_grows_too_large_is_stopped_and_wiped(tmp_path: Path) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
