@@ -42,7 +42,10 @@ class Writer:
         self._fd, self._key, self._ref, self._listener = fd, key, ref, listener
         self._index, self._position = tail.number, tail.position
         self._limit = key.reserved_bytes if total is None else total
-        self._gathered, self._spare, self._sealed = bytearray(records.RECORD_BYTES), bytearray(), bytearray()
+        # A small blob needs no room for a whole record, nor does it ever fill this, whatever `resume` adds.
+        room_bytes = max(0, self._limit - tail.plain_size) + _SMALL_RECORD_BYTES
+        self._gathered = bytearray(min(records.RECORD_BYTES, room_bytes))
+        self._spare, self._sealed = bytearray(), bytearray()
         self._filled = self._kept = 0
         self._check: Callable[[], None] = lambda: None
         self._writing: Future[None] | None = None
