@@ -40,7 +40,7 @@ SEAL_HEADER = "mastering-seal"
 """On a problem+json answer where the sides share a key: `problem_seal` of it."""
 
 _HEADER = struct.Struct("!BI")
-_Sealed = Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")]
+_SealHex = Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Kind(IntEnum):
@@ -64,7 +64,7 @@ class PartEvent(Record):
 
 class EndEvent(Record):
     type: Literal["end"] = "end"
-    seal: _Sealed = None
+    seal: _SealHex = None
 
 
 class AcceptedEvent(Record):
@@ -96,7 +96,7 @@ class FaultEvent(Record):
     code: FaultCode
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     numbers: dict[str, float | int | str] = Field(default_factory=dict)
-    seal: _Sealed = None
+    seal: _SealHex = None
 
 
 Last = TypeVar("Last", EndEvent, FaultEvent)

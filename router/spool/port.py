@@ -57,8 +57,8 @@ class Filling(Protocol):
     """A body that is written into the store's own memory."""
 
     async def fill(self, room: Room) -> bool:
-        """Add some of what comes, at most until `room` has nothing free; whether more may come, which is certain where
-        nothing was free. What was added before it raised counts."""
+        """Add some of what comes, at most until `room` has nothing free, or, in a thread, `empty` it and go on; whether
+        more may come, which is certain where nothing was free. What was added before it raised counts."""
         ...
 
 

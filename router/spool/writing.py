@@ -1,4 +1,4 @@
-"""Bytes on their way into a blob: gathered into records, sealed and written in a thread while the next ones come."""
+"""Bytes on their way into a blob: gathered into records, which a thread seals and writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Tail(NamedTuple):
 
 
 class Writer:
-    """Gathers chunks into records: one is filled while the one before it is sealed and written in a thread."""
+    """Gathers a body into records. One is filled on the loop while a thread seals and writes the one before it, or the
+    thread that fills them writes each when it is full (`empty`)."""
 
     def __init__(
         self, fd: int, key: Key, ref: str, tail: Tail, total: int | None, listener: Listener | None = None

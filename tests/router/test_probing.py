@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from mastering.contract import Facts, Fault, FaultCode
 from router import probing
@@ -22,15 +21,6 @@ from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def probe() -> AsyncIterator[Probe]:
-    """One for all tests here: those that kill its process find it replaced."""
-    probe = Probe()
-    await probe.start()
-    yield probe
-    await probe.close()
 
 
 async def fault_of(probe: Probe, data: bytes) -> Fault:
