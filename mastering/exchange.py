@@ -40,6 +40,7 @@ SEAL_HEADER = "mastering-seal"
 """On a problem+json answer where the sides share a key: `problem_seal` of it."""
 
 _HEADER = struct.Struct("!BI")
+HEADER_BYTES = _HEADER.size
 _SealHex = Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -100,6 +101,7 @@ class FaultEvent(Record):
 
 
 Last = TypeVar("Last", EndEvent, FaultEvent)
+Buffer = TypeVar("Buffer", bytes, memoryview)
 Event = Annotated[
     SettingsEvent | PartEvent | EndEvent | AcceptedEvent | HeartbeatEvent | ProgressEvent | ReportEvent | FaultEvent,
     Field(discriminator="type"),
@@ -120,6 +122,17 @@ def encode_event(event: Event) -> bytes:
     return _HEADER.pack(Kind.EVENT, len(payload)) + payload
 
 
+def frame_header(head: bytes) -> tuple[Kind, int]:
+    """Kind and payload bytes of the frame that begins with these HEADER_BYTES. Raises ProtocolError."""
+    kind, size = _HEADER.unpack(head)
+    if kind == Kind.DATA:
+        if not 0 < size <= MAX_DATA_BYTES:
+            raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
+    elif kind != Kind.EVENT or not 0 < size <= MAX_EVENT_BYTES:
+        raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
+    return Kind(kind), size
+
+
 def data_header(size: int) -> bytes:
     """The header of a data frame of `size` bytes; the bytes follow as they are, uncopied."""
     if not 0 < size <= MAX_DATA_BYTES:
@@ -136,10 +149,19 @@ class Seal:
     def __init__(self, key: bytes | None = None) -> None:
         self._hash = blake3(key=key) if key else blake3()
 
-    def pass_on(self, frame: bytes) -> bytes:
+    def pass_on(self, frame: Buffer) -> Buffer:
         """Take a frame (or a piece of one) into account, and hand it on."""
         self._hash.update(frame)
         return frame
+
+    def opened(self, frame: bytes) -> Event:
+        """The event in a whole frame, taken into account. Raises ProtocolError, SealBroken for a last one that lies."""
+        event = _parse(frame[HEADER_BYTES:])
+        if isinstance(event, EndEvent | FaultEvent):
+            self.check(event)
+        else:
+            self.pass_on(frame)
+        return event
 
     def close(self, last: Last) -> Last:
         """The last frame with the seal in it."""
@@ -193,7 +215,7 @@ class FrameReader:
             if len(self._begun) > _HEADER.size and len(self._begun) == self._frame_bytes():
                 frame = bytes(self._begun)
                 self._begun.clear()
-                yield self._event(frame)
+                yield self._seal.opened(frame)
 
     def _frame_bytes(self) -> int:
         """Up to where the frame that has begun is to be gathered: its header, then all of an event."""
@@ -203,23 +225,11 @@ class FrameReader:
 
     def _begin(self) -> None:
         """Look at the header that is whole: data passes by, of an event the rest is to come."""
-        kind, size = _HEADER.unpack(self._begun)
-        if kind == Kind.DATA:
-            if not 0 < size <= MAX_DATA_BYTES:
-                raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
+        kind, size = frame_header(bytes(self._begun))
+        if kind is Kind.DATA:
             self._seal.pass_on(bytes(self._begun))
             self._begun.clear()
             self._data_left = size
-        elif kind != Kind.EVENT or not 0 < size <= MAX_EVENT_BYTES:
-            raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
-
-    def _event(self, frame: bytes) -> Event:
-        event = _parse(frame[_HEADER.size :])
-        if isinstance(event, EndEvent | FaultEvent):
-            self._seal.check(event)
-        else:
-            self._seal.pass_on(frame)
-        return event
 
     @property
     def is_between_frames(self) -> bool:

@@ -126,7 +126,8 @@ class _Shelf:
         await wipe.evict(house, size_bytes)
         ref = await house.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
         self.outputs[begins.format] = BlobRef(ref=ref, size_bytes=size_bytes)
-        body, ear = _exactly(events, size_bytes), house.probe.hear_master(**self._announced(begins.format, size_bytes))
+        body = begins.body or _exactly(events, size_bytes)
+        ear = house.probe.hear_master(**self._announced(begins.format, size_bytes))
         if ear is not None:
             self._ears[begins.format] = ear
         await house.spool.append(ref, 0, body, size_bytes, ear.take if ear else None)

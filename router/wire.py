@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from router.spool.port import Room
+from router.body import Room
 from router.threads import in_thread
 
 _LOOK_S = 1.0

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from router import clock
+from router.body import Filling
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
-from router.spool.port import Extent, Filling, Full, Gone, Listener, WrongOffset
+from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
 from router.spool.writing import Chunks, NoRoom, Tail, Writer, meaning
 from router.threads import in_thread
 

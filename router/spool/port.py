@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
+from router.body import Filling
+
 
 class Gone(Exception):
     """The audio is not here any more: dropped, expired, or its key went with a reboot."""
@@ -31,35 +33,6 @@ class Extent(NamedTuple):
 
     size_bytes: int
     complete: bool
-
-
-class Room(Protocol):
-    """Memory of the store that waits for the next bytes of a body."""
-
-    @property
-    def free(self) -> memoryview:
-        """Where they go, from its start on."""
-        ...
-
-    def add(self, count: int) -> None:
-        """So many bytes have been written there. Raises Full, or WrongOffset where none were due."""
-        ...
-
-    def empty(self) -> None:
-        """In a thread, when nothing is free and more is certain to come: store what is there, and all is free again.
-
-        Raises Full, Gone, OSError.
-        """
-        ...
-
-
-class Filling(Protocol):
-    """A body that is written into the store's own memory."""
-
-    async def fill(self, room: Room) -> bool:
-        """Add some of what comes, at most until `room` has nothing free, or, in a thread, `empty` it and go on; whether
-        more may come, which is certain where nothing was free. What was added before it raised counts."""
-        ...
 
 
 Listener = Callable[[memoryview], None]

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from router.body import Filling, Room
 from router.spool import records
 from router.spool.keys import Key
-from router.spool.port import Filling, Full, Listener, Room, WrongOffset
+from router.spool.port import Full, Listener, WrongOffset
 from router.threads import begun, outcome, settled
 
 _SMALL_RECORD_BYTES = 64 * 1024

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from typing import Any
 
 import httpcore
@@ -34,7 +35,7 @@ async def ask(http: httpx.AsyncClient, method: str, url: str, **content: Any) ->
 
 async def whole(response: httpx.Response) -> httpx.Response:
     """The rest of an answer that is being streamed, if it is small. Raises httpx.HTTPError."""
-    refuse_packed(response)
+    refuse_packed(response.headers)
     body = b""
     async for chunk in response.stream:  # type: ignore[union-attr]
         body += chunk
@@ -43,9 +44,18 @@ async def whole(response: httpx.Response) -> httpx.Response:
     return httpx.Response(response.status_code, headers=response.headers, content=body, request=response.request)
 
 
-def refuse_packed(response: httpx.Response) -> None:
+def of_parts(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> httpx.Response:
+    """An answer that came another way. Raises httpx.HTTPError."""
+    if len(body) > MAX_ANSWER_BYTES:
+        raise TooMuch("long")
+    response = httpx.Response(status, headers=[(name.encode(), value.encode("latin-1")) for name, value in headers])
+    refuse_packed(response.headers)
+    return httpx.Response(status, headers=response.headers, content=body)
+
+
+def refuse_packed(headers: Mapping[str, str] | Message) -> None:
     """Raises httpx.HTTPError."""
-    if response.headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity") != "identity":
         raise TooMuch("packed")
 
 

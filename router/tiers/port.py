@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+from router.body import Filling
 from router.tiers.breaker import State
 
 
@@ -74,10 +75,11 @@ class Working(NamedTuple):
 
 
 class OutputBegins(NamedTuple):
-    """`size_bytes` of bytes events follow."""
+    """`size_bytes` follow: as bytes events or, where there is one, as `body`, to be taken before the next event."""
 
     format: OutputFormat
     size_bytes: int
+    body: Filling | None = None
 
 
 class Finished(NamedTuple):

@@ -134,7 +134,7 @@ class PlainBackend:
             async with self._http.stream("GET", url, headers=answers.IDENTITY) as response:
                 if response.status_code != httpx.codes.OK:
                     _refuse_unless_ok(await answers.whole(response), reached=True)
-                answers.refuse_packed(response)
+                answers.refuse_packed(response.headers)
                 size_bytes = response.headers.get("content-length", "")
                 if not (size_bytes.isascii() and size_bytes.isdecimal()) or len(size_bytes) > _MAX_SIZE_DIGITS:
                     raise TierFault(FaultClass.BAD_OUTPUT, "the Gradio app does not say how large the master is")

@@ -59,7 +59,7 @@ class Wire:
                     raise TierFault(FaultClass.CRASH, "the Space lost the master before it was fetched")
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(await answers.whole(response), reached=True)
-                answers.refuse_packed(response)
+                answers.refuse_packed(response.headers)
                 async for chunk in response.aiter_raw():
                     left -= len(chunk)
                     if left < 0:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, suppress
+from functools import partial
 from ssl import SSLContext
 from typing import Any
 
 import httpx
 
 from mastering import exchange
-from mastering.contract import FaultCode, OutputFormat, Report
+from mastering.contract import FaultCode
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
 from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
-from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Source, Work, Working
+from router.tiers.line import Line
+from router.tiers.port import Event, Finished, Health, Source, Work
+from router.tiers.worker_answer import Answer, translated
 
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
+_SLOT_S = 5.0
+_RENDERS = "/v1/renders"
 _RESTING = {"warming": State.WARMING, "draining": State.DRAINING}
 
 
@@ -33,15 +38,16 @@ class WorkerBackend:
     ) -> None:
         """`signer` signs every request and seals every body. Raises ValueError for plain HTTP off loopback."""
         self.name, self.tier = name, tier
-        timeout = httpx.Timeout(self.silence_s, connect=_CONNECT_S)
-        verify = tls or client_tls()
-        self._http = httpx.AsyncClient(base_url=checked_url(url), timeout=timeout, trust_env=False, verify=verify)
+        self._url, self._tls = checked_url(url).rstrip("/"), tls or client_tls()
+        # What is small is asked of httpx; what a song needs goes by lines, which are kept from one to the next.
+        self._http = httpx.AsyncClient(timeout=httpx.Timeout(_PROBE_S), trust_env=False, verify=self._tls)
+        self._lines: list[Line] = []
         self._signer = signer
 
     async def probe(self) -> Health:
         try:
             signed = self._sign("GET", "/v1/health")
-            response = await answers.ask(self._http, "GET", "/v1/health", timeout=_PROBE_S, headers=signed.headers)
+            response = await answers.ask(self._http, "GET", f"{self._url}/v1/health", headers=signed.headers)
             response.raise_for_status()
             return _health(answers.json_of(response))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -51,39 +57,77 @@ class WorkerBackend:
         return  # a worker never sleeps
 
     async def run(self, work: Work) -> AsyncGenerator[Event]:
-        with _translated(reached=False):
-            slot = await self._reserve()
-        with _translated(reached=True):
-            signed = self._sign(
-                "POST", "/v1/renders", {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE}
-            )
-            body = _request(work, exchange.Seal(signed.keys.request))
-            headers = {**signed.headers, **answers.IDENTITY}
-            async with self._http.stream("POST", "/v1/renders", content=body, headers=headers) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _refusal(await answers.whole(response), signed.keys.response)
-                answers.refuse_packed(response)
-                async for event in _events(response, exchange.Seal(signed.keys.response)):
-                    yield event
-
-    async def _reserve(self) -> str:
-        """A slot first: a busy worker costs no upload, since the client sends the whole body before it reads."""
-        timeout, signed = httpx.Timeout(5.0, connect=_CONNECT_S), self._sign("POST", "/v1/slots")
-        response = await answers.ask(self._http, "POST", "/v1/slots", timeout=timeout, headers=signed.headers)
-        if response.status_code != httpx.codes.CREATED:
-            raise _refusal(response, signed.keys.response)
+        with translated(reached=False):
+            line, slot = await self._reserve()
         try:
-            return str(answers.json_of(response)["slot"])
-        except (KeyError, TypeError):
-            raise TierFault(FaultClass.BUG, "the worker's answer is not in the protocol") from None
+            with translated(reached=True):
+                signed = self._sign("POST", _RENDERS, {exchange.SLOT_HEADER: slot, "content-type": exchange.MEDIA_TYPE})
+                await self._send(line, work, signed)
+                response = await line.answer()
+                if response.status != httpx.codes.OK:
+                    raise _refusal(await line.whole(response), signed.keys.response)
+                answers.refuse_packed(response.headers)
+                answer = Answer(line, response, exchange.Seal(signed.keys.response))
+                while not isinstance(event := await answer.next(), Finished):
+                    yield event
+                yield event
+        finally:
+            await self._put_back(line)
+
+    async def _reserve(self) -> tuple[Line, str]:
+        """A slot first: a busy worker costs no upload, since all of a song is sent before the answer is read."""
+        while self._lines:
+            line = self._lines.pop()
+            with suppress(httpx.NetworkError):  # given up by the worker a moment ago
+                return line, await self._slot(line)
+        line = Line(self._url, self._tls)
+        await line.open(_CONNECT_S)
+        return line, await self._slot(line)
+
+    async def _slot(self, line: Line) -> str:
+        """The line is put back, or closed, where there is none."""
+        signed = self._sign("POST", "/v1/slots")
+        async with AsyncExitStack() as otherwise:
+            otherwise.push_async_callback(self._put_back, line)
+            await line.begin(
+                "POST", "/v1/slots", {**signed.headers, **answers.IDENTITY, "content-length": "0"}, _SLOT_S
+            )
+            response = await line.whole(await line.answer())
+            if response.status_code != httpx.codes.CREATED:
+                raise _refusal(response, signed.keys.response)
+            try:
+                slot = str(answers.json_of(response)["slot"])
+            except (KeyError, TypeError):
+                raise TierFault(FaultClass.BUG, "the worker's answer is not in the protocol") from None
+            otherwise.pop_all()
+            return slot
+
+    async def _send(self, line: Line, work: Work, signed: Signed) -> None:
+        """The song, as far as the worker listens."""
+        headers = {**signed.headers, **answers.IDENTITY, "transfer-encoding": "chunked"}
+        seal = exchange.Seal(signed.keys.request)
+        await line.begin("POST", _RENDERS, headers, self.silence_s)
+        async with aclosing(_request(work)) as frames:
+            async for frame in frames:
+                if not await line.send(partial(_sealed, seal, frame)):
+                    return
+        await line.send(lambda: [exchange.encode_event(seal.close(exchange.EndEvent()))])
+
+    async def _put_back(self, line: Line) -> None:
+        if line.is_idle:
+            self._lines.append(line)
+        else:
+            await line.end()
 
     async def close(self) -> None:
+        while self._lines:
+            await self._lines.pop().end()
         await self._http.aclose()
 
     def _sign(self, method: str, path: str, headers: dict[str, str] | None = None) -> Signed:
         if self._signer is None:
             return Signed(headers or {}, Keys())
-        return self._signer.sign(method, str(self._http.base_url.join(path)), headers or {})
+        return self._signer.sign(method, self._url + path, headers or {})
 
 
 def _health(body: Any) -> Health:
@@ -105,51 +149,19 @@ def _word(said: Any, longest: int) -> str | None:
     return None if said is None else answers.text(said, longest)
 
 
-async def _request(work: Work, seal: exchange.Seal) -> AsyncIterator[bytes]:
-    asked = exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
-    yield seal.pass_on(exchange.encode_event(asked))
+async def _request(work: Work) -> AsyncGenerator[list[bytes]]:
+    """The frames of a request but for the last, each in the pieces that it was made of."""
+    yield [exchange.encode_event(exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s))]
     parts = {"audio": Source(work.size_bytes, work.open_audio)}
     parts |= {f"reference/{number}": source for number, source in enumerate(work.references)}
     for name, source in parts.items():
-        yield seal.pass_on(exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes)))
+        yield [exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes))]
         async for chunk in source.open():
-            yield seal.pass_on(exchange.data_header(len(chunk)) + chunk)
-    yield exchange.encode_event(seal.close(exchange.EndEvent()))
+            yield [exchange.data_header(len(chunk)), chunk]
 
 
-async def _events(response: httpx.Response, seal: exchange.Seal) -> AsyncIterator[Event]:
-    """The answer's frames, read to the end of the answer, so that the connection may serve again."""
-    reader = exchange.FrameReader(seal)
-    report: Report | None = None
-    finished: Finished | None = None
-    async for chunk in response.aiter_raw():
-        for frame in reader.feed(chunk):
-            if finished is not None:
-                raise TierFault(FaultClass.BUG, "the worker sent more after the end")
-            match frame:
-                case bytes():
-                    yield frame
-                case exchange.AcceptedEvent():
-                    yield Accepted(frame.device)
-                case exchange.HeartbeatEvent():
-                    yield Alive()
-                case exchange.ProgressEvent():
-                    yield Working(frame.stage, frame.fraction)
-                case exchange.ReportEvent():
-                    report = frame.report
-                case exchange.PartEvent():
-                    yield OutputBegins(OutputFormat(frame.name.removeprefix("output/")), frame.size)
-                case exchange.EndEvent():
-                    if report is None:
-                        raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
-                    finished = Finished(report)
-                case exchange.FaultEvent():
-                    raise of_engine(frame.code, frame.message, frame.numbers)
-                case _:
-                    raise TierFault(FaultClass.BUG, "the worker sent an event out of its turn")
-    if finished is None:
-        raise TierFault(FaultClass.CRASH, "the worker's answer ended before the master was whole")
-    yield finished
+def _sealed(seal: exchange.Seal, frame: list[bytes]) -> list[bytes]:
+    return [seal.pass_on(piece) for piece in frame]
 
 
 def _refusal(response: httpx.Response, key: bytes | None) -> TierFault:
@@ -185,17 +197,3 @@ def _from_problem(response: httpx.Response) -> TierFault:
         return of_engine(FaultCode(body["code"]), str(body.get("detail", body["title"])))
     except (ValueError, KeyError, TypeError):
         return TierFault(FaultClass.BUG, f"the worker answered with status {response.status_code} and no reason")
-
-
-@contextmanager
-def _translated(*, reached: bool) -> Iterator[None]:
-    """`answers.translated`, and what is not in the protocol."""
-    try:
-        with answers.translated("the worker", reached=reached):
-            yield
-    except exchange.SealBroken:
-        raise TierFault(FaultClass.BAD_OUTPUT, "what came is not what the worker sent: its seal differs") from None
-    except (exchange.ProtocolError, ValueError) as error:
-        if isinstance(error, TierFault):
-            raise
-        raise TierFault(FaultClass.BUG, "the worker's answer is not in the protocol") from None

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
+from router.body import Room
 from router.connections import TAKE_OVER, WIRE, TakesOver
 from router.errors import Problem
 from router.house import House
-from router.spool.port import Full, Room
+from router.spool.port import Full
 from router.spool.writing import Chunks
 from router.wire import Lost, Silent, Wire
 

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from router import clock
+from router.body import Room
 from router.complaint import Complaint
 from router.spool import incarnation, records
 from router.spool.disk import Spool
-from router.spool.port import Extent, Full, Gone, Room, WrongOffset
+from router.spool.port import Extent, Full, Gone, WrongOffset
 from router.threads import in_thread
 from tests.houses import pieces, ram_folder
 

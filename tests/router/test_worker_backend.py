@@ -1,58 +1,132 @@
-"""The router's adapter against a real worker that wants its requests signed."""
+"""The router's adapter: against a real worker that wants its requests signed, and against a socket that is none."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
-from mastering.contract import Facts, FaultCode, OutputFormat, Settings
+from mastering.contract import Facts, FaultCode, OutputFormat, Settings, Stage
 from mastering.exchange import (
     SEAL_HEADER,
+    AcceptedEvent,
     EndEvent,
     FaultEvent,
+    HeartbeatEvent,
     PartEvent,
+    ProgressEvent,
     ReportEvent,
     Seal,
     data_header,
     encode_event,
     problem_seal,
 )
-from mastering.signing import Guard, Signer
+from mastering.signing import Guard, Signer, client_tls
 from router.app import connect
 from router.complaint import Complaint
 from router.settings import Settings as RouterSettings
 from router.tiers.catalogue import Entry
 from router.tiers.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Finished, OutputBegins, Work
+from router.tiers.port import Accepted, Event, Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
+from tests.certificates import self_signed
 from tests.houses import report
 from tests.mastering.worker_process import FAKE, WorkerProcess, running_worker, until
+from tests.rough_worker import Asked, Said, Taken, answer, in_chunks, rough_worker, sealed
 
 SECRET = b"a secret that is long enough to be one"
+KEYS = json.dumps({"router": SECRET.decode()})
 AUDIO = os.urandom(700_000)
+ACCEPTED = AcceptedEvent(engine_version="0", device="a lathe")
 
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[WorkerProcess]:
-    keys = json.dumps({"router": SECRET.decode()})
-    with running_worker(signer=Signer("router", SECRET), keys=keys) as worker:
+    with running_worker(signer=Signer("router", SECRET), keys=KEYS) as worker:
         yield worker
 
 
-async def audio() -> AsyncIterator[bytes]:
-    for at in range(0, len(AUDIO), 65_536):
-        yield AUDIO[at : at + 65_536]
+async def audio(data: bytes = AUDIO) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 65_536):
+        yield data[at : at + 65_536]
 
 
-def work() -> Work:
+def work(data: bytes = AUDIO) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=1.0, lossy=False)
     settings = Settings(outputs=(OutputFormat.FLAC,))
-    return Work(settings=settings, facts=facts, size_bytes=len(AUDIO), deadline_s=60.0, open_audio=audio)
+    return Work(settings=settings, facts=facts, size_bytes=len(data), deadline_s=60.0, open_audio=partial(audio, data))
+
+
+class Kept:
+    """A store's memory, smaller than what comes, and all that was put there."""
+
+    def __init__(self) -> None:
+        self._room = memoryview(bytearray(100_000))
+        self._filled = 0
+        self.data = b""
+
+    @property
+    def free(self) -> memoryview:
+        return self._room[self._filled :]
+
+    def add(self, count: int) -> None:
+        self.data += self._room[self._filled : self._filled + count]
+        self._filled += count
+
+    def empty(self) -> None:
+        assert not self.free
+        self._filled = 0
+
+
+async def run(backend: WorkerBackend, asked: Work | None = None) -> tuple[list[Event], bytes]:
+    """All events of one render, and the master that came between them."""
+    events, kept = [], Kept()
+    async with aclosing(backend.run(asked or work())) as said:
+        async for event in said:
+            events.append(event)
+            if isinstance(event, OutputBegins):
+                assert event.body is not None
+                while await event.body.fill(kept):
+                    pass
+                assert len(kept.data) == event.size_bytes
+    return events, kept.data
+
+
+async def fault_of(backend: WorkerBackend, asked: Work | None = None) -> TierFault:
+    try:
+        with pytest.raises(TierFault) as caught:
+            await run(backend, asked)
+    finally:
+        await backend.close()
+    return caught.value
+
+
+@asynccontextmanager
+async def meeting(
+    said: Said | None = None, *, takes: Taken | None = None, signer: Signer | None = None
+) -> AsyncIterator[WorkerBackend]:
+    """A backend that meets a rough worker."""
+    async with rough_worker(said, takes=takes) as rough:
+        backend = WorkerBackend("w", rough.url, signer=signer)
+        yield backend
+        await backend.close()
+
+
+def whole(*between: bytes, seal: Seal | None = None, master: bytes = b"abc") -> bytes:
+    """An answer with this master, and frames between what is said of it and its bytes."""
+    seal = seal or Seal()
+    told = sealed(seal, ACCEPTED, ReportEvent(report=report()), PartEvent(name="output/flac", size=len(master)))
+    told += b"".join(map(seal.pass_on, between)) + sealed(seal, master)
+    return told + encode_event(seal.close(EndEvent()))
 
 
 async def test_a_signed_render_goes_out_and_comes_back_sealed(worker: WorkerProcess) -> None:
@@ -60,101 +134,315 @@ async def test_a_signed_render_goes_out_and_comes_back_sealed(worker: WorkerProc
     try:
         assert (await backend.probe()).up
         until(lambda: worker.health()["state"] == "ready")
-        events = [event async for event in backend.run(work())]
+        events, master = await run(backend)
     finally:
         await backend.close()
     assert isinstance(events[0], Accepted)
     assert isinstance(events[-1], Finished)
-    assert OutputBegins(OutputFormat.FLAC, len(AUDIO)) in events
-    assert b"".join(event for event in events if isinstance(event, bytes)) == AUDIO
+    assert [event[:2] for event in events if isinstance(event, OutputBegins)] == [(OutputFormat.FLAC, len(AUDIO))]
+    assert master == AUDIO
 
 
-async def test_a_whole_exchange_leaves_its_connection_for_the_next(worker: WorkerProcess) -> None:
-    backend = WorkerBackend("w", str(worker.client.base_url), signer=Signer("router", SECRET))
-    try:
+async def test_a_render_travels_inside_tls(tmp_path: Path) -> None:
+    chain, key = self_signed(tmp_path)
+    signer, tls = Signer("router", SECRET), client_tls(str(chain))
+    with running_worker(signer=signer, tls=tls, keys=KEYS, tls_certificate=chain, tls_key=key) as worker:
+        url = str(worker.client.base_url)
+        backend = WorkerBackend("w", url, signer=signer, tls=tls)
+        try:
+            for _ in range(2):
+                until(lambda: worker.health()["state"] == "ready")
+                assert (await run(backend))[1] == AUDIO
+        finally:
+            await backend.close()
+        fault = await fault_of(WorkerBackend("w", url, signer=signer))
+    assert fault.fault_class is FaultClass.UNREACHABLE
+
+
+async def test_a_render_given_up_inside_tls_frees_the_worker(tmp_path: Path) -> None:
+    chain, key = self_signed(tmp_path)
+    signer, tls = Signer("router", SECRET), client_tls(str(chain))
+    settings = {"signer": signer, "tls": tls, "keys": KEYS, "tls_certificate": chain, "tls_key": key}
+    with running_worker(f"{FAKE}:wait_at_gate", **settings) as worker:  # type: ignore[arg-type]
+        backend = WorkerBackend("w", str(worker.client.base_url), signer=signer, tls=tls)
+        rendering = asyncio.create_task(run(backend))
+        await asyncio.to_thread(until, lambda: worker.health()["slots"]["running"] == 1)
+        rendering.cancel()
+        await asyncio.wait([rendering], timeout=5)
+        assert rendering.cancelled()
+        await asyncio.to_thread(until, lambda: worker.free_slots() == 1, tries=100)
+        await backend.close()
+
+
+async def test_a_whole_exchange_leaves_its_connection_for_the_next() -> None:
+    async with rough_worker(lambda _: in_chunks(whole())) as rough:
+        backend = WorkerBackend("w", rough.url)
         for _ in range(3):
-            until(lambda: worker.health()["state"] == "ready")
-            assert isinstance([event async for event in backend.run(work())][-1], Finished)
-            kept = backend._http._transport._pool.connections  # type: ignore[attr-defined]
-            assert [connection.is_idle() for connection in kept] == [True]
-    finally:
+            assert isinstance((await run(backend))[0][-1], Finished)
+        assert rough.connections == 1
         await backend.close()
 
 
-async def test_what_follows_the_end_of_a_master_spoils_it() -> None:
-    seal = Seal()
-    told = seal.pass_on(encode_event(ReportEvent(report=report()))) + 2 * encode_event(seal.close(EndEvent()))
-    fault = await fault_of(between(None, lambda _: httpx.Response(200, stream=httpx.ByteStream(told))), work())
-    assert fault.fault_class is FaultClass.BUG
-
-
-async def fault_of(backend: WorkerBackend, asked: Work) -> TierFault:
-    try:
-        with pytest.raises(TierFault) as caught:
-            _ = [event async for event in backend.run(asked)]
-    finally:
+async def test_renders_at_once_have_a_connection_each() -> None:
+    async with rough_worker(lambda _: in_chunks(whole())) as rough:
+        backend = WorkerBackend("w", rough.url)
+        for _ in range(2):
+            assert [master for _, master in await asyncio.gather(run(backend), run(backend))] == [b"abc"] * 2
+        assert rough.connections == 2
         await backend.close()
-    return caught.value
+
+
+async def test_a_connection_that_the_worker_has_closed_is_not_used_again() -> None:
+    async with rough_worker(lambda _: answer(200, whole(), connection="close")) as rough:
+        backend = WorkerBackend("w", rough.url)
+        for _ in range(2):
+            assert (await run(backend))[1] == b"abc"
+        assert rough.connections == 2
+        await backend.close()
+
+
+async def test_a_kept_connection_that_breaks_when_it_is_used_costs_no_attempt() -> None:
+    """The worker hung up in the very moment in which it was taken for the next song."""
+    async with rough_worker(lambda _: in_chunks(whole())) as rough:
+        backend = WorkerBackend("w", rough.url)
+        await run(backend)
+        (line,) = backend._lines
+        assert line._socket is not None
+        line._socket.shutdown(socket.SHUT_WR)
+        assert line.is_idle
+        assert (await run(backend))[1] == b"abc"
+        assert rough.connections == 2
+        await backend.close()
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        fault = await fault_of(WorkerBackend("w", f"http://127.0.0.1:{bound.getsockname()[1]}"))
+    assert fault.fault_class is FaultClass.UNREACHABLE
 
 
 async def test_what_a_worker_with_the_key_says_of_a_song_is_believed() -> None:
-    keys, signer = json.dumps({"router": SECRET.decode()}), Signer("router", SECRET)
-    with running_worker(f"{FAKE}:refuse", signer=signer, keys=keys) as worker:
-        fault = await fault_of(WorkerBackend("w", str(worker.client.base_url), signer=signer), work())
+    signer = Signer("router", SECRET)
+    with running_worker(f"{FAKE}:refuse", signer=signer, keys=KEYS) as worker:
+        fault = await fault_of(WorkerBackend("w", str(worker.client.base_url), signer=signer))
     assert (fault.fault_class, fault.code) == (FaultClass.USER, FaultCode.SILENT)
 
 
-def between(signer: Signer | None, answer: Callable[[httpx.Request], httpx.Response]) -> WorkerBackend:
-    """A backend that meets somebody who gives slots, and `answer` to every render."""
-
-    def said(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(201, json={"slot": "s"}) if request.url.path == "/v1/slots" else answer(request)
-
-    backend = WorkerBackend("w", "http://127.0.0.1:1", signer=signer)
-    backend._http = httpx.AsyncClient(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(said))
-    return backend
-
-
 async def test_a_sealed_refusal_is_believed() -> None:
-    def sealed(request: httpx.Request) -> httpx.Response:
-        key = Guard({"router": SECRET}).admit(request.method, str(request.url), request.headers, 0.0).response
-        assert key is not None
-        body = json.dumps({"title": "too_large", "code": "too_large"}).encode()
-        return httpx.Response(413, content=body, headers={SEAL_HEADER: problem_seal(key, 413, body)})
+    body = json.dumps({"title": "too_large", "code": "too_large"}).encode()
 
-    fault = await fault_of(between(Signer("router", SECRET), sealed), work())
+    def refuse(asked: Asked) -> bytes:
+        url = f"http://{asked.headers['host']}/v1/renders"
+        key = Guard({"router": SECRET}).admit("POST", url, asked.headers, 0.0).response
+        assert key is not None
+        return answer(413, body, mastering_seal=problem_seal(key, 413, body))
+
+    assert SEAL_HEADER == "mastering-seal"
+    async with meeting(refuse, signer=Signer("router", SECRET)) as backend:
+        fault = await fault_of(backend)
     assert (fault.fault_class, fault.code) == (FaultClass.USER, FaultCode.TOO_LARGE)
 
 
-DAMAGED = encode_event(Seal().close(FaultEvent(code=FaultCode.UNDECODABLE, message="Damaged.")))
+async def test_a_refusal_in_mid_upload_is_heard() -> None:
+    """Whoever refuses early need not read the rest, and hangs up on it."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1000)
+        writer.write(answer(413, json.dumps({"title": "too_large", "code": "too_large"}).encode()))
+        await writer.drain()
+        writer.write_eof()
+        while await reader.read(65_536):
+            pass
+
+    async with meeting(takes=refuse) as backend:
+        fault = await fault_of(backend, work(bytes(20_000_000)))
+    assert (fault.fault_class, fault.code) == (FaultClass.USER, FaultCode.TOO_LARGE)
+
+
+DAMAGED = in_chunks(encode_event(Seal().close(FaultEvent(code=FaultCode.UNDECODABLE, message="Damaged."))))
+_REFUSED = json.dumps({"title": "undecodable", "code": "undecodable"}).encode()
 FORGED = {
-    "a frame": (FaultClass.BAD_OUTPUT, lambda _: httpx.Response(200, stream=httpx.ByteStream(DAMAGED))),
+    "a frame": (FaultClass.BAD_OUTPUT, DAMAGED),
     **{
-        f"status {status}": (
-            FaultClass.BUG,
-            lambda _, status=status: httpx.Response(
-                status, json={"title": "undecodable", "code": "undecodable"}, headers={SEAL_HEADER: b"\xe9"}
-            ),
-        )
+        f"status {status}": (FaultClass.BUG, answer(status, _REFUSED, mastering_seal="\xe9"))
         for status in (400, 413, 422)
     },
 }
 
 
 @pytest.mark.parametrize(("with_a_key", "forged"), FORGED.values(), ids=FORGED)
-async def test_who_has_no_key_cannot_say_that_the_song_is_to_blame(
-    forged: Callable[[httpx.Request], httpx.Response], with_a_key: FaultClass
-) -> None:
-    assert (await fault_of(between(None, forged), work())).fault_class is FaultClass.USER
-    assert (await fault_of(between(Signer("router", SECRET), forged), work())).fault_class is with_a_key
+async def test_who_has_no_key_cannot_say_that_the_song_is_to_blame(forged: bytes, with_a_key: FaultClass) -> None:
+    found = []
+    for signer in (None, Signer("router", SECRET)):
+        async with meeting(lambda _: forged, signer=signer) as backend:
+            found.append((await fault_of(backend)).fault_class)
+    assert found == [FaultClass.USER, with_a_key]
 
 
-async def test_a_master_that_changed_on_its_way_is_a_bad_one() -> None:
-    seal, (begins, master) = Seal(), (PartEvent(name="output/flac", size=3), data_header(3) + b"abc")
-    sent = b"".join(map(seal.pass_on, (encode_event(ReportEvent(report=report())), encode_event(begins), master)))
-    told = (sent + encode_event(seal.close(EndEvent()))).replace(b"abc", b"abd")
-    fault = await fault_of(between(None, lambda _: httpx.Response(200, stream=httpx.ByteStream(told))), work())
-    assert fault.fault_class is FaultClass.BAD_OUTPUT
+LONG = os.urandom(3_000_000)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 65_536, 4_000_000])
+async def test_a_master_comes_whole_however_it_is_cut(chunk: int) -> None:
+    """Frames of a mebibyte, and signs of life between them."""
+    master, seal = LONG if chunk > 7 else LONG[:5000], Seal()
+    told = sealed(seal, ACCEPTED, ReportEvent(report=report()), PartEvent(name="output/flac", size=len(master)))
+    for at in range(0, len(master), 1024 * 1024):
+        alive = (HeartbeatEvent(), ProgressEvent(stage=Stage.RENDER, fraction=0.9))
+        told += sealed(seal, *alive, master[at : at + 1024 * 1024])
+    told += encode_event(seal.close(EndEvent()))
+    async with meeting(lambda _: in_chunks(told, size=chunk)) as backend:
+        events, kept = await run(backend)
+    assert kept == master
+    assert [type(event) for event in events] == [Accepted, OutputBegins, Finished]
+
+
+_BEGINS = (ACCEPTED, ReportEvent(report=report()), PartEvent(name="output/flac", size=3))
+_NO_REPORT = [PartEvent(name="output/flac", size=3), b"abc"]
+BAD = {
+    "changed on its way": (FaultClass.BAD_OUTPUT, in_chunks(whole().replace(b"abc", b"abd"))),
+    "without its report": (
+        FaultClass.BAD_OUTPUT,
+        in_chunks(sealed(seal := Seal(), *_NO_REPORT) + encode_event(seal.close(EndEvent()))),
+    ),
+    "longer than announced": (FaultClass.BAD_OUTPUT, in_chunks(sealed(Seal(), *_BEGINS, b"abcd"))),
+    "announced and followed by more": (FaultClass.BAD_OUTPUT, in_chunks(sealed(Seal(), *_BEGINS, b"abc", b"d"))),
+    "shorter than announced": (
+        FaultClass.BAD_OUTPUT,
+        in_chunks(sealed(seal := Seal(), *_BEGINS, b"ab") + encode_event(seal.close(EndEvent()))),
+    ),
+    "given up half-way": (
+        FaultClass.BUG,
+        in_chunks(
+            sealed(seal := Seal(), *_BEGINS, b"ab")
+            + encode_event(seal.close(FaultEvent(code=FaultCode.INTERNAL, message="Broken.")))
+        ),
+    ),
+    "followed by a second end": (FaultClass.BUG, in_chunks(whole() + whole()[-50:])),
+    "a second song's settings": (FaultClass.BUG, in_chunks(sealed(Seal(), PartEvent(name="output/mp0", size=3)))),
+    "no frame": (FaultClass.BUG, in_chunks(b"\x09\x00\x00\x00\x01x")),
+    "a frame without end": (FaultClass.BUG, in_chunks(b"\x02\xff\xff\xff\xff")),
+    "an event that is none": (FaultClass.BUG, in_chunks(b"\x01\x00\x00\x00\x02{}")),
+    "cut off in a master": (FaultClass.CRASH, in_chunks(sealed(Seal(), *_BEGINS, b"ab"))),
+    "cut off in a frame": (FaultClass.CRASH, in_chunks(whole()[:-3])),
+    "cut off in a chunk": (FaultClass.CRASH, in_chunks(whole())[:-40]),
+    "no HTTP": (FaultClass.CRASH, b"Good evening.\r\n\r\n"),
+    "a chunk of less than nothing": (
+        FaultClass.CRASH,
+        in_chunks(b"").replace(b"0\r\n\r\n", b"-1\r\n") + bytes(200_000),
+    ),
+    "packed": (FaultClass.BUG, answer(200, whole(), content_encoding="gzip")),
+    "a long refusal": (FaultClass.BUG, answer(500, bytes(1_000_000))),
+}
+
+
+@pytest.mark.parametrize(("expected", "told"), BAD.values(), ids=BAD)
+async def test_an_answer_that_is_none_of_ours_is_no_master(expected: FaultClass, told: bytes) -> None:
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not (await reader.readuntil(b"\r\n")).startswith(b"0"):
+            pass
+        writer.write(told)
+        writer.write_eof()
+        await reader.read()
+
+    async with meeting(takes=tell) as backend:
+        assert (await fault_of(backend, work(bytes(1000)))).fault_class is expected
+
+
+async def _silent_in_the_upload(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.readexactly(1000)
+    await asyncio.sleep(60)
+
+
+async def _silent_before_its_answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    while await reader.read(1 << 20):  # its end is not looked for: nobody answers
+        pass
+
+
+async def _silent_in_the_master(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    begun = sealed(Seal(), *_BEGINS) + data_header(3) + b"ab"
+    writer.write(b"HTTP/1.1 200 Said\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(begun), begun))
+    await _silent_before_its_answer(reader, writer)
+
+
+SILENT = [_silent_in_the_upload, _silent_before_its_answer, _silent_in_the_master]
+
+
+@pytest.mark.parametrize("silent", SILENT)
+async def test_a_worker_that_falls_silent_has_crashed(silent: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerBackend, "silence_s", 0.3)
+    async with meeting(takes=silent) as backend:
+        fault = await fault_of(backend, work(bytes(20_000_000)))
+    assert fault.fault_class is FaultClass.CRASH
+    assert "fell silent" in str(fault)
+
+
+@pytest.mark.parametrize("silent", SILENT[1:])
+async def test_a_render_that_is_given_up_hangs_up_at_once(silent: Taken) -> None:
+    async with rough_worker(takes=silent) as rough:
+        backend = WorkerBackend("w", rough.url)
+        rendering = asyncio.create_task(run(backend, work(bytes(100_000))))
+        await asyncio.sleep(0.3)
+        assert not rendering.done()
+        rendering.cancel()
+        async with asyncio.timeout(1):
+            await rough.closed.wait()
+            await asyncio.wait([rendering])
+        assert rendering.cancelled()
+        await backend.close()
+
+
+async def test_an_upload_that_is_given_up_hangs_up_at_once() -> None:
+    hung_up = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)
+        while await reader.read(1 << 20):
+            pass
+        hung_up.set()
+
+    async with meeting(takes=wait) as backend:
+        rendering = asyncio.create_task(run(backend, work(bytes(50_000_000))))
+        await asyncio.sleep(0.2)
+        rendering.cancel()
+        async with asyncio.timeout(1):
+            await asyncio.wait([rendering])
+            await hung_up.wait()
+        assert rendering.cancelled()
+
+
+async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
+    async def gone() -> AsyncIterator[bytes]:
+        yield bytes(100_000)
+        raise LookupError
+
+    async with rough_worker(lambda _: in_chunks(whole())) as rough:
+        backend = WorkerBackend("w", rough.url)
+        with pytest.raises(LookupError):
+            await run(backend, work()._replace(open_audio=gone))
+        async with asyncio.timeout(1):
+            await rough.closed.wait()
+        await backend.close()
+
+
+async def test_a_store_that_is_full_is_not_the_workers_fault() -> None:
+    class Full(Kept):
+        def empty(self) -> None:
+            raise OSError(errno.ENOSPC, "no room")
+
+    async with (
+        meeting(lambda _: in_chunks(whole(master=LONG[:1_000_000]))) as backend,
+        aclosing(backend.run(work())) as said,
+    ):
+        async for event in said:
+            if isinstance(event, OutputBegins):
+                assert event.body is not None
+                with pytest.raises(OSError, match="no room"):
+                    await event.body.fill(Full())
+                break
+        else:
+            raise AssertionError("no master began")
 
 
 @pytest.mark.parametrize("signer", [None, Signer("router", SECRET[::-1])], ids=["no key", "another key"])
@@ -163,7 +451,7 @@ async def test_a_router_without_the_workers_key_is_told_so_and_sends_no_audio(
 ) -> None:
     backend = WorkerBackend("w", str(worker.client.base_url), signer=signer)
     assert not (await backend.probe()).up
-    assert (await fault_of(backend, work())).fault_class is FaultClass.CONFIGURATION
+    assert (await fault_of(backend)).fault_class is FaultClass.CONFIGURATION
 
 
 @pytest.mark.parametrize("url", ["http://worker.example:8101", "http://10.1.2.3:8101"])

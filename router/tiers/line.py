@@ -1,0 +1,178 @@
+"""One HTTP/1.1 connection, spoken by the standard library's client. Whatever may have to wait is a thread's.
+
+A song and its master pass by here. A client for event loops hands a body on in pieces, each copied half a dozen times
+and announced to four generators; a thread reads it into the memory where it is kept, and the loop has nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ssl import SSLContext
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from router.threads import outcome, settled
+from router.tiers import answers
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_THREADS = ThreadPoolExecutor(1024, thread_name_prefix="line")
+"""Made as they are needed: one for each answer that is waited for, and a render may take minutes."""
+
+
+@contextmanager
+def _translated(broken: type[httpx.TransportError], silent: type[httpx.TransportError]) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise silent("silent") from None
+    except (OSError, HTTPException):
+        raise broken("broken") from None
+
+
+def _reading(call: Callable[P, T]) -> Callable[P, T]:
+    return _translated(httpx.ReadError, httpx.ReadTimeout)(call)
+
+
+def _writing(call: Callable[P, T]) -> Callable[P, T]:
+    return _translated(httpx.WriteError, httpx.WriteTimeout)(call)
+
+
+class Line:
+    """A connection to `url` (https by `tls`). One request at a time; `end` it, whatever comes.
+
+    What waits raises httpx.TransportError, as other ways to a backend do, and frees the other side at once when it is
+    cancelled.
+    """
+
+    def __init__(self, url: str, tls: SSLContext) -> None:
+        parts = urlsplit(url)
+        self._http: HTTPConnection = (
+            HTTPSConnection(parts.hostname or "", parts.port, context=tls)
+            if parts.scheme == "https"
+            else HTTPConnection(parts.hostname or "", parts.port)
+        )
+        self._prefix = parts.path.rstrip("/")
+        self._socket: socket.socket | None = None
+        """The same as `_http.sock`, which forgets it when the answer is the connection's last."""
+        self._response: HTTPResponse | None = None
+        self._sending: Future[None] | None = None
+
+    async def open(self, limit_s: float) -> None:
+        self._http.timeout = limit_s
+        connecting = _THREADS.submit(_translated(httpx.ConnectError, httpx.ConnectTimeout)(self._http.connect))
+        try:
+            await outcome(connecting)
+        except BaseException:
+            connecting.add_done_callback(lambda _: self.close())  # a name may take long to be found
+            raise
+        self._socket = self._http.sock
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can serve again: the last answer was read to its end, and the other side has not hung up."""
+        if self._http.sock is None or self._response is None or not self._response.isclosed():
+            return False
+        poll = select.poll()
+        poll.register(self._http.sock, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        self._http.close()
+        if self._response is not None:
+            self._response.close()
+
+    async def end(self) -> None:
+        """Close it, also in the middle of a request."""
+        self._hang_up()
+        await settled(self._sending)
+        self.close()
+
+    async def begin(self, method: str, path: str, headers: Mapping[str, str], silence_s: float) -> None:
+        """Send a request's head; its body, if the headers tell of one, follows by `send`.
+
+        `silence_s`: so long each read and write of this request may take.
+        """
+        assert self._socket is not None  # noqa: S101 — it is open
+        self._socket.settimeout(silence_s)
+        self._response = None
+        await self.step(self._head, method, path, headers)
+
+    async def send(self, made: Callable[[], Iterable[bytes]]) -> bool:
+        """The next chunk, which a thread makes and sends while the caller finds the one after it. False where nobody
+        listens any more: what they say tells why."""
+        if not await self._is_sent():
+            return False
+        self._sending = _THREADS.submit(self._chunk, made)
+        return True
+
+    async def answer(self) -> HTTPResponse:
+        """The answer's head. What was sent is ended before, as far as the other side listened."""
+        if self._sending is not None and await self.send(lambda: ()):
+            await self._is_sent()
+        self._sending = None
+        self._response = await self.step(_reading(self._http.getresponse))
+        return self._response
+
+    async def step(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`call`, which reads from this connection or writes to it, in a thread."""
+        return await self._until_done(_THREADS.submit(call, *args, **kwargs))
+
+    async def whole(self, response: HTTPResponse) -> httpx.Response:
+        """A small answer to its end. Raises httpx.HTTPError for one that is packed or large."""
+        body = await self.step(read, response, answers.MAX_ANSWER_BYTES + 1)
+        return answers.of_parts(response.status, response.getheaders(), body)
+
+    async def _until_done(self, running: Future[T]) -> T:
+        try:
+            return await outcome(running)
+        except asyncio.CancelledError:
+            self._hang_up()
+            await settled(running)
+            raise
+
+    async def _is_sent(self) -> bool:
+        if self._sending is None:
+            return True
+        try:
+            await self._until_done(self._sending)
+        except httpx.WriteError:
+            return False
+        return True
+
+    @_writing
+    def _head(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        self._http.putrequest(method, self._prefix + path, skip_accept_encoding=True)
+        for name, value in headers.items():
+            self._http.putheader(name, value)
+        self._http.endheaders()
+
+    def _chunk(self, made: Callable[[], Iterable[bytes]]) -> None:
+        """RFC 9112 §7.1; the empty one is the last."""
+        data = list(made())
+        _writing(self._http.send)(b"".join([b"%x\r\n" % sum(map(len, data)), *data, b"\r\n"]))
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):  # the plain socket's: that of TLS forgets its session while a thread reads by it
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+@_reading
+def read_into(response: HTTPResponse, room: memoryview) -> int:
+    """In a thread: fill `room` from an answer; how many bytes, fewer at its end. Raises httpx.TransportError."""
+    return response.readinto(room)
+
+
+def read(response: HTTPResponse, count: int) -> bytes:
+    """In a thread: `count` bytes of an answer, or what is left of it. Raises httpx.TransportError."""
+    room = bytearray(count)  # the client's own `read` believes the size of a chunk, be it negative
+    return bytes(room[: read_into(response, memoryview(room))])

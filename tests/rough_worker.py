@@ -1,0 +1,110 @@
+"""A worker made of nothing but a socket, which says to every render what it is told to, byte by byte.
+
+async with rough_worker(lambda asked: answer(200, frames(...))) as rough:
+    WorkerBackend("w", rough.url)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mastering.exchange import Event, Seal, data_header, encode_event
+
+
+class Asked(NamedTuple):
+    """One request to render."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Rough:
+    url: str
+    connections: int = 0
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody hung up."""
+
+
+Said = Callable[[Asked], bytes]
+"""The whole answer. Without bytes there is none: the connection is kept, and silent."""
+Taken = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Does as it likes with the body of a render and its answer."""
+
+
+@asynccontextmanager
+async def rough_worker(said: Said | None = None, *, takes: Taken | None = None) -> AsyncIterator[Rough]:
+    """It gives a slot to whoever asks, and answers a render with what `said` says, or does what `takes` does."""
+    talking: set[asyncio.Task[None]] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        rough.connections += 1
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    path, headers = await _head(reader)
+                    if path == "/v1/slots":
+                        writer.write(answer(201, json.dumps({"slot": "s"}).encode()))
+                    elif takes is not None:
+                        await takes(reader, writer)
+                    elif said is not None:
+                        writer.write(said(Asked(headers, await _chunked(reader))))
+                    await writer.drain()
+            rough.closed.set()
+        finally:
+            writer.close()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(talk(reader, writer))
+        talking.add(task)
+        task.add_done_callback(talking.discard)
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    rough = Rough(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    try:
+        yield rough
+    finally:
+        server.close()
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    named = (line.partition(":") for line in lines if line)
+    return first.split(" ")[1], {name.lower(): value.strip() for name, _, value in named}
+
+
+async def _chunked(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return bytes(body)
+
+
+def answer(status: int, body: bytes, **headers: str) -> bytes:
+    """A whole HTTP answer that leaves the connection open."""
+    named = {"content-length": str(len(body)), **headers}
+    head = [f"HTTP/1.1 {status} Said", *(f"{name.replace('_', '-')}: {value}" for name, value in named.items())]
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+def in_chunks(body: bytes, *, size: int = 65_536) -> bytes:
+    """The same of unknown length."""
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    head = b"HTTP/1.1 200 Said\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def sealed(seal: Seal, *frames: Event | bytes) -> bytes:
+    """Events, and bytes as one data frame each, in their frames."""
+    told = [data_header(len(one)) + one if isinstance(one, bytes) else encode_event(one) for one in frames]
+    return b"".join(map(seal.pass_on, told))
