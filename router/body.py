@@ -1,4 +1,4 @@
-"""A body that comes, and the memory of whoever keeps it, into which it is written at once: nobody copies it twice."""
+"""Bodies that come and go by the memory of whoever keeps them: nobody copies a song twice."""
 
 from __future__ import annotations
 
@@ -31,4 +31,16 @@ class Filling(Protocol):
     async def fill(self, room: Room) -> bool:
         """Add some of what comes, at most until `room` has nothing free, or, in a thread, `empty` it and go on; whether
         more may come, which is certain where nothing was free. What was added before it raised counts."""
+        ...
+
+
+class Stretch(Protocol):
+    """Some of a body, handed out from memory that is used again for each piece."""
+
+    def next(self) -> memoryview:
+        """In a thread: the next piece, whose own it is until the next call; empty at the end. Raises Gone."""
+        ...
+
+    def check(self) -> None:
+        """Raises Gone when it is not to be had any more."""
         ...

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from router.pipe import Pipe
 from router.wire import Wire
 
 WIRE = "router.wire"
-"""The ASGI extension by which an application takes the rest of a body itself."""
-TAKE_OVER, PASSED = "take_over", "passed"
-"""Of the extension: a `TakesOver`, and afterwards how many bytes of the body were taken so."""
-TakesOver = Callable[[int], "Wire | None"]
+"""The ASGI extension by which an application takes the rest of a request's body itself, or sends a response's."""
+TAKE_OVER, POUR, PASSED = "take_over", "pour", "passed"
+"""Of the extension: a `TakesOver`, a `Pours`, and afterwards how many bytes went by these ways."""
+TakesOver = Callable[[int], Wire | None]
 """Given how many bytes of the body are still to come. None: some have come already, or it can't be done here."""
+Pours = Callable[[], Awaitable[Pipe | None]]
+"""When the response has begun, of a stated length. What has been sent needs no message any more; the last one, which
+may be empty, does. None: it can't be done here."""
 MAX_HEAD_BYTES = 64 * 1024
 """httptools itself knows no limit and gathers a header for as long as it comes."""
 HEAD_S = 10.0
@@ -64,6 +68,7 @@ class Connection(HttpToolsProtocol):
     """Instead of `malformed`."""
     _is_passing_by = False
     _wire: Wire | None = None
+    _pipe: Pipe | None = None
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -87,12 +92,13 @@ class Connection(HttpToolsProtocol):
             raise _Refused
         super().on_headers_complete()
         if self.cycle is not None:
-            self.cycle.scope["extensions"] = {WIRE: {TAKE_OVER: partial(self._take_over, self.cycle)}}
+            take_over, pour = partial(self._take_over, self.cycle), partial(self._pour, self.cycle)
+            ways: dict[object, object] = {TAKE_OVER: take_over, POUR: pour, PASSED: 0}
+            self.cycle.scope["extensions"] = {WIRE: ways}
 
     def _take_over(self, cycle: RequestResponseCycle, left: int) -> Wire | None:
         is_coming = self.cycle is cycle and cycle.more_body and not cycle.body
-        is_plain = self.transport.get_extra_info("sslcontext") is None  # else what comes is not the body yet
-        if not is_coming or not is_plain or self.transport.is_closing():
+        if not is_coming or not self._is_bare():
             return None
         try:
             self._wire = Wire(self.transport, left, partial(self._resume, cycle))
@@ -101,9 +107,30 @@ class Connection(HttpToolsProtocol):
         self.flow.pause_reading()
         return self._wire
 
+    def _is_bare(self) -> bool:
+        """Whether what goes over the connection is HTTP itself."""
+        return self.transport.get_extra_info("sslcontext") is None and not self.transport.is_closing()
+
+    async def _pour(self, cycle: RequestResponseCycle) -> Pipe | None:
+        await asyncio.sleep(0)  # the response's head is written when this turn of the loop is over
+        is_open = self.cycle is cycle and cycle.response_started and not cycle.response_complete
+        is_measured = cycle.chunked_encoding is False and cycle.scope["method"] != "HEAD"
+        if not is_open or not is_measured or not self._is_bare() or self.transport.get_write_buffer_size():
+            return None
+        try:
+            self._pipe = Pipe(self.transport, partial(self._poured, cycle))
+        except OSError:  # no descriptor is to be had
+            return None
+        return self._pipe
+
+    def _poured(self, cycle: RequestResponseCycle, passed: int) -> None:
+        _note(cycle, passed)
+        cycle.expected_content_length -= passed
+        self._pipe = None
+
     def _resume(self, cycle: RequestResponseCycle, passed: int) -> None:
         """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
-        cycle.scope["extensions"][WIRE][PASSED] = passed
+        _note(cycle, passed)
         self._wire = None
         if self not in self.connections:  # lost
             return
@@ -133,8 +160,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         Connection._open -= 1
-        if self._wire is not None:
-            self._wire.lost()
+        for way in (self._wire, self._pipe):
+            if way is not None:
+                way.lost()
         self._stop_waiting()
         Connection._idle.pop(self, None)
         super().connection_lost(exc)
@@ -158,3 +186,8 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _note(cycle: RequestResponseCycle, passed: int) -> None:
+    ways: dict[str, Any] = cycle.scope["extensions"][WIRE]  # type: ignore[assignment]
+    ways[PASSED] += passed

@@ -35,6 +35,15 @@ class Silent(Exception):
     """Nothing has come for too long."""
 
 
+def shared(transport: Any) -> socket.socket:
+    """A transport's socket by a descriptor of its own, which does not block: the transport's may be closed, and its
+    number be another's, while a thread uses this one. Raises OSError where there is none."""
+    its = transport.get_extra_info("socket")
+    found = socket.fromfd(its.fileno(), its.family, its.type)
+    found.setblocking(False)
+    return found
+
+
 class Wire:
     """The next `left` bytes of a transport, to be paused; `released` is told how many of them went by this way.
 
@@ -42,10 +51,7 @@ class Wire:
     """
 
     def __init__(self, transport: Any, left: int, released: Callable[[int], None]) -> None:
-        # A descriptor of its own: the transport's may be closed, and its number be another's, while a thread reads.
-        shared = transport.get_extra_info("socket")
-        self._socket = socket.fromfd(shared.fileno(), shared.family, shared.type)
-        self._socket.setblocking(False)
+        self._socket = shared(transport)
         self._left, self._taken = left, 0
         self._released = released
         self._loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 The file system may hold the ciphertext on any disk; a copy, a snapshot or an undeleted block of it is noise once the
 key is gone. Only whole records are ever visible: a crash leaves at most a torn tail, which the next writer cuts off.
-(Over 250 lines: a blob's whole life in one place; how its bytes get in is `writing`.)
+(A blob's whole life in one place; how its bytes get in is `writing`, how they get out `reading`.)
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from router.body import Filling
 from router.spool import incarnation, records
 from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
+from router.spool.reading import Reader
 from router.spool.writing import Chunks, NoRoom, Tail, Writer, meaning
 from router.threads import in_thread
 
-_IN_A_ROW = 2
-"""Records read before others get a turn, also where whoever reads them is never slower than we are."""
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
 
@@ -144,23 +143,15 @@ class Spool:
         return Extent(tail.plain_size, tail.complete)
 
     async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        with self.lend(ref, start, end) as reader:
+            async for piece in reader.pieces():
+                yield piece
+
+    @contextmanager
+    def lend(self, ref: str, start: int, end: int | None) -> Iterator[Reader]:
         with self._open(ref, os.O_RDONLY) as fd:
-            key, tail = self._live_key(ref), Tail.find(fd)
-            limit = tail.plain_size if end is None else end
-            wanted = (p for p in records.walk(fd) if p.plain_start + p.plain_size > start and p.plain_start < limit)
-            room = memoryview(bytearray(records.sealed_size(min(tail.plain_size, records.RECORD_BYTES))))
-            for place in wanted:
-                self._refuse_unless_alive(ref, key)  # dropped or expired half-way: it stops here
-                record: bytes | memoryview | None = records.at_hand(fd, place, room)  # sooner than a trip to a thread
-                if record is None:
-                    record = await in_thread(records.load, fd, place)
-                plain = records.unseal(record, key.secret, ref, place)
-                first, stop = max(0, start - place.plain_start), min(len(plain), limit - place.plain_start)
-                yield plain[first:stop] if (first, stop) != (0, len(plain)) else plain
-                if place.number % _IN_A_ROW == 0:
-                    await asyncio.sleep(0)
-            if not tail.complete and (end is None or tail.plain_size < end):
-                raise records.Corrupt("the end of the blob is missing")
+            key = self._live_key(ref)
+            yield Reader(fd, key, ref, start, end, lambda: self._refuse_unless_alive(ref, key))
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)

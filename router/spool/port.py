@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from router.body import Filling
+from router.body import Filling, Stretch
 
 
 class Gone(Exception):
@@ -68,6 +69,10 @@ class Blobs(Protocol):
 
     def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `end`. Raises Gone, also half-way when its time comes."""
+        ...
+
+    def lend(self, ref: str, start: int, end: int) -> AbstractContextManager[Stretch]:
+        """The same for a thread, each piece in memory that serves for the next. Raises Gone, also half-way."""
         ...
 
     async def drop(self, ref: str) -> None:

@@ -13,6 +13,7 @@ import os
 import secrets
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -91,12 +92,37 @@ def load(fd: int, place: Place) -> bytes:
     return os.pread(fd, place.end - place.position, place.position)
 
 
+def load_into(fd: int, place: Place, room: memoryview) -> memoryview:
+    """The same, at the start of `room`. Raises Corrupt where the file ends before it does."""
+    record = room[: place.end - place.position]
+    if os.preadv(fd, [record], place.position) != len(record):
+        raise Corrupt(f"record {place.number} is not whole")
+    return record
+
+
 def unseal(record: bytes | memoryview, key: bytes, ref: str, place: Place) -> bytes:
     """The plain bytes of one record. Raises Corrupt."""
-    nonce = _HEADER.unpack_from(record)[2]
+    with _authentic(place):
+        return AESGCM(key).decrypt(*_sealed(record), _associated(ref, place.number, place.last))
+
+
+def unseal_into(record: memoryview, key: bytes, ref: str, place: Place, room: memoryview) -> memoryview:
+    """The same, at the start of `room`. Raises Corrupt."""
+    plain = room[: place.plain_size]
+    with _authentic(place):
+        AESGCM(key).decrypt_into(*_sealed(record), _associated(ref, place.number, place.last), plain)
+    return plain
+
+
+def _sealed(record: bytes | memoryview) -> tuple[bytes, memoryview]:
+    """The nonce of a record, and what is sealed with it."""
+    return _HEADER.unpack_from(record)[2], memoryview(record)[_HEADER.size :]
+
+
+@contextmanager
+def _authentic(place: Place) -> Iterator[None]:
     try:
-        sealed = memoryview(record)[_HEADER.size :]
-        return AESGCM(key).decrypt(nonce, sealed, _associated(ref, place.number, place.last))
+        yield
     except InvalidTag:
         raise Corrupt(f"record {place.number} does not authenticate") from None
 

@@ -6,15 +6,17 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from mastering.contract import OutputFormat
 from router import clock
+from router.connections import POUR, WIRE, Pours
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job
 from router.jobs.state import ACTIVE, DONE, State
+from router.pipe import Pipe
 from router.spool.port import Gone
 from router.web.problems import responses
 from router.web.rooms import TheHouse, TheJob
@@ -22,6 +24,8 @@ from router.web.rooms import TheHouse, TheJob
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
 _GONE = "The master's time is over or it was deleted. Send the song again."
+_WORTH_A_PIPE_BYTES = 256 * 1024
+"""What is shorter is sent sooner than a thread can be woken."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -38,6 +42,7 @@ async def fetch(
     found: TheJob,
     output_format: str,
     house: TheHouse,
+    request: Request,
     range_: Annotated[str | None, Header(alias="range")] = None,
     if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -56,7 +61,8 @@ async def fetch(
     }
     if stretch:
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
-    body = _send(house, found.job, blob, start, end)
+    pours: Pours | None = request.scope.get("extensions", {}).get(WIRE, {}).get(POUR)
+    body = _send(house, found.job, blob, start, end, pours)
     return StreamingResponse(body, 206 if stretch else 200, headers, media_type=wanted.media_type)
 
 
@@ -72,15 +78,31 @@ def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
     raise Problem("not_found", f"This job was asked for {made}. Make a new job for another format.")
 
 
-async def _send(house: House, job: Job, blob: BlobRef, start: int, end: int) -> AsyncIterator[bytes]:
+async def _send(
+    house: House, job: Job, blob: BlobRef, start: int, end: int, pours: Pours | None
+) -> AsyncIterator[bytes]:
+    """What is not poured into the connection itself."""
     try:
-        async for chunk in house.spool.read(blob.ref, start, end):
-            yield chunk
+        pipe = await pours() if pours and end - start >= _WORTH_A_PIPE_BYTES else None
+        if pipe is not None:
+            await _pour(house, blob, start, end, pipe)
+        else:
+            async for chunk in house.spool.read(blob.ref, start, end):
+                yield chunk
     except Gone:
         # Its time came while it was being sent: the response ends short, which the client can see.
         return
     if end == blob.size_bytes:
         await house.change(job.id, lambda job: job.to(State.DELIVERED) if job.state is State.MASTERED else None)
+
+
+async def _pour(house: House, blob: BlobRef, start: int, end: int, pipe: Pipe) -> None:
+    """Raises Gone. Whoever hangs up ends the response, and this with it."""
+    try:
+        with house.spool.lend(blob.ref, start, end) as stretch:
+            await pipe.pour(stretch)
+    finally:
+        pipe.release()
 
 
 async def _check_there(house: House, blob: BlobRef) -> None:

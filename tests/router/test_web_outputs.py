@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from router import clock
+from router import clock, pipe
+from router.connections import Connection
+from router.spool.records import RECORD_BYTES
 from router.tiers.fake import FakeBackend
 from tests.houses import MASTER, mastering
+from tests.probes import until
 from tests.served import Served, served
 
 SIZE = len(MASTER)
@@ -133,3 +140,136 @@ async def test_a_master_whose_key_is_gone_before_its_record_says_so_is_gone_and_
         await router.house.spool.drop(blob.ref)
     response = await router.http.get(address)
     assert (response.status_code, response.json()["code"]) == (410, "gone")
+
+
+LARGE = os.urandom(5_000_000)
+
+
+@pytest.fixture
+async def large(tmp_path: Path) -> AsyncIterator[Served]:
+    """A router whose masters are poured into their connections by a thread."""
+    async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:
+        yield router
+
+
+@pytest.fixture
+def pipes(monkeypatch: pytest.MonkeyPatch) -> list[pipe.Pipe]:
+    """All that were made."""
+    made: list[pipe.Pipe] = []
+
+    class Noted(pipe.Pipe):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr("router.connections.Pipe", Noted)
+    return made
+
+
+def _closed(pipes: list[pipe.Pipe]) -> bool:
+    return all(one._socket.fileno() == -1 for one in pipes)
+
+
+@pytest.mark.parametrize("poured", [True, False], ids=["poured", "by ASGI"])
+async def test_a_large_master_comes_whole_and_in_part_and_its_connection_serves_on(
+    large: Served, pipes: list[pipe.Pipe], monkeypatch: pytest.MonkeyPatch, poured: bool
+) -> None:
+    async def nothing(*_: object) -> None:
+        return None
+
+    if not poured:
+        monkeypatch.setattr(Connection, "_pour", nothing)
+    job_id, address = await mastered(large)
+    edges = [0, 1, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 3 * RECORD_BYTES, len(LARGE)]
+    for start, end in [(0, len(LARGE)), *((a, b) for a in edges for b in edges if b - a > 300_000)]:
+        response = await large.http.get(address, headers={"range": f"bytes={start}-{end - 1}"})
+        assert (response.status_code, response.content) == (206, LARGE[start:end])
+    assert (await large.http.get(address)).content == LARGE
+    assert len(large.http._transport._pool.connections) == 1  # type: ignore[attr-defined]
+    assert (await large.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "delivered"
+    assert bool(pipes) is poured
+    assert _closed(pipes)
+
+
+def _asked(router: Served, address: str, *more: str) -> bytes:
+    return "\r\n".join([f"GET {address} HTTP/1.1", f"host: 127.0.0.1:{router.port}", *more, "", ""]).encode()
+
+
+async def test_requests_that_were_sent_ahead_are_answered_one_after_another(large: Served) -> None:
+    _, address = await mastered(large)
+    reader, writer = await large.raw(3 * _asked(large, address) + _asked(large, "/v1/options", "connection: close"))
+    for _ in range(3):
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(len(LARGE)) == LARGE
+    assert b"200 OK" in await reader.read()
+    writer.close()
+
+
+async def test_a_caller_who_reads_slowly_gets_all_of_it_and_holds_up_nobody(large: Served) -> None:
+    _, address = await mastered(large)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        slow.connect(("127.0.0.1", large.port))
+        slow.sendall(_asked(large, address, "connection: close"))
+        slow.settimeout(5)
+        got = b""
+        while piece := await asyncio.to_thread(slow.recv, 250_000):
+            got += piece
+            if len(got) < 500_000:
+                assert (await large.http.get(address)).content == LARGE
+    assert got.partition(b"\r\n\r\n")[2] == LARGE
+
+
+@pytest.fixture
+async def stalled(large: Served, pipes: list[pipe.Pipe]) -> AsyncIterator[tuple[str, socket.socket]]:
+    """The id of a job, and a caller who takes nothing of its master at the moment."""
+    job_id, address = await mastered(large)
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        caller.connect(("127.0.0.1", large.port))
+        caller.sendall(_asked(large, address))
+        await until(lambda: pipes and pipes[0]._rest)
+        yield job_id, caller
+
+
+async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_error(
+    large: Served, pipes: list[pipe.Pipe], stalled: tuple[str, socket.socket], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id, caller = stalled
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
+    caller.close()
+    await until(lambda: _closed(pipes))
+    assert (await large.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "mastered"
+    assert "error" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
+    large: Served, pipes: list[pipe.Pipe], stalled: tuple[str, socket.socket], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, caller = stalled
+    if how == "deleted":
+        await large.http.delete(f"/v1/jobs/{job_id}")
+    else:
+        made = clock.now()
+        monkeypatch.setattr(clock, "now", lambda: made + large.house.settings.output_ttl_s)
+    await until(lambda: _closed(pipes))
+    caller.settimeout(5)
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := await asyncio.to_thread(caller.recv, 1_000_000):
+            got += piece
+    assert len(got) < len(LARGE)
+
+
+async def test_a_router_that_stops_waits_for_no_caller_who_takes_nothing(
+    tmp_path: Path, pipes: list[pipe.Pipe]
+) -> None:
+    async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:
+        _, address = await mastered(router)
+        _, writer = await router.raw(_asked(router, address))
+        await until(lambda: pipes and pipes[0]._rest)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 5
+    assert _closed(pipes)
+    writer.close()
