@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -24,6 +23,7 @@ from router.deploy import TOKENS
 from router.settings import Settings
 from router.tiers.catalogue import Entry, read
 from router.tiers.faults import TierFault
+from router.tiers.memory import source_of
 from router.tiers.port import Backend, Finished, Work
 
 DEADLINE_S = 600.0
@@ -60,17 +60,13 @@ async def _one(entry: Entry, backend: Backend, song: bytes) -> bool:
 
 
 async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
-    async def audio() -> AsyncIterator[bytes]:
-        for at in range(0, len(song), 65_536):
-            yield song[at : at + 65_536]
-
     frames = (len(song) - 44) // 4
     seconds = frames / _RATE_HZ
     facts = Facts(
         container="wav", codec="pcm_16", rate_hz=_RATE_HZ, channels=2, frames=frames, duration_s=seconds, lossy=False
     )
     size_bytes, told = 0, ""
-    async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, len(song), DEADLINE_S, audio)):
+    async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, source_of(song), DEADLINE_S)):
         if isinstance(event, bytes):
             size_bytes += len(event)
         elif isinstance(event, Finished) and event.report is not None:

@@ -62,7 +62,7 @@ async def run(house: House, job: Job, stint: Stint) -> Made:
     deadline_s = min(house.settings.attempt_deadline_s, job.expires_s - clock.now())
     references = tuple(_source(house, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
     audio = _source(house, source)
-    work = Work(job.settings, facts, audio.size_bytes, deadline_s, audio.open, references)
+    work = Work(job.settings, facts, audio, deadline_s, references)
     shelf, watch = _Shelf(house, job, facts), Watch(backend.silence_s, work.upload_bytes, stint.promise.need_s)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
@@ -99,7 +99,8 @@ def _meaning(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
 
 
 def _source(house: House, blob: BlobRef) -> Source:
-    return Source(blob.size_bytes, lambda: house.spool.read(blob.ref))
+    spool, ref, size_bytes = house.spool, blob.ref, blob.size_bytes
+    return Source(size_bytes, lambda: spool.read(ref), lambda: spool.lend(ref, 0, size_bytes))
 
 
 class _Shelf:

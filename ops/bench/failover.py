@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
 from itertools import chain
 
@@ -16,6 +16,7 @@ from mastering.contract import Facts, Settings
 from ops.bench._field import Client, Field, free_port, song, standing
 from ops.bench.line import Line
 from router.tiers.faults import TierFault
+from router.tiers.memory import source_of
 from router.tiers.port import Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
 
@@ -180,13 +181,9 @@ async def direct(backend: WorkerBackend, audio: bytes) -> bool:
     """One render without a router; False when it is lost."""
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=100.0, lossy=False)
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for at in range(0, len(audio), 256 * 1024):
-            yield audio[at : at + 256 * 1024]
-
     nowhere, is_finished = _Nowhere(), False
     try:
-        async with aclosing(backend.run(Work(Settings(), facts, len(audio), 60.0, pieces))) as events:
+        async with aclosing(backend.run(Work(Settings(), facts, source_of(audio), 60.0))) as events:
             async for event in events:
                 if isinstance(event, OutputBegins) and event.body is not None:
                     while await event.body.fill(nowhere):

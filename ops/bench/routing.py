@@ -14,7 +14,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -76,26 +76,25 @@ def _added_line(cores: int, there: int) -> Line:
 def _added(audio: bytes) -> tuple[float, float]:
     """Medians of a direct call and of the whole way through the router, probes and encryption included.
 
-    Both callers keep their connections, as a router and a browser do.
+    Each until all of the master has come. Both callers keep their connections, as a router and a browser do, and
+    nothing of the master. They take turns, so that whatever else the machine does falls on both alike.
     """
+    straight: list[float] = []
+    through: list[float] = []
     with standing(["managed"]) as field, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         client, backend = field.client(), WorkerBackend("direct", field.workers[0].url)
-        straight, through = _medians_s(_ROUNDS, lambda: loop.run(direct(backend, audio)), lambda: client.through(audio))
-        loop.run(backend.close())
-    return straight, through
-
-
-def _medians_s(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Of calls taken in turn, so that whatever else the machine does falls on all alike."""
-    taken: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
-    for _ in range(rounds):
-        for call, times in zip(calls, taken, strict=True):
+        for number in range(-1, _ROUNDS):
             began = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - began)
-    return [statistics.median(times) for times in taken]
+            if not loop.run(direct(backend, audio)):
+                raise RuntimeError("a direct call was lost")
+            turned = time.perf_counter()
+            job_id = client.through(audio)
+            if number >= 0:
+                straight.append(turned - began)
+                through.append(time.perf_counter() - turned)
+            client.end(job_id)
+        loop.run(backend.close())
+    return statistics.median(straight), statistics.median(through)
 
 
 async def _forwarding(audio: bytes) -> float:

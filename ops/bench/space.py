@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from mastering.contract import Facts, Settings
 from ops.bench.line import Line
 from ops.bench.worker import _exchange
+from router.tiers.memory import source_of
 from router.tiers.port import Finished, Work
 from router.tiers.space import SpaceBackend
 from router.tiers.space_where import Where
@@ -92,12 +93,8 @@ async def _through(url: str, song: bytes, jobs: int) -> None:
 
 
 def _work(song: bytes) -> Work:
-    async def audio() -> AsyncIterator[bytes]:
-        for at in range(0, len(song), 262_144):
-            yield song[at : at + 262_144]
-
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=1.0, lossy=False)
-    return Work(Settings(), facts, len(song), 60.0, audio)
+    return Work(Settings(), facts, source_of(song), 60.0)
 
 
 def _theirs(url: str, song: bytes, jobs: int) -> Spent:

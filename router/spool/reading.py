@@ -24,9 +24,8 @@ class Reader:
         self._start, self._end = start, tail.plain_size if end is None else end
         self._is_cut_off = not tail.complete and (end is None or tail.plain_size < end)
         self._largest = min(tail.plain_size, records.RECORD_BYTES)
-        self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
-        self._plain = memoryview(b"")
-        """Made when it is needed: who is handed pieces for keeps has no use for it."""
+        self._sealed = self._plain = memoryview(b"")
+        """Made when they are needed."""
         self._places = self._wanted()
 
     def _wanted(self) -> Iterator[records.Place]:
@@ -42,6 +41,7 @@ class Reader:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """On the loop, which unseals them: a trip to a thread would take longer, unless a disk is waited for."""
+        self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
         for place in self._places:
             record: bytes | memoryview | None = records.at_hand(self._fd, place, self._sealed)
             if record is None:
@@ -56,6 +56,8 @@ class Reader:
         place = next(self._places, None)
         if place is None:
             return memoryview(b"")
-        self._plain = self._plain or memoryview(bytearray(self._largest))
+        if not self._plain:
+            self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
+            self._plain = memoryview(bytearray(self._largest))
         record = records.load_into(self._fd, place, self._sealed)
         return records.unseal_into(record, self._key.secret, self._ref, place, self._plain)[self._within(place)]

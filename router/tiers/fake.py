@@ -38,7 +38,7 @@ class FakeBackend:
     async def run(self, work: Work) -> AsyncGenerator[Event]:
         script = self._scripts[min(len(self.runs), len(self._scripts) - 1)]
         self.runs.append(work)
-        self.received.append(b"".join([chunk async for chunk in work.open_audio()]))
+        self.received.append(b"".join([chunk async for chunk in work.audio.open()]))
         ended = False
         try:
             for step in script(work) if callable(script) else script:

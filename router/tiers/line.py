@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ssl import SSLContext
@@ -47,7 +47,7 @@ def _writing(call: Callable[P, T]) -> Callable[P, T]:
 
 
 class Line:
-    """A connection to `url` (https by `tls`). One request at a time; `end` it, whatever comes.
+    """A connection to `url` (https by `tls`). One request at a time; close it, whatever comes.
 
     What waits raises httpx.TransportError, as other ways to a backend do, and frees the other side at once when it is
     cancelled.
@@ -64,7 +64,6 @@ class Line:
         self._socket: socket.socket | None = None
         """The same as `_http.sock`, which forgets it when the answer is the connection's last."""
         self._response: HTTPResponse | None = None
-        self._sending: Future[None] | None = None
 
     async def open(self, limit_s: float) -> None:
         self._http.timeout = limit_s
@@ -90,14 +89,8 @@ class Line:
         if self._response is not None:
             self._response.close()
 
-    async def end(self) -> None:
-        """Close it, also in the middle of a request."""
-        self._hang_up()
-        await settled(self._sending)
-        self.close()
-
     async def begin(self, method: str, path: str, headers: Mapping[str, str], silence_s: float) -> None:
-        """Send a request's head; its body, if the headers tell of one, follows by `send`.
+        """Send a request's head; its body, if the headers tell of one, is `put` in a step.
 
         `silence_s`: so long each read and write of this request may take.
         """
@@ -106,32 +99,14 @@ class Line:
         self._response = None
         await self.step(self._head, method, path, headers)
 
-    async def send(self, made: Callable[[], Iterable[bytes]]) -> bool:
-        """The next chunk, which a thread makes and sends while the caller finds the one after it. False where nobody
-        listens any more: what they say tells why."""
-        if not await self._is_sent():
-            return False
-        self._sending = _THREADS.submit(self._chunk, made)
-        return True
-
     async def answer(self) -> HTTPResponse:
-        """The answer's head. What was sent is ended before, as far as the other side listened."""
-        if self._sending is not None and await self.send(lambda: ()):
-            await self._is_sent()
-        self._sending = None
+        """The answer's head, when what the headers promised has been `put`, or nobody listens any more."""
         self._response = await self.step(_reading(self._http.getresponse))
         return self._response
 
     async def step(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call`, which reads from this connection or writes to it, in a thread."""
-        return await self._until_done(_THREADS.submit(call, *args, **kwargs))
-
-    async def whole(self, response: HTTPResponse) -> httpx.Response:
-        """A small answer to its end. Raises httpx.HTTPError for one that is packed or large."""
-        body = await self.step(read, response, answers.MAX_ANSWER_BYTES + 1)
-        return answers.of_parts(response.status, response.getheaders(), body)
-
-    async def _until_done(self, running: Future[T]) -> T:
+        running = _THREADS.submit(call, *args, **kwargs)
         try:
             return await outcome(running)
         except asyncio.CancelledError:
@@ -139,14 +114,16 @@ class Line:
             await settled(running)
             raise
 
-    async def _is_sent(self) -> bool:
-        if self._sending is None:
-            return True
-        try:
-            await self._until_done(self._sending)
-        except httpx.WriteError:
-            return False
-        return True
+    async def whole(self, response: HTTPResponse) -> httpx.Response:
+        """A small answer to its end. Raises httpx.HTTPError for one that is packed or large."""
+        body = await self.step(read, response, answers.MAX_ANSWER_BYTES + 1)
+        return answers.of_parts(response.status, response.getheaders(), body)
+
+    @_writing
+    def put(self, *pieces: bytes | memoryview) -> None:
+        """In a thread: a chunk of a request's body (RFC 9112 §7.1); an empty one is the last. Raises httpx.WriteError
+        where nobody listens any more: what they say tells why."""
+        self._http.send(b"".join([b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"]))
 
     @_writing
     def _head(self, method: str, path: str, headers: Mapping[str, str]) -> None:
@@ -154,11 +131,6 @@ class Line:
         for name, value in headers.items():
             self._http.putheader(name, value)
         self._http.endheaders()
-
-    def _chunk(self, made: Callable[[], Iterable[bytes]]) -> None:
-        """RFC 9112 §7.1; the empty one is the last."""
-        data = list(made())
-        _writing(self._http.send)(b"".join([b"%x\r\n" % sum(map(len, data)), *data, b"\r\n"]))
 
     def _hang_up(self) -> None:
         if self._socket is not None:

@@ -7,10 +7,11 @@ Narrow port, thick caller: an adapter probes, runs, stops when it is closed, and
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
-from router.body import Filling
+from router.body import Filling, Stretch
 from router.tiers.breaker import State
 
 
@@ -36,10 +37,11 @@ class Health(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A stretch of audio and how to read it from its start, as often as need be."""
+    """A stretch of audio and how to read it from its start, as often as need be: on the loop, or in a thread."""
 
     size_bytes: int
     open: Callable[[], AsyncIterator[bytes]]
+    lend: Callable[[], AbstractContextManager[Stretch]]
 
 
 class Work(NamedTuple):
@@ -47,16 +49,15 @@ class Work(NamedTuple):
 
     settings: Settings
     facts: Facts
-    size_bytes: int
+    audio: Source
     deadline_s: float
     """Seconds until the caller gives the attempt up."""
-    open_audio: Callable[[], AsyncIterator[bytes]]
     references: tuple[Source, ...] = ()
     """Recordings that the master should sound like."""
 
     @property
     def upload_bytes(self) -> int:
-        return self.size_bytes + sum(reference.size_bytes for reference in self.references)
+        return self.audio.size_bytes + sum(reference.size_bytes for reference in self.references)
 
 
 class Accepted(NamedTuple):

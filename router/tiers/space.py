@@ -22,7 +22,7 @@ from mastering.contract import OutputFormat, Record, Report
 from router import clock
 from router.tiers import space_words
 from router.tiers.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Source, Work, Working
+from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Work, Working
 from router.tiers.space_call import READ_S, Call, Question, Value
 from router.tiers.space_debts import Debts
 from router.tiers.space_where import Where
@@ -88,7 +88,7 @@ class SpaceBackend:
         wire, job_id, call, whole = self._reach(), self._debts.begin(), Call(self._scratch), False
         try:
             await call.start()
-            await wire.put(job_id, "audio", Source(work.size_bytes, work.open_audio))
+            await wire.put(job_id, "audio", work.audio)
             for number, reference in enumerate(work.references):
                 await wire.put(job_id, f"references/{number}", reference)
             async with aclosing(self._events(call, job_id, work)) as events:

@@ -152,7 +152,7 @@ class _Form:
         self._head = f"--{boundary}\r\n{disposition}\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
         self._work = work
-        size_bytes = len(self._head) + work.size_bytes + len(self._tail)
+        size_bytes = len(self._head) + work.audio.size_bytes + len(self._tail)
         self.headers = {
             "content-type": f"multipart/form-data; boundary={boundary}",
             "content-length": str(size_bytes),
@@ -160,7 +160,7 @@ class _Form:
 
     async def body(self) -> AsyncIterator[bytes]:
         yield self._head
-        async for chunk in self._work.open_audio():
+        async for chunk in self._work.audio.open():
             yield chunk
         yield self._tail
 

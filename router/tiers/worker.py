@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, suppress
-from functools import partial
+from contextlib import ExitStack, suppress
 from ssl import SSLContext
 from typing import Any
 
@@ -14,11 +13,12 @@ import httpx
 from mastering import exchange
 from mastering.contract import FaultCode
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
+from router.body import Stretch
 from router.tiers import answers
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault, of_engine
 from router.tiers.line import Line
-from router.tiers.port import Event, Finished, Health, Source, Work
+from router.tiers.port import Event, Finished, Health, Work
 from router.tiers.worker_answer import Answer, translated
 
 _CONNECT_S = 2.0
@@ -72,7 +72,7 @@ class WorkerBackend:
                     yield event
                 yield event
         finally:
-            await self._put_back(line)
+            self._put_back(line)
 
     async def _reserve(self) -> tuple[Line, str]:
         """A slot first: a busy worker costs no upload, since all of a song is sent before the answer is read."""
@@ -87,8 +87,8 @@ class WorkerBackend:
     async def _slot(self, line: Line) -> str:
         """The line is put back, or closed, where there is none."""
         signed = self._sign("POST", "/v1/slots")
-        async with AsyncExitStack() as otherwise:
-            otherwise.push_async_callback(self._put_back, line)
+        with ExitStack() as otherwise:
+            otherwise.callback(self._put_back, line)
             await line.begin(
                 "POST", "/v1/slots", {**signed.headers, **answers.IDENTITY, "content-length": "0"}, _SLOT_S
             )
@@ -105,23 +105,21 @@ class WorkerBackend:
     async def _send(self, line: Line, work: Work, signed: Signed) -> None:
         """The song, as far as the worker listens."""
         headers = {**signed.headers, **answers.IDENTITY, "transfer-encoding": "chunked"}
-        seal = exchange.Seal(signed.keys.request)
         await line.begin("POST", _RENDERS, headers, self.silence_s)
-        async with aclosing(_request(work)) as frames:
-            async for frame in frames:
-                if not await line.send(partial(_sealed, seal, frame)):
-                    return
-        await line.send(lambda: [exchange.encode_event(seal.close(exchange.EndEvent()))])
+        named = {"audio": work.audio} | {f"reference/{number}": one for number, one in enumerate(work.references)}
+        with suppress(httpx.WriteError), ExitStack() as lent:
+            parts = [(name, one.size_bytes, lent.enter_context(one.lend())) for name, one in named.items()]
+            await line.step(_put, line, exchange.Seal(signed.keys.request), work, parts)
 
-    async def _put_back(self, line: Line) -> None:
+    def _put_back(self, line: Line) -> None:
         if line.is_idle:
             self._lines.append(line)
         else:
-            await line.end()
+            line.close()
 
     async def close(self) -> None:
         while self._lines:
-            await self._lines.pop().end()
+            self._lines.pop().close()
         await self._http.aclose()
 
     def _sign(self, method: str, path: str, headers: dict[str, str] | None = None) -> Signed:
@@ -149,19 +147,16 @@ def _word(said: Any, longest: int) -> str | None:
     return None if said is None else answers.text(said, longest)
 
 
-async def _request(work: Work) -> AsyncGenerator[list[bytes]]:
-    """The frames of a request but for the last, each in the pieces that it was made of."""
-    yield [exchange.encode_event(exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s))]
-    parts = {"audio": Source(work.size_bytes, work.open_audio)}
-    parts |= {f"reference/{number}": source for number, source in enumerate(work.references)}
-    for name, source in parts.items():
-        yield [exchange.encode_event(exchange.PartEvent(name=name, size=source.size_bytes))]
-        async for chunk in source.open():
-            yield [exchange.data_header(len(chunk)), chunk]
-
-
-def _sealed(seal: exchange.Seal, frame: list[bytes]) -> list[bytes]:
-    return [seal.pass_on(piece) for piece in frame]
+def _put(line: Line, seal: exchange.Seal, work: Work, parts: list[tuple[str, int, Stretch]]) -> None:
+    """In a thread: the frames of a request, and the end of its body."""
+    asked = exchange.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
+    line.put(seal.pass_on(exchange.encode_event(asked)))
+    for name, size_bytes, stretch in parts:
+        line.put(seal.pass_on(exchange.encode_event(exchange.PartEvent(name=name, size=size_bytes))))
+        while piece := stretch.next():
+            line.put(seal.pass_on(exchange.data_header(len(piece))), seal.pass_on(piece))
+    line.put(exchange.encode_event(seal.close(exchange.EndEvent())))
+    line.put()
 
 
 def _refusal(response: httpx.Response, key: bytes | None) -> TierFault:

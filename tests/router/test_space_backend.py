@@ -16,7 +16,8 @@ import pytest
 from mastering.contract import Facts, FaultCode, OutputFormat, Settings
 from mastering.exchange import PROTOCOL_VERSION
 from router.tiers.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Source, Work, Working
+from router.tiers.memory import source_of
+from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Work, Working
 from router.tiers.space import SpaceBackend
 from router.tiers.space_debts import Debts
 from router.tiers.space_where import Where
@@ -63,15 +64,10 @@ class backend_of:
         assert left == []
 
 
-async def audio() -> AsyncIterator[bytes]:
-    for at in range(0, len(AUDIO), 65_536):
-        yield AUDIO[at : at + 65_536]
-
-
 def work(**changes: Any) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
     settings = changes.pop("settings", Settings())
-    asked = Work(settings=settings, facts=facts, size_bytes=len(AUDIO), deadline_s=60.0, open_audio=audio)
+    asked = Work(settings=settings, facts=facts, audio=source_of(AUDIO), deadline_s=60.0)
     return asked._replace(**changes)
 
 
@@ -107,8 +103,7 @@ async def test_a_song_goes_out_and_every_output_comes_back_with_the_report(
 
 
 async def test_references_travel_beside_the_song(backend: SpaceBackend, space: RoughSpace) -> None:
-    sources = (Source(len(AUDIO), audio), Source(len(AUDIO), audio))
-    await all_of(backend, work(references=sources))
+    await all_of(backend, work(references=(source_of(AUDIO), source_of(AUDIO))))
     puts = [one["path"].rpartition("/jobs/")[2][33:] for one in space.saw()["seen"] if one["method"] == "PUT"]
     assert puts == ["audio", "references/0", "references/1"]
 

@@ -13,7 +13,8 @@ import pytest
 
 from mastering.contract import Facts, OutputFormat, Settings
 from router.tiers.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Finished, OutputBegins, Source, Work
+from router.tiers.memory import source_of
+from router.tiers.port import Accepted, Finished, OutputBegins, Work
 from router.tiers.space_plain import PlainBackend
 from router.tiers.space_where import Where
 from tests.houses import ram_folder
@@ -39,14 +40,9 @@ async def backend_of(url: str, endpoint: str = "/process") -> AsyncIterator[Plai
         assert not list((Path(ram) / "p" / "calls").glob("*"))
 
 
-async def audio() -> AsyncIterator[bytes]:
-    for at in range(0, len(AUDIO), 65_536):
-        yield AUDIO[at : at + 65_536]
-
-
 def work(**changes: Any) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
-    return Work(Settings(), facts, len(AUDIO), 60.0, audio)._replace(**changes)
+    return Work(Settings(), facts, source_of(AUDIO), 60.0)._replace(**changes)
 
 
 async def test_a_song_goes_through_and_comes_back_without_a_report(app: RoughSpace) -> None:
@@ -64,7 +60,7 @@ async def test_a_song_goes_through_and_comes_back_without_a_report(app: RoughSpa
     [
         {"settings": Settings(outputs=(OutputFormat.FLAC,))},
         {"settings": Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))},
-        {"references": (Source(len(AUDIO), audio),)},
+        {"references": (source_of(AUDIO),)},
     ],
 )
 async def test_what_it_cannot_do_is_left_to_another_tier(changes: dict[str, Any], app: RoughSpace) -> None:

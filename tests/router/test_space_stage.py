@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from router.tiers import space_stage
 from router.tiers.breaker import State
 from router.tiers.faults import FaultClass, TierFault
 from router.tiers.fleet import Fleet
+from router.tiers.memory import source_of
 from router.tiers.port import Finished, Work
 from router.tiers.space import SpaceBackend
 from router.tiers.space_stage import StageWatch
@@ -64,13 +65,9 @@ class _Named:
         self.folder.cleanup()
 
 
-async def audio() -> AsyncIterator[bytes]:
-    yield b"a song"
-
-
 def work() -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
-    return Work(Settings(), facts, 6, 60.0, audio)
+    return Work(Settings(), facts, source_of(b"a song"), 60.0)
 
 
 def calls_of(server: RoughSpace) -> int:

@@ -8,8 +8,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
-from functools import partial
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ from router.complaint import Complaint
 from router.settings import Settings as RouterSettings
 from router.tiers.catalogue import Entry
 from router.tiers.faults import FaultClass, TierFault
+from router.tiers.memory import source_of
 from router.tiers.port import Accepted, Event, Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
 from tests.certificates import self_signed
@@ -55,15 +55,10 @@ def worker() -> Iterator[WorkerProcess]:
         yield worker
 
 
-async def audio(data: bytes = AUDIO) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), 65_536):
-        yield data[at : at + 65_536]
-
-
 def work(data: bytes = AUDIO) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=1.0, lossy=False)
     settings = Settings(outputs=(OutputFormat.FLAC,))
-    return Work(settings=settings, facts=facts, size_bytes=len(data), deadline_s=60.0, open_audio=partial(audio, data))
+    return Work(settings=settings, facts=facts, audio=source_of(data), deadline_s=60.0)
 
 
 class Kept:
@@ -413,14 +408,22 @@ async def test_an_upload_that_is_given_up_hangs_up_at_once() -> None:
 
 
 async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
-    async def gone() -> AsyncIterator[bytes]:
-        yield bytes(100_000)
-        raise LookupError
+    class Going:
+        pieces = 0
+
+        def next(self) -> memoryview:
+            self.pieces += 1
+            if self.pieces == 3:
+                raise LookupError
+            return memoryview(bytes(100_000))
+
+        def check(self) -> None:
+            """It is there until it is not."""
 
     async with rough_worker(lambda _: in_chunks(whole())) as rough:
         backend = WorkerBackend("w", rough.url)
         with pytest.raises(LookupError):
-            await run(backend, work()._replace(open_audio=gone))
+            await run(backend, work()._replace(audio=source_of(AUDIO)._replace(lend=lambda: nullcontext(Going()))))
         async with asyncio.timeout(1):
             await rough.closed.wait()
         await backend.close()
