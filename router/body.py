@@ -38,7 +38,7 @@ class Stretch(Protocol):
     """Some of a body, handed out from memory that is used again for each piece."""
 
     def next(self) -> memoryview:
-        """In a thread: the next piece, whose own it is until the next call; empty at the end. Raises Gone."""
+        """In a thread: the next piece, good until the next call; empty at the end. Raises Gone."""
         ...
 
     def check(self) -> None:

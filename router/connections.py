@@ -68,7 +68,8 @@ class Connection(HttpToolsProtocol):
     """Instead of `malformed`."""
     _is_passing_by = False
     _wire: Wire | None = None
-    _pipe: Pipe | None = None
+    _poured: tuple[RequestResponseCycle, Pipe] | None = None
+    """The response that is going out by a pipe."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -118,15 +119,16 @@ class Connection(HttpToolsProtocol):
         if not is_open or not is_measured or not self._is_bare() or self.transport.get_write_buffer_size():
             return None
         try:
-            self._pipe = Pipe(self.transport, partial(self._poured, cycle))
+            pipe = Pipe(self.transport, partial(self._end_pouring, cycle))
         except OSError:  # no descriptor is to be had
             return None
-        return self._pipe
+        self._poured = cycle, pipe
+        return pipe
 
-    def _poured(self, cycle: RequestResponseCycle, passed: int) -> None:
+    def _end_pouring(self, cycle: RequestResponseCycle, passed: int) -> None:
         _note(cycle, passed)
         cycle.expected_content_length -= passed
-        self._pipe = None
+        self._poured = None
 
     def _resume(self, cycle: RequestResponseCycle, passed: int) -> None:
         """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
@@ -160,9 +162,13 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         Connection._open -= 1
-        for way in (self._wire, self._pipe):
-            if way is not None:
-                way.lost()
+        if self._wire is not None:
+            self._wire.lost()
+        if self._poured is not None:
+            cycle, pipe = self._poured
+            pipe.lost()
+            cycle.disconnected = True  # uvicorn tells the latest request alone, and another may have been sent ahead
+            cycle.message_event.set()
         self._stop_waiting()
         Connection._idle.pop(self, None)
         super().connection_lost(exc)

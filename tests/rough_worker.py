@@ -27,6 +27,7 @@ class Asked(NamedTuple):
 class Rough:
     url: str
     connections: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody hung up."""
 
@@ -38,18 +39,28 @@ Taken = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def rough_worker(said: Said | None = None, *, takes: Taken | None = None) -> AsyncIterator[Rough]:
-    """It gives a slot to whoever asks, and answers a render with what `said` says, or does what `takes` does."""
+async def rough_worker(
+    said: Said | None = None, *, takes: Taken | None = None, slots: Callable[[int], bytes] | None = None
+) -> AsyncIterator[Rough]:
+    """It gives a slot to whoever asks, or answers the nth who does with what `slots` says; it answers a render with
+    what `said` says, or does what `takes` does."""
     talking: set[asyncio.Task[None]] = set()
+    gives = slots or (lambda _: GIVEN)
+    asked_for_slots = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked_for_slots
         rough.connections += 1
+        rough.writers.append(writer)
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     path, headers = await _head(reader)
                     if path == "/v1/slots":
-                        writer.write(answer(201, json.dumps({"slot": "s"}).encode()))
+                        asked_for_slots += 1
+                        writer.write(given := gives(asked_for_slots))
+                        if b"connection: close" in given:
+                            break
                     elif takes is not None:
                         await takes(reader, writer)
                     elif said is not None:
@@ -92,8 +103,8 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 
 def answer(status: int, body: bytes, **headers: str) -> bytes:
     """A whole HTTP answer that leaves the connection open."""
-    named = {"content-length": str(len(body)), **headers}
-    head = [f"HTTP/1.1 {status} Said", *(f"{name.replace('_', '-')}: {value}" for name, value in named.items())]
+    named = {"content-length": str(len(body)), **{name.replace("_", "-"): said for name, said in headers.items()}}
+    head = [f"HTTP/1.1 {status} Said", *(f"{name}: {said}" for name, said in named.items())]
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
@@ -108,3 +119,6 @@ def sealed(seal: Seal, *frames: Event | bytes) -> bytes:
     """Events, and bytes as one data frame each, in their frames."""
     told = [data_header(len(one)) + one if isinstance(one, bytes) else encode_event(one) for one in frames]
     return b"".join(map(seal.pass_on, told))
+
+
+GIVEN = answer(201, json.dumps({"slot": "s"}).encode())

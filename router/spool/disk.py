@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,7 +151,8 @@ class Spool:
     def lend(self, ref: str, start: int, end: int | None) -> Iterator[Reader]:
         with self._open(ref, os.O_RDONLY) as fd:
             key = self._live_key(ref)
-            yield Reader(fd, key, ref, start, end, lambda: self._refuse_unless_alive(ref, key))
+            with closing(Reader(fd, key, ref, start, end, lambda: self._refuse_unless_alive(ref, key))) as reader:
+                yield reader
 
     async def drop(self, ref: str) -> None:
         self._keys.destroy(ref)

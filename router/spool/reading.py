@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 
 from router.spool import records
 from router.spool.keys import Key
@@ -28,7 +28,11 @@ class Reader:
         """Made when they are needed."""
         self._places = self._wanted()
 
-    def _wanted(self) -> Iterator[records.Place]:
+    def close(self) -> None:
+        """What it holds is not to wait for the garbage collector."""
+        self._places.close()
+
+    def _wanted(self) -> Generator[records.Place]:
         for place in records.walk(self._fd):
             if place.plain_start + place.plain_size > self._start and place.plain_start < self._end:
                 self.check()  # dropped or expired half-way: it stops here

@@ -96,8 +96,9 @@ class Entry(BaseModel):
     @classmethod
     def _is_safe(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "https://none")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise ValueError("write it like https://host:port, without a path")
+        is_web = parts.scheme in ("http", "https") and parts.hostname
+        if not is_web or "@" in parts.netloc or parts.path not in ("", "/") or parts.query:
+            raise ValueError("write it like https://host:port, without a user or a path")
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise ValueError("audio travels by https only, except on loopback")
         return url

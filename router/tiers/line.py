@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from ssl import SSLContext
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -34,7 +34,7 @@ def _translated(broken: type[httpx.TransportError], silent: type[httpx.Transport
         yield
     except TimeoutError:
         raise silent("silent") from None
-    except (OSError, HTTPException):
+    except (OSError, HTTPException, UnicodeError):  # the last for a name that is none
         raise broken("broken") from None
 
 
@@ -47,7 +47,7 @@ def _writing(call: Callable[P, T]) -> Callable[P, T]:
 
 
 class Line:
-    """A connection to `url` (https by `tls`). One request at a time; close it, whatever comes.
+    """A connection to the host of `url` (https by `tls`). One request at a time; close it, whatever comes.
 
     What waits raises httpx.TransportError, as other ways to a backend do, and frees the other side at once when it is
     cancelled.
@@ -55,25 +55,28 @@ class Line:
 
     def __init__(self, url: str, tls: SSLContext) -> None:
         parts = urlsplit(url)
+        host = parts.hostname or ""  # always with a port, which would be looked for in an IPv6 address otherwise
         self._http: HTTPConnection = (
-            HTTPSConnection(parts.hostname or "", parts.port, context=tls)
+            HTTPSConnection(host, parts.port or 443, context=tls)
             if parts.scheme == "https"
-            else HTTPConnection(parts.hostname or "", parts.port)
+            else HTTPConnection(host, parts.port or 80)
         )
-        self._prefix = parts.path.rstrip("/")
-        self._socket: socket.socket | None = None
-        """The same as `_http.sock`, which forgets it when the answer is the connection's last."""
+        self._own: socket.socket | None = None
+        """To hang up by: a descriptor that no thread closes."""
         self._response: HTTPResponse | None = None
 
     async def open(self, limit_s: float) -> None:
         self._http.timeout = limit_s
-        connecting = _THREADS.submit(_translated(httpx.ConnectError, httpx.ConnectTimeout)(self._http.connect))
+        connecting = _THREADS.submit(self._connect)
         try:
-            await outcome(connecting)
+            async with asyncio.timeout(limit_s):  # all of it: a name may take long to be found, and have many addresses
+                await outcome(connecting)
+        except TimeoutError:
+            connecting.add_done_callback(lambda _: self.close())
+            raise httpx.ConnectTimeout("silent") from None
         except BaseException:
-            connecting.add_done_callback(lambda _: self.close())  # a name may take long to be found
+            connecting.add_done_callback(lambda _: self.close())
             raise
-        self._socket = self._http.sock
 
     @property
     def is_idle(self) -> bool:
@@ -86,23 +89,26 @@ class Line:
 
     def close(self) -> None:
         self._http.close()
-        if self._response is not None:
-            self._response.close()
+        for one in (self._response, self._own):
+            if one is not None:
+                one.close()
 
     async def begin(self, method: str, path: str, headers: Mapping[str, str], silence_s: float) -> None:
         """Send a request's head; its body, if the headers tell of one, is `put` in a step.
 
         `silence_s`: so long each read and write of this request may take.
         """
-        assert self._socket is not None  # noqa: S101 — it is open
-        self._socket.settimeout(silence_s)
+        self._http.sock.settimeout(silence_s)
         self._response = None
         await self.step(self._head, method, path, headers)
 
     async def answer(self) -> HTTPResponse:
         """The answer's head, when what the headers promised has been `put`, or nobody listens any more."""
-        self._response = await self.step(_reading(self._http.getresponse))
-        return self._response
+        response = await self.step(_reading(self._http.getresponse))
+        if response.status < httpx.codes.OK:  # nobody asked for it, and the answer proper comes behind it
+            raise httpx.ReadError("broken")
+        self._response = response
+        return response
 
     async def step(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call`, which reads from this connection or writes to it, in a thread."""
@@ -125,23 +131,32 @@ class Line:
         where nobody listens any more: what they say tells why."""
         self._http.send(b"".join([b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"]))
 
+    @_translated(httpx.ConnectError, httpx.ConnectTimeout)
+    def _connect(self) -> None:
+        self._http.connect()
+        its = self._http.sock
+        self._own = socket.fromfd(its.fileno(), its.family, its.type)
+
     @_writing
     def _head(self, method: str, path: str, headers: Mapping[str, str]) -> None:
-        self._http.putrequest(method, self._prefix + path, skip_accept_encoding=True)
+        self._http.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers.items():
             self._http.putheader(name, value)
         self._http.endheaders()
 
     def _hang_up(self) -> None:
-        if self._socket is not None:
-            with suppress(OSError):  # the plain socket's: that of TLS forgets its session while a thread reads by it
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if self._own is not None:
+            with suppress(OSError):
+                self._own.shutdown(socket.SHUT_RDWR)
 
 
 @_reading
 def read_into(response: HTTPResponse, room: memoryview) -> int:
     """In a thread: fill `room` from an answer; how many bytes, fewer at its end. Raises httpx.TransportError."""
-    return response.readinto(room)
+    count = response.readinto(room)
+    if count < len(room) and response.length:  # chunks are looked after, a stated length is not
+        raise IncompleteRead(b"", response.length)
+    return count
 
 
 def read(response: HTTPResponse, count: int) -> bytes:

@@ -13,6 +13,7 @@ import httpx
 from mastering import exchange
 from mastering.contract import FaultCode
 from mastering.signing import Keys, Signed, Signer, checked_url, client_tls
+from router import clock
 from router.body import Stretch
 from router.tiers import answers
 from router.tiers.breaker import State
@@ -24,6 +25,8 @@ from router.tiers.worker_answer import Answer, translated
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
 _SLOT_S = 5.0
+_KEPT_S = 15.0
+"""A line that has been idle for longer may be forgotten by somebody in between, who says nothing of it."""
 _RENDERS = "/v1/renders"
 _RESTING = {"warming": State.WARMING, "draining": State.DRAINING}
 
@@ -41,7 +44,8 @@ class WorkerBackend:
         self._url, self._tls = checked_url(url).rstrip("/"), tls or client_tls()
         # What is small is asked of httpx; what a song needs goes by lines, which are kept from one to the next.
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(_PROBE_S), trust_env=False, verify=self._tls)
-        self._lines: list[Line] = []
+        self._lines: list[tuple[Line, float]] = []
+        """And since when."""
         self._signer = signer
 
     async def probe(self) -> Health:
@@ -77,12 +81,26 @@ class WorkerBackend:
     async def _reserve(self) -> tuple[Line, str]:
         """A slot first: a busy worker costs no upload, since all of a song is sent before the answer is read."""
         while self._lines:
-            line = self._lines.pop()
-            with suppress(httpx.NetworkError):  # given up by the worker a moment ago
-                return line, await self._slot(line)
+            line, since_s = self._lines.pop()
+            if clock.now() - since_s > _KEPT_S or not line.is_idle:
+                line.close()
+                continue
+            with suppress(httpx.NetworkError):  # given up by the worker this very moment
+                return await self._with_slot(line)
+        return await self._with_slot(await self._opened())
+
+    async def _opened(self) -> Line:
         line = Line(self._url, self._tls)
         await line.open(_CONNECT_S)
-        return line, await self._slot(line)
+        return line
+
+    async def _with_slot(self, line: Line) -> tuple[Line, str]:
+        """A slot asked for by `line`, and the line for its render: another one where that answer was its last."""
+        slot = await self._slot(line)
+        if line.is_idle:
+            return line, slot
+        line.close()
+        return await self._opened(), slot
 
     async def _slot(self, line: Line) -> str:
         """The line is put back, or closed, where there is none."""
@@ -113,13 +131,13 @@ class WorkerBackend:
 
     def _put_back(self, line: Line) -> None:
         if line.is_idle:
-            self._lines.append(line)
+            self._lines.append((line, clock.now()))
         else:
             line.close()
 
     async def close(self) -> None:
         while self._lines:
-            self._lines.pop().close()
+            self._lines.pop()[0].close()
         await self._http.aclose()
 
     def _sign(self, method: str, path: str, headers: dict[str, str] | None = None) -> Signed:

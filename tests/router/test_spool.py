@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -203,6 +205,8 @@ async def test_any_stretch_can_be_read(spool: Spool) -> None:
     for start in edges:
         for end in edges:
             assert await read(spool, ref, start, end) == data[start:end], (start, end)
+            with spool.lend(ref, start, end) as stretch:
+                assert b"".join(map(bytes, iter(stretch.next, b""))) == data[start:end], (start, end)
 
 
 @pytest.mark.parametrize("at", [0, 1, RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, 2 * RECORD + 5])
@@ -463,6 +467,41 @@ async def test_expiry_is_checked_at_every_door(spool: Spool, monkeypatch: pytest
     with pytest.raises(Gone):
         await spool.append(ref, 0, pieces(data), len(data))
     assert spool.expired() == [ref]
+
+
+async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
+    """Not even until the garbage collector comes: it holds plain audio, and the key."""
+    ref = await stored(spool, audio(3 * RECORD))
+    gc.disable()
+    try:
+        with spool.lend(ref, 0, 3 * RECORD) as stretch:
+            assert len(stretch.next()) == RECORD
+            lent = weakref.ref(stretch)
+        del stretch
+        assert lent() is None
+    finally:
+        gc.enable()
+
+
+async def test_what_is_lent_ends_at_the_next_record_when_its_blob_is_dropped(spool: Spool) -> None:
+    ref = await stored(spool, audio(3 * RECORD))
+    with spool.lend(ref, 0, 3 * RECORD) as stretch:
+        stretch.next()
+        await spool.drop(ref)
+        for ask in (stretch.check, stretch.next):
+            with pytest.raises(Gone):
+                ask()
+
+
+async def test_what_is_lent_of_a_damaged_blob_is_refused(spool: Spool, tmp_path: Path) -> None:
+    ref = await stored(spool, audio(2 * RECORD))
+    whole = bytearray(path_of(tmp_path, ref).read_bytes())
+    whole[-1] ^= 1
+    path_of(tmp_path, ref).write_bytes(whole)
+    with spool.lend(ref, 0, 2 * RECORD) as stretch:
+        stretch.next()
+        with pytest.raises(records.Corrupt):
+            stretch.next()
 
 
 async def test_a_read_stops_at_the_next_record_when_time_runs_out(

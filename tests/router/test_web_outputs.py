@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -224,12 +224,18 @@ async def test_a_caller_who_reads_slowly_gets_all_of_it_and_holds_up_nobody(larg
 async def stalled(large: Served, pipes: list[pipe.Pipe]) -> AsyncIterator[tuple[str, socket.socket]]:
     """The id of a job, and a caller who takes nothing of its master at the moment."""
     job_id, address = await mastered(large)
-    with socket.socket() as caller:
-        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
-        caller.connect(("127.0.0.1", large.port))
-        caller.sendall(_asked(large, address))
+    with _caller_who_takes_nothing(large, address) as caller:
         await until(lambda: pipes and pipes[0]._rest)
         yield job_id, caller
+
+
+@contextlib.contextmanager
+def _caller_who_takes_nothing(router: Served, address: str) -> Iterator[socket.socket]:
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        caller.connect(("127.0.0.1", router.port))
+        caller.sendall(_asked(router, address))
+        yield caller
 
 
 async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_error(
@@ -241,6 +247,20 @@ async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_er
     await until(lambda: _closed(pipes))
     assert (await large.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "mastered"
     assert "error" not in capsys.readouterr().err
+
+
+async def test_a_caller_who_has_asked_for_more_and_hangs_up_leaves_nothing_open(
+    large: Served, pipes: list[pipe.Pipe], stalled: tuple[str, socket.socket]
+) -> None:
+    _, caller = stalled
+    caller.sendall(_asked(large, "/v1/options"))
+    await asyncio.sleep(0.1)
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    caller.close()
+    await until(lambda: _closed(pipes))
+    left = [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]
+    await asyncio.wait([*left, asyncio.create_task(asyncio.sleep(0))], timeout=2)
+    assert all(task.done() for task in left)
 
 
 @pytest.mark.parametrize("how", ["deleted", "expired"])
@@ -265,11 +285,11 @@ async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
 async def test_a_router_that_stops_waits_for_no_caller_who_takes_nothing(
     tmp_path: Path, pipes: list[pipe.Pipe]
 ) -> None:
-    async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:
-        _, address = await mastered(router)
-        _, writer = await router.raw(_asked(router, address))
-        await until(lambda: pipes and pipes[0]._rest)
-        began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 5
-    assert _closed(pipes)
-    writer.close()
+    with contextlib.ExitStack() as callers:
+        async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:
+            _, address = await mastered(router)
+            callers.enter_context(_caller_who_takes_nothing(router, address))
+            await until(lambda: pipes and pipes[0]._rest)
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 5
+        assert _closed(pipes)

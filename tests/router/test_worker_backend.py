@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -33,15 +34,17 @@ from mastering.signing import Guard, Signer, client_tls
 from router.app import connect
 from router.complaint import Complaint
 from router.settings import Settings as RouterSettings
+from router.tiers import worker as worker_module
 from router.tiers.catalogue import Entry
 from router.tiers.faults import FaultClass, TierFault
+from router.tiers.line import Line
 from router.tiers.memory import source_of
 from router.tiers.port import Accepted, Event, Finished, OutputBegins, Work
 from router.tiers.worker import WorkerBackend
 from tests.certificates import self_signed
 from tests.houses import report
 from tests.mastering.worker_process import FAKE, WorkerProcess, running_worker, until
-from tests.rough_worker import Asked, Said, Taken, answer, in_chunks, rough_worker, sealed
+from tests.rough_worker import GIVEN, Asked, Said, Taken, answer, in_chunks, rough_worker, sealed
 
 SECRET = b"a secret that is long enough to be one"
 KEYS = json.dumps({"router": SECRET.decode()})
@@ -201,13 +204,89 @@ async def test_a_kept_connection_that_breaks_when_it_is_used_costs_no_attempt() 
     async with rough_worker(lambda _: in_chunks(whole())) as rough:
         backend = WorkerBackend("w", rough.url)
         await run(backend)
-        (line,) = backend._lines
-        assert line._socket is not None
-        line._socket.shutdown(socket.SHUT_WR)
+        ((line, _),) = backend._lines
+        assert line._own is not None
+        line._own.shutdown(socket.SHUT_WR)
         assert line.is_idle
         assert (await run(backend))[1] == b"abc"
         assert rough.connections == 2
         await backend.close()
+
+
+@pytest.mark.parametrize("last", ["connection: close", "no length"])
+async def test_a_slots_answer_that_is_its_connections_last_costs_no_attempt(last: str) -> None:
+    """A proxy may count the requests of a connection, or know no other."""
+    ended = answer(201, b'{"slot": "s"}', connection="close")
+    ended = ended if last == "connection: close" else ended.replace(b"content-length: 13\r\n", b"")
+    async with rough_worker(lambda _: in_chunks(whole()), slots=lambda _: ended) as rough:
+        backend = WorkerBackend("w", rough.url)
+        assert (await run(backend))[1] == b"abc"
+        assert rough.connections == 2
+        await backend.close()
+
+
+async def test_what_was_said_on_an_idle_connection_is_no_answer() -> None:
+    async with rough_worker(lambda _: in_chunks(whole())) as rough:
+        backend = WorkerBackend("w", rough.url)
+        await run(backend)
+        rough.writers[0].write(answer(408, b"", connection="close"))
+        rough.writers[0].close()
+        await asyncio.sleep(0.1)
+        assert (await run(backend))[1] == b"abc"
+        assert rough.connections == 2
+        await backend.close()
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_KEPT_S", 0.05)
+    async with rough_worker(lambda _: in_chunks(whole())) as rough:
+        backend = WorkerBackend("w", rough.url)
+        for _ in range(2):
+            await run(backend)
+            await asyncio.sleep(0.1)
+        assert rough.connections == 2
+        await backend.close()
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+NO_SLOT = {
+    "after a hint": EARLY + GIVEN,
+    "cut off": answer(201, b'{"slot": "s"}', content_length="100", connection="close"),
+    "not HTTP": b"Good evening.\r\n\r\nconnection: close",
+}
+
+
+@pytest.mark.parametrize("told", NO_SLOT.values(), ids=NO_SLOT)
+async def test_a_slots_answer_that_is_none_costs_no_attempt_and_nobody_after_it(told: bytes) -> None:
+    async with rough_worker(lambda _: in_chunks(whole()), slots=lambda number: told if number == 1 else GIVEN) as rough:
+        backend = WorkerBackend("w", rough.url)
+        with pytest.raises(TierFault) as caught:
+            await run(backend)
+        assert caught.value.fault_class is FaultClass.UNREACHABLE
+        assert (await run(backend))[1] == b"abc"
+        await backend.close()
+
+
+async def test_a_name_that_takes_long_to_be_found_is_unreachable_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_CONNECT_S", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(1.5))
+    began = time.monotonic()
+    assert (await fault_of(WorkerBackend("w", "https://worker.example"))).fault_class is FaultClass.UNREACHABLE
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://[2001:db8::1]", "2001:db8::1", 443),
+        ("https://[2001:db8::1]:8101", "2001:db8::1", 8101),
+        ("http://127.0.0.1", "127.0.0.1", 80),
+        ("https://worker.example:8101/", "worker.example", 8101),
+    ],
+)
+def test_a_line_leads_to_its_address(url: str, host: str, port: int) -> None:
+    line = Line(url, client_tls())
+    assert (line._http.host, line._http.port) == (host, port)
 
 
 async def test_nobody_there_is_unreachable() -> None:
