@@ -118,14 +118,17 @@ def _summary(tiers: list[TierStatus], error: str | None) -> str:
         return "No tier is up: new songs wait or are refused."
     if down:
         return f"Songs are mastered, but without: {', '.join(down)}."
-    if on_trial := [tier.title for tier in tiers if _is_on_trial(tier)]:
+    if on_trial := [tier.title for tier in tiers if _has_only(tier, "half-open")]:
         return f"All tiers take songs, but on trial after a fault: {', '.join(on_trial)}."
+    if in_doubt := [tier.title for tier in tiers if _has_only(tier, "half-open", "suspect")]:
+        return f"All tiers take songs, but in doubt until the next probe: {', '.join(in_doubt)}."
     return "All tiers are up." if error is None else "All tiers are up, but the catalogue has a mistake."
 
 
-def _is_on_trial(tier: TierStatus) -> bool:
-    """Whether it has nothing but backends that are tried with one job at a time."""
-    return {backend.state for backend in tier.backends} & _UP == {"half-open"}
+def _has_only(tier: TierStatus, *states: str) -> bool:
+    """Whether all of its backends that could take a job are in these states, and there is one."""
+    found = {backend.state for backend in tier.backends} & _UP
+    return bool(found) and found <= set(states)
 
 
 def _tier(house: House, name: str, now: float) -> TierStatus:

@@ -103,14 +103,22 @@ async def test_the_summary_is_one_true_sentence(
 
 
 @pytest.mark.parametrize(
-    ("states", "is_on_trial"),
-    [(["half-open"], True), (["open", "half-open"], True), (["half-open", "healthy"], False), (["sleeping"], False)],
+    ("states", "but"),
+    [
+        (["half-open"], "on trial after a fault"),
+        (["open", "half-open"], "on trial after a fault"),
+        (["suspect"], "in doubt until the next probe"),
+        (["suspect", "half-open", "open"], "in doubt until the next probe"),
+        (["half-open", "healthy"], ""),
+        (["suspect", "healthy"], ""),
+        (["sleeping"], ""),
+    ],
 )
-async def test_a_tier_that_is_only_tried_is_not_said_to_be_up(states: list[str], is_on_trial: bool) -> None:
+async def test_a_tier_that_is_only_tried_or_in_doubt_is_not_said_to_be_up(states: list[str], but: str) -> None:
     backends = [BackendStatus.model_construct(state=state) for state in states]
     tier = TierStatus.model_construct(title="Managed GPU workers", up=True, backends=backends)
-    expected = "All tiers take songs, but on trial after a fault: Managed GPU workers."
-    assert _summary([tier], None) == (expected if is_on_trial else "All tiers are up.")
+    expected = f"All tiers take songs, but {but}: Managed GPU workers."
+    assert _summary([tier], None) == (expected if but else "All tiers are up.")
 
 
 async def test_a_drained_backend_gets_nothing_and_a_ready_one_gets_the_job_that_waited(tmp_path: Path) -> None:
