@@ -14,7 +14,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,58 +54,58 @@ _FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, fram
 
 def measure() -> list[Line]:
     there = len(os.sched_getaffinity(0))
+    counts = sorted({min(cores, there) for cores in _CORES})
     forwarded_s = uvloop.run(_forwarding(song(1024)))
     return [
-        *(_added_line(cores, there) for cores in sorted({min(cores, there) for cores in _CORES})),
+        *(_added_line(cores, there, rest_s=rest_s) for cores in counts for rest_s in (0.0, _REST_S)),
         Line("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
         Line("small jobs, fake tier, without the probe", uvloop.run(_throughput()), "jobs/s", "higher", 200.0),
         Line(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
     ]  # fmt: skip
 
 
-def _added_line(cores: int, there: int) -> Line:
+def _added_line(cores: int, there: int, *, rest_s: float) -> Line:
     device = f"{cores} of {there} cores"
     with on_cores(cores):
-        straight_s, through_s = _added(song(20 * _MIB))
+        straight_s, through_s = _added(song(20 * _MIB), rest_s)
     added_ms = (through_s - straight_s) * 1000
+    how, limit = (", each at rest", None) if rest_s else ("", 60.0)
     return Line(
-        f"20 MB, added to a direct call, p50, {device}", added_ms, "ms", "lower", 60.0,
+        f"20 MB, added to a direct call{how}, p50, {device}", added_ms, "ms", "lower", limit,
         "a direct call takes (ms)", straight_s * 1000, device=device,
     )  # fmt: skip
 
 
-def _added(audio: bytes) -> tuple[float, float]:
-    """Medians of a direct call and of the whole way through the router, probes and encryption included.
+def _added(audio: bytes, rest_s: float) -> tuple[float, float]:
+    """Medians of a direct call and of the whole way through the router, probes, encryption and deletion included.
 
-    Each until all of the master has come. Both callers keep their connections, as a router and a browser do, and
-    nothing of the master. They take turns, so that whatever else the machine does falls on both alike, but for what a
-    song leaves to be done in a quiet moment, which they let pass: it would fall on the direct call.
+    Both callers keep their connections, as a router and a browser do, and nothing of the master. They take turns, so
+    that whatever else the machine does falls on both alike; but what a song leaves for a quiet moment, which takes a
+    core 10 to 20 ms, falls on one of them or the other, unless each begins after `rest_s`.
     """
-    batches = [_batch(audio) for _ in range(_BATCHES)]  # new processes each: how memory lies in one lasts as long as it
+    batches = [_batch(audio, rest_s) for _ in range(_BATCHES)]  # how memory lies in a process lasts as long as it
     straight, through = ([one for batch in batches for one in batch[which]] for which in (0, 1))
     return statistics.median(straight), statistics.median(through)
 
 
-def _batch(audio: bytes) -> tuple[list[float], list[float]]:
-    straight: list[float] = []
-    through: list[float] = []
+def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
+    taken: tuple[list[float], list[float]] = ([], [])
     with standing(["managed"]) as field, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         client, backend = field.client(), WorkerBackend("direct", field.workers[0].url)
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: loop.run(direct(backend, audio)),
+            lambda: client.through(audio),
+        )
         for number in range(-1, _ROUNDS):
-            time.sleep(_REST_S)
-            began = time.perf_counter()
-            if not loop.run(direct(backend, audio)):
-                raise RuntimeError("a direct call was lost")
-            direct_s = time.perf_counter() - began
-            time.sleep(_REST_S)
-            began = time.perf_counter()
-            job_id = client.through(audio)
-            if number >= 0:
-                straight.append(direct_s)
-                through.append(time.perf_counter() - began)
-            client.end(job_id)
+            for call, times in zip(calls, taken, strict=True):
+                time.sleep(rest_s)
+                began = time.perf_counter()
+                if call() is False:
+                    raise RuntimeError("a direct call was lost")
+                if number >= 0:
+                    times.append(time.perf_counter() - began)
         loop.run(backend.close())
-    return straight, through
+    return taken
 
 
 async def _forwarding(audio: bytes) -> float:
