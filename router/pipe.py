@@ -13,13 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from router.body import Stretch
-from router.threads import in_thread
-from router.wire import Lost, shared
-
-_LOOK_S = 1.0
-"""So often whoever hands something to a slow caller may look whether that may still have it."""
-_AT_ONCE_BYTES = 8 * 1024 * 1024
-"""Of one body, before other work has a turn with the thread."""
+from router.threads import AT_ONCE_BYTES, in_thread
+from router.wire import LOOK_S, Lost, shared
 
 
 class Pipe:
@@ -57,7 +52,7 @@ class Pipe:
 
     def _push(self, stretch: Stretch) -> bool:
         """In a thread: what the connection takes, up to a limit; whether there is more. Raises Lost."""
-        enough = self._sent + _AT_ONCE_BYTES
+        enough = self._sent + AT_ONCE_BYTES
         while self._sent < enough:
             self._rest = self._rest or stretch.next()
             if not self._rest:
@@ -79,7 +74,7 @@ class Pipe:
         try:
             while not ready.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
+                    async with asyncio.timeout(LOOK_S):
                         await ready.wait()
                 stretch.check()
         finally:

@@ -12,6 +12,8 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+AT_ONCE_BYTES = 8 * 1024 * 1024
+"""Of one body, before other work has a turn with the thread, and whoever keeps it may look whether it is wanted."""
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="router")
 """Made as they are needed. Many, since some may wait for a child that listens slowly while others seal and write."""
 

@@ -15,14 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 from router.body import Room
-from router.threads import in_thread
+from router.threads import AT_ONCE_BYTES, in_thread
 
-_LOOK_S = 1.0
-"""So often whoever keeps a slow body may look whether it is still wanted."""
-_AT_ONCE_BYTES = 8 * 1024 * 1024
-"""Of one body, before other work has a turn with the thread."""
-
-
+LOOK_S = 1.0
+"""So often whoever keeps or sends a slow body may look whether it is still wanted."""
 _WORTH_A_TRIP_BYTES = 512 * 1024
 """Until so much is there, or a second is over, or all of it has come, nobody is woken."""
 
@@ -67,7 +63,7 @@ class Wire:
         before = self._left
         try:
             patience_s = self._heard_s + silence_s - self._loop.time()
-            if self._is_dry and not await self._is_worth_a_trip(min(_LOOK_S, max(0.0, patience_s))) and room.free:
+            if self._is_dry and not await self._is_worth_a_trip(min(LOOK_S, max(0.0, patience_s))) and room.free:
                 self._read(room)
             else:
                 await in_thread(self._drain, room)
@@ -95,7 +91,7 @@ class Wire:
 
     def _drain(self, room: Room) -> None:
         """In a thread: whatever is there, up to a limit."""
-        enough = max(0, self._left - _AT_ONCE_BYTES)
+        enough = max(0, self._left - AT_ONCE_BYTES)
         while self._left > enough:
             if not room.free:
                 room.empty()

@@ -9,13 +9,11 @@ from http.client import HTTPResponse
 from mastering import exchange
 from mastering.contract import OutputFormat, Report
 from router.body import Room
+from router.threads import AT_ONCE_BYTES
 from router.tiers import answers
 from router.tiers.faults import FaultClass, TierFault, of_engine
 from router.tiers.line import Line, read, read_into
 from router.tiers.port import Accepted, Alive, Finished, OutputBegins, Working
-
-_AT_ONCE_BYTES = 8 * 1024 * 1024
-"""Of a master, before whoever keeps it may say that it is not wanted any more."""
 
 
 class Answer:
@@ -113,7 +111,7 @@ class _Master:
 
     def _drain(self, room: Room) -> None:
         """In a thread. What `room` raises is none of the worker's doing, and stays as it is."""
-        enough = max(0, self._left - _AT_ONCE_BYTES)
+        enough = max(0, self._left - AT_ONCE_BYTES)
         while self._left > enough:
             if not room.free:
                 room.empty()
