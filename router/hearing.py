@@ -25,18 +25,25 @@ _ON_THE_WAY_BYTES = 1024 * 1024
 class Ear(Generic[_R]):
     """Listens to a file of `size` bytes while it arrives. Close it, whatever comes."""
 
-    def __init__(self, size: int, listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]], spare: Callable[[], None]):
-        """`spare` is called when it listens no more."""
+    def __init__(
+        self,
+        size: int,
+        glance: Callable[[memoryview], _R | None],
+        listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]],
+    ):
+        """`glance` says, in a thread, what a file is that begins with a piece, as far as that says it all; where it
+        does not, a child is to `listen`."""
         self._size = size
         self._passed = self._heard = 0
+        self._glance, self._listen = glance, listen
+        self._seen: _R | None = None
+        """By a glance, when nobody had to listen."""
         self._conversation: socket.socket | None = None
         self._begun, self._speaking = threading.Event(), threading.Lock()
         self._is_deaf = self._is_left = False
-        self._spare = spare
         self._loop = asyncio.get_running_loop()
-        self._late = self._loop.call_later(EARLY_S, self._give_up)
-        self._listening = asyncio.create_task(listen(self))
-        self._listening.add_done_callback(self._ended)
+        self._late: asyncio.TimerHandle | None = None
+        self._listening: asyncio.Task[_R] | None = None
 
     def begin(self, conversation: socket.socket) -> None:
         """Somebody is there who listens; the socket is this ear's from now on."""
@@ -47,6 +54,8 @@ class Ear(Generic[_R]):
     def take(self, piece: memoryview) -> None:
         """Hear the next bytes, in whichever thread has them: it may have to wait for who listens."""
         with self._speaking:
+            if piece and not self._passed:
+                self._look(piece)
             self._passed += len(piece)
             if self._is_deaf:
                 return
@@ -60,17 +69,34 @@ class Ear(Generic[_R]):
                 self._is_deaf = True
                 self._loop.call_soon_threadsafe(self.close)
 
+    def _look(self, piece: memoryview) -> None:
+        """At its beginning, before anybody has to listen."""
+        self._seen = self._glance(piece)
+        if self._seen is not None:
+            self._is_deaf = True
+        else:
+            self._loop.call_soon_threadsafe(self._begin_listening)
+
+    def _begin_listening(self) -> None:
+        if self._is_deaf:
+            return
+        self._late = self._loop.call_later(EARLY_S, self._give_up)
+        self._listening = asyncio.create_task(self._listen(self))
+        self._listening.add_done_callback(self._ended)
+
     async def verdict(self) -> _R | None:
         """What the file is; None where too little of it was heard, or the probe broke: ask in the ordinary way then.
 
         Raises Fault.
         """
+        if self._listening is None:
+            return self._whole(self._seen)
         is_heard = self._heard == self._size
         is_answered = self._is_left or self._listening.done()
         if self._listening.cancelled() or not (is_heard or is_answered):
             return None
         try:
-            record = await asyncio.shield(self._listening)
+            return self._whole(await asyncio.shield(self._listening))
         except Fault as fault:
             is_cut_off = fault.code is FaultCode.RESOURCE_LIMIT and not is_heard
             if fault.code is FaultCode.INTERNAL or is_cut_off:
@@ -81,12 +107,16 @@ class Ear(Generic[_R]):
             if self._listening.cancelled() and own is not None and not own.cancelling():
                 return None
             raise
-        # The child may know early what a file of the announced size is, but not whether it has that size.
+
+    def _whole(self, record: _R | None) -> _R | None:
+        """It may be known early what a file of the announced size is, but not whether it has that size."""
         return record if self._passed == self._size else None
 
     def close(self) -> None:
         """End the child."""
-        self._listening.cancel()
+        self._is_deaf = True
+        if self._listening is not None:
+            self._listening.cancel()
 
     def _give_up(self) -> None:
         if self._heard < self._size:
@@ -95,8 +125,8 @@ class Ear(Generic[_R]):
     def _ended(self, listening: asyncio.Task[_R]) -> None:
         if not listening.cancelled():
             listening.exception()  # seen, though nobody may ask
-        self._spare()
-        self._late.cancel()
+        if self._late is not None:
+            self._late.cancel()
         self._is_deaf = True
         self._begun.set()
         if self._conversation is not None:

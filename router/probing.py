@@ -12,13 +12,14 @@ import json
 import math
 import socket
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
 from pydantic import ValidationError
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
+from router.glancing import Glances
 from router.hearing import EARLY_S, Ear
 from router.zygote import Lost, Zygote
 
@@ -80,17 +81,20 @@ class Probe:
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
         self._zygote = Zygote()
+        self._glances = Glances(self._zygote)
 
     async def start(self) -> None:
         """Start the zygote if none runs, and wait until it listens. Raises Fault(internal)."""
         try:
             await self._zygote.open()
+            await self._glances.open()
         except Lost:
             raise _broken() from None
 
     async def close(self) -> None:
         """End the zygote and its children."""
         await self._zygote.close()
+        self._glances.close()
 
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
         """Facts of a recording of `size` bytes, heard for as long as it matters. Raises Fault.
@@ -102,7 +106,7 @@ class Probe:
         return _record(Facts, await self._ask({**request, "size": size or None}, feed))
 
     def hear_song(self, size: int | None) -> Ear[Facts] | None:
-        """An ear for an upload of `size` bytes, from its first byte on; None where there is none to spare."""
+        """An ear for an upload of `size` bytes, from its first byte on; None where nobody knows how many."""
         return self._hear(self._song(size or 0, self._timeout_s), Facts, size)
 
     async def verify(
@@ -112,7 +116,7 @@ class Probe:
         return _record(Verified, await self._ask(_master(announced, timeout_s), feed))
 
     def hear_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> Ear[Verified] | None:
-        """An ear for a master as it arrives; None where there is none to spare."""
+        """An ear for a master as it arrives; None where nobody knows its size."""
         return self._hear(_master(announced, timeout_s), Verified, announced.get("size"))
 
     async def selfcheck(self) -> tuple[Layer, ...]:
@@ -129,23 +133,36 @@ class Probe:
         return {"op": "probe", **limits}
 
     def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> Ear[_R] | None:
-        op = request["op"]
-        if not size or not self._ears_left[op]:
+        if not size:
             return None
         timeout_s = request["timeout_s"] + EARLY_S
         arriving = {**request, "size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
 
+        def glance(beginning: memoryview) -> _R | None:
+            answer = self._glances.at(arriving, beginning)
+            with suppress(Fault):
+                return None if answer is None else _record(kind, answer)
+            return None
+
         async def listen(ear: Ear[_R]) -> _R:
-            async with self._answering(arriving):
+            async with self._place(request["op"]), self._answering(arriving):
                 conversation = await self._zygote.converse(json.dumps(arriving).encode())
                 ear.begin(conversation)
                 return _record(kind, _parse(await _read_line(conversation)))
 
-        def spare() -> None:
-            self._ears_left[op] += 1
+        self._glances.see_to_it()
+        return Ear(size, glance, listen)
 
+    @asynccontextmanager
+    async def _place(self, op: str) -> AsyncIterator[None]:
+        """For a child that hears a file on its way. Raises Fault(internal) where there is none to spare."""
+        if not self._ears_left[op]:
+            raise _broken()
         self._ears_left[op] -= 1
-        return Ear(size, listen, spare)
+        try:
+            yield
+        finally:
+            self._ears_left[op] += 1
 
     async def _ask(self, request: dict[str, Any], feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
         async with self._probes if request["op"] == "probe" else self._checks, self._answering(request):

@@ -272,3 +272,39 @@ def _spoil(whole: bytes) -> bytes:
     for at in range(200, len(spoiled), 97):
         spoiled[at] ^= 0x5A
     return bytes(spoiled)
+
+
+def two_faced() -> dict[str, bytes]:
+    """Files that say one thing of themselves at their beginning, and another to whoever knows their end."""
+    sound = (noise(5.0) * 32767).astype("<i2").tobytes()
+    files = {}
+    for name, behind in {
+        "rate": form_chunk(rate=8000),
+        "channels": form_chunk(channels=9),
+        "audio": chunk(b"data", 3 * sound),
+        "list": chunk(b"LIST", b"INFO" + bytes(4000)),
+    }.items():
+        rest = behind + bytes(60_000)
+        long = struct.pack("<QQQI", 4 + 36 + len(sound) + len(rest), len(sound), len(sound) // 4, 0)
+        body = form_chunk() + chunk(b"data", sound + rest)
+        files[f"RF64, another {name}"] = b"RF64\xff\xff\xff\xffWAVE" + chunk(b"ds64", long) + body
+        files[f"RIFF, another {name}"] = riff(form_chunk() + chunk(b"data", sound) + rest)
+        inner, tag = riff(form_chunk() + chunk(b"data", sound) + rest), bytearray(2000)
+        tag[2:10] = chunk(b"data", b"", 2010 + len(inner) - 20)
+        files[f"behind a tag, another {name}"] = b"ID3\3\0\0\0\0\x0f\x50" + bytes(tag) + inner
+    files["an empty chunk at the end"] = riff(form_chunk() + chunk(b"data", sound) + b"data\0\0\0\0")
+    files["an odd number of bytes"] = riff(form_chunk() + chunk(b"data", sound[:-1]) + b"\0")
+    files["data of another size than its frames"] = riff(form_chunk() + chunk(b"data", sound + b"\1\2\3"))
+    return files
+
+
+def chunk(name: bytes, content: bytes, size: int | None = None) -> bytes:
+    return name + struct.pack("<I", len(content) if size is None else size) + content
+
+
+def form_chunk(rate: int = 48_000, channels: int = 2) -> bytes:
+    return chunk(b"fmt ", struct.pack("<HHIIHH", 1, channels, rate, rate * 2 * channels, 2 * channels, 16))
+
+
+def riff(body: bytes) -> bytes:
+    return chunk(b"RIFF", b"WAVE" + body)

@@ -8,49 +8,22 @@ import mmap
 import os
 import socket
 from dataclasses import replace
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from mastering import sandbox
 from mastering.codecs import LOSSLESS
-from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
+from mastering.contract import Facts, Fault, FaultCode
 from mastering.probe import structure
 from mastering.probe.arriving import Arriving
-from mastering.probe.listen import PATIENCE_S, check_header, judge, listen
+from mastering.probe.glance import serve
+from mastering.probe.listen import check_header, judge, listen
 from mastering.probe.recordings import Recording, open_recording, resource_fault, undecodable_fault
+from mastering.probe.request import Request
 from mastering.probe.trials import trials
 
 _CHUNK_BYTES = 256 * 1024
 _HEAD_BYTES = 16 * 1024
 """Enough of a file's beginning to tell its container."""
-
-
-class Expected(Record):
-    """What a master must be. `tolerance_frames` is for lossy formats, which pad."""
-
-    frames: int
-    rate_hz: int
-    channels: int
-    tolerance_frames: int = 0
-    size: int | None = None
-
-
-class Request(Record):
-    """One packet from the router; the descriptors travel beside it."""
-
-    op: Literal["probe", "verify", "selfcheck"]
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    patience_s: Annotated[float, Field(gt=0, le=3600)] = PATIENCE_S
-    """Seconds of decoding after which only a recording that gives honest amounts of sound may take the rest."""
-    max_bytes: Annotated[int, Field(gt=0)] = MAX_INPUT_BYTES
-    max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
-    most_kept_bytes: Annotated[int, Field(gt=0)] | None = None
-    """Of a feed of known size: a child that must keep more gives up, and is asked when all is there."""
-    memory_bytes: Annotated[int, Field(gt=0)] = 1024 * sandbox.MIB
-    size: Annotated[int, Field(ge=0)] | None = None
-    """Of the feed in bytes, where the caller knows it: then it is heard while it comes."""
-    expected: Expected | None = None
 
 
 def answer(request: Request, conversation: socket.socket) -> bytes:
@@ -76,6 +49,10 @@ def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
     if request.op == "selfcheck":
         _lock_up(request)
         return trials()
+    if request.is_standing:
+        _lock_up(request)
+        serve(conversation.fileno())
+        return {}
     source, feed = os.memfd_create(""), None
     if request.size is None:
         _take_in(source, request, conversation)
@@ -88,9 +65,7 @@ def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
     data = mmap.mmap(source, 0)  # mapped now: later no descriptor can be had
     arriving = Arriving(data, feed, request.most_kept_bytes)
     _lock_up(request, size)
-    if request.expected is None:
-        return _probe(source, request, arriving).model_dump()
-    return _verify(source, request, request.expected, arriving)
+    return request.answer(_probe(source, request, arriving), size)
 
 
 def _take_in(source: int, request: Request, conversation: socket.socket) -> None:
@@ -180,26 +155,3 @@ def _slack_frames(recording: Recording) -> int:
     if recording.codec in LOSSLESS:
         return 4608 if recording.codec == "alac" else 0
     return 4608 + (recording.declared_frames or 0) // 1000
-
-
-def _verify(source: int, request: Request, expected: Expected, arriving: Arriving) -> dict[str, Any]:
-    facts = _probe(source, request, arriving)
-    off_by = abs(facts.frames - expected.frames)
-    wrong = [
-        what
-        for what, is_wrong in {
-            "length": off_by > expected.tolerance_frames,
-            "sample rate": facts.rate_hz != expected.rate_hz,
-            "number of channels": facts.channels != expected.channels,
-            "size": expected.size not in (None, arriving.size),
-        }.items()
-        if is_wrong
-    ]
-    if wrong:
-        raise Fault(
-            FaultCode.BAD_MASTER,
-            f"The master is not the one that was announced: its {', '.join(wrong)} differs.",
-            frames=facts.frames,
-            expected_frames=expected.frames,
-        )
-    return {**facts.model_dump(), "size": arriving.size}

@@ -66,7 +66,7 @@ def last_audio_of(data: Bytes) -> tuple[int, int] | None:
     """
     if data[:4] != b"RIFF":
         return None
-    audio = [(at, size) for name, at, size in _chunks(data[:_HEAD_BYTES], "<") if name == b"data"]
+    audio = [(at, size) for name, at, size in wav_chunks(data[:_HEAD_BYTES]) if name == b"data"]
     is_last = any(size not in _UNKNOWN_SIZES and at + size + (size & 1) >= len(data) for at, size in audio[:1])
     return audio[0] if is_last else None
 
@@ -133,9 +133,14 @@ def _chunks(data: Bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
         at += 8 + size + (size & 1)
 
 
+def wav_chunks(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte of the content and declared size of each chunk of a WAV, as far as it is there."""
+    return _chunks(data, "<")
+
+
 def _wav(data: Bytes) -> Shortfall | None:
     long_size = 0
-    for name, at, size in _chunks(data, "<"):
+    for name, at, size in wav_chunks(data):
         if name == b"ds64" and at + 16 <= len(data):
             (long_size,) = struct.unpack("<Q", data[at + 8 : at + 16])
         if name == b"data":

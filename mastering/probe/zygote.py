@@ -3,7 +3,7 @@
 One thread, before and after: a fork copies only the calling one. Nothing here reads a stranger's bytes. It ends when
 its socket does, so it outlives its parent by nothing, kill -9 included; its children are killed with it.
 
-A request is one packet: JSON (`answer.Request`) with a descriptor beside it, a stream socket that carries the feed in
+A request is one packet: JSON (`request.Request`) with a descriptor beside it, a stream socket that carries the feed in
 and the answer out.
 
 A fork and the pages that a young process copies take longer than a short song's decoding. So two children, a song's and
@@ -13,6 +13,7 @@ its master's, are made ahead in a quiet moment and wait. They have seen nothing,
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -26,8 +27,9 @@ from pydantic import ValidationError
 
 from mastering import sandbox
 from mastering.contract import Fault, FaultCode
-from mastering.probe.answer import Request, answer, fault_answer
+from mastering.probe.answer import answer, fault_answer
 from mastering.probe.recordings import resource_fault, undecodable_fault
+from mastering.probe.request import Request
 
 _MAX_REQUEST_BYTES = 16 * 1024
 _SPARES = 2
@@ -47,7 +49,12 @@ class _Child:
     """Its pidfd: readable when it has ended."""
     conversation: socket.socket
     deadline: float
+    """Never for one that serves until its caller hangs up."""
     is_killed: bool = False
+
+    @property
+    def is_standing(self) -> bool:
+        return self.deadline == math.inf
 
 
 @dataclass
@@ -86,7 +93,7 @@ class Zygote:
             os.kill(pid, signal.SIGKILL)
 
     def _wants_spares(self) -> bool:
-        return len(self.spares) < _SPARES and not self.children
+        return len(self.spares) < _SPARES and all(child.is_standing for child in self.children)
 
     def _wait(self) -> set[int]:
         """Descriptors with news: a packet, a child that ended, a caller that hung up; empty when time is up."""
@@ -103,8 +110,8 @@ class Zygote:
         if self._wants_spares():
             quiet_s = self.quiet_s * (_LEISURE if self.spares else 1)
             return {fd for fd, _ in poll.poll(quiet_s * 1000)}
-        next_s = min((child.deadline for child in self.children if not child.is_killed), default=None)
-        wait_ms = None if next_s is None else max(0.0, next_s - time.monotonic()) * 1000 + 1
+        next_s = min((child.deadline for child in self.children if not child.is_killed), default=math.inf)
+        wait_ms = None if next_s == math.inf else max(0.0, next_s - time.monotonic()) * 1000 + 1
         return {fd for fd, _ in poll.poll(wait_ms)}
 
     def _reap(self, ready: set[int]) -> None:
@@ -154,7 +161,8 @@ class Zygote:
             with conversation:
                 _tell(conversation, fault_answer(Fault(FaultCode.INTERNAL, "The check of this file could not begin.")))
             return
-        self.children.append(_Child(pid, handle, conversation, time.monotonic() + request.timeout_s))
+        deadline = math.inf if request.is_standing else time.monotonic() + request.timeout_s
+        self.children.append(_Child(pid, handle, conversation, deadline))
 
     def _hand_over(self, packet: bytes, conversation: socket.socket) -> tuple[int, int] | None:
         """A spare that has the request now; None where there is none."""

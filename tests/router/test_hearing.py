@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import struct
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -16,8 +16,16 @@ from mastering.contract import Facts, Fault, FaultCode
 from router import hearing, probing
 from router.hearing import Ear
 from router.probing import Probe
-from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import feed, running_zygote, until, waiting_children, zygote_of
+from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced, written
+from tests.probes import (
+    feed,
+    glancing_child,
+    hearing_children,
+    running_zygote,
+    until,
+    waiting_children,
+    zygote_of,
+)  # fmt: skip
 from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
@@ -99,68 +107,108 @@ async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[],
         await hears(ear, feed(data[:-1000]))
         assert ear._heard == len(data) - 1000 > 2_000_000
         assert await ear.verdict() is None
-        assert children(zygote_of(probe)) == waiting
+        assert hearing_children(probe) == waiting
     finally:
         ear.close()
-    await until(lambda: len(children(zygote_of(probe))) == 1)
+    await until(lambda: len(hearing_children(probe)) == 1)
 
 
-def _chunk(name: bytes, content: bytes, size: int | None = None) -> bytes:
-    return name + struct.pack("<I", len(content) if size is None else size) + content
-
-
-def _format(rate: int = 48_000, channels: int = 2) -> bytes:
-    return _chunk(b"fmt ", struct.pack("<HHIIHH", 1, channels, rate, rate * 2 * channels, 2 * channels, 16))
-
-
-def _riff(body: bytes) -> bytes:
-    return _chunk(b"RIFF", b"WAVE" + body)
+def late_whole_numbers() -> bytes:
+    """They begin with a second that only a child hears out."""
+    samples = noise(16.0)
+    samples[:RATE_HZ] = 0
+    return written(samples)
 
 
 async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> None:
     """Nothing that follows can change what the file is, if it has its announced size."""
-    data = whole_numbers()
+    data = late_whole_numbers()
     for missing in (0, 1000):
         ear = probe.hear_song(len(data))
         assert ear is not None
         try:
-            await hears(ear, feed(data[:100_000]))
-            await until(ear._listening.done)
-            await hears(ear, feed(data[100_000 : len(data) - missing]))
-            assert ear._heard == 100_000
+            await hears(ear, feed(data[:300_000]))
+            await until(lambda ear=ear: ear._listening is not None and ear._listening.done())
+            await hears(ear, feed(data[300_000 : len(data) - missing]))
+            assert ear._heard == 300_000
             found = await ear.verdict()
         finally:
             ear.close()
         assert found == (None if missing else await probe.probe(feed(data)))
 
 
-def _two_faced() -> dict[str, bytes]:
-    """Files that say one thing of themselves at their beginning, and another to whoever knows their end."""
-    sound = (noise(5.0) * 32767).astype("<i2").tobytes()
-    files = {}
-    for name, behind in {
-        "rate": _format(rate=8000),
-        "channels": _format(channels=9),
-        "audio": _chunk(b"data", 3 * sound),
-        "list": _chunk(b"LIST", b"INFO" + bytes(4000)),
-    }.items():
-        rest = behind + bytes(60_000)
-        long = struct.pack("<QQQI", 4 + 36 + len(sound) + len(rest), len(sound), len(sound) // 4, 0)
-        body = _format() + _chunk(b"data", sound + rest)
-        files[f"RF64, another {name}"] = b"RF64\xff\xff\xff\xffWAVE" + _chunk(b"ds64", long) + body
-        files[f"RIFF, another {name}"] = _riff(_format() + _chunk(b"data", sound) + rest)
-        inner, tag = _riff(_format() + _chunk(b"data", sound) + rest), bytearray(2000)
-        tag[2:10] = _chunk(b"data", b"", 2010 + len(inner) - 20)
-        files[f"behind a tag, another {name}"] = b"ID3\3\0\0\0\0\x0f\x50" + bytes(tag) + inner
-    files["an empty chunk at the end"] = _riff(_format() + _chunk(b"data", sound) + b"data\0\0\0\0")
-    files["an odd number of bytes"] = _riff(_format() + _chunk(b"data", sound[:-1]) + b"\0")
-    files["data of another size than its frames"] = _riff(_format() + _chunk(b"data", sound + b"\1\2\3"))
-    return files
+async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe) -> None:
+    """No child is needed, if the file has its announced size."""
+    data = whole_numbers()
+    waiting = await waiting_children(probe)
+    for missing in (0, 1000):
+        ear = probe.hear_song(len(data))
+        assert ear is not None
+        try:
+            await hears(ear, feed(data[: len(data) - missing]))
+            found = await ear.verdict()
+            assert ear._listening is None
+        finally:
+            ear.close()
+        assert found == (None if missing else await probe.probe(feed(data), size=len(data)))
+        if missing == 0:
+            waiting = await waiting_children(probe)
+    assert hearing_children(probe) == waiting
 
 
-@pytest.mark.parametrize("name", _two_faced())
+async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Probe) -> None:
+    data = whole_numbers()
+    await running_zygote(probe)
+    expected = await probe.probe(feed(data))
+    for _ in range(2):
+        dead = glancing_child(probe)
+        os.kill(dead, signal.SIGKILL)
+        await until(lambda dead=dead: not is_alive(dead))
+        assert await heard(probe, data) == expected
+        await probe.start()
+        assert glancing_child(probe) != dead
+
+
+async def test_who_glances_and_says_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = whole_numbers()
+    await probe._glances.open()
+    assert probe._glances._conversation is not None
+    probe._glances._conversation.settimeout(0.2)
+    await running_zygote(probe)
+    frozen = glancing_child(probe)
+    os.kill(frozen, signal.SIGSTOP)
+    assert await heard(probe, data) == await probe.probe(feed(data))
+    await until(lambda: not is_alive(frozen))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{\n", b"[]\n", b"7\n", b'{"fault":{"code":"silent"}}\n', 5000 * b"[", b'{"container":"wav"}\n'],
+)
+async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer(line: bytes) -> None:
+    probe, data = Probe(), whole_numbers()
+    await probe.start()
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    try:
+        probe._glances.close()
+        probe._glances._conversation = ours
+        theirs.sendall(line)
+        with theirs:
+            theirs.shutdown(socket.SHUT_WR)
+            ear = probe.hear_song(len(data))
+            assert ear is not None
+            await hears(ear, feed(data, len(data)))
+            assert await ear.verdict() == await probe.probe(feed(data))
+            ear.close()
+    finally:
+        await probe.close()
+        ours.close()
+
+
+@pytest.mark.parametrize("name", two_faced())
 async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> None:
-    data = _two_faced()[name]
+    data = two_faced()[name]
 
     async def in_two_halves() -> AsyncIterator[bytes]:
         yield data[:600_000]
@@ -193,7 +241,7 @@ async def test_what_must_be_kept_and_is_too_large_is_not_heard_on_its_way(
 
 async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "_PATIENCE_S", 0.2)
-    data = written(noise(60.0))  # more than fits between them
+    data = written(noise(60.0), subtype="FLOAT")  # more than fits between them
     waiting = await waiting_children(probe)
     for pid in waiting:
         os.kill(int(pid), signal.SIGSTOP)
@@ -202,7 +250,7 @@ async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: 
     async with asyncio.timeout(5):
         await hears(ear, feed(data))
         assert await ear.verdict() is None
-    await until(lambda: ear._listening.cancelled())
+    await until(lambda: ear._listening is not None and ear._listening.cancelled())
     for pid in waiting:  # the one that has a file was killed as it was; the other one is still to be had
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGCONT)
@@ -210,12 +258,15 @@ async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: 
 
 
 async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
-    probe, data = Probe(concurrency=1), written(noise())
+    probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
     try:
-        first = probe.hear_song(len(data))
+        first, second = probe.hear_song(len(data)), probe.hear_song(len(data))
         assert first is not None
-        assert probe.hear_song(len(data)) is None
+        assert second is not None
+        await hears(first, feed(data[:1000]))
+        await hears(second, feed(data))
+        assert await second.verdict() is None
         first.close()
         await until(lambda: probe._ears_left["probe"] == 1)
         assert await heard(probe, data) == await probe.probe(feed(data))
@@ -226,7 +277,7 @@ async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
 
 async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "EARLY_S", 0.05)
-    probe, data = Probe(concurrency=1), written(noise())
+    probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
     try:
         ear = probe.hear_song(len(data))
@@ -244,7 +295,7 @@ async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
-    data = written(noise(8.0))
+    data = written(noise(8.0), subtype="FLOAT")
     await running_zygote(probe)
     ear = probe.hear_song(len(data))
     assert ear is not None
