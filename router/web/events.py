@@ -19,6 +19,7 @@ from router.web.sign_in import visitor_of
 from router.web.views import is_over, shown_state, view
 
 HEARTBEAT_S = 15.0
+MAX_WAIT_S = 60.0
 
 
 async def job_events(house: House, found: Versioned, request: Request, last_event_id: str | None) -> AsyncIterator[str]:
@@ -63,3 +64,27 @@ async def wait_for_change(house: House, found: Versioned, wait_s: float) -> Vers
             if shown_state(found.job) != before or is_over(before) or left_s <= 0 or house.events.is_closing:
                 return found
             await changes.wait(left_s)
+
+
+async def wait_for_master(house: House, found: Versioned, wait_s: float) -> Versioned:
+    """The job when its master is made or it has ended without one, or as it is after `wait_s`. Raises Missing."""
+    deadline_s = clock.now() + wait_s
+    while not is_over(shown_state(found.job)) and (left_s := deadline_s - clock.now()) > 0:
+        if house.events.is_closing:
+            break
+        found = await wait_for_change(house, found, left_s)
+    return found
+
+
+def wait_of(prefer: str | None) -> float | None:
+    """Seconds of `Prefer: wait=30` (RFC 7240 §4.3), as many as are granted; None where nobody wants to wait."""
+    for part in (prefer or "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "wait" and value.isdecimal():
+            return min(float(value), MAX_WAIT_S)
+    return None
+
+
+def applied(wait_s: float | None) -> dict[str, str]:
+    """The header that says what was granted."""
+    return {} if wait_s is None else {"preference-applied": f"wait={wait_s:.0f}"}

@@ -21,7 +21,7 @@ from router.jobs.ports import Missing, Versioned
 from router.jobs.state import ACTIVE, State
 from router.tiers.choice import TIER_ORDER, TIER_TITLES
 from router.web.account import consent_view, refuse_empty_promise
-from router.web.events import job_events, wait_for_change
+from router.web.events import applied, job_events, wait_for_change, wait_of
 from router.web.problems import responses
 from router.web.room import reserve
 from router.web.rooms import TheAccount, TheHouse, TheJob, TheStreams, TheVisitor
@@ -33,7 +33,6 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 RECORD_TTL_S = 3 * 3600
 """Job records, which hold no audio, are forgotten after this; the outputs went long before."""
-MAX_WAIT_S = 60.0
 
 
 class NewJob(Settings):
@@ -168,13 +167,11 @@ async def show(
     etag = f'"{found.revision}"'
     if prefer is None and request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag})
-    if (wait_s := _wait_of(prefer)) is not None:
+    if (wait_s := wait_of(prefer)) is not None:
         with streams.place(found.job.account):
             found = await wait_for_change(house, found, wait_s)
     body = (await view(house, *found)).model_dump_json()
-    headers = {"etag": f'"{found.revision}"', "cache-control": "no-store"}
-    if wait_s is not None:
-        headers["preference-applied"] = f"wait={wait_s:.0f}"
+    headers = {"etag": f'"{found.revision}"', "cache-control": "no-store", **applied(wait_s)}
     return Response(body, headers=headers, media_type="application/json")
 
 
@@ -228,11 +225,3 @@ def _keyed_id(house: House, account: str, key: str) -> str:
     """The id that this account's Idempotency-Key always gives, and nobody can guess without the boot's secret."""
     digest = hmac.digest(house.secret, f"{account}\0{key}".encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
-
-
-def _wait_of(prefer: str | None) -> float | None:
-    for part in (prefer or "").split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "wait" and value.isdecimal():
-            return min(float(value), MAX_WAIT_S)
-    return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -15,11 +16,13 @@ from router.connections import POUR, WIRE, Pours
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job
+from router.jobs.ports import Missing
 from router.jobs.state import ACTIVE, DONE, State
 from router.pipe import Pipe
 from router.spool.port import Gone
+from router.web.events import applied, wait_for_master, wait_of
 from router.web.problems import responses
-from router.web.rooms import TheHouse, TheJob
+from router.web.rooms import TheHouse, TheJob, TheStreams
 
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
@@ -34,7 +37,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
     responses={
         200: {"content": {o.media_type: {} for o in OutputFormat}},
         206: {"description": "The range asked for"},
-        **responses("not_found", "gone", "not_ready", "range_not_satisfiable"),
+        **responses("not_found", "gone", "not_ready", "range_not_satisfiable", "too_many_streams"),
     },
     response_class=StreamingResponse,
 )
@@ -42,11 +45,16 @@ async def fetch(
     found: TheJob,
     output_format: str,
     house: TheHouse,
+    streams: TheStreams,
     request: Request,
     range_: Annotated[str | None, Header(alias="range")] = None,
     if_range: Annotated[str | None, Header()] = None,
+    prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """One format of the master."""
+    """One format of the master, as soon as it is made with `Prefer: wait=60`."""
+    if (wait_s := wait_of(prefer)) is not None:
+        with streams.place(found.job.account), _gone_if_missing():
+            found = await wait_for_master(house, found, wait_s)
     wanted, blob = _blob(found.job, output_format)
     etag = f'"{found.job.generation}-{wanted.value}"'
     await _check_there(house, blob)
@@ -58,6 +66,7 @@ async def fetch(
         "cache-control": "no-store",
         "accept-ranges": "bytes",
         "etag": etag,
+        **applied(wait_s),
     }
     if stretch:
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
@@ -70,12 +79,20 @@ def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
     if job.state in ACTIVE:
         raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
     if job.state not in DONE or clock.now() >= job.expires_s:
-        raise Problem("gone", _GONE)
+        raise Problem("gone", f"This job has ended: {job.error.get('detail', '')}" if job.error else _GONE)
     for output_format, blob in job.outputs.items():
         if output_format.value == name:
             return output_format, blob
     made = ", ".join(output_format.value for output_format in job.outputs)
     raise Problem("not_found", f"This job was asked for {made}. Make a new job for another format.")
+
+
+@contextmanager
+def _gone_if_missing() -> Iterator[None]:
+    try:
+        yield
+    except Missing:
+        raise Problem("gone", _GONE) from None
 
 
 async def _send(

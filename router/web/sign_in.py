@@ -7,10 +7,9 @@ say that it comes from our own page.
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
+from fastapi import Request
 
 from router.errors import Problem
 from router.house import House
@@ -33,10 +32,7 @@ class Account(NamedTuple):
     """The session's own id, for its owner to tell it from the others."""
 
 
-_bearer = HTTPBearer(auto_error=False, description="A personal token from the account page, `mr_…`.")
-
-
-async def visitor_of(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> Account:
+async def visitor_of(request: Request) -> Account:
     """Whoever asks, signed in or not. Raises Problem for a token or a request that must not be believed."""
     house: House = request.app.state.house
     if house.door is None:
@@ -53,15 +49,17 @@ async def visitor_of(request: Request, _: Annotated[object, Depends(_bearer)] = 
     return Account(session.account, "person", session.id)
 
 
-async def account_of(visitor: Annotated[Account, Depends(visitor_of)]) -> Account:
+async def account_of(request: Request) -> Account:
     """Who asks for jobs. Raises Problem unless it is the guest, a session or a token that covers the request."""
+    visitor = await visitor_of(request)
     if visitor.kind == SIGNED_OUT:
         raise Problem("sign_in", headers={"www-authenticate": "Bearer"})
     return visitor
 
 
-async def owner_of(account: Annotated[Account, Depends(account_of)]) -> Account:
+async def owner_of(request: Request) -> Account:
     """Who asks about the account itself. Raises Problem for tokens too."""
+    account = await account_of(request)
     if account.kind == "token":
         raise Problem("session_only")
     return account

@@ -15,7 +15,7 @@ from router import clock, pipe
 from router.connections import Connection
 from router.spool.records import RECORD_BYTES
 from router.tiers.fake import FakeBackend
-from tests.houses import MASTER, mastering
+from tests.houses import MASTER, SONG, mastering
 from tests.probes import until
 from tests.served import Served, served
 
@@ -44,6 +44,53 @@ async def test_a_master_is_sent_whole_with_a_name_that_says_nothing(router: Serv
     assert response.headers["content-disposition"] == 'attachment; filename="master.wav"'
     assert response.headers["cache-control"] == "no-store"
     assert (await router.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "delivered"
+
+
+async def test_who_prefers_to_wait_gets_the_master_as_soon_as_it_is_made(router: Served) -> None:
+    """Asked for before the song has come."""
+    job = await router.create()
+    address = f"/v1/jobs/{job['id']}/outputs/wav24"
+    waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
+    await until(lambda: router.app.state.streams._open.total() == 1)
+    await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
+    answer = await waiting
+    assert (answer.status_code, answer.content) == (200, MASTER)
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert not router.app.state.streams._open
+    assert (await router.http.get(f"/v1/jobs/{job['id']}")).json()["state"] == "delivered"
+
+
+async def test_who_waited_long_enough_hears_how_the_job_is(router: Served) -> None:
+    job = await router.create()
+    answer = await router.http.get(f"/v1/jobs/{job['id']}/outputs/wav24", headers={"prefer": "wait=0"})
+    assert (answer.status_code, answer.json()["code"], answer.json()["state"]) == (409, "not_ready", "received")
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+async def test_who_wants_the_master_of_a_job_that_failed_hears_why(router: Served, is_waiting: bool) -> None:
+    job = await router.create()
+    address, headers = f"/v1/jobs/{job['id']}/outputs/wav24", {"prefer": "wait=20"}
+    waiting = asyncio.create_task(router.http.get(address, headers=headers if is_waiting else {}))
+    if is_waiting:
+        await until(lambda: router.app.state.streams._open.total() == 1)
+    else:
+        await waiting
+    refused = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=b"fault:silent")
+    assert refused.json()["code"] == "silent"
+    answer = await waiting if is_waiting else await router.http.get(address)
+    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
+    assert answer.json()["detail"] == f"This job has ended: {refused.json()['detail']}"
+
+
+async def test_who_waits_for_the_master_of_a_job_that_is_forgotten_hears_that_it_is_gone(router: Served) -> None:
+    job = await router.create()
+    address = f"/v1/jobs/{job['id']}/outputs/wav24"
+    waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
+    await until(lambda: router.app.state.streams._open.total() == 1)
+    await router.house.jobs.forget(job["id"])
+    await router.house.events.tell(job["id"])
+    answer = await waiting
+    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
 
 
 @pytest.mark.parametrize(
