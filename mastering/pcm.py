@@ -39,23 +39,17 @@ def numbers(
     frame_bytes = width * file.channels
     file.seek(0)  # which leaves what it reads at the first sample
     raw = bytearray(1 + block_frames * frame_bytes)
-    samples = _in_place(memoryview(raw), width, block_frames * file.channels)
+    samples = _in_place(raw, width, block_frames * file.channels)
     left = file.frames
     while left:
         room = memoryview(raw)[1 : 1 + min(left, block_frames) * frame_bytes]
         frames = _fill(room, read_into) // frame_bytes
         if not frames:
             return
-        yield _whole(samples[: frames * file.channels], width).reshape(frames, file.channels)
+        found = samples[: frames * file.channels]
+        # Of 24 bits four bytes are read: the lowest is the neighbour's.
+        yield (found & -256 if width == 3 else found).reshape(frames, file.channels)
         left -= frames
-
-
-def lying_in(raw: memoryview, width: int, channels: int, block_frames: int) -> Iterator[NDArray[Any]]:
-    """The same of samples of `width` bytes that lie in `raw` after its first byte, and are not copied to be read."""
-    count = max(0, len(raw) - 1) // (width * channels) * channels
-    samples = _in_place(raw, width, count) if count else np.empty(0, np.int16)
-    for at in range(0, count, block_frames * channels):
-        yield _whole(samples[at : at + block_frames * channels], width).reshape(-1, channels)
 
 
 def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
@@ -68,15 +62,10 @@ def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
         yield floats
 
 
-def _in_place(raw: memoryview, width: int, count: int) -> NDArray[Any]:
-    """The samples in `raw` after its first byte, as whole numbers where they lie (`_whole`)."""
+def _in_place(raw: bytearray, width: int, count: int) -> NDArray[Any]:
+    """The samples in `raw` after its first byte, as whole numbers where they lie."""
     kind, start = ("<i2", 1) if width == 2 else ("<i4", 0)
     return as_strided(np.frombuffer(raw, kind, 1, start), (count,), (width,), writeable=False)
-
-
-def _whole(found: NDArray[Any], width: int) -> NDArray[Any]:
-    """Of 24 bits four bytes are read: the lowest is the neighbour's."""
-    return found & -256 if width == 3 else found
 
 
 def _fill(room: memoryview, read_into: Callable[[memoryview], int | None]) -> int:

@@ -18,7 +18,10 @@ _SIZES = struct.Struct("!II")
 """Before each question: the bytes of its request, and those of the file's beginning behind that."""
 _BEGINNING_BYTES = 256 * 1024
 """A second and a half of a CD: most songs have begun by then."""
-_PATIENCE_S = 2.0
+_PATIENCE_S = 0.5
+"""With the one that glances: to have a child hear the file takes less than to wait for longer."""
+_TURN_S = 0.1
+"""So long whoever wants to ask waits for another's answer, for the same reason."""
 _LASTS_S = 3600.0
 """Of processor time, which is fifty million songs."""
 _MAX_ANSWER_BYTES = 4096
@@ -30,15 +33,16 @@ class Glances:
     def __init__(self, zygote: Zygote) -> None:
         self._zygote = zygote
         self._conversation: socket.socket | None = None
-        self._asking = threading.Lock()
+        self._asking, self._being_opened = threading.Lock(), asyncio.Lock()
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Have somebody there who can be asked. Raises Lost."""
-        if not self._is_open():
-            conversation = await self._zygote.converse(json.dumps({"op": "glance", "timeout_s": _LASTS_S}).encode())
-            conversation.settimeout(_PATIENCE_S)
-            self._conversation = conversation
+        async with self._being_opened:
+            if not self._is_open():
+                conversation = await self._zygote.converse(json.dumps({"op": "glance", "timeout_s": _LASTS_S}).encode())
+                conversation.settimeout(_PATIENCE_S)
+                self._conversation = conversation
 
     def see_to_it(self) -> None:
         """Have it open again soon, where it was lost."""
@@ -59,7 +63,7 @@ class Glances:
             self._asking.release()
 
     async def _reopen(self) -> None:
-        with suppress(Lost):
+        with suppress(Lost, OSError):
             await self.open()
 
     def at(self, request: Mapping[str, Any], piece: memoryview) -> dict[str, Any] | None:
@@ -68,19 +72,28 @@ class Glances:
         if bytes(piece[:4]) != b"RIFF":
             return None
         text, beginning = json.dumps(request).encode(), piece[:_BEGINNING_BYTES]
-        with self._asking:
-            if self._conversation is None:
-                return None
-            try:
-                self._conversation.sendall(_SIZES.pack(len(text), len(beginning)) + text)
-                self._conversation.sendall(beginning)
-                answer = json.loads(self._line(self._conversation))
-                if answer is None or "fault" not in answer:
-                    return None if answer is None else dict(answer)
-            except (OSError, ValueError, TypeError, RecursionError):
-                pass
-            self._hang_up()  # it died, or is none of ours any more
+        if not self._asking.acquire(timeout=_TURN_S):
             return None
+        try:
+            return None if self._conversation is None else self._answer(self._conversation, text, beginning)
+        except (OSError, ValueError, TypeError, RecursionError):  # it died, or is none of ours any more
+            self._hang_up()
+            return None
+        except BaseException:  # what it answers now would be taken for the next answer
+            self._hang_up()
+            raise
+        finally:
+            self._asking.release()
+
+    def _answer(self, conversation: socket.socket, text: bytes, beginning: memoryview) -> dict[str, Any] | None:
+        conversation.sendall(_SIZES.pack(len(text), len(beginning)) + text)
+        conversation.sendall(beginning)
+        answer = json.loads(_line(conversation))
+        if answer is None:
+            return None
+        if "fault" in answer:  # the zygote's last word of it
+            raise ConnectionResetError
+        return dict(answer)
 
     def close(self) -> None:
         """Nobody is asked any more."""
@@ -94,11 +107,12 @@ class Glances:
             self._conversation.close()
             self._conversation = None
 
-    def _line(self, conversation: socket.socket) -> bytes:
-        answer = b""
-        while not answer.endswith(b"\n") and len(answer) < _MAX_ANSWER_BYTES:
-            piece = conversation.recv(_MAX_ANSWER_BYTES)
-            if not piece:
-                raise ConnectionResetError
-            answer += piece
-        return answer
+
+def _line(conversation: socket.socket) -> bytes:
+    answer = b""
+    while not answer.endswith(b"\n") and len(answer) < _MAX_ANSWER_BYTES:
+        piece = conversation.recv(_MAX_ANSWER_BYTES)
+        if not piece:
+            raise ConnectionResetError
+        answer += piece
+    return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from router.probing import Probe
@@ -34,12 +35,22 @@ async def waiting_children(probe: Probe) -> set[int]:
 
 
 def hearing_children(probe: Probe) -> set[int]:
-    """The zygote's children, but for the one that glances at all files: it is the first."""
+    """The zygote's children, but for the one that glances at all files."""
     return children(zygote_of(probe)) - {glancing_child(probe)}
 
 
-def glancing_child(probe: Probe) -> int:
-    return min(children(zygote_of(probe)), key=_started)
+def glancing_child(probe: Probe) -> int | None:
+    """The one that has been locked up for the longest: it is while no file is heard, and only one is then."""
+    locked = [pid for pid in children(zygote_of(probe)) if _is_locked_up(pid)]
+    return min(locked, key=_started, default=None)
+
+
+def _is_locked_up(pid: int) -> bool:
+    """It can open nothing any more: a child that waits for its file still can."""
+    with suppress(OSError):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        return next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3] == "0"
+    return False
 
 
 def _started(pid: int) -> int:

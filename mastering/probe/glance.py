@@ -2,8 +2,8 @@
 
 To be born and to end takes a child ten milliseconds of a core, and a song needs two of them. They are worth it where C
 code meets a stranger's bytes; here is none of it. So one child, locked up like any other, looks at the beginnings of
-all such files, one after the other, and forgets each. Whatever is not as plain as that, not sound at once, or not as it
-should be, it says nothing of: a child of its own hears it, and says what is wrong.
+all such files, one after the other, and forgets each: it copies none of its samples. Whatever is not as plain as that,
+not sound at once, or not as it should be, it says nothing of: a child of its own hears it, and says what is wrong.
 
 Source: RIFF/WAVE (Multimedia Programming Interface 1.0); WAVE_FORMAT_EXTENSIBLE (mmreg.h).
 """
@@ -15,9 +15,8 @@ import os
 import struct
 from typing import Any, NamedTuple
 
-from mastering import pcm
 from mastering.contract import Fault
-from mastering.probe.listen import check_header, judge, listen
+from mastering.probe.listen import Heard, check_header, is_silent, judge
 from mastering.probe.recordings import Recording
 from mastering.probe.request import Request
 from mastering.probe.structure import wav_chunks
@@ -26,7 +25,8 @@ MOST_BYTES = 1024 * 1024
 """Of a beginning."""
 SIZES = struct.Struct("!II")
 """Before each question: the bytes of its request, and those of the file's beginning behind that."""
-_GLANCE_FRAMES = 4096
+_EVERY_SAMPLES = 33
+"""One sample in so many is looked at, of each channel in turn."""
 _HEAD_BYTES = 16 * 1024
 """In which the audio must begin."""
 _FORMAT = struct.Struct("<HHIIHH")
@@ -61,42 +61,55 @@ def _read(feed: int, room: memoryview) -> memoryview:
 def glance(request: Request, beginning: memoryview) -> dict[str, Any] | None:
     """What `request` would be answered of the file that begins so, or None where more must be known."""
     size = request.size or 0
-    recording = _plain(beginning, size)
-    if recording is None:
+    plain = _plain(beginning, size) if size <= request.max_bytes else None
+    if plain is None:
         return None
+    recording, peak = plain
     try:
         check_header(recording, request.max_duration_s)
-        heard = listen(recording, request.max_duration_s)
-        return request.answer(judge(recording, heard, False, 0), size)
+        heard = Heard(recording.declared_frames or 0, peak, broke=False)
+        return request.answer(judge(recording, heard, is_cut_short=False, slack_frames=0), size)
     except Fault:
         return None
 
 
-def _plain(beginning: memoryview, size: int) -> Recording | None:
-    """A WAV of whole numbers whose parts no two readers can take for different ones; None for any other file."""
-    head = bytes(beginning[:_HEAD_BYTES])
-    if head[:12] != b"RIFF" + struct.pack("<I", (size - 8) % 2**32) + b"WAVE":
+def _plain(beginning: memoryview, size: int) -> tuple[Recording, float] | None:
+    """A WAV of whole numbers whose parts no two readers can take for different ones, and a peak of its beginning; None
+    for any other file."""
+    head = beginning[:_HEAD_BYTES]
+    if size >= 1 << 32 or bytes(head[:12]) != b"RIFF" + struct.pack("<I", max(0, size - 8)) + b"WAVE":
         return None
     parts = [part for part in wav_chunks(head) if part[0] not in _FILLERS]
     if [name for name, *_ in parts] not in ([b"fmt ", b"data"], [b"fmt ", b"fact", b"data"]):
         return None
     (_, at, described), *counted, (_, first, audio_bytes) = parts
-    form = _form(head[at : at + described])
+    form = _form(bytes(head[at : at + described]))
     if form is None or audio_bytes % 2 or audio_bytes % form.frame_bytes or first + audio_bytes != size:
         return None
     frames = audio_bytes // form.frame_bytes
-    if any(head[at : at + length] != struct.pack("<I", frames) for _, at, length in counted):
+    if any(bytes(head[at : at + length]) != struct.pack("<I", frames) for _, at, length in counted):
         return None
-    return Recording(
+    recording = Recording(
         container="wav",
         codec=f"pcm_{8 * form.width}",
         rate_hz=form.rate_hz,
         channels=form.channels,
         declared_frames=frames,
-        # From the byte before them on: of 24 bits four bytes are read.
-        blocks=lambda: pcm.lying_in(beginning[first - 1 :], form.width, form.channels, _GLANCE_FRAMES),
+        blocks=lambda: iter(()),  # nobody decodes it
         is_settled=True,
     )
+    return recording, _peak(beginning[first:], form.width)
+
+
+def _peak(audio: memoryview, width: int) -> float:
+    """The largest that is found up to the first which is no silence; 1.0 is full scale."""
+    peak, full_scale = 0.0, float(1 << 8 * width - 1)
+    for at in range(0, len(audio) - width + 1, _EVERY_SAMPLES * width):
+        sample = int.from_bytes(audio[at : at + width], "little", signed=True)
+        peak = max(peak, abs(sample) / full_scale)
+        if not is_silent(peak):
+            break
+    return peak
 
 
 class _Form(NamedTuple):

@@ -88,7 +88,7 @@ def listen(
             _check_pace(frames * recording.channels, time.monotonic() - began - waited_s(), patience_s)
             # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
             peak = _finite_peak(peak, block)
-            if recording.is_settled and recording.declared_frames is not None and not _is_silent(peak):
+            if recording.is_settled and recording.declared_frames is not None and not is_silent(peak):
                 return Heard(recording.declared_frames, peak, broke=False)
     except Fault as fault:
         if fault.code is not FaultCode.UNDECODABLE:
@@ -128,7 +128,7 @@ def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: 
             duration_s=round(heard.frames / recording.rate_hz, 3),
             least_s=MIN_DURATION_S,
         )
-    if _is_silent(heard.peak):
+    if is_silent(heard.peak):
         raise Fault(
             FaultCode.SILENT,
             f"The recording is silent: nothing in it is louder than {SILENCE_DBFS:.0f} dBFS. Send one with sound.",
@@ -144,7 +144,7 @@ def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: 
     )
 
 
-def _is_silent(peak: float) -> bool:
+def is_silent(peak: float) -> bool:
     return peak < 10 ** (SILENCE_DBFS / 20)
 
 

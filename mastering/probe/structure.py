@@ -122,7 +122,7 @@ def mpeg_samples(data: Bytes) -> int | None:
     return int.from_bytes(data[at + 8 : at + 12], "big") * (1152 if is_version_1 else 576)
 
 
-def _chunks(data: Bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(data: Bytes | memoryview, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Name, first byte of the content and declared size of each chunk of a RIFF or FORM file."""
     at = 12
     for _ in range(_MAX_CHUNKS):
@@ -133,7 +133,7 @@ def _chunks(data: Bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
         at += 8 + size + (size & 1)
 
 
-def wav_chunks(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
+def wav_chunks(data: Bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
     """Name, first byte of the content and declared size of each chunk of a WAV, as far as it is there."""
     return _chunks(data, "<")
 

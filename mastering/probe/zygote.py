@@ -7,7 +7,8 @@ A request is one packet: JSON (`request.Request`) with a descriptor beside it, a
 and the answer out.
 
 A fork and the pages that a young process copies take longer than a short song's decoding. So two children, a song's and
-its master's, are made ahead in a quiet moment and wait. They have seen nothing, and each still hears one file only.
+its master's, are made ahead in a quiet moment and wait. They have seen nothing, and each still hears one file only, or
+becomes the one that glances at the beginnings of all (`glance`) and hears none.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A stream ends with the session or token that it began with, at the latest at its
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import Request
 
@@ -20,6 +20,8 @@ from router.web.views import is_over, shown_state, view
 
 HEARTBEAT_S = 15.0
 MAX_WAIT_S = 60.0
+_LOOK_S = 5.0
+"""So often it is seen whether whoever waits is still there."""
 
 
 async def job_events(house: House, found: Versioned, request: Request, last_event_id: str | None) -> AsyncIterator[str]:
@@ -53,27 +55,32 @@ async def _may_still_see(request: Request, account: str) -> bool:
         return False
 
 
-async def wait_for_change(house: House, found: Versioned, wait_s: float) -> Versioned:
-    """The job when its state has changed, or as it is after `wait_s`."""
-    deadline_s = clock.now() + wait_s
+async def wait_for_change(house: House, found: Versioned, wait_s: float, request: Request) -> None:
+    """Until the job's state has changed, `wait_s` are over, or nobody waits any more."""
     before = shown_state(found.job)
+    await _wait(house, found, wait_s, request, lambda shown: shown != before or is_over(before))
+
+
+async def wait_for_master(house: House, found: Versioned, wait_s: float, request: Request) -> None:
+    """Until its master is made or it has ended without one, `wait_s` are over, or nobody waits any more."""
+    await _wait(house, found, wait_s, request, is_over)
+
+
+async def _wait(
+    house: House, found: Versioned, wait_s: float, request: Request, is_there: Callable[[str], bool]
+) -> None:
+    deadline_s = clock.now() + wait_s
     async with house.events.listen(found.job.id) as changes:
         while True:
-            found = await house.jobs.get(found.job.id)
+            try:
+                job, _ = await house.jobs.get(found.job.id)
+            except Missing:
+                return
             left_s = deadline_s - clock.now()
-            if shown_state(found.job) != before or is_over(before) or left_s <= 0 or house.events.is_closing:
-                return found
-            await changes.wait(left_s)
-
-
-async def wait_for_master(house: House, found: Versioned, wait_s: float) -> Versioned:
-    """The job when its master is made or it has ended without one, or as it is after `wait_s`. Raises Missing."""
-    deadline_s = clock.now() + wait_s
-    while not is_over(shown_state(found.job)) and (left_s := deadline_s - clock.now()) > 0:
-        if house.events.is_closing:
-            break
-        found = await wait_for_change(house, found, left_s)
-    return found
+            if is_there(shown_state(job)) or left_s <= 0 or house.events.is_closing:
+                return
+            if not await changes.wait(min(left_s, _LOOK_S)) and await request.is_disconnected():
+                return
 
 
 def wait_of(prefer: str | None) -> float | None:

@@ -24,7 +24,7 @@ from router.web.account import consent_view, refuse_empty_promise
 from router.web.events import applied, job_events, wait_for_change, wait_of
 from router.web.problems import responses
 from router.web.room import reserve
-from router.web.rooms import TheAccount, TheHouse, TheJob, TheStreams, TheVisitor
+from router.web.rooms import TheAccount, TheHouse, TheJob, TheStreams, TheVisitor, seen_again
 from router.web.sign_in import Account
 from router.web.streams import EventStream
 from router.web.views import JobView, view
@@ -169,7 +169,8 @@ async def show(
         return Response(status_code=304, headers={"etag": etag})
     if (wait_s := wait_of(prefer)) is not None:
         with streams.place(found.job.account):
-            found = await wait_for_change(house, found, wait_s)
+            await wait_for_change(house, found, wait_s, request)
+        found = await seen_again(request, found)
     body = (await view(house, *found)).model_dump_json()
     headers = {"etag": f'"{found.revision}"', "cache-control": "no-store", **applied(wait_s)}
     return Response(body, headers=headers, media_type="application/json")

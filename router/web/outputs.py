@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -16,13 +15,13 @@ from router.connections import POUR, WIRE, Pours
 from router.errors import Problem
 from router.house import House
 from router.jobs.model import BlobRef, Job
-from router.jobs.ports import Missing
 from router.jobs.state import ACTIVE, DONE, State
 from router.pipe import Pipe
 from router.spool.port import Gone
 from router.web.events import applied, wait_for_master, wait_of
 from router.web.problems import responses
-from router.web.rooms import TheHouse, TheJob, TheStreams
+from router.web.rooms import TheHouse, TheJob, TheStreams, seen_again
+from router.web.views import ended
 
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
@@ -52,9 +51,11 @@ async def fetch(
     prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
     """One format of the master, as soon as it is made with `Prefer: wait=60`."""
-    if (wait_s := wait_of(prefer)) is not None:
-        with streams.place(found.job.account), _gone_if_missing():
-            found = await wait_for_master(house, found, wait_s)
+    _refuse_unasked(found.job, output_format)
+    if (wait_s := wait_of(prefer)) is not None and found.job.state in ACTIVE:
+        with streams.place(found.job.account):
+            await wait_for_master(house, found, wait_s, request)
+        found = await seen_again(request, found)
     wanted, blob = _blob(found.job, output_format)
     etag = f'"{found.job.generation}-{wanted.value}"'
     await _check_there(house, blob)
@@ -79,20 +80,14 @@ def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
     if job.state in ACTIVE:
         raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
     if job.state not in DONE or clock.now() >= job.expires_s:
-        raise Problem("gone", f"This job has ended: {job.error.get('detail', '')}" if job.error else _GONE)
-    for output_format, blob in job.outputs.items():
-        if output_format.value == name:
-            return output_format, blob
-    made = ", ".join(output_format.value for output_format in job.outputs)
-    raise Problem("not_found", f"This job was asked for {made}. Make a new job for another format.")
+        raise ended(job) if job.error else Problem("gone", _GONE)
+    return next(output for output in job.outputs.items() if output[0].value == name)
 
 
-@contextmanager
-def _gone_if_missing() -> Iterator[None]:
-    try:
-        yield
-    except Missing:
-        raise Problem("gone", _GONE) from None
+def _refuse_unasked(job: Job, name: str) -> None:
+    asked = [output_format.value for output_format in job.settings.outputs]
+    if name not in asked:
+        raise Problem("not_found", f"This job was asked for {', '.join(asked)}. Make a new job for another format.")
 
 
 async def _send(

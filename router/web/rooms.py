@@ -70,3 +70,8 @@ async def owned_job(house: House, account: Account, job_id: str) -> Versioned:
             return found
     await asyncio.sleep(due_s - clock.now())
     raise Problem("not_found", "There is no such job, or its record's time is over.")
+
+
+async def seen_again(request: Request, found: Versioned) -> Versioned:
+    """The job as it is now, after a while in which who asks may have lost what they showed."""
+    return await owned_job(await house_of(request), await account_of(request), found.job.id)

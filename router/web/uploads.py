@@ -26,7 +26,7 @@ from router.web.problems import responses
 from router.web.room import reserve
 from router.web.rooms import TheHouse, TheJob
 from router.web.takeover import alone
-from router.web.views import JobView, view
+from router.web.views import JobView, ended, view
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -190,7 +190,7 @@ def _lost() -> Problem:
 
 def too_late(job: Job) -> Problem:
     if job.error:
-        return Problem("gone", f"This job has ended: {job.error.get('detail', '')}")
+        return ended(job)
     return Problem("not_ready", f"The upload is complete; the job is {job.state}.", state=str(job.state))
 
 

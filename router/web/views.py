@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
 from router import clock, forecast
+from router.errors import Problem
 from router.house import House
 from router.jobs.model import Attempt, Job, Receipt
 from router.jobs.state import CLOSED, DONE, State
@@ -107,6 +108,11 @@ def shown_state(job: Job) -> str:
         had_master = job.report is not None
         return str(State.WIPED if had_master or job.ended_as is None else job.ended_as)
     return "ending" if job.state in CLOSED else str(job.state)
+
+
+def ended(job: Job) -> Problem:
+    """For who asks something of a job that has failed."""
+    return Problem("gone", f"This job has ended: {(job.error or {}).get('detail', '')}")
 
 
 def is_over(shown: str) -> bool:

@@ -7,8 +7,11 @@ import mmap
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mastering import pcm
 from mastering.contract import Fault
 from mastering.probe import answer
 from mastering.probe.arriving import Arriving
@@ -90,6 +92,14 @@ def test_nothing_is_said_of_any_other(name: str) -> None:
     assert glanced(NOT_PLAIN[name], SIZES_BYTES.get(name)) is None
 
 
+def test_nothing_is_said_of_a_file_that_is_larger_than_allowed() -> None:
+    data = PLAIN["16 bits"]
+    assert glanced(data, max_bytes=len(data)) is not None
+    assert glanced(data, max_bytes=len(data) - 1) is None
+    vast = struct.pack("<4sI", b"RIFF", 36) + form_chunk().join([b"WAVE", b"data\xf0\xff\xff\xff"]) + SOUND
+    assert glanced(vast, 2**32 + 44 - 16, max_bytes=2**40) is None
+
+
 def test_nothing_is_said_of_a_file_that_is_refused() -> None:
     refused = {name: data for name, (data, _) in all_hostile().items()} | two_faced()
     assert {name: found for name, data in refused.items() if (found := glanced(data)) is not None} == {}
@@ -124,16 +134,6 @@ def test_a_master_that_is_another_one_is_left_to_a_child(wrong: dict[str, int], 
         assert found["size"] == len(master)
 
 
-@pytest.mark.parametrize("width", [2, 3])
-def test_samples_that_lie_in_memory_are_what_they_are_when_they_are_copied(width: int) -> None:
-    whole = np.random.default_rng(0).integers(-(2 ** (8 * width - 1)), 2 ** (8 * width - 1), 1000)
-    raw = b"\0" + b"".join(int(sample).to_bytes(width, "little", signed=True) for sample in whole)
-    found = np.concatenate(list(pcm.lying_in(memoryview(raw), width, 2, 128)))
-    assert (found.reshape(-1) == whole << (8 if width == 3 else 0)).all()
-    assert [len(block) for block in pcm.lying_in(memoryview(raw + b"\1"), width, 2, 499)] == [499, 1]
-    assert not list(pcm.lying_in(memoryview(b""), width, 2, 128))
-
-
 @pytest.fixture
 def served() -> Iterator[socket.socket]:
     """The caller's end of a conversation with one that glances."""
@@ -163,17 +163,38 @@ def test_one_glances_at_file_after_file(served: socket.socket) -> None:
         assert found == (heard(data) if is_plain else None)
 
 
-def test_a_beginning_is_forgotten_when_it_has_been_looked_at(
-    monkeypatch: pytest.MonkeyPatch, served: socket.socket
-) -> None:
-    kept: list[memoryview] = []
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_nothing_of_a_beginning_is_left_in_memory_when_it_has_been_looked_at(subtype: str) -> None:
+    code = "import sys; from mastering.probe.glance import serve; serve(int(sys.argv[1]))"
+    ours, theirs = socket.socketpair()
+    data = written(noise(16.0), subtype=subtype)
+    with ours:
+        with theirs:
+            command = [sys.executable, "-c", code, str(theirs.fileno())]
+            serving = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        ours.settimeout(30)
+        try:
+            assert ask(ours, data) is not None
+            kept = memory_of(serving.pid)
+        finally:
+            ours.close()
+            assert serving.wait(30) == 0
+    stretches = [data[at : at + 12] for at in range(64, BEGINNING_BYTES - 12, 499)]
+    whole = [b"".join(b"\0" + one[at : at + 3] for at in range(0, 12, 3)) for one in stretches]  # 24 bits as 32
+    assert [one for one in (*stretches, *whole) if one in kept] == []
 
-    def look(_: Request, beginning: memoryview) -> None:
-        kept.append(beginning)
 
-    monkeypatch.setattr("mastering.probe.glance.glance", look)
-    assert ask(served, PLAIN["long"]) is None
-    assert [bytes(one) for one in kept] == [bytes(BEGINNING_BYTES)]
+def memory_of(pid: int) -> bytes:
+    """All that the process can write to."""
+    kept = bytearray()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            where, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(edge, 16) for edge in where.split("-"))
+                memory.seek(start)
+                kept += memory.read(end - start) or b""
+    return bytes(kept)
 
 
 def test_a_beginning_has_a_greatest_length() -> None:

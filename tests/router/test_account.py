@@ -22,6 +22,7 @@ from router.web.credentials import MOST_TOKENS
 from tests.houses import MASTER, SONG, mastering
 from tests.openid import Misbehaviour, Provider, openid_provider, settings_of
 from tests.people import person, walk_in
+from tests.probes import until
 from tests.served import Served, served
 
 
@@ -111,6 +112,29 @@ async def test_every_address_of_the_api_but_what_tells_nothing_of_anybody_asks_w
                 headers["content-type"] = "application/json"
             response = await router.http.request(method, address, headers=headers, content=body)
             assert (response.status_code == 401) == ((method, path) not in open_to_all), (method, path)
+
+
+@pytest.mark.parametrize("shown", ["session", "token"])
+async def test_who_waits_for_a_master_gets_none_when_the_session_was_ended_or_the_token_revoked(
+    router: Served, ann: httpx.AsyncClient, shown: str
+) -> None:
+    job = (await ann.post("/v1/jobs")).json()
+    token = await new_token(ann)
+    client, headers = (router.http, bearer(token["secret"])) if shown == "token" else (ann, {})
+    address = f"/v1/jobs/{job['id']}"
+    both = [
+        asyncio.create_task(client.get(path, headers={"prefer": "wait=20", **headers}))
+        for path in (address, f"{address}/outputs/wav24")
+    ]
+    await until(lambda: router.app.state.streams._open.total() == 2)
+    if shown == "token":
+        assert (await ann.delete(f"/v1/account/tokens/{token['id']}")).is_success
+    else:
+        router.house.door.sessions.end_all((await router.house.jobs.get(job["id"])).job.account)  # type: ignore[union-attr]
+    await router.house.jobs.forget(job["id"])  # there is nothing more to wait for
+    await router.house.events.tell(job["id"])
+    for waiting in both:
+        assert (await waiting).status_code == 401
 
 
 @pytest.mark.parametrize("shown", ["session", "token"])

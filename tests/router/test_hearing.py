@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from mastering.contract import Facts, Fault, FaultCode
-from router import hearing, probing
+from router import glancing, hearing, probing
+from router.glancing import Glances
 from router.hearing import Ear
 from router.probing import Probe
+from router.zygote import Zygote
 from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced, written
 from tests.probes import (
     feed,
@@ -162,48 +164,81 @@ async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Prob
     expected = await probe.probe(feed(data))
     for _ in range(2):
         dead = glancing_child(probe)
+        assert dead is not None
         os.kill(dead, signal.SIGKILL)
         await until(lambda dead=dead: not is_alive(dead))
         assert await heard(probe, data) == expected
-        await probe.start()
-        assert glancing_child(probe) != dead
+        await until(probe._glances._is_open)
+        assert glancing_child(probe) not in (None, dead)
 
 
-async def test_who_glances_and_says_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = whole_numbers()
-    await probe._glances.open()
-    assert probe._glances._conversation is not None
-    probe._glances._conversation.settimeout(0.2)
+async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting(probe: Probe) -> None:
+    data = memoryview(whole_numbers())
     await running_zygote(probe)
     frozen = glancing_child(probe)
+    assert frozen is not None
     os.kill(frozen, signal.SIGSTOP)
-    assert await heard(probe, data) == await probe.probe(feed(data))
+    ears = [ear for _ in range(4) if (ear := probe.hear_song(len(data))) is not None]
+    async with asyncio.timeout(1.5):  # were each to wait for its own turn it would be two seconds
+        await asyncio.gather(*(asyncio.to_thread(ear._glance, data) for ear in ears))
+    assert not probe._glances._is_open()
     await until(lambda: not is_alive(frozen))
+    for ear in ears:
+        ear.close()
+    assert await heard(probe, bytes(data)) == await probe.probe(feed(bytes(data)))
 
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{\n", b"[]\n", b"7\n", b'{"fault":{"code":"silent"}}\n', 5000 * b"[", b'{"container":"wav"}\n'],
+    [b"", b"{\n", b"[]\n", b"7\n", b'{"fault":{"code":"silent"}}\n', 5000 * b"[", b"null\nnull\n"],
 )
-async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer(line: bytes) -> None:
-    probe, data = Probe(), whole_numbers()
-    await probe.start()
+async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer_and_the_last(line: bytes) -> None:
+    glances = Glances(Zygote())
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
-    try:
-        probe._glances.close()
-        probe._glances._conversation = ours
+    with ours, theirs:
+        glances._conversation = ours
         theirs.sendall(line)
-        with theirs:
-            theirs.shutdown(socket.SHUT_WR)
-            ear = probe.hear_song(len(data))
-            assert ear is not None
-            await hears(ear, feed(data, len(data)))
-            assert await ear.verdict() == await probe.probe(feed(data))
-            ear.close()
+        theirs.shutdown(socket.SHUT_WR)
+        assert await asyncio.to_thread(glances.at, {}, memoryview(whole_numbers())) is None
+        assert glances._conversation is None
+        assert ours.fileno() == -1
+
+
+async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
+    probe, data = Probe(), whole_numbers()
+    await probe.start()
+    try:
+        for said in ({"container": "wav"}, {**(await probe.probe(feed(data))).model_dump(), "frames": 0}):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(probe._glances, "at", lambda *_, said=said: said)
+                assert await heard(probe, data) == await probe.probe(feed(data))
     finally:
         await probe.close()
-        ours.close()
+
+
+async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_question(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running_zygote(probe)
+
+    def fails(_: object) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(glancing, "_line", fails)
+        with pytest.raises(MemoryError):
+            await asyncio.to_thread(probe._glances.at, {}, memoryview(whole_numbers()))
+    assert probe._glances._conversation is None
+
+
+async def test_one_glances_however_many_have_it_opened(probe: Probe) -> None:
+    await running_zygote(probe)
+    probe._glances.close()
+    await until(lambda: glancing_child(probe) is None)
+    await asyncio.gather(*(probe._glances.open() for _ in range(5)))
+    waiting = await waiting_children(probe)
+    assert len(children(zygote_of(probe)) - waiting) == 1
 
 
 @pytest.mark.parametrize("name", two_faced())

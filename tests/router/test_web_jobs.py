@@ -13,6 +13,7 @@ from router.tiers.fake import FakeBackend, Freeze
 from router.tiers.port import Accepted
 from router.web import events
 from tests.houses import SONG, mastering
+from tests.probes import until
 from tests.served import Served, served
 
 
@@ -148,6 +149,17 @@ async def test_prefer_wait_answers_unchanged_when_the_time_is_over_and_at_once_w
         assert answer.json()["state"] == "received"
         await router.http.delete(f"/v1/jobs/{job['id']}")
         assert (await router.over(job["id"]))["state"] == "cancelled"
+
+
+async def test_a_job_that_is_forgotten_while_it_is_waited_for_is_a_404(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        job = await router.create()
+        waiting = asyncio.create_task(router.http.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=20"}))
+        await until(lambda: router.app.state.streams._open.total() == 1)
+        await router.house.jobs.forget(job["id"])
+        await router.house.events.tell(job["id"])
+        answer = await waiting
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 async def test_an_account_holds_only_so_many_streams_and_waits_open_and_each_that_ends_makes_room(

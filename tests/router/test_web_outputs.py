@@ -82,7 +82,7 @@ async def test_who_wants_the_master_of_a_job_that_failed_hears_why(router: Serve
     assert answer.json()["detail"] == f"This job has ended: {refused.json()['detail']}"
 
 
-async def test_who_waits_for_the_master_of_a_job_that_is_forgotten_hears_that_it_is_gone(router: Served) -> None:
+async def test_who_waits_for_the_master_of_a_job_that_is_forgotten_hears_that_there_is_none(router: Served) -> None:
     job = await router.create()
     address = f"/v1/jobs/{job['id']}/outputs/wav24"
     waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
@@ -90,7 +90,36 @@ async def test_who_waits_for_the_master_of_a_job_that_is_forgotten_hears_that_it
     await router.house.jobs.forget(job["id"])
     await router.house.events.tell(job["id"])
     answer = await waiting
-    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_master_that_is_made_needs_no_place_to_wait_in(tmp_path: Path) -> None:
+    async with served(tmp_path, [FakeBackend("a", [mastering()])], streams_per_account=1) as router:
+        _, address = await mastered(router)
+        other = await router.create()
+        async with router.events(other["id"]) as stream:
+            await anext(stream)
+            assert (await router.http.get(address, headers={"prefer": "wait=20"})).content == MASTER
+            waiting = await router.http.get(f"/v1/jobs/{other['id']}/outputs/wav24", headers={"prefer": "wait=20"})
+            assert (waiting.status_code, waiting.json()["code"]) == (429, "too_many_streams")
+
+
+async def test_who_hangs_up_while_waiting_gives_the_place_back(router: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.web.events._LOOK_S", 0.1)
+    job = await router.create()
+    for address in (f"/v1/jobs/{job['id']}", f"/v1/jobs/{job['id']}/outputs/wav24"):
+        head = f"GET {address} HTTP/1.1\r\nhost: 127.0.0.1:{router.port}\r\nprefer: wait=60\r\n\r\n"
+        _, writer = await router.raw(head.encode())
+        await until(lambda: router.app.state.streams._open.total() == 1)
+        writer.close()
+        await until(lambda: not router.app.state.streams._open)
+
+
+async def test_a_format_that_nobody_asked_for_is_not_waited_for(router: Served) -> None:
+    job = await router.create()
+    for name in ("mp3", "nonsense"):
+        answer = await router.http.get(f"/v1/jobs/{job['id']}/outputs/{name}", headers={"prefer": "wait=20"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
