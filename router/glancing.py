@@ -76,7 +76,7 @@ class Glances:
             return None
         try:
             return None if self._conversation is None else self._answer(self._conversation, text, beginning)
-        except (OSError, ValueError, TypeError, RecursionError):  # it died, or is none of ours any more
+        except (OSError, ValueError, RecursionError):  # it died, or is none of ours any more
             self._hang_up()
             return None
         except BaseException:  # what it answers now would be taken for the next answer
@@ -91,9 +91,9 @@ class Glances:
         answer = json.loads(_line(conversation))
         if answer is None:
             return None
-        if "fault" in answer:  # the zygote's last word of it
+        if not isinstance(answer, dict) or "fault" in answer:  # the latter is the zygote's last word of it
             raise ConnectionResetError
-        return dict(answer)
+        return answer
 
     def close(self) -> None:
         """Nobody is asked any more."""

@@ -179,7 +179,8 @@ def test_nothing_of_a_beginning_is_left_in_memory_when_it_has_been_looked_at(sub
         finally:
             ours.close()
             assert serving.wait(30) == 0
-    stretches = [data[at : at + 12] for at in range(64, BEGINNING_BYTES - 12, 499)]
+    places = (*range(64, 16_384, 4080), *range(16_384, BEGINNING_BYTES, 48_000))
+    stretches = [data[at : at + 12] for at in places]
     whole = [b"".join(b"\0" + one[at : at + 3] for at in range(0, 12, 3)) for one in stretches]  # 24 bits as 32
     assert [one for one in (*stretches, *whole) if one in kept] == []
 
