@@ -28,7 +28,7 @@ _MAX_ANSWER_BYTES = 4096
 
 
 class Glances:
-    """Asked in threads, one at a time: an answer takes less than to find out whose turn it is."""
+    """Asked in threads, one at a time: an answer takes less than a millisecond."""
 
     def __init__(self, zygote: Zygote) -> None:
         self._zygote = zygote

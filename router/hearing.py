@@ -42,7 +42,6 @@ class Ear(Generic[_R]):
         self._begun, self._speaking = threading.Event(), threading.Lock()
         self._is_deaf = self._is_left = False
         self._loop = asyncio.get_running_loop()
-        self._late: asyncio.TimerHandle | None = None
         self._listening: asyncio.Task[_R] | None = None
 
     def begin(self, conversation: socket.socket) -> None:
@@ -80,9 +79,10 @@ class Ear(Generic[_R]):
     def _begin_listening(self) -> None:
         if self._is_deaf:
             return
-        self._late = self._loop.call_later(EARLY_S, self._give_up)
+        late = self._loop.call_later(EARLY_S, self._give_up)
         self._listening = asyncio.create_task(self._listen(self))
         self._listening.add_done_callback(self._ended)
+        self._listening.add_done_callback(lambda _: late.cancel())
 
     async def verdict(self) -> _R | None:
         """What the file is; None where too little of it was heard, or the probe broke: ask in the ordinary way then.
@@ -125,8 +125,6 @@ class Ear(Generic[_R]):
     def _ended(self, listening: asyncio.Task[_R]) -> None:
         if not listening.cancelled():
             listening.exception()  # seen, though nobody may ask
-        if self._late is not None:
-            self._late.cancel()
         self._is_deaf = True
         self._begun.set()
         if self._conversation is not None:

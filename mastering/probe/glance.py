@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mastering.contract import Fault
 from mastering.probe.listen import Heard, check_header, is_silent, judge
-from mastering.probe.recordings import Recording
+from mastering.probe.recordings import Header
 from mastering.probe.request import Request
 from mastering.probe.structure import wav_chunks
 
@@ -64,18 +64,22 @@ def glance(request: Request, beginning: memoryview) -> dict[str, Any] | None:
     plain = _plain(beginning, size) if size <= request.max_bytes else None
     if plain is None:
         return None
-    recording, peak = plain
     try:
-        check_header(recording, request.max_duration_s)
-        heard = Heard(recording.declared_frames or 0, peak, broke=False)
-        return request.answer(judge(recording, heard, is_cut_short=False, slack_frames=0), size)
+        check_header(plain.header, request.max_duration_s)
+        return request.answer(judge(plain.header, plain.heard, is_cut_short=False, slack_frames=0), size)
     except Fault:
         return None
 
 
-def _plain(beginning: memoryview, size: int) -> tuple[Recording, float] | None:
-    """A WAV of whole numbers whose parts no two readers can take for different ones, and a peak of its beginning; None
-    for any other file."""
+class _Plain(NamedTuple):
+    """A WAV of whole numbers whose parts no two readers can take for different ones."""
+
+    header: Header
+    heard: Heard
+    """All of its frames, by a peak of its beginning."""
+
+
+def _plain(beginning: memoryview, size: int) -> _Plain | None:
     head = beginning[:_HEAD_BYTES]
     if size >= 1 << 32 or bytes(head[:12]) != b"RIFF" + struct.pack("<I", max(0, size - 8)) + b"WAVE":
         return None
@@ -89,16 +93,8 @@ def _plain(beginning: memoryview, size: int) -> tuple[Recording, float] | None:
     frames = audio_bytes // form.frame_bytes
     if any(bytes(head[at : at + length]) != struct.pack("<I", frames) for _, at, length in counted):
         return None
-    recording = Recording(
-        container="wav",
-        codec=f"pcm_{8 * form.width}",
-        rate_hz=form.rate_hz,
-        channels=form.channels,
-        declared_frames=frames,
-        blocks=lambda: iter(()),  # nobody decodes it
-        is_settled=True,
-    )
-    return recording, _peak(beginning[first:], form.width)
+    header = Header("wav", f"pcm_{8 * form.width}", form.rate_hz, form.channels, frames)
+    return _Plain(header, Heard(frames, _peak(beginning[first:], form.width), broke=False))
 
 
 def _peak(audio: memoryview, width: int) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mastering.codecs import LOSSLESS
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
-from mastering.probe.recordings import Block, Recording, full_scale, resource_fault, undecodable_fault
+from mastering.probe.recordings import Block, Header, Recording, full_scale, resource_fault, undecodable_fault
 
 SILENCE_DBFS = -80.0
 BEYOND_SOUND_DBFS = 120.0
@@ -34,7 +34,7 @@ class Heard:
     """The decoder stopped with an error."""
 
 
-def check_header(recording: Recording, max_duration_s: float) -> None:
+def check_header(recording: Header, max_duration_s: float) -> None:
     """Refuse by what the header alone says. Raises Fault."""
     if recording.channels > MAX_CHANNELS:
         raise Fault(
@@ -112,7 +112,7 @@ def _finite_peak(peak: float, block: Block) -> float:
     return max(peak, extremes)
 
 
-def judge(recording: Recording, heard: Heard, is_cut_short: bool, slack_frames: int) -> Facts:
+def judge(recording: Header, heard: Heard, is_cut_short: bool, slack_frames: int) -> Facts:
     """Facts of a recording that was heard, or the Fault that stops it."""
     declared = recording.declared_frames
     if is_cut_short or (declared is not None and not heard.broke and heard.frames < declared - slack_frames):
@@ -148,7 +148,7 @@ def is_silent(peak: float) -> bool:
     return peak < 10 ** (SILENCE_DBFS / 20)
 
 
-def _truncated(recording: Recording, heard: Heard) -> Fault:
+def _truncated(recording: Header, heard: Heard) -> Fault:
     seconds, declared = heard.frames / recording.rate_hz, recording.declared_frames
     whole = f" of {declared / recording.rate_hz:.1f} s" if declared and declared > heard.frames else ""
     return Fault(

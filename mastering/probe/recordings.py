@@ -60,14 +60,20 @@ Block = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A recording that is open and not yet heard. `declared_frames` is None where its header does not say."""
+class Header:
+    """What a recording says of itself. `declared_frames` is None where it does not say how many it has."""
 
     container: str
     codec: str
     rate_hz: int
     channels: int
     declared_frames: int | None
+
+
+@dataclass(frozen=True)
+class Recording(Header):
+    """A recording that is open and not yet heard."""
+
     blocks: Callable[[], Iterator[Block]]
     is_settled: bool = False
     """Whole numbers up to the file's last byte, as many frames as declared: whatever they are, they are sound."""

@@ -78,6 +78,11 @@ def bearer(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
+async def end_sessions_of_the_owner(router: Served, job_id: str) -> None:
+    assert router.house.door is not None
+    router.house.door.sessions.end_all((await router.house.jobs.get(job_id)).job.account)
+
+
 # Who is let in --------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +135,7 @@ async def test_who_waits_for_a_master_gets_none_when_the_session_was_ended_or_th
     if shown == "token":
         assert (await ann.delete(f"/v1/account/tokens/{token['id']}")).is_success
     else:
-        router.house.door.sessions.end_all((await router.house.jobs.get(job["id"])).job.account)  # type: ignore[union-attr]
+        await end_sessions_of_the_owner(router, job["id"])
     await router.house.jobs.forget(job["id"])  # there is nothing more to wait for
     await router.house.events.tell(job["id"])
     for waiting in both:
@@ -153,7 +158,7 @@ async def test_a_stream_ends_when_the_session_was_ended_or_the_token_revoked(
         if shown == "token":
             assert (await ann.delete(f"/v1/account/tokens/{token['id']}")).is_success
         else:
-            router.house.door.sessions.end_all((await router.house.jobs.get(job["id"])).job.account)  # type: ignore[union-attr]
+            await end_sessions_of_the_owner(router, job["id"])
         rest = [line async for line in lines]
     assert not any(line.startswith("data:") for line in rest)
 
