@@ -2,25 +2,23 @@
 
 The bytes go to the child by a socket, all at once from the spool or, while they are on their way anyhow, piece by piece
 (`hearing`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
-The process behind it is `zygote`. (A few lines over 250: what is asked and what an answer may say are one protocol.)
+The process behind it is `zygote`; what of its answers is believed, `verdicts`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import socket
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
-from pydantic import ValidationError
-
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
 from router.glancing import Glances
 from router.hearing import EARLY_S, Ear
+from router.verdicts import broken, parse, read_line, record
 from router.zygote import Lost, Zygote
 
 _R = TypeVar("_R", bound=Facts)
@@ -28,7 +26,6 @@ _GRACE_S = 10.0
 """How long past a request's own time limit the zygote may take to say so."""
 _BYTES_PER_S = 2_000_000
 """What a slow machine decodes of the densest codec."""
-_MAX_ANSWER_BYTES = 64 * 1024
 _MOST_KEPT_BYTES = 128 * 1024 * 1024
 """A file of which a child must keep more, which no plain WAV is, is not heard on its way."""
 _CURES = {
@@ -89,7 +86,7 @@ class Probe:
             await self._zygote.open()
             await self._glances.open()
         except Lost:
-            raise _broken() from None
+            raise broken() from None
 
     async def close(self) -> None:
         """End the zygote and its children."""
@@ -103,7 +100,7 @@ class Probe:
         probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
         """
         request = self._song(size, timeout_s or self._timeout_s)
-        return _record(Facts, await self._ask({**request, "size": size or None}, feed))
+        return record(Facts, await self._ask({**request, "size": size or None}, feed))
 
     def hear_song(self, size: int | None) -> Ear[Facts] | None:
         """An ear for an upload of `size` bytes, from its first byte on; None where nobody knows how many."""
@@ -113,7 +110,7 @@ class Probe:
         self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[Announced]
     ) -> Verified:
         """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
-        return _record(Verified, await self._ask(_master(announced, timeout_s), feed))
+        return record(Verified, await self._ask(_master(announced, timeout_s), feed))
 
     def hear_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> Ear[Verified] | None:
         """An ear for a master as it arrives; None where nobody knows its size."""
@@ -141,14 +138,14 @@ class Probe:
         def glance(beginning: memoryview) -> _R | None:
             answer = self._glances.at(arriving, beginning)
             with suppress(Fault):
-                return None if answer is None else _record(kind, answer)
+                return None if answer is None else record(kind, answer)
             return None
 
         async def listen(ear: Ear[_R]) -> _R:
             async with self._place(request["op"]), self._answering(arriving):
                 conversation = await self._zygote.converse(json.dumps(arriving).encode())
                 ear.begin(conversation)
-                return _record(kind, _parse(await _read_line(conversation)))
+                return record(kind, parse(await read_line(conversation)))
 
         self._glances.see_to_it()
         return Ear(size, glance, listen)
@@ -157,7 +154,7 @@ class Probe:
     async def _place(self, op: str) -> AsyncIterator[None]:
         """For a child that hears a file on its way. Raises Fault(internal) where there is none to spare."""
         if not self._ears_left[op]:
-            raise _broken()
+            raise broken()
         self._ears_left[op] -= 1
         try:
             yield
@@ -177,9 +174,9 @@ class Probe:
                 yield
         except TimeoutError:
             await self._zygote.end()  # a zygote that does not keep its own limits is frozen
-            raise _broken() from None
+            raise broken() from None
         except Lost:
-            raise _broken() from None
+            raise broken() from None
 
 
 def _master(announced: Announced, timeout_s: float) -> dict[str, Any]:
@@ -192,7 +189,7 @@ async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | No
     """Feed the child and read its answer, which may come before the feed has ended."""
     pump = asyncio.create_task(_pump(conversation, feed))
     try:
-        line = await _read_line(conversation)
+        line = await read_line(conversation)
     finally:
         was_fed = pump.done()
         pump.cancel()
@@ -200,10 +197,10 @@ async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | No
     if isinstance(outcome, Exception):
         raise outcome  # the feed's own failure
     try:
-        return _parse(line)
+        return parse(line)
     except Fault as fault:
         if fault.code is FaultCode.RESOURCE_LIMIT and not was_fed:
-            raise _broken() from None  # the feed was slow, not the file hard
+            raise broken() from None  # the feed was slow, not the file hard
         raise
 
 
@@ -219,55 +216,3 @@ async def _pump(conversation: socket.socket, feed: AsyncIterable[bytes] | None) 
     except Exception:
         conversation.shutdown(socket.SHUT_RDWR)
         raise
-
-
-async def _read_line(conversation: socket.socket) -> bytes:
-    loop = asyncio.get_running_loop()
-    answer = bytearray()
-    try:
-        while not answer.endswith(b"\n") and len(answer) < _MAX_ANSWER_BYTES:
-            piece = await loop.sock_recv(conversation, _MAX_ANSWER_BYTES)
-            if not piece:
-                break
-            answer += piece
-    except ConnectionResetError:
-        raise Lost from None
-    return bytes(answer)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    if not line.endswith(b"\n"):
-        raise Lost
-    try:
-        answer = json.loads(line)
-        if "fault" not in answer:
-            return dict(answer["ok"])
-        said = answer["fault"]
-        numbers = {str(name): value for name, value in said["numbers"].items() if _is_sane(value)}
-        fault = Fault(FaultCode(said["code"]), _text(said["message"]), **numbers)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Lost from None
-    raise fault
-
-
-def _is_sane(value: object) -> bool:
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _text(said: object) -> str:
-    return str(said)[:500].encode("utf-8", "replace").decode()
-
-
-def _record(kind: type[_R], answer: dict[str, Any]) -> _R:
-    try:
-        record = kind.model_validate(answer)
-    except ValidationError:
-        raise _broken() from None
-    counts = (record.rate_hz, record.channels, record.frames, record.duration_s)
-    if not all(0 < count < math.inf for count in counts):  # whatever a child that was taken over says
-        raise _broken()
-    return record
-
-
-def _broken() -> Fault:
-    return Fault(FaultCode.INTERNAL, "The check of this file was interrupted. Try again.")

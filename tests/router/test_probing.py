@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mastering.contract import Facts, Fault, FaultCode
-from router import probing
+from router import probing, verdicts
 from router.probing import Probe
 from router.zygote import Lost
 from tests.hostile_audio import all_hostile, encoded, noise, written
@@ -253,17 +253,17 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
 )
 async def test_an_answer_that_is_none_of_ours_is_a_broken_probe(line: bytes) -> None:
     with pytest.raises(Lost):
-        probing._record(Facts, probing._parse(line + b"\n"))
+        verdicts.record(Facts, verdicts.parse(line + b"\n"))
 
 
 async def test_what_a_taken_over_child_says_is_cut_to_what_can_be_said() -> None:
     said = b'{"fault":{"code":"silent","message":"\\ud800","numbers":{"a":1,"b":[1],"c":NaN}}}\n'
     with pytest.raises(Fault) as caught:
-        probing._parse(said)
+        verdicts.parse(said)
     assert (caught.value.message.encode(), caught.value.numbers) == (b"?", {"a": 1})
     facts = {"container": "wav", "codec": "pcm_16", "rate_hz": 0, "channels": 2, "frames": 1, "duration_s": 1.0}
     with pytest.raises(Fault) as caught:
-        probing._record(Facts, {**facts, "lossy": False})
+        verdicts.record(Facts, {**facts, "lossy": False})
     assert caught.value.code is FaultCode.INTERNAL
 
 
