@@ -26,23 +26,30 @@ async def running_zygote(probe: Probe) -> int:
 async def waiting_children(probe: Probe) -> set[int]:
     """The children that the zygote has made ahead, once they are there."""
     await running_zygote(probe)
+    glancing = await glancing_child(probe)
     for _ in range(50):
-        seen = hearing_children(probe)
+        seen = hearing_children(probe, glancing)
         await asyncio.sleep(0.1)
-        if len(seen) == 2 and seen == hearing_children(probe):  # else one of them was about to end
+        if len(seen) == 2 and seen == hearing_children(probe, glancing):  # else one of them was about to end
             return seen
     raise AssertionError("no children wait")
 
 
-def hearing_children(probe: Probe) -> set[int]:
+def hearing_children(probe: Probe, glancing: int) -> set[int]:
     """The zygote's children, but for the one that glances at all files."""
-    return children(zygote_of(probe)) - {glancing_child(probe)}
+    return children(zygote_of(probe)) - {glancing}
 
 
-def glancing_child(probe: Probe) -> int | None:
-    """The one that has been locked up for the longest: it is while no file is heard, and only one is then."""
-    locked = [pid for pid in children(zygote_of(probe)) if _is_locked_up(pid)]
-    return min(locked, key=_started, default=None)
+async def glancing_child(probe: Probe) -> int:
+    """The one that is locked up while no file is heard, once it is alone: who has heard one may be about to end."""
+    before: list[int] = []
+    for _ in range(100):
+        locked = [pid for pid in children(zygote_of(probe)) if _is_locked_up(pid)]
+        if len(locked) == 1 and locked == before and probe._glances._is_open():
+            return locked[0]
+        before = locked
+        await asyncio.sleep(0.1)
+    raise AssertionError("nobody glances")
 
 
 def _is_locked_up(pid: int) -> bool:
@@ -51,11 +58,6 @@ def _is_locked_up(pid: int) -> bool:
         limits = Path(f"/proc/{pid}/limits").read_text()
         return next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3] == "0"
     return False
-
-
-def _started(pid: int) -> int:
-    """In ticks since the machine did (proc_pid_stat(5))."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def zygote_of(probe: Probe) -> int:

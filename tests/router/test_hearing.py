@@ -102,17 +102,17 @@ def silence_to_its_end() -> bytes:
 async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[], bytes]) -> None:
     """The last byte never comes, and yet the child has taken more than any socket holds."""
     data = song()
-    waiting = await waiting_children(probe)
+    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
     ear = probe.hear_song(len(data))
     assert ear is not None
     try:
         await hears(ear, feed(data[:-1000]))
         assert ear._heard == len(data) - 1000 > 2_000_000
         assert await ear.verdict() is None
-        assert hearing_children(probe) == waiting
+        assert hearing_children(probe, glancing) == waiting
     finally:
         ear.close()
-    await until(lambda: len(hearing_children(probe)) == 1)
+    await until(lambda: len(hearing_children(probe, glancing)) == 1)
 
 
 def late_whole_numbers() -> bytes:
@@ -142,7 +142,7 @@ async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> 
 async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe) -> None:
     """No child is needed, if the file has its announced size."""
     data = whole_numbers()
-    waiting = await waiting_children(probe)
+    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
     for missing in (0, 1000):
         ear = probe.hear_song(len(data))
         assert ear is not None
@@ -155,7 +155,7 @@ async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe)
         assert found == (None if missing else await probe.probe(feed(data), size=len(data)))
         if missing == 0:
             waiting = await waiting_children(probe)
-    assert hearing_children(probe) == waiting
+    assert hearing_children(probe, glancing) == waiting
 
 
 async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Probe) -> None:
@@ -163,20 +163,19 @@ async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Prob
     await running_zygote(probe)
     expected = await probe.probe(feed(data))
     for _ in range(2):
-        dead = glancing_child(probe)
-        assert dead is not None
+        dead = await glancing_child(probe)
         os.kill(dead, signal.SIGKILL)
         await until(lambda dead=dead: not is_alive(dead))
         assert await heard(probe, data) == expected
+        assert await heard(probe, data) == expected  # the next song has one opened, if that one could not yet
         await until(probe._glances._is_open)
-        assert glancing_child(probe) not in (None, dead)
+        assert await glancing_child(probe) != dead
 
 
 async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting(probe: Probe) -> None:
     data = memoryview(whole_numbers())
     await running_zygote(probe)
-    frozen = glancing_child(probe)
-    assert frozen is not None
+    frozen = await glancing_child(probe)
     os.kill(frozen, signal.SIGSTOP)
     ears = [ear for _ in range(4) if (ear := probe.hear_song(len(data))) is not None]
     async with asyncio.timeout(1.5):  # were each to wait for its own turn it would be two seconds
@@ -234,8 +233,9 @@ async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_ques
 
 async def test_one_glances_however_many_have_it_opened(probe: Probe) -> None:
     await running_zygote(probe)
+    before = await glancing_child(probe)
     probe._glances.close()
-    await until(lambda: glancing_child(probe) is None)
+    await until(lambda: not is_alive(before))
     await asyncio.gather(*(probe._glances.open() for _ in range(5)))
     waiting = await waiting_children(probe)
     assert len(children(zygote_of(probe)) - waiting) == 1

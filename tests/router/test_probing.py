@@ -16,7 +16,7 @@ from router import probing, verdicts
 from router.probing import Probe
 from router.zygote import Lost
 from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import feed, hearing_children, running_zygote, until, waiting_children, zygote_of
+from tests.probes import feed, glancing_child, hearing_children, running_zygote, until, waiting_children, zygote_of
 from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
@@ -234,12 +234,12 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
         started.set()
         await never.wait()
 
-    waiting = await waiting_children(probe)
+    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
     task = asyncio.create_task(probe.probe(stuck()))
     await asyncio.wait_for(started.wait(), 20)
-    assert hearing_children(probe) == waiting
+    assert hearing_children(probe, glancing) == waiting
     task.cancel()
-    await until(lambda: len(hearing_children(probe)) == 1)
+    await until(lambda: len(hearing_children(probe, glancing)) == 1)
 
 
 @pytest.mark.parametrize(
