@@ -131,8 +131,9 @@ async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> 
         try:
             await hears(ear, feed(data[:300_000]))
             await until(lambda ear=ear: ear._listening is not None and ear._listening.done())
+            heard_so_far = ear._heard
             await hears(ear, feed(data[300_000 : len(data) - missing]))
-            assert ear._heard == 300_000
+            assert ear._heard == heard_so_far > RATE_HZ * 4
             found = await ear.verdict()
         finally:
             ear.close()
