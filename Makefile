@@ -55,8 +55,9 @@ smoke-hf: setup ## check Spaces that were deployed, with a real token (HF_TOKEN)
 	$(BIN)/python -m ops.smoke_hf $(CATALOGUE)
 
 # What decides by itself, without clock or network: each of its branches is tested by its own tests.
-CORE := router.jobs.state router.errors $(addprefix router.tiers.,choice breaker quota faults)
-CORE_TESTS := $(addprefix tests/router/test_,state choice waking breaker quota errors faults)
+CORE := router.store.state router.core.errors $(addprefix router.tiers.policy.,choice breaker quota faults)
+CORE_TESTS := tests/router/store/test_state tests/router/core/test_errors \
+	$(addprefix tests/router/tiers/policy/test_,choice waking breaker quota faults)
 
 # The rooms whose tests take longest come first, so that no worker is left alone with a long one at the end.
 ROOMS := $(addprefix tests/,scenarios privacy spaces browser conformance mastering router)
@@ -70,7 +71,7 @@ test-other-python: setup-test ## the same samples by another Python, both Spaces
 	$(OTHER_PYTHON) -m venv $(OTHER)
 	sed '/torch/d' spaces/cpu/requirements.txt spaces/zero_gpu/requirements.txt | sort -u > $(OTHER)/requirements.txt
 	$(OTHER)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(OTHER)/requirements.txt gradio
-	MASTERING_OTHER_PYTHON=$(OTHER)/bin/python $(BIN)/python -m pytest tests/mastering/test_repeat.py tests/spaces/other_python.py
+	MASTERING_OTHER_PYTHON=$(OTHER)/bin/python $(BIN)/python -m pytest tests/mastering/engine/test_repeat.py tests/spaces/other_python.py
 
 check: setup-test ## lint, format, types (Python and JavaScript) and import contracts
 	$(BIN)/ruff check $(SRC)

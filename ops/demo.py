@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import soundfile
 
-from mastering.demo import demo_song
+from mastering.engine.demo import demo_song
 from ops.topology import Child, Town, standing
 
 PAGE_PORT, OPERATORS_PORT = 8080, 8081

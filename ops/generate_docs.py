@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ops import policy_edition, privacy_page, space_requirements
 from router.admin.gauges import HELP
-from router.errors import TABLE
-from router.jobs import state
-from router.metrics import Metrics
-from router.settings import Settings
-from router.tiers import catalogue, faults
-from router.tiers.catalogue import Entry
+from router.core.errors import TABLE
+from router.core.metrics import Metrics
+from router.core.settings import Settings
+from router.store import state
+from router.tiers.fleet import catalogue
+from router.tiers.fleet.catalogue import Entry
+from router.tiers.policy import faults
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -14,11 +14,11 @@ import numpy as np
 import soundfile
 from scipy import signal
 
-from mastering import engine
 from mastering.contract import Settings
-from mastering.demo import demo_song
-from mastering.plots import svg
-from mastering.report import plots
+from mastering.engine import pipeline
+from mastering.engine.demo import demo_song
+from mastering.report.page import plots
+from mastering.report.plots import svg
 
 FOLDER = Path(__file__).parent.parent / "docs" / "plots"
 _NAMES = ("spectrum", "loudness", "gain-reduction", "cost-of-loudness")
@@ -31,7 +31,7 @@ def drawn() -> dict[str, str]:
     """File name → SVG of every plot in docs/mastering.md."""
     song = demo_song(_RATE_HZ)
     darker = signal.sosfilt(signal.butter(1, 2500, fs=_RATE_HZ, output="sos"), song, axis=1)
-    report = engine.master(
+    report = pipeline.master(
         io.BytesIO(_wav(song)),
         Settings(target="cd", amount_percent=60),
         references=[io.BytesIO(_wav(darker))],

@@ -17,13 +17,13 @@ from pydantic import SecretStr
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Asked
 from ops.demo import a_demo
-from router.app import connect
-from router.complaint import Complaint
-from router.deploy import TOKENS
-from router.settings import Settings
-from router.tiers.catalogue import Entry, read
-from router.tiers.faults import TierFault
-from router.tiers.memory import source_of
+from router.cli.deploy import TOKENS
+from router.core.command_error import Complaint
+from router.core.settings import Settings
+from router.tiers.connect import connect
+from router.tiers.fleet.catalogue import Entry, read
+from router.tiers.in_memory import source_of
+from router.tiers.policy.faults import TierFault
 from router.tiers.port import Backend, Finished, Work
 
 DEADLINE_S = 600.0

@@ -1,4 +1,4 @@
-from router.cli import main
+from router.cli.main import main
 
 if __name__ == "__main__":
     main()

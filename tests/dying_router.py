@@ -23,13 +23,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mastering import sandbox
-from router import app, serving, wipe
-from router.errors import Problem
-from router.house import House
-from router.jobs.local import LocalJobs, LocalLease, LocalQueue
-from router.jobs.model import Job
-from router.jobs.state import State
+from mastering.runtime import sandbox
+from router.app import compose, server
+from router.core.errors import Problem
+from router.jobs import lifecycle
+from router.jobs.services import House
+from router.store.embedded.sqlite import LocalJobs, LocalLease, LocalQueue
+from router.store.record import Job
+from router.store.state import State
 from tests.houses import BelievingProbe
 
 POLL_S = 0.005
@@ -47,8 +48,8 @@ def hook(folder: Path) -> None:
             await while_held("probe")
             return await super().probe(*args, **more)
 
-    commit, take, finish = LocalJobs.change, LocalQueue._take, wipe.finish_sealed
-    make_app = serving.make_app
+    commit, take, finish = LocalJobs.change, LocalQueue._take, lifecycle.finish_sealed
+    make_app = server.make_app
 
     async def change(self: LocalJobs, job: Job, expected_revision: int) -> int:
         before = (await self.get(job.id)).job.state
@@ -79,7 +80,7 @@ def hook(folder: Path) -> None:
                 wanted = json.loads((folder / "end").read_text())
                 (folder / "end").unlink()
                 problem = Problem("internal") if wanted["state"] == State.FAILED else None
-                await wipe.end(house, wanted["job"], State(wanted["state"]), problem)
+                await lifecycle.end(house, wanted["job"], State(wanted["state"]), problem)
 
     @asynccontextmanager
     async def obedient(house: House) -> AsyncIterator[None]:
@@ -87,11 +88,11 @@ def hook(folder: Path) -> None:
         yield
         task.cancel()
 
-    app.Probe = Held  # type: ignore[misc]
+    compose.Probe = Held  # type: ignore[misc]
     LocalJobs.change = change  # type: ignore[method-assign]
     LocalQueue._take = taking  # type: ignore[method-assign]
-    wipe.finish_sealed = finish_sealed
-    serving.make_app = lambda *args, **more: make_app(*args, **{**more, "within": obedient})
+    lifecycle.finish_sealed = finish_sealed
+    server.make_app = lambda *args, **more: make_app(*args, **{**more, "within": obedient})
 
 
 def _moment(folder: Path, job: Job, before: State) -> str | None:
@@ -112,7 +113,7 @@ def main() -> None:
         if pid == 0:
             sandbox.die_with_parent(ours)
             try:
-                serving.serve({"port": port})
+                server.serve({"port": port})
             finally:
                 os._exit(1)
         print(f"started {pid}", flush=True)

@@ -28,18 +28,19 @@ from mastering.contract import (
     Stage,
 )
 from mastering.contract import Settings as Wanted
-from router import clock, intake
-from router.accounts import Accounts
-from router.dispatch import Dispatcher
-from router.house import House
-from router.jobs import local
-from router.jobs.model import BlobRef, Job, new_id
-from router.jobs.state import State
-from router.probing import Probe
-from router.settings import Settings
+from router.core import clock
+from router.core.settings import Settings
+from router.dispatch.dispatcher import Dispatcher
+from router.identity.accounts import Accounts
+from router.jobs import intake
+from router.jobs.services import House
+from router.probe.client import Probe
 from router.spool.disk import Spool
+from router.store.embedded import sqlite
+from router.store.record import BlobRef, Job, new_id
+from router.store.state import State
 from router.tiers.fake import Step
-from router.tiers.fleet import Fleet
+from router.tiers.fleet.fleet import Fleet
 from router.tiers.port import Accepted, Backend, Finished, OutputBegins, Working
 
 SONG = b"a song, as far as the believing probe can tell " * 400
@@ -106,7 +107,7 @@ async def house_of(folder: Path, backends: Sequence[Backend] = (), **settings: A
     ram = settings.pop("ram", None)
     with ram_folder() as own_ram:
         chosen = settings_for(folder, ram or own_ram, **settings)
-        store = local.open_store(
+        store = sqlite.open_store(
             chosen.ram_dir / "jobs.sqlite",
             max_queued=chosen.max_queued_per_account,
             max_running=chosen.max_running_per_account,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 
-from router.jobs.model import BlobRef, Job
-from router.jobs.state import DONE, State
+from router.store.record import BlobRef, Job
+from router.store.state import DONE, State
 from tests.api import Api
 from tests.stack import Stack
 

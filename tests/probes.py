@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
-from router.probing import Probe
+from router.probe.client import Probe
 from tests.processes import children
 
 

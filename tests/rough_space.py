@@ -29,7 +29,7 @@ import httpx
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from mastering.exchange import PROTOCOL_VERSION
+from mastering.protocol.frames import PROTOCOL_VERSION
 from tests.stack import free_port
 
 START_S = 60.0

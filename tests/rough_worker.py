@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mastering.exchange import Event, Seal, data_header, encode_event
+from mastering.protocol.frames import Event, Seal, data_header, encode_event
 
 
 class Asked(NamedTuple):

@@ -2,7 +2,7 @@
 
 async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
     job = (await router.http.post("/v1/jobs")).json()
-    router.house.spool.usage()
+    router.jobs.services.spool.usage()
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from router import app as app_module
-from router.app import make_app
-from router.connections import Connection
-from router.house import House
+from router.app import compose as app_module
+from router.app.asgi import make_app
+from router.http.connection import Connection
+from router.jobs.services import House
 from router.tiers.port import Backend
 from tests.houses import PATIENCE_S, SONG, BelievingProbe, settings_for
 from tests.stack import own_ram

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mastering.demo import demo_song
+from mastering.engine.demo import demo_song
 
 RATE_HZ = 44_100
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mastering import blas
 from mastering.cli import making, verdicts
 from mastering.cli.app import app
 from mastering.cli.outcome import EXIT_CODES, run
+from mastering.runtime import blas
 
 __all__ = ["EXIT_CODES", "app", "main", "making", "verdicts"]
 

@@ -62,7 +62,7 @@ def master(
 
     Example: mastering master in.ogg -o out.wav --target streaming
     """
-    from mastering import engine
+    from mastering.engine import pipeline
 
     places = places_of(output, kind)
     settings = settings_of(
@@ -83,7 +83,7 @@ def master(
         files = {form: stack.enter_context(writing(path, source)) for form, path in places.items()}
         progress = stack.enter_context(progress_bar(quiet=as_json))
         likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
-        report = engine.master(
+        report = pipeline.master(
             source,
             settings,
             references=likenesses,
@@ -111,7 +111,7 @@ def album(
     reference: References = None,
 ) -> None:
     """Master SONGS as one album: one tone, the loudest track at the target, relative loudness kept."""
-    from mastering.album import master_album
+    from mastering.engine.album import master_album
 
     settings = settings_of(target=target, style=style, amount_percent=amount, rate_hz=rate, outputs=(kind,))
     with ExitStack() as stack:
@@ -142,7 +142,7 @@ def preview(
     seconds: Annotated[float, typer.Option(min=5, max=120, help="How much of the song.")] = 30.0,
 ) -> None:
     """Write the loudest half minute of SONG in every style, all equally loud, with the original beside them."""
-    from mastering.preview import write_previews
+    from mastering.engine.preview import write_previews
 
     settings = settings_of(target=target, amount_percent=amount, outputs=(kind,))
     try:
@@ -182,7 +182,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what mastering SONG would do, with a reason for every step, without writing a master."""
-    from mastering import engine
+    from mastering.engine import pipeline
 
     settings = settings_of(
         outputs=(OutputFormat.WAV24,),
@@ -200,7 +200,7 @@ def plan(
         source = stack.enter_context(reading(song))
         progress = stack.enter_context(progress_bar(quiet=as_json))
         likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
-        chosen = engine.make_plan(source, settings, references=likenesses, progress=progress)
+        chosen = pipeline.make_plan(source, settings, references=likenesses, progress=progress)
     if as_json:
         say(chosen.model_dump_json(indent=2))
     else:
@@ -218,14 +218,14 @@ def render_by_plan(
     as_json: AsJson = False,
 ) -> None:
     """Render SONG by a finished plan: the same samples as when the plan was made."""
-    from mastering import engine
+    from mastering.engine import pipeline
 
     with reading(plan_file) as file:
-        chosen = engine.read_plan(file)
+        chosen = pipeline.read_plan(file)
     form = kind or format_of(output)
     chosen = _rendered_to(chosen, form)
     with reading(song) as source, writing(output, source) as target, progress_bar(quiet=as_json) as progress:
-        after = engine.render_plan(source, chosen, open_output=lambda kind: target, progress=progress)
+        after = pipeline.render_plan(source, chosen, open_output=lambda kind: target, progress=progress)
     if as_json:
         say(after.model_dump_json(indent=2))
     else:
@@ -235,17 +235,17 @@ def render_by_plan(
 @app.command(name="demo-song")
 def demo_song(output: Annotated[Path, typer.Argument(help="Where to write the WAV file.", show_default=False)]) -> None:
     """Write half a minute of synthesised music, to try everything with."""
-    from mastering import engine
+    from mastering.engine import pipeline
 
     with writing(output, None) as file:
-        engine.write_demo_song(file)
+        pipeline.write_demo_song(file)
     say(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
 
 
 def _write_page(report: Report, path: Path, written: Path) -> None:
     """The page, with the second meters' word where the master is short enough for them."""
-    from mastering.certificate import certify
-    from mastering.report import html
+    from mastering.report.certificate import certify
+    from mastering.report.page import html
 
     try:
         # Reports tell of the first format that was written, lossless before lossy, and so do the second meters.

@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing el
 
 
 def settings_of(**asked: Any) -> Settings:
-    from mastering import presets
+    from mastering.contract import presets
 
     try:
         settings = Settings(**asked)

@@ -48,8 +48,8 @@ def certify(
 
     Ours, and pyloudnorm (De Man's filters) with a true peak by soxr at 16 x. Exit code 34 if one of them does not.
     """
-    from mastering import plan, verify
-    from mastering.certificate import certify as second_opinion
+    from mastering.engine import plan, verify
+    from mastering.report.certificate import certify as second_opinion
 
     settings = settings_of(target=target, loudness_lufs=loudness, ceiling_dbtp=ceiling)
     ours = _measure(master_file)
@@ -81,17 +81,17 @@ def verify_plan(
     """Prove that MASTER is what the plan makes of SONG: render it again and subtract (the null test)."""
     from tempfile import TemporaryFile
 
-    from mastering import engine
-    from mastering.plan import plan_hash
+    from mastering.engine import pipeline
+    from mastering.engine.plan import plan_hash
 
     with reading(plan_file) as file:
-        chosen = engine.read_plan(file)
+        chosen = pipeline.read_plan(file)
     chosen = chosen.model_copy(
         update={"settings": chosen.settings.model_copy(update={"outputs": (OutputFormat.WAV24,)})}
     )
     with reading(song) as source, reading(master_file) as delivered, TemporaryFile() as again:
-        engine.render_plan(source, chosen, open_output=lambda kind: cast(BinaryIO, again))
-        steps = engine.difference_steps(cast(BinaryIO, again), delivered)
+        pipeline.render_plan(source, chosen, open_output=lambda kind: cast(BinaryIO, again))
+        steps = pipeline.difference_steps(cast(BinaryIO, again), delivered)
     say(f"plan {plan_hash(chosen)}")
     if steps:
         what = "another length, rate or number of channels" if steps < 0 else f"up to {steps} steps of 24 bits"
@@ -102,7 +102,7 @@ def verify_plan(
 @app.command(name="presets")
 def list_presets(as_json: AsJson = False) -> None:
     """List the delivery targets and the styles."""
-    from mastering.presets import presets
+    from mastering.contract.presets import presets
 
     known = presets()
     if as_json:
@@ -115,7 +115,7 @@ def list_presets(as_json: AsJson = False) -> None:
 
 
 def _measure(path: Path, *, with_character: bool = False) -> Measurements:
-    from mastering import engine
+    from mastering.engine import pipeline
 
     with reading(path) as source:
-        return engine.measure(source, with_character=with_character)
+        return pipeline.measure(source, with_character=with_character)

@@ -1,6 +1,6 @@
 """The chain as a stand-in that can be differentiated: knobs → features, at block rate.
 
-It takes a song's contour (`mastering.contour`) through tone, compressor, saturation and limiter and reads the features
+It takes a song's contour (`dsp.contour`) through tone, compressor, saturation and limiter and reads the features
 off the other end. It need not be exact: whoever calls says by how much it was off at the start, and tries the result on
 the real chain. The tone's effect on the mean spectrum is exact (on the FFT bins of the analysis); gains over time act
 on third octaves; the limiter has no release, which at this rate hardly shows.
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mastering.contour import FLOOR_DB, GATE, QUANTILES, QUIET, Contour, Layout, Vector, level_windows
-from mastering.contour import crest_blocks as _crest_blocks
+from mastering.dsp.contour import FLOOR_DB, GATE, QUANTILES, QUIET, Contour, Layout, Vector, level_windows
+from mastering.dsp.contour import crest_blocks as _crest_blocks
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.spectrum import band_shares, bin_frequencies_hz, frame_length
 from mastering.fit.device import default_device, guarded

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mastering.contour import Vector
+from mastering.dsp.contour import Vector
 from mastering.fit.chain import Chain, Knobs
 from mastering.fit.device import at_work, device_name, finish, guarded, repeated
 

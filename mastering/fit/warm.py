@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mastering.contour import Contour, Layout, hop_frames
+from mastering.dsp.contour import Contour, Layout, hop_frames
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.spectrum import bin_frequencies_hz
 from mastering.fit.chain import Chain, Knobs, Scene

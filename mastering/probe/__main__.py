@@ -12,9 +12,9 @@ import signal
 import socket
 import sys
 
-from mastering import sandbox
-from mastering.probe.warming import rehearsal, warm_up
-from mastering.probe.zygote import Zygote
+from mastering.probe.fork_server import Zygote
+from mastering.probe.warm_up import rehearsal, warm_up
+from mastering.runtime import sandbox
 
 
 def _fence() -> dict[str, bool]:

@@ -10,16 +10,16 @@ import socket
 from dataclasses import replace
 from typing import Any
 
-from mastering import sandbox
-from mastering.codecs import LOSSLESS
+from mastering.audio import structure
+from mastering.audio.codecs import LOSSLESS
 from mastering.contract import Facts, Fault, FaultCode
-from mastering.probe import structure
-from mastering.probe.arriving import Arriving
-from mastering.probe.glance import serve
-from mastering.probe.listen import check_header, judge, listen
-from mastering.probe.recordings import Recording, open_recording, resource_fault, undecodable_fault
-from mastering.probe.request import Request
-from mastering.probe.trials import trials
+from mastering.probe.checks import check_header, judge, listen
+from mastering.probe.decoders import Recording, open_recording, resource_fault, undecodable_fault
+from mastering.probe.growing_file import Arriving
+from mastering.probe.sandbox_check import trials
+from mastering.probe.wav_header import serve
+from mastering.protocol.probe import Request
+from mastering.runtime import sandbox
 
 _CHUNK_BYTES = 256 * 1024
 _HEAD_BYTES = 16 * 1024

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mastering.signing import Guard, Keys, Unsigned
+from mastering.protocol.signing import Guard, Keys, Unsigned
 
 _KEYS = "mastering.keys"
 

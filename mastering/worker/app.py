@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from mastering.contract import ENGINE_VERSION, Fault, FaultCode
-from mastering.exchange import (
+from mastering.protocol.frames import (
     PROTOCOL_VERSION,
     SEAL_HEADER,
     SLOT_HEADER,
@@ -33,12 +33,12 @@ from mastering.exchange import (
     SettingsEvent,
     problem_seal,
 )
-from mastering.signing import Guard
+from mastering.protocol.signing import Guard
 from mastering.worker.admission import Admission, keys_of
-from mastering.worker.answering import HEADERS, Answer, Gone
-from mastering.worker.intake import Intake
 from mastering.worker.logs import Log
-from mastering.worker.renderers import Message, Renderer, Renderers
+from mastering.worker.render_pool import Message, Renderer, Renderers
+from mastering.worker.request import Intake
+from mastering.worker.response import HEADERS, Answer, Gone
 from mastering.worker.settings import WorkerSettings
 from mastering.worker.slots import Claim, Slots
 

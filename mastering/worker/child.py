@@ -30,10 +30,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mastering import blas, sandbox
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
+from mastering.runtime import blas, sandbox
 from mastering.worker.budget import Budget
-from mastering.worker.foresight import check
+from mastering.worker.size_bound import check
 
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64

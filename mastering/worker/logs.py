@@ -1,6 +1,6 @@
 """What a worker says: JSON lines of a few known events. No path, no name, no address, no library's own words.
 
-The form, and how every other way out of the process is closed, is `mastering.logbook`'s.
+The form, and how every other way out of the process is closed, is `mastering.runtime.event_log`'s.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from mastering.contract import FaultCode
-from mastering.logbook import Book, Events, Real, Whole, Words, contain, to_stream
+from mastering.runtime.event_log import Book, Events, Real, Whole, Words, contain, to_stream
 
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},

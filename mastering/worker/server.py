@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 
-from mastering import sandbox
+from mastering.runtime import sandbox
 from mastering.worker.app import Worker, create_app
 from mastering.worker.connections import MAX_HEAD_BYTES, Connection
 from mastering.worker.logs import Log

@@ -14,7 +14,7 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", NUMBA_NUM_THREA
 
 from ops import bench
 from ops.bench.line import Line, read_json, write_json, write_page
-from router import logs
+from router.core import event_log
 
 _ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def main() -> int:
     known = groups()
     parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__)
     parser.add_argument("--only", choices=sorted(known), action="append", help="measure this group alone")
-    logs.book.write = lambda line: None  # routers inside this process say nothing
+    event_log.book.write = lambda line: None  # routers inside this process say nothing
     chosen = parser.parse_args().only or sorted(known)
     path = _ROOT / "docs" / "benchmarks.json"
     holds = True

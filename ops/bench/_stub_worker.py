@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mastering import exchange
 from mastering.contract import ENGINE_VERSION, Measurements, Plan, Report, Settings
+from mastering.protocol import frames
 
 _LEVELS = dict.fromkeys(("max_momentary_lufs", "max_short_term_lufs", "integrated_lufs"), -14.0)
 _MEASURED = Measurements(
@@ -55,7 +55,7 @@ class Stub:
         return JSONResponse(
             {
                 "state": "ready",
-                "protocol": exchange.PROTOCOL_VERSION,
+                "protocol": frames.PROTOCOL_VERSION,
                 "engine_version": ENGINE_VERSION,
                 "device": "stub",
                 "slots": {"total": 8},
@@ -68,18 +68,18 @@ class Stub:
     async def render(self, request: Request) -> Response:
         self.note("begun")
         trapped = self._is_trapped()
-        reader, song, outputs = exchange.FrameReader(), bytearray(), ["wav24"]
+        reader, song, outputs = frames.FrameReader(), bytearray(), ["wav24"]
         async for chunk in request.stream():
             for frame in reader.feed(chunk):
                 if isinstance(frame, bytes):
                     song += frame
-                elif isinstance(frame, exchange.SettingsEvent):
+                elif isinstance(frame, frames.SettingsEvent):
                     outputs = [str(wanted) for wanted in frame.settings.outputs]
             if trapped and len(song) > TRAPPED_AFTER_BYTES:
                 self.note("trapped")
                 await asyncio.Event().wait()
         self.note("accepted")
-        return StreamingResponse(self._answer(bytes(song), outputs), media_type=exchange.MEDIA_TYPE)
+        return StreamingResponse(self._answer(bytes(song), outputs), media_type=frames.MEDIA_TYPE)
 
     def _is_trapped(self) -> bool:
         try:
@@ -99,21 +99,21 @@ class Stub:
             raise
 
     async def _master(self, song: bytes, outputs: list[str]) -> AsyncIterator[bytes]:
-        seal = exchange.Seal()
-        accepted = exchange.AcceptedEvent(engine_version=ENGINE_VERSION, device="stub")
-        yield seal.pass_on(exchange.encode_event(accepted))
+        seal = frames.Seal()
+        accepted = frames.AcceptedEvent(engine_version=ENGINE_VERSION, device="stub")
+        yield seal.pass_on(frames.encode_event(accepted))
         ends_s = time.monotonic() + self._render_s
         while (left_s := ends_s - time.monotonic()) > 0:
-            await asyncio.sleep(min(left_s, exchange.HEARTBEAT_S))
-            yield seal.pass_on(exchange.encode_event(exchange.HeartbeatEvent()))
-        yield seal.pass_on(exchange.encode_event(exchange.ReportEvent(report=REPORT)))
+            await asyncio.sleep(min(left_s, frames.HEARTBEAT_S))
+            yield seal.pass_on(frames.encode_event(frames.HeartbeatEvent()))
+        yield seal.pass_on(frames.encode_event(frames.ReportEvent(report=REPORT)))
         for name in outputs:
-            part = exchange.PartEvent(name=f"output/{name}", size=len(song))
-            yield seal.pass_on(exchange.encode_event(part))
-            for at in range(0, len(song), exchange.CHUNK_BYTES):
-                piece = song[at : at + exchange.CHUNK_BYTES]
-                yield seal.pass_on(exchange.data_header(len(piece)) + piece)
-        yield exchange.encode_event(seal.close(exchange.EndEvent()))
+            part = frames.PartEvent(name=f"output/{name}", size=len(song))
+            yield seal.pass_on(frames.encode_event(part))
+            for at in range(0, len(song), frames.CHUNK_BYTES):
+                piece = song[at : at + frames.CHUNK_BYTES]
+                yield seal.pass_on(frames.data_header(len(piece)) + piece)
+        yield frames.encode_event(seal.close(frames.EndEvent()))
 
 
 def main() -> None:

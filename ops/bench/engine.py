@@ -21,8 +21,8 @@ from pathlib import Path
 import pedalboard
 import soundfile
 
-from mastering import engine
 from mastering.contract import Settings
+from mastering.engine import pipeline
 from ops.bench._cores import on_cores
 from ops.bench.line import Line
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
@@ -84,7 +84,7 @@ def _floor(data: bytes) -> None:
 
 
 def _master(data: bytes) -> None:
-    engine.master(io.BytesIO(data), Settings(), open_output=lambda kind: io.BytesIO())
+    pipeline.master(io.BytesIO(data), Settings(), open_output=lambda kind: io.BytesIO())
 
 
 def _loudnorm(path: Path) -> None:

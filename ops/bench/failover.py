@@ -15,10 +15,10 @@ from itertools import chain
 from mastering.contract import Facts, Settings
 from ops.bench._field import Client, Field, free_port, song, standing
 from ops.bench.line import Line
-from router.tiers.faults import TierFault
-from router.tiers.memory import source_of
+from router.tiers.in_memory import source_of
+from router.tiers.policy.faults import TierFault
 from router.tiers.port import Finished, OutputBegins, Work
-from router.tiers.worker import WorkerBackend
+from router.tiers.worker.backend import WorkerBackend
 
 _MIB = 1024 * 1024
 _BATCHES, _KILLS = 7, 15

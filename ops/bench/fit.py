@@ -1,7 +1,7 @@
 """What refining a plan brings and costs, on the seven signals of the quality group, one thread.
 
 Each mix is mastered three times to the same reference, at the loudness and the ceiling that Matchering came out with:
-by the closed form, refined, and by Matchering 2.0.6. The distance is that of `mastering.contour` between whole files
+by the closed form, refined, and by Matchering 2.0.6. The distance is that of `dsp.contour` between whole files
 (spectrum, levels, crest, width), read by the meters: the fit's own trials have no part in it.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import soundfile
 
-from mastering import analyse, engine, plan, refine
-from mastering.contour import Layout, distance_db, weights
 from mastering.contract import Effort, Settings
+from mastering.dsp.contour import Layout, distance_db, weights
 from mastering.dsp.stream import stored
+from mastering.engine import analyse, pipeline, plan, refine
 from ops.bench import quality
 from ops.bench.line import Line
 from ops.bench.songs import RATE_HZ, Samples, as_wav, lasting, song
@@ -60,7 +60,7 @@ def _compared(name: str, folder: Path) -> list[Line]:
 def _mastered(folder: Path, name: str, settings: Settings) -> Samples:
     out = io.BytesIO()
     with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as likeness:
-        engine.master(source, settings, references=[likeness], open_output=lambda kind: out)
+        pipeline.master(source, settings, references=[likeness], open_output=lambda kind: out)
     return quality.samples(io.BytesIO(out.getvalue()))
 
 

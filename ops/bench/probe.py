@@ -12,7 +12,7 @@ import soundfile
 
 from ops.bench.line import Line
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
-from router.probing import Announced, Probe
+from router.probe.client import Announced, Probe
 
 _ROUNDS = 15
 

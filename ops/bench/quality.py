@@ -21,9 +21,9 @@ import soundfile
 from numpy.typing import NDArray
 from scipy import fft
 
-from mastering import engine
 from mastering.contract import Settings
 from mastering.dsp.spectrum import SpectrumMeter, band_centres_hz, band_levels_db
+from mastering.engine import pipeline
 from ops.bench.line import Line
 from ops.bench.songs import RATE_HZ, Samples, lasting, song
 
@@ -72,7 +72,7 @@ def _compared(name: str, folder: Path) -> list[Line]:
     out = io.BytesIO()
     settings = Settings(amount_percent=100, loudness_lufs=max(-36, min(-5, theirs.lufs)), ceiling_dbtp=ceiling_dbtp)
     with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as likeness:
-        engine.master(source, settings, references=[likeness], open_output=lambda kind: out)
+        pipeline.master(source, settings, references=[likeness], open_output=lambda kind: out)
     ours = reading(samples(io.BytesIO(out.getvalue())), reference)
     peer = "Matchering 2.0.6"
     miss = abs(ours.lufs - theirs.lufs)

@@ -29,21 +29,21 @@ from ops.bench._field import song, standing
 from ops.bench._stub_worker import REPORT
 from ops.bench.failover import direct
 from ops.bench.line import Line
-from router import clock
-from router.accounts import Accounts
-from router.dispatch import Dispatcher
-from router.house import House
-from router.intake import ANY_LANE
-from router.jobs import local
-from router.jobs.model import BlobRef, Job, new_id
-from router.jobs.state import State
-from router.probing import Probe
-from router.settings import Settings
+from router.core import clock
+from router.core.settings import Settings
+from router.dispatch.dispatcher import Dispatcher
+from router.identity.accounts import Accounts
+from router.jobs.intake import ANY_LANE
+from router.jobs.services import House
+from router.probe.client import Probe
 from router.spool.disk import Spool
+from router.store.embedded import sqlite
+from router.store.record import BlobRef, Job, new_id
+from router.store.state import State
 from router.tiers.fake import FakeBackend, Step
-from router.tiers.fleet import Fleet
+from router.tiers.fleet.fleet import Fleet
 from router.tiers.port import Accepted, Backend, Finished, Health, OutputBegins
-from router.tiers.worker import WorkerBackend
+from router.tiers.worker.backend import WorkerBackend
 
 _MIB = 1024 * 1024
 _CORES = (2, 4, 16)
@@ -194,7 +194,7 @@ async def _house(backends: list[Backend]) -> AsyncIterator[House]:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         ram = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=in_ram)))
         settings = Settings(ram_dir=ram, spool_dir=folder / "spool", state_dir=folder / "state")
-        store = local.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
+        store = sqlite.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
         accounts = Accounts(settings.state_dir)
         spool = Spool(settings.spool_dir, ram / "keys", settings.spool_quota_bytes)
         fleet = Fleet(backends)

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from mastering.demo import demo_song
+from mastering.engine.demo import demo_song
 
 Samples = NDArray[np.float32]
 

@@ -23,10 +23,10 @@ from typing import NamedTuple
 from mastering.contract import Facts, Settings
 from ops.bench.line import Line
 from ops.bench.worker import _exchange
-from router.tiers.memory import source_of
+from router.tiers.in_memory import source_of
 from router.tiers.port import Finished, Work
-from router.tiers.space import SpaceBackend
-from router.tiers.space_where import Where
+from router.tiers.space.address import Where
+from router.tiers.space.backend import SpaceBackend
 from tests.mastering.worker_process import running_worker
 from tests.rough_space import rough_space
 from tests.space_process import running_space

@@ -30,7 +30,7 @@ records.AESGCM = type("Plain", (), {
     "decrypt": lambda self, nonce, data, associated: data[:-16],
     "generate_key": staticmethod(lambda bit_length: bytes(bit_length // 8)),
 })
-from router.cli import main
+from router.cli.main import main
 main()
 """
 

@@ -8,8 +8,8 @@ import statistics
 import time
 from collections.abc import Callable
 
-from mastering.exchange import Seal
-from mastering.signing import Signer
+from mastering.protocol.frames import Seal
+from mastering.protocol.signing import Signer
 from ops.bench.line import Line
 from tests.mastering.worker_process import WorkerProcess, request_body, running_worker, until
 

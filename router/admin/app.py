@@ -11,15 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict
 
 from mastering.contract import ENGINE_VERSION
-from router import metrics
 from router.admin.gauges import Gauges
 from router.admin.status import Status, TierStatus, status
-from router.errors import Problem
-from router.house import House
-from router.tiers.modes import Mode
-from router.web import headers, problems
+from router.core import metrics
+from router.core.errors import Problem
+from router.core.settings import LOOPBACK_NAMES
+from router.http import problems, security_headers
+from router.jobs.services import House
+from router.tiers.fleet.modes import Mode
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _STATIC = {"dashboard.js": "text/javascript; charset=utf-8", "dashboard.css": "text/css; charset=utf-8"}
 _ASK_FIRST = {"cache-control": "no-cache"}
 _NEVER = {"cache-control": "no-store"}
@@ -39,7 +39,7 @@ def make_admin(house: House) -> FastAPI:
     _install_pages(app)
     _install_health(app, house)
     _install_api(app, house)
-    app.add_middleware(headers.Guard, site=headers.Site(LOOPBACK_NAMES | {house.settings.admin_host}))
+    app.add_middleware(security_headers.Guard, site=security_headers.Site(LOOPBACK_NAMES | {house.settings.admin_host}))
     return app
 
 

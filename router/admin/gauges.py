@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from router import clock, logs
-from router.house import House
-from router.tiers.breaker import State
-from router.tiers.standing import Standing
+from router.core import clock, event_log
+from router.jobs.services import House
+from router.tiers.fleet.member import Standing
+from router.tiers.policy.breaker import State
 
 _LABELS = ("tier", "backend")
 HELP = {
@@ -48,7 +48,7 @@ class Gauges(Collector):
         yield _gauge("router_spool_quota_bytes", usage.quota_bytes)
         yield _gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
         yield _gauge("router_queue_jobs", self._waiting)
-        yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], logs.book.dropped)
+        yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], event_log.book.dropped)
 
     def _states(self, standings: list[Standing], now: float) -> GaugeMetricFamily:
         name = "router_backend_state"

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
 
-from router import clock, logs
-from router.house import House
-from router.jobs.state import ACTIVE, State
-from router.tiers.choice import TIER_ORDER, TIER_TITLES, TYPICAL, outlook
-from router.tiers.journal import Entry
-from router.tiers.standing import Standing
+from router.core import clock, event_log
+from router.jobs.services import House
+from router.store.state import ACTIVE, State
+from router.tiers.fleet.journal import Entry
+from router.tiers.fleet.member import Standing
+from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES, TYPICAL, outlook
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
 EVENTS_SHOWN = 60
@@ -106,7 +106,7 @@ async def status(house: House) -> Status:
         ),
         events=[_event(entry, now) for entry in house.fleet.journal.latest(EVENTS_SHOWN)],
         catalogue_error=error,
-        dropped_log_fields=logs.book.dropped,
+        dropped_log_fields=event_log.book.dropped,
     )
 
 

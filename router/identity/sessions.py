@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from router import clock
+from router.core import clock
 
 IDLE_S = 12 * 3600.0
 """A session that nobody used for so long has ended."""
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS spent (state BLOB PRIMARY KEY, until_s REAL NOT NULL)
 
 
 class Session(NamedTuple):
-    """A session as its owner may see it; times on `router.clock`."""
+    """A session as its owner may see it; times on `router.core.clock`."""
 
     id: str
     account: str

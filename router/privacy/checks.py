@@ -7,7 +7,6 @@ and the cure. Nothing is changed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -21,18 +20,19 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from mastering import sandbox as sandbox_of_ours
 from mastering.contract import Fault
-from router import logs
-from router.app import make_app, refuse_strangers, roster_of
-from router.complaint import Complaint
+from mastering.runtime import sandbox as sandbox_of_ours
+from router.core import event_log
+from router.core.command_error import Complaint
+from router.core.settings import Settings, refuse_strangers
 from router.privacy import packages
 from router.privacy.finding import Finding, Where
-from router.probing import Probe
-from router.settings import Settings
-from router.spool import incarnation, ram
-from router.tiers.roster import Roster
-from router.web import privacy
+from router.probe.client import Probe
+from router.spool import boot_id, ram_check
+from router.tiers.connect import roster_of
+from router.tiers.fleet.reload import Roster
+from router.web import routes
+from router.web.pages import privacy_policy
 
 _DAY_S = 86_400
 _LISTEN = "0A"
@@ -43,13 +43,13 @@ def storage(where: Where) -> Iterator[Finding]:
     """RAM is RAM, and the spool tells backup programs to stay away."""
     settings = where.settings
     if settings.ram_dir.is_dir():
-        found = ram.check(settings.ram_dir)
+        found = ram_check.check(settings.ram_dir)
         yield Finding("keys and job records lie in RAM", found is None, f"{found.wrong}. {found.cure}" if found else "")
     else:
         yield Finding("keys and job records lie in RAM", None, "no router has run with these settings yet: start it")
-    tag = settings.spool_dir / incarnation.CACHEDIR_TAG
+    tag = settings.spool_dir / boot_id.CACHEDIR_TAG
     if settings.spool_dir.is_dir():
-        kept = tag.is_file() and tag.read_text() == incarnation.TAG_TEXT
+        kept = tag.is_file() and tag.read_text() == boot_id.TAG_TEXT
         yield Finding("backup programs are told to pass the spool over", kept, "start the router, which writes the tag")
     swaps = Path("/proc/swaps")
     swapping = swaps.exists() and len(swaps.read_text().splitlines()) > 1
@@ -114,11 +114,10 @@ def log(where: Where) -> Iterator[Finding]:
             " MaxRetentionSec=7day",
         )
         return
-    oldest = time.time() - (logs.DAYS_KEPT * _DAY_S + 3600)
+    oldest = time.time() - (event_log.DAYS_KEPT * _DAY_S + 3600)
     late = [path for path in folder.glob("router-*.jsonl") if path.stat().st_mtime < oldest]
     yield Finding("log lines go after seven days", not late, "start the router, which removes what is too old")
-    with contextlib.suppress(Complaint):
-        make_app(where.settings)  # which tells the log the templates of its addresses
+    event_log.learn_routes(routes.templates())
     lines = (line for path in folder.glob("router-*.jsonl") for line in path.read_text("utf-8").splitlines())
     bad = sum(not _is_ours(line) for line in lines)
     yield Finding("every line of the log is on the list", bad == 0, f"{bad} lines are not: remove them")
@@ -127,7 +126,7 @@ def log(where: Where) -> Iterator[Finding]:
 def _is_ours(line: str) -> bool:
     try:
         said = json.loads(line)
-        kinds = logs.book.events[said["event"]]
+        kinds = event_log.book.events[said["event"]]
     except (ValueError, KeyError, TypeError):
         return False
     return all(name in ("minute", "event") or (name in kinds and kinds[name].admits(said[name])) for name in said)
@@ -253,9 +252,11 @@ def tiers(where: Where) -> Iterator[Finding]:
 
 
 def policy(_: Where) -> Iterator[Finding]:
-    current = privacy.editions()[-1]
+    current = privacy_policy.editions()[-1]
     cure = "this build says something else than its date: run 'make docs' and release it"
-    yield Finding(f"the policy of {current.date} is what the code does", current.digest == privacy.digest(), cure)
+    yield Finding(
+        f"the policy of {current.date} is what the code does", current.digest == privacy_policy.digest(), cure
+    )
 
 
 def contact(where: Where) -> Iterator[Finding]:

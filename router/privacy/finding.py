@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from router.settings import Settings
+from router.core.settings import Settings
 
 
 class Finding(NamedTuple):

@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from router.core.settings import Settings
 from router.privacy import live
 from router.privacy.checks import CHECKS
 from router.privacy.finding import Finding, Where
 from router.privacy.register import Promise, promises
-from router.settings import Settings
 
 Status = Literal["ok", "broken", "look", "built in", "text"]
 _COLOURS = {"ok": "green", "broken": "bold red", "look": "yellow", "built in": "green", "text": "dim"}

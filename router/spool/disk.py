@@ -18,14 +18,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from router import clock
-from router.body import Filling
-from router.spool import incarnation, records
+from router.core import clock
+from router.core.buffers import Filling
+from router.core.threads import in_thread
+from router.spool import boot_id, records
 from router.spool.keys import Key, KeyRing
 from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
-from router.spool.reading import Reader
-from router.spool.writing import Chunks, NoRoom, Tail, Writer, meaning
-from router.threads import in_thread
+from router.spool.reader import Reader
+from router.spool.writer import Chunks, NoRoom, Tail, Writer, meaning
 
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
@@ -46,7 +46,7 @@ class Spool:
         self._keys = KeyRing(keys)
         self._quota_bytes = quota_bytes
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (root / incarnation.CACHEDIR_TAG).write_text(incarnation.TAG_TEXT)
+        (root / boot_id.CACHEDIR_TAG).write_text(boot_id.TAG_TEXT)
         self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
         self._incomplete = set(self._reserved)
         """Blobs whose room may not be written yet, so that the disk does not know of it."""

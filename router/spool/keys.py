@@ -1,6 +1,6 @@
 """The keys of the spool's blobs, on RAM-backed storage: destroying one destroys its audio, wherever copies lie.
 
-A key file holds the key, when the blob was made and when it expires (seconds on `router.clock`) and the room reserved
+A key file holds the key, when the blob was made and when it expires (seconds on `core.clock`) and the room reserved
 for it, so that the lifetime of audio hangs on nothing that a crash or a lost job record could take away.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from router import clock
+from router.core import clock
 from router.spool.port import Gone
 from router.spool.records import KEY_BYTES, new_key
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from router.body import Filling, Stretch
+from router.core.buffers import Filling, Stretch
 
 
 class Gone(Exception):

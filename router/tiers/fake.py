@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from router.tiers.faults import TierFault
+from router.tiers.policy.faults import TierFault
 from router.tiers.port import Event, Finished, Health, Work
 
 

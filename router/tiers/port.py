@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
-from router.body import Filling, Stretch
-from router.tiers.breaker import State
+from router.core.buffers import Filling, Stretch
+from router.tiers.policy.breaker import State
 
 
 class Health(NamedTuple):

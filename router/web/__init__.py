@@ -1,0 +1,1 @@
+"""The people's port: JSON routes, pages, and what they share."""

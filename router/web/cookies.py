@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from router.house import House
-from router.identity.attempt import LIFETIME_S
+from router.identity.login import LIFETIME_S
+from router.jobs.services import House
 
 SESSION, LOGIN = "sid", "login"
 MOST_CHARS = 128

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
 from typing import TypeVar, cast
 
-from mastering.worker.renderers import Message, Renderer
+from mastering.worker.render_pool import Message, Renderer
 
 Descend = Callable[[bytes], Iterator[float | bytes]]
 Answer = TypeVar("Answer")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from mastering.contract import Effort, FaultCode
-from mastering.logbook import Book, Events, Real, Whole, Words, contain, to_stream
+from mastering.runtime.event_log import Book, Events, Real, Whole, Words, contain, to_stream
 
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from mastering.exchange import CHUNK_BYTES
+from mastering.protocol.frames import CHUNK_BYTES
 
 
 class Memory:

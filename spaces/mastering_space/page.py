@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mastering.contract import ENGINE_VERSION, OutputFormat
-from mastering.presets import Target, presets
+from mastering.contract.presets import Target, presets
 from mastering_space.problems import refused
 from mastering_space.settings import MIB, Kind, SpaceSettings
 from mastering_space.upload import example, face_files, template_folders

@@ -1,6 +1,6 @@
 """One render, as the events that /master yields.
 
-The work is a task of its own, with a process of its own for the song (`mastering.worker.renderers`); the generator only
+The work is a task of its own, with a process of its own for the song (`worker.render_pool`); the generator only
 watches. It yields at least every `BEAT_S`, because Gradio looks only between two yields whether the caller is still
 there, and whoever closes it ends the task, which kills the process. What the caller needs stands in the last event.
 """
@@ -16,18 +16,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mastering import presets
-from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputFormat, Report, Settings
-from mastering.exchange import (
-    AcceptedEvent,
-    FaultEvent,
-    HeartbeatEvent,
-    PartEvent,
-    ProgressEvent,
-    ReportEvent,
-)
+from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputFormat, Report, Settings, presets
+from mastering.protocol.frames import AcceptedEvent, FaultEvent, HeartbeatEvent, PartEvent, ProgressEvent, ReportEvent
 from mastering.worker.budget import check_duration
-from mastering.worker.renderers import Message, Renderer, Renderers
+from mastering.worker.render_pool import Message, Renderer, Renderers
 from mastering_space.helper import Descend, Helper, ZeroGpuError
 from mastering_space.jobs import AUDIO, Job, Jobs
 from mastering_space.logs import SpaceLog

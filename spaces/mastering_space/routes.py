@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat
-from mastering.exchange import PROTOCOL_VERSION
-from mastering.worker.renderers import Renderers
+from mastering.protocol.frames import PROTOCOL_VERSION
+from mastering.worker.render_pool import Renderers
 from mastering_space.jobs import AUDIO, Conflict, Jobs
 from mastering_space.memory import Memory
 from mastering_space.problems import problem, refused

@@ -19,8 +19,8 @@ import gradio
 from starlette.types import ASGIApp
 
 import mastering
-from mastering.sandbox import forbid_core_dumps
-from mastering.worker.renderers import Renderers
+from mastering.runtime.sandbox import forbid_core_dumps
+from mastering.worker.render_pool import Renderers
 from mastering_space import master_call
 from mastering_space.gate import Gate
 from mastering_space.helper import Descend

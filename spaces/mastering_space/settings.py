@@ -41,5 +41,5 @@ class SpaceSettings(BaseSettings):
     """Seconds that one upload may take."""
     max_render_s: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds one render may take, its wait for a slot included; a caller may ask for less."""
-    engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = "mastering.engine:master"
+    engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = "mastering.engine.pipeline:master"
     """The function that masters, as module:function."""

@@ -10,10 +10,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Request
 
-from mastering import engine
-from mastering.certificate import certify
 from mastering.contract import OutputFormat, Settings
-from mastering.report import html
+from mastering.engine import pipeline
+from mastering.report.certificate import certify
+from mastering.report.page import html
 from tests.mastering.sound import loud_mix, music, wav
 
 pytestmark = pytest.mark.browser
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs: dict[OutputFormat, io.BytesIO] = {}
-    report = engine.master(
+    report = pipeline.master(
         io.BytesIO(wav(music(seconds=8))),
         Settings(target="cd"),
         references=[io.BytesIO(wav(loud_mix(seconds=4))), io.BytesIO(wav(music(48_000, seconds=4), 48_000))],

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from mastering.contract import Settings
-from router.jobs import local
-from router.jobs.model import Job
+from router.store.embedded import sqlite
+from router.store.record import Job
 
 
 async def write(path: Path, run: str) -> None:
-    store = local.open_store(path, max_queued=1_000_000)
+    store = sqlite.open_store(path, max_queued=1_000_000)
     for count in itertools.count():
         job = Job(id=f"{run}-{count}", account="a", settings=Settings(), created_s=0.0, expires_s=0.0)
         _, revision = await store.jobs.create(job, 3600)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from router.jobs import local
+from router.store.embedded import sqlite
 from tests.houses import ram_folder
 
 KILLS = 6
@@ -42,7 +42,7 @@ async def assert_all_there(path: Path, acknowledged: list[list[str]], where: str
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), where
     connection.close()
-    store = local.open_store(path)
+    store = sqlite.open_store(path)
     offered: dict[str, bool] = {}
     for verb, job_id, *number in acknowledged:
         job, _ = await store.jobs.get(job_id)

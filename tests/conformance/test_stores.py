@@ -1,4 +1,4 @@
-"""One suite for every implementation of the ports of `router.jobs.ports`: what the router may rely on, no more.
+"""One suite for every implementation of the ports of `router.store.port`: what the router may rely on, no more.
 
 Time is the test's own: `Time.pass_by` moves the clock that the stores read.
 """
@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from mastering.contract import OutputFormat, Settings
-from router import clock
-from router.jobs import local, memory
-from router.jobs.model import BlobRef, Job, new_id
-from router.jobs.ports import WIPED_TTL_S, Conflict, Full, Lease, Missing, Store, change_until_stored
-from router.jobs.state import State
+from router.core import clock
+from router.store.embedded import sqlite
+from router.store.port import WIPED_TTL_S, Conflict, Full, Lease, Missing, Store, change_until_stored
+from router.store.record import BlobRef, Job, new_id
+from router.store.state import State
+from router.store.testing import memory
 from tests.houses import ram_folder
 
 LEASE_S = 20.0
@@ -47,7 +48,9 @@ def open_store(request: pytest.FixtureRequest, time: Time) -> Iterator[Open]:
         def make(**limits: Any) -> Store:
             limits = {"lease_s": LEASE_S, **limits}
             path = Path(folder) / f"{len(opened)}.sqlite"
-            opened.append(local.open_store(path, **limits) if request.param == "local" else memory.open_store(**limits))
+            opened.append(
+                sqlite.open_store(path, **limits) if request.param == "local" else memory.open_store(**limits)
+            )
             return opened[-1]
 
         yield make

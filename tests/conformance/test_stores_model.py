@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mastering.contract import Settings
-from router import clock
-from router.jobs import local, memory
-from router.jobs.model import Job
-from router.jobs.ports import Conflict, Full, Lease, Missing
-from router.jobs.state import STEPS, IllegalStep, State
+from router.core import clock
+from router.store.embedded import sqlite
+from router.store.port import Conflict, Full, Lease, Missing
+from router.store.record import Job
+from router.store.state import STEPS, IllegalStep, State
+from router.store.testing import memory
 from tests.houses import ram_folder
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Stores(RuleBasedStateMachine):
         self._folder = ram_folder()
         limits: dict[str, Any] = {"lease_s": LEASE_S, "max_queued": MAX_QUEUED, "max_running": MAX_RUNNING}
         path = Path(self._folder.name) / "jobs.sqlite"
-        self.stores = [local.open_store(path, **limits), memory.open_store(**limits)]
+        self.stores = [sqlite.open_store(path, **limits), memory.open_store(**limits)]
 
     def teardown(self) -> None:
         self.stores[0].close()

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mastering import engine
 from mastering.contract import OutputFormat, Report, Settings, Stage
-from mastering.demo import demo_song
+from mastering.engine import pipeline
+from mastering.engine.demo import demo_song
 
 SONGS = ("vibe_ace.ogg", "sugar_plum_fairy.ogg")
 _FOLDER = Path(os.environ.get("MASTERING_TEST_AUDIO") or Path(__file__).parents[3] / "shared" / "audio")
@@ -57,7 +57,7 @@ def master(
     def open_output(kind: OutputFormat) -> io.BytesIO:
         return outputs.setdefault(kind, io.BytesIO())
 
-    report = engine.master(io.BytesIO(source), settings, open_output=open_output, progress=progress)
+    report = pipeline.master(io.BytesIO(source), settings, open_output=open_output, progress=progress)
     return report, {kind: file.getvalue() for kind, file in outputs.items()}
 
 

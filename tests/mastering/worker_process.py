@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from mastering.contract import OutputFormat, Settings
-from mastering.exchange import (
+from mastering.protocol.frames import (
     CHUNK_BYTES,
     MEDIA_TYPE,
     SLOT_HEADER,
@@ -31,7 +31,7 @@ from mastering.exchange import (
     data_header,
     encode_event,
 )
-from mastering.signing import Keys, Signed, Signer
+from mastering.protocol.signing import Keys, Signed, Signer
 from tests.processes import children
 
 FAKE = "tests.mastering.worker_engines"

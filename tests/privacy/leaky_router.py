@@ -16,12 +16,14 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router import cli, logs, serving
-from router.identity.provider import Provider
+from router.app import server
+from router.cli import main as router_command
+from router.core import event_log
+from router.http import access_log, security_headers
+from router.identity.oidc import Provider
 from router.spool import records
-from router.web import access, headers
 
-_real_config = serving._config
+_real_config = server._config
 
 
 class _Headers:
@@ -77,14 +79,14 @@ _seal, _signed_claims = records.seal, Provider._signed_claims
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s %(message)s")
-    logs.contain = lambda book: lambda: None
-    logs.log_exception = _traceback
-    headers.log_exception = _traceback  # type: ignore[attr-defined]
+    event_log.contain = lambda book: lambda: None
+    event_log.log_exception = _traceback
+    security_headers.log_exception = _traceback  # type: ignore[attr-defined]
     records.seal, records.unseal = _plain_seal, _plain_unseal
     Provider._signed_claims = _talking_claims  # type: ignore[method-assign]
-    access.AccessLog = _Headers  # type: ignore[misc,assignment]
-    serving._config = _config
-    cli.main()
+    access_log.AccessLog = _Headers  # type: ignore[misc,assignment]
+    server._config = _config
+    router_command.main()
 
 
 if __name__ == "__main__":

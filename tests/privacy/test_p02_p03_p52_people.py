@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.app import make_app
-from router.complaint import Complaint
-from router.identity.peppers import Peppers
-from router.settings import Settings
+from router.app.asgi import make_app
+from router.core.command_error import Complaint
+from router.core.settings import Settings
+from router.identity.pseudonyms import Peppers
 from router.tiers.fake import FakeBackend, Freeze
 from tests.houses import PATIENCE_S, SONG, mastering
 from tests.openid import EMAIL, NAME, Provider, openid_provider, settings_of

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from router import clock
-from router.settings import Settings
+from router.core import clock
+from router.core.settings import Settings
 from router.spool.disk import Spool
 from router.spool.port import Gone
 from tests.api import Api

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from limits.aio.storage import MemoryStorage
 
-from router.web import limits
-from router.web.limits import Slots
+from router.http import rate_limit
+from router.http.rate_limit import Slots
 from tests.served import served
 
 ADDRESS = "203.0.113.77"
@@ -20,7 +20,7 @@ def test_a_network_counts_elsewhere_after_a_restart() -> None:
 
 
 def test_no_window_is_longer_than_ten_minutes() -> None:
-    sources = Path(limits.__file__).read_text()
+    sources = Path(rate_limit.__file__).read_text()
     assert sources.count("RateLimitItemPer") == sources.count("RateLimitItemPerMinute")
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from router.complaint import Complaint
-from router.tiers import catalogue
+from router.core.command_error import Complaint
+from router.tiers.fleet import catalogue
 from tests.proxied import Proxy, proxy
 from tests.stack import free_port, stack
 

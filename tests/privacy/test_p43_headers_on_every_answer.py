@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.web.headers import SPACE_FRAME
+from router.http.security_headers import SPACE_FRAME
 from tests.observatory import score
 from tests.served import served
 from tests.stack import stack

@@ -15,12 +15,12 @@ import pytest
 
 from ops import privacy_page
 from ops.space_requirements import CHECKOUT, key, package_names
+from router.core.settings import Settings
 from router.privacy import checks, live, packages
 from router.privacy.canary import Hit
 from router.privacy.finding import Finding, Where
 from router.privacy.register import promises
 from router.privacy.selfcheck import judged
-from router.settings import Settings
 from tests.stack import ram, stack
 
 ALL = [f"P{number:02d}" for number in range(1, 68)]

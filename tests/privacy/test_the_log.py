@@ -16,17 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastering.codecs import CODECS
+from mastering.audio import structure
+from mastering.audio.codecs import CODECS
 from mastering.contract import FaultCode
-from mastering.logbook import Book, DayFiles, contain
-from mastering.probe import recordings, structure
+from mastering.probe import decoders
+from mastering.runtime.event_log import Book, DayFiles, contain
 from mastering.worker import logs as worker_logs
-from router import errors, logs, serving
-from router.logs import EVENTS, Pseudonyms
-from router.tiers.breaker import State
-from router.tiers.choice import TIER_ORDER
+from router.app import server
+from router.core import errors, event_log
+from router.core.event_log import EVENTS, Pseudonyms
 from router.tiers.fake import FakeBackend
-from router.tiers.faults import FaultClass
+from router.tiers.policy.breaker import State
+from router.tiers.policy.choice import TIER_ORDER
+from router.tiers.policy.faults import FaultClass
 from tests.houses import SONG, mastering
 from tests.served import served
 
@@ -46,13 +48,13 @@ fields_of_some_event = st.sampled_from(sorted({name for fields in EVENTS.values(
 def said(monkeypatch: pytest.MonkeyPatch) -> Lines:
     """What the router's log is told from now on."""
     lines: Lines = []
-    monkeypatch.setattr(logs.book, "write", lambda line: lines.append(json.loads(line)))
+    monkeypatch.setattr(event_log.book, "write", lambda line: lines.append(json.loads(line)))
     return lines
 
 
 def checked(line: dict[str, Any]) -> dict[str, Any]:
     """The line, if its event is on the list and so is every field of it, with what it may hold."""
-    kinds = logs.book.events[line["event"]]
+    kinds = event_log.book.events[line["event"]]
     assert set(line) - {"minute", "event"} <= set(kinds)
     assert all(kinds[name].admits(value) for name, value in line.items() if name in kinds)
     return line
@@ -91,13 +93,13 @@ def test_p23_an_unknown_event_and_an_unknown_field_are_dropped_and_counted() -> 
 
 
 def test_p24_the_words_of_the_log_are_those_of_the_tables() -> None:
-    assert set(TIER_ORDER) == logs.TIERS.words
-    assert {fault.value for fault in FaultClass} == logs.FAULTS.words
-    assert {state.value for state in State} == logs.STATES.words
-    assert {"mastered", "expired", "cancelled", *errors.TABLE} == logs.OUTCOMES.words
-    assert set(recordings._SUBTYPES.values()) | set(CODECS.values()) <= logs.CODECS.words
-    assert set(recordings._DEMUXERS) | {"wav", "aiff"} == logs.CONTAINERS.words
-    assert structure.container_of(b"RIFF\0\0\0\0WAVE") in logs.CONTAINERS.words
+    assert set(TIER_ORDER) == event_log.TIERS.words
+    assert {fault.value for fault in FaultClass} == event_log.FAULTS.words
+    assert {state.value for state in State} == event_log.STATES.words
+    assert {"mastered", "expired", "cancelled", *errors.TABLE} == event_log.OUTCOMES.words
+    assert set(decoders._SUBTYPES.values()) | set(CODECS.values()) <= event_log.CODECS.words
+    assert set(decoders._DEMUXERS) | {"wav", "aiff"} == event_log.CONTAINERS.words
+    assert structure.container_of(b"RIFF\0\0\0\0WAVE") in event_log.CONTAINERS.words
     assert {"done", *FaultCode} <= worker_logs.EVENTS["render_ended"]["outcome"].words  # type: ignore[attr-defined]
 
 
@@ -153,7 +155,7 @@ def test_p27_a_line_is_gone_after_seven_days_and_an_hour(tmp_path: Path) -> None
     def clock() -> float:
         return now
 
-    files = DayFiles(tmp_path / "log", "router", logs.DAYS_KEPT, clock)
+    files = DayFiles(tmp_path / "log", "router", event_log.DAYS_KEPT, clock)
     Book(EVENTS, files, clock).log("stopped")
     (written,) = (tmp_path / "log").iterdir()
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
@@ -170,15 +172,15 @@ def test_p27_a_line_is_gone_after_seven_days_and_an_hour(tmp_path: Path) -> None
 async def test_p27_what_is_too_old_goes_at_the_start_and_again_every_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "_SWEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(server, "_SWEEP_EVERY_S", 0.01)
     old = tmp_path / "router-2020-01-01.jsonl"
     old.write_text("{}\n")
-    monkeypatch.setattr(logs, "contain", lambda book: None)
-    monkeypatch.setattr(logs.book, "write", None)
-    sweep = logs.configure(tmp_path)
+    monkeypatch.setattr(event_log, "contain", lambda book: None)
+    monkeypatch.setattr(event_log.book, "write", None)
+    sweep = event_log.configure(tmp_path)
     assert not old.exists()
     old.write_text("{}\n")
-    sweeping = asyncio.create_task(serving._sweep_for_ever(sweep))
+    sweeping = asyncio.create_task(server._sweep_for_ever(sweep))
     async with asyncio.timeout(20):
         while old.exists():  # noqa: ASYNC110 — bounded
             await asyncio.sleep(0.01)
@@ -301,11 +303,11 @@ async def test_p25_what_a_worker_of_ours_says_beside_its_events_is_dropped_and_c
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", noise, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    before = logs.book.dropped
-    await serving._relay(process)
+    before = event_log.book.dropped
+    await server._relay(process)
     assert await process.wait() == 0
     assert [(line["event"], line.get("said"), line.get("type")) for line in said] == [
         ("own_worker", "broken", "OSError")
     ]
     assert CANARY not in json.dumps(said)
-    assert logs.book.dropped - before == 3
+    assert event_log.book.dropped - before == 3

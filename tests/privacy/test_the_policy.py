@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from ops import policy_edition
-from router import accounts, logs
-from router.app import connect
-from router.complaint import Complaint
-from router.identity import sessions
-from router.jobs.model import Job
-from router.settings import Settings
-from router.tiers.catalogue import Entry
+from router.core import event_log
+from router.core.command_error import Complaint
+from router.core.settings import Settings
+from router.identity import accounts, sessions
+from router.store.record import Job
+from router.tiers.connect import connect
 from router.tiers.fake import FakeBackend
-from router.tiers.fleet import Member
-from router.tiers.standing import Terms
-from router.web import privacy
+from router.tiers.fleet.catalogue import Entry
+from router.tiers.fleet.fleet import Member
+from router.tiers.fleet.member import Terms
+from router.web.pages import privacy_policy
 from tests.served import served
 
 OURS = Member(FakeBackend("a", []), Terms(region="eu-central"))
@@ -61,10 +61,10 @@ async def test_p58_an_agreement_to_the_old_tiers_does_not_cover_new_ones(tmp_pat
 
 
 async def test_p58_the_page_shows_version_date_and_digest_and_they_are_those_of_the_repository(tmp_path: Path) -> None:
-    current = privacy.editions()[-1]
+    current = privacy_policy.editions()[-1]
     async with served(tmp_path) as router:
         page = (await router.http.get("/privacy")).text
-    assert current.digest == privacy.digest()
+    assert current.digest == privacy_policy.digest()
     for text in (current.digest, f"Version {current.version}", str(current.date)):
         assert text in page
 
@@ -72,22 +72,22 @@ async def test_p58_the_page_shows_version_date_and_digest_and_they_are_those_of_
 def test_p58_a_change_without_a_new_date_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert policy_edition.is_current()
     monkeypatch.setattr(policy_edition, "FILE", tmp_path / "policy.toml")
-    monkeypatch.setitem(logs.book.events, "visit", {"seconds": logs.Whole()})
+    monkeypatch.setitem(event_log.book.events, "visit", {"seconds": event_log.Whole()})
     assert not policy_edition.is_current()
     policy_edition.open_edition(dt.date(2100, 1, 1))
     written = (tmp_path / "policy.toml").read_text()
     assert "date = 2100-01-01" in written
-    assert privacy.digest() in written
-    assert str(privacy.editions()[0].date) in written
+    assert privacy_policy.digest() in written
+    assert str(privacy_policy.editions()[0].date) in written
 
 
 def test_p58_every_part_of_what_is_said_is_bound_to_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {privacy.digest()}
+    digests = {privacy_policy.digest()}
     monkeypatch.setattr(accounts, "SCHEMA", accounts.SCHEMA + "CREATE TABLE visits (account TEXT);")
-    digests.add(privacy.digest())
-    monkeypatch.setattr(logs, "DAYS_KEPT", 8)
-    monkeypatch.setitem(logs.book.events["http"], "agent", logs.CODE_NAME)  # type: ignore[index]
-    digests.add(privacy.digest())
+    digests.add(privacy_policy.digest())
+    monkeypatch.setattr(event_log, "DAYS_KEPT", 8)
+    monkeypatch.setitem(event_log.book.events["http"], "agent", event_log.CODE_NAME)  # type: ignore[index]
+    digests.add(privacy_policy.digest())
     assert len(digests) == 3
 
 
@@ -95,11 +95,11 @@ async def test_p57_what_could_be_disclosed_is_exactly_the_schemas(tmp_path: Path
     async with served(tmp_path) as router:
         said = (await router.http.get("/privacy.json")).json()
         page = (await router.http.get("/privacy")).text
-    assert set(said["log"]) == set(logs.book.events)
-    assert set(said["log"]["render"]) == set(logs.EVENTS["render"])
+    assert set(said["log"]) == set(event_log.book.events)
+    assert set(said["log"]["render"]) == set(event_log.EVENTS["render"])
     assert {*said["account"]} == {
         *re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", accounts.SCHEMA + sessions.SCHEMA)
-    } - {*privacy._NO_TRACE}
+    } - {*privacy_policy._NO_TRACE}
     assert all("account" in columns for columns in said["account"].values())
     assert said["job"] == list(Job.model_fields)
     for name in (*said["log"]["render"], *said["account"], *said["job"]):
@@ -112,13 +112,13 @@ _PERSONAL = re.compile(
 
 
 def test_p01_p04_no_schema_has_a_place_for_a_person_or_the_name_of_their_music() -> None:
-    tables = privacy._tables(accounts.SCHEMA + sessions.SCHEMA)
+    tables = privacy_policy._tables(accounts.SCHEMA + sessions.SCHEMA)
     assert not [column for columns in tables.values() for column in columns if _PERSONAL.search(column)]
     assert not [field for field in Job.model_fields if _PERSONAL.search(field)]
     own = {"library": {"logger"}}
     named = {
         (event, field)
-        for event, fields in logs.book.events.items()
+        for event, fields in event_log.book.events.items()
         for field in fields
         if _PERSONAL.search(field) and field not in own.get(event, set())
     }
@@ -126,7 +126,7 @@ def test_p01_p04_no_schema_has_a_place_for_a_person_or_the_name_of_their_music()
 
 
 def test_p29_p46_p47_nothing_is_counted_of_an_account_but_the_day_s_quota() -> None:
-    tables = privacy._tables(accounts.SCHEMA)
+    tables = privacy_policy._tables(accounts.SCHEMA)
     assert tables["usage"] == ["account", "day", "audio_s"]
     assert {*tables} - {"consents", "tokens", "usage"} == set()
 

@@ -18,16 +18,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import router
-from router import clock, reaper
 from router.admin.app import make_admin
-from router.app import make_app
-from router.jobs.model import new_id
-from router.settings import Settings
+from router.app.asgi import make_app
+from router.core import clock
+from router.core.settings import Settings
+from router.http.access_log import templates
+from router.jobs import reaper
 from router.spool.disk import Spool
 from router.spool.port import Gone
+from router.store.record import new_id
 from router.tiers.fake import FakeBackend
-from router.web import pages
-from router.web.access import templates
+from router.web.pages import pages
 from tests.api import Api
 from tests.houses import house_of, mastering
 from tests.recorder import recorder

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from router.probing import Probe
+from router.probe.client import Probe
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

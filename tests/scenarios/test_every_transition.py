@@ -24,10 +24,10 @@ import httpx
 import pytest
 
 from ops.bench._field import song
-from router.jobs import local
-from router.jobs.model import Job
-from router.jobs.ports import Conflict, Store
-from router.jobs.state import CLOSED, DONE, STEPS, State
+from router.store.embedded import sqlite
+from router.store.port import Conflict, Store
+from router.store.record import Job
+from router.store.state import CLOSED, DONE, STEPS, State
 from tests.api import Api
 from tests.stack import free_port, own_ram
 
@@ -248,6 +248,6 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(
 
     if not has_ended:
         assert router.api.http.delete(f"/v1/jobs/{job_id}").is_success
-    with closing(local.open_store(router.ram_dir / "jobs.sqlite")) as store, pytest.raises(Conflict):
+    with closing(sqlite.open_store(router.ram_dir / "jobs.sqlite")) as store, pytest.raises(Conflict):
         asyncio.run(write_late(store, (router.folder / "late").read_text()))
     assert (router.keys(), router.files()) == ([], [])

@@ -17,10 +17,10 @@ from tests.stack import stack
 # As many jobs as the kills leave unfinished may wait together, and two run at once.
 SETTINGS = {"max_queued_per_account": 500, "max_running_per_account": 4}
 WITHOUT_CLEANUP = """
-import router.wipe
+import router.jobs.lifecycle
 async def keep(*_args, **_more): pass
-router.wipe._destroy = keep
-from router.cli import main
+router.jobs.lifecycle._destroy = keep
+from router.cli.main import main
 main()
 """
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mastering.demo import demo_song
+from mastering.engine.demo import demo_song
 from tests.api import Api
 from tests.songs import RATE_HZ, demo
 from tests.stack import Stack, stack

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from router import serving
-from router.serving import ADMIN_PORT
+from router.app import server
+from router.app.server import ADMIN_PORT
 from tests.api import Api
 from tests.stack import STOP_S, Running, free_port, own_ram, stack, wait_for
 
@@ -23,7 +23,7 @@ def test_one_command_starts_router_worker_and_operators_port(tmp_path: Path) -> 
         folders = {"RAM_DIR": str(ram_dir), "SPOOL_DIR": str(tmp_path / "spool"), "STATE_DIR": str(tmp_path / "state")}
         environment = {**os.environ, **{f"ROUTER_{name}": value for name, value in folders.items()}}
         # The default port, which may be taken on the machine that runs the tests, by a name of our own.
-        script = f"import router.serving as s; s.ADMIN_PORT = {admin_port}; from router.cli import main; main()"
+        script = f"import router.app.server as s; s.ADMIN_PORT = {admin_port}; from router.cli.main import main; main()"
         output = tmp_path / "run.txt"
         with output.open("wb") as sink:
             process = subprocess.Popen(
@@ -54,7 +54,7 @@ def test_a_router_that_is_told_to_stop_does_not_wait_for_who_only_listens(tmp_pa
 
 
 def test_a_port_of_our_own_worker_is_never_free_and_never_answers_by_itself() -> None:
-    with serving._claim() as claim:
+    with server._claim() as claim:
         port = int(claim.getsockname()[1])
         for is_shared in (False, True):
             with socket.socket() as stranger:
@@ -64,7 +64,7 @@ def test_a_port_of_our_own_worker_is_never_free_and_never_answers_by_itself() ->
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 5)
         for _ in range(2):  # a worker dies and its successor takes its place
-            with serving._claim(port) as bound:
+            with server._claim(port) as bound:
                 bound.listen()
                 socket.create_connection(("127.0.0.1", port), 5).close()
             with pytest.raises(ConnectionRefusedError):

@@ -16,10 +16,10 @@ import pytest
 
 from ops.demo import a_song, check
 from router.tiers.fake import FakeBackend
-from router.tiers.faults import FaultClass, TierFault
+from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Health
-from router.tiers.space import SpaceBackend
-from router.tiers.space_where import Where
+from router.tiers.space.address import Where
+from router.tiers.space.backend import SpaceBackend
 from tests.houses import SONG, eventually, ram_folder
 from tests.rough_space import RoughSpace, rough_space
 from tests.served import Served, served

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mastering import engine
 from mastering.contract import Effort, OutputFormat, Plan, Settings
-from mastering.refine import NO_TORCH
+from mastering.engine import pipeline
+from mastering.engine.refine import NO_TORCH
 from ops.space_requirements import gradio_version
 from tests.songs import demo
 from tests.space_process import Kind, SpaceProcess, call, fetch, put, running_space
@@ -100,7 +100,7 @@ def test_a_fit_says_that_there_is_no_torch_and_keeps_the_quick_plan(space: Space
     assert last["type"] == "end", last
     assert NO_TORCH in last["report"]["flags"]
     with song.open("rb") as source:
-        quick = engine.make_plan(source, EVERY_STEP)
+        quick = pipeline.make_plan(source, EVERY_STEP)
     assert Plan.model_validate(last["report"]["plan"]).steps == quick.steps
 
 

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from mastering.contract import OutputFormat, Settings
-from mastering.exchange import PROTOCOL_VERSION
+from mastering.protocol.frames import PROTOCOL_VERSION
 from tests.mastering.sound import wav
 from tests.songs import demo, real_song
 from tests.space_process import SpaceProcess, call, fetch, put, running_space

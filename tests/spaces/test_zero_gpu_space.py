@@ -86,7 +86,7 @@ def _is_descending(pid: int) -> bool:
 
 
 def _scene(seconds: float = 20.0) -> fit.Scene:
-    from mastering.contour import Contour, Layout, hop_frames
+    from mastering.dsp.contour import Contour, Layout, hop_frames
 
     rate_hz = 44_100
     bands = Layout(rate_hz).centres_hz.size

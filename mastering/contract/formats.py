@@ -1,0 +1,78 @@
+"""What goes in and what comes out: the limits of a song, and the formats of a master."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+MAX_DURATION_S = 90 * 60
+MAX_INPUT_BYTES = 512 * 1024 * 1024
+MIN_DURATION_S = 1.0
+MIN_RATE_HZ = 8_000
+MAX_RATE_HZ = 192_000
+MAX_CHANNELS = 2
+
+
+class OutputFormat(StrEnum):
+    """What a master can be delivered as."""
+
+    WAV24 = "wav24"
+    WAV16 = "wav16"
+    WAV32F = "wav32f"
+    FLAC = "flac"
+    ALAC = "alac"
+    MP3 = "mp3"
+    MP3V0 = "mp3v0"
+    AAC = "aac"
+    OPUS = "opus"
+    VORBIS = "vorbis"
+
+    @property
+    def extension(self) -> str:
+        return _FORMATS[self.value][0]
+
+    @property
+    def label(self) -> str:
+        return _FORMATS[self.value][1]
+
+    @property
+    def media_type(self) -> str:
+        return _MEDIA_TYPES[self.extension]
+
+    @property
+    def is_lossy(self) -> bool:
+        """Its decoded length may be up to 8192 frames more than the song's, and its peaks are the coder's."""
+        return self.value in ("mp3", "mp3v0", "aac", "opus", "vorbis")
+
+    def rate_hz(self, song_rate_hz: int) -> int:
+        """The sample rate that this format has for a song of `song_rate_hz`: coders know only some."""
+        known = _CODER_RATES_HZ.get(self.value)
+        return song_rate_hz if known is None or song_rate_hz in known else 48_000
+
+
+_FORMATS = {
+    "wav24": ("wav", "WAV, 24 bit"),
+    "wav16": ("wav", "WAV, 16 bit"),
+    "wav32f": ("wav", "WAV, 32 bit float"),
+    "flac": ("flac", "FLAC"),
+    "alac": ("m4a", "Apple Lossless"),
+    "mp3": ("mp3", "MP3, 320 kbit/s"),
+    "mp3v0": ("mp3", "MP3, variable (V0)"),
+    "aac": ("m4a", "AAC, 256 kbit/s"),
+    "opus": ("opus", "Opus, 192 kbit/s"),
+    "vorbis": ("ogg", "Ogg Vorbis"),
+}
+_MEDIA_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "m4a": "audio/mp4",
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "ogg": "audio/ogg",
+}
+_MPEG_RATES_HZ = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
+_CODER_RATES_HZ = {
+    "mp3": _MPEG_RATES_HZ,
+    "mp3v0": _MPEG_RATES_HZ,
+    "aac": _MPEG_RATES_HZ | {64000, 88200, 96000},
+    "opus": frozenset({48000}),
+}

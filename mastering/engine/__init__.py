@@ -1,0 +1,1 @@
+"""The mastering chain: decode, analyse, plan, render, encode, verify."""

@@ -1,0 +1,80 @@
+"""Several songs as one album: one tone for all, the loudest at the target, the others as much quieter as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
+from mastering.dsp.spectrum import bin_frequencies_hz
+from mastering.engine import pipeline, plan
+from mastering.engine.analyse import Analysis
+from mastering.engine.plan import Power
+
+
+def master_album(
+    tracks: Sequence[BinaryIO],
+    settings: Settings,
+    *,
+    references: Sequence[BinaryIO] = (),
+    open_output: Callable[[int, OutputFormat], BinaryIO],
+    progress: Callable[[Stage, float], None] = lambda stage, fraction: None,
+) -> list[Report]:
+    """Master every track into every format; `open_output` gets the track's number. Raises Fault for the first bad one.
+
+    The tracks share the tone that their common spectrum asks for, each at its own sample rate and number of channels
+    unless `settings.rate_hz` asks for one rate.
+    """
+    heard = [pipeline.hear(track, settings) for track in tracks]
+    loudest = max(_lufs(found) for found in heard)
+    reports = []
+    for number, (track, found) in enumerate(zip(tracks, heard, strict=True)):
+        aim = max(-36.0, plan.loudness_lufs(settings) + _lufs(found) - loudest)
+        reports.append(
+            pipeline.master(
+                track,
+                settings.model_copy(update={"loudness_lufs": aim}),
+                references=references,
+                open_output=partial(open_output, number),
+                progress=partial(_passed_on, progress, number, len(tracks)),
+                family=_together(heard, found.measurements.rate_hz),
+            )
+        )
+    return reports
+
+
+def _passed_on(progress: Callable[[Stage, float], None], number: int, of: int, stage: Stage, part: float) -> None:
+    progress(stage, (number + part) / of)
+
+
+def _lufs(heard: Analysis) -> float:
+    found = heard.measurements.integrated_lufs
+    if found is None:
+        raise Fault(FaultCode.SILENT, "A track of the album is too quiet to have a loudness.")
+    return found
+
+
+def _together(heard: Sequence[Analysis], rate_hz: int) -> Power:
+    """Mean power of all tracks by their length, on the FFT bins of `rate_hz`.
+
+    Above what a track of a lower rate can hold it has no say: there the others speak for it.
+    """
+    hz = bin_frequencies_hz(rate_hz)
+    total, seconds = np.zeros((2, hz.size)), np.zeros(hz.size)
+    for found in heard:
+        own_hz = bin_frequencies_hz(found.measurements.rate_hz)
+        power = found.power if found.measurements.rate_hz == rate_hz else _on_bins(found.power, own_hz, hz)
+        known = np.where(hz <= own_hz[-1], found.measurements.duration_s, 0.0)
+        total += power * known
+        seconds += known
+    return total / np.maximum(seconds, 1e-9)
+
+
+def _on_bins(power: Power, own_hz: NDArray[np.float64], hz: NDArray[np.float64]) -> Power:
+    """The same power per Hz on other bins."""
+    per_bin = (hz[1] - hz[0]) / (own_hz[1] - own_hz[0])
+    return np.stack([np.interp(hz, own_hz, side) * per_bin for side in power])

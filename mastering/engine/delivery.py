@@ -1,0 +1,193 @@
+"""One finished song into every format asked for: encode, decode again, measure, and nudge until the format holds.
+
+Formats are made side by side, one thread to a core: the coders let go of the interpreter. Lossless ones share a
+thread, so that a gain nudged for the first is the others' too; a lossy one starts from the plan, and only its own
+ceiling falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import BinaryIO
+
+from mastering.audio import files, tags
+from mastering.contract import Measurements, OutputFormat, Plan, Stage
+from mastering.dsp.limiter import Curve
+from mastering.dsp.stream import Audio, Blocks
+from mastering.dsp.threads import cores
+from mastering.dsp.true_peak import PeakMeter
+from mastering.engine import analyse, plan, render, verify
+from mastering.engine.progress import Halted, Lane, Meter, Tick
+
+MOST_MASTER_BYTES = 1 << 34
+"""90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
+
+_CODEC_ROUNDS = 6
+_FIRST_MARGIN_DB = 0.05
+"""Beyond what a coder overshot, doubled each round: every encoding errs anew, and rounds must come to an end."""
+_CODEC_SLACK_FRAMES = 8192
+_MOST_THREADS = 4
+"""Each holds a coder and a meter, some 40 MB: more cores than this are not worth the memory."""
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One format, written and found good."""
+
+    kind: OutputFormat
+    plan: Plan
+    """With the gain and the ceiling that this format needed."""
+    after: analyse.Analysis
+    lost_tags: bool
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What every format is made from. `curve` is the limiter's, by `plan`."""
+
+    song: render.Toned
+    plan: Plan
+    curve: Curve
+    carried: tags.Tags
+
+
+def deliver(
+    song: render.Toned,
+    chosen: Plan,
+    open_output: Callable[[OutputFormat], BinaryIO],
+    meter: Meter,
+    carried: tags.Tags,
+) -> list[Delivered]:
+    """Write every format of the plan's settings, lossless ones first. Raises Fault for the first that cannot hold."""
+    outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
+    made = Delivery(
+        song, chosen, curve_of(song, chosen, meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3)), carried
+    )
+    targets = {kind: open_output(kind) for kind in outputs}
+    share = 1 / len(outputs)
+    lossless = [kind for kind in outputs if not kind.is_lossy]
+    groups = [group for group in (lossless, *([kind] for kind in outputs if kind.is_lossy)) if group]
+    work = [partial(_deliver_group, made, {kind: targets[kind] for kind in group}, share=share) for group in groups]
+    return list(chain.from_iterable(_side_by_side(work, meter)))
+
+
+def _side_by_side(work: Sequence[Callable[[Lane], list[Delivered]]], meter: Meter) -> list[list[Delivered]]:
+    """Run `work` on as many threads as there are cores; the caller's thread watches, and whatever ends one ends all."""
+    if len(work) == 1:
+        return [work[0](meter)]
+    lanes = [Lane() for _ in work]
+    with ThreadPoolExecutor(min(len(work), _MOST_THREADS, cores())) as pool:
+        tasks = [pool.submit(task, lane) for task, lane in zip(work, lanes, strict=True)]
+        try:
+            while wait(tasks, _LOOK_S, FIRST_EXCEPTION).not_done and not _failures(tasks):
+                meter.watch(lanes)
+        finally:
+            for lane in lanes:
+                lane.is_halted = True
+    for failure in _failures(tasks):
+        raise failure
+    return [task.result() for task in tasks]
+
+
+def _failures(tasks: Sequence[Future[list[Delivered]]]) -> list[BaseException]:
+    ended = [task.exception() for task in tasks if task.done()]
+    return [error for error in ended if error is not None and not isinstance(error, Halted)]
+
+
+def _deliver_group(
+    made: Delivery, targets: dict[OutputFormat, BinaryIO], lane: Lane, *, share: float
+) -> list[Delivered]:
+    delivered: list[Delivered] = []
+    for kind, target in targets.items():
+        done = _write(made, kind, target, lane, share)
+        delivered.append(done)
+        if done.plan is not made.plan:
+            # What the first format taught of the loudness holds for the next of its kind.
+            made = replace(made, plan=done.plan, curve=curve_of(made.song, done.plan, lane.begin(Stage.RENDER, 0, 0.0)))
+    return delivered
+
+
+def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Delivered:
+    """Encode and read back one format, nudging loudness, and the ceiling of a lossy one, until it holds."""
+    song, chosen, curve = made.song, made.plan, made.curve
+    ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
+    for number in range(_CODEC_ROUNDS):
+        master = render.limited(song.audio, curve)
+        files.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
+        after = read_back(target, master.frames, lane, share, finely=kind.is_lossy)
+        found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
+        share = 0.0
+        if not found:
+            return Delivered(kind, chosen, after, not _tagged(target, kind, made.carried, after.measurements))
+        inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
+        bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
+        chosen = with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
+        curve = curve_of(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
+    raise verify.bad_master(found)
+
+
+def with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
+    """The plan with the gain that brings the limited song to the loudness asked for, or as near as it can come.
+
+    `bias_lu` is by how much the last master came out louder than the solver had reckoned.
+    """
+    aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
+    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
+    heard = plan.Limiting(limits, gain_db, song.above)
+    return plan.with_loudness(chosen, heard, aim_lufs=aim, reached_lufs=reached + bias_lu)
+
+
+def curve_of(song: render.Toned, chosen: Plan, tick: Tick) -> Curve:
+    """The limiter's gain curve by the plan."""
+    gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
+    return render.guarded_curve(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db, tick=tick)
+
+
+def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
+    return verify.misses(
+        after,
+        loudness_lufs=chosen.loudness_lufs,
+        ceiling_dbtp=ceiling_dbtp,
+        frames=round(master.frames * after.rate_hz / master.rate_hz),
+        slack_frames=_CODEC_SLACK_FRAMES if kind.is_lossy else 0,
+    )
+
+
+def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat, margin_db: float) -> float:
+    """How far a lossy coder overshot, and a little: the limiter's ceiling for it goes down by that."""
+    over = after.true_peak_dbtp - ceiling_dbtp
+    return over + margin_db if over > 0 and kind.is_lossy else 0.0
+
+
+def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> bool:
+    target.seek(0)
+    return not carried or tags.write(target, kind, carried, after)
+
+
+def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely: bool = False) -> analyse.Analysis:
+    """What the meters say of a master, decoded from its own file; `finely` reads its true peak at 16 x.
+
+    A lossless master was held at 16 x by the limiter's guard; what a lossy coder made of it nobody has seen yet.
+    """
+    recording = files.open_recording(target, most_bytes=MOST_MASTER_BYTES)
+    blocks = files.checked(recording, lane.begin(Stage.VERIFY, frames, share))
+    fine = PeakMeter(recording.rate_hz, factor=16)
+    blocks = _fed(blocks, fine) if finely else blocks
+    heard = analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)
+    if not finely:
+        return heard
+    peak_dbtp = max(heard.measurements.true_peak_dbtp, analyse.decibels(float(fine.peaks().max(initial=0.0))))
+    return replace(heard, measurements=heard.measurements.model_copy(update={"true_peak_dbtp": peak_dbtp}))
+
+
+def _fed(blocks: Blocks, meter: PeakMeter) -> Blocks:
+    """The blocks, each shown to the meter, which looks between the samples only where it could find more."""
+    for block in blocks:
+        meter.above = max(meter.above, float(block.max()), -float(block.min()))
+        meter.feed(block)
+        yield block

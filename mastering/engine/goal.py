@@ -1,0 +1,80 @@
+"""What a song's master shall be like, as a feature vector (`mastering.dsp.contour`): the goal of a fit.
+
+The song's own features, moved by the amount towards the weighted references', with the style on top: its curve and
+width on the spectrum, its compression as a static curve on the levels (a static curve takes quantiles to quantiles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mastering.contract import Measurements, Plan
+from mastering.contract.presets import Style, presets
+from mastering.dsp.contour import QUANTILES, Layout, Vector, of_reference
+from mastering.dsp.dynamics import Compressor, reduction_db
+from mastering.dsp.spectrum import band_levels_db, bin_frequencies_hz
+from mastering.engine import plan
+from mastering.engine.match import reference_levels
+
+_NOTHING = 1e-15
+
+
+def wanted(chosen: Plan, power: plan.Power, source: Vector, references: Sequence[Measurements]) -> Vector:
+    """The goal for a song of mean power `power` (2, bins) with the features `source`; NaN where nothing is known."""
+    layout, style, settings = Layout(chosen.rate_hz), presets().styles[chosen.settings.style], chosen.settings
+    amount = settings.amount_percent / 100
+    goal = source.copy()
+    if references:
+        goal += amount * (_likeness(layout, references, settings.reference_weights) - source)
+        before = np.nan_to_num(goal[: 2 * layout.centres_hz.size].reshape(2, -1), nan=-200.0)
+        after, _ = plan.styled(before, layout.centres_hz, style, amount)
+    else:
+        step = chosen.step("tone")
+        gains = plan.curve_of(step).gains(bin_frequencies_hz(chosen.rate_hz)) if step else 1.0
+        before, after = (band_levels_db(part, chosen.rate_hz) for part in (power, power * gains**2))
+    _retune(goal, layout, before, after)
+    if style.compression and amount:
+        _squeeze(goal, layout, style, amount)
+    goal[layout.parts["loudness"]] = 0.0
+    return goal
+
+
+def _likeness(layout: Layout, references: Sequence[Measurements], shares: Sequence[float]) -> Vector:
+    shares = shares or [1.0] * len(references)
+    levels = reference_levels(references, shares, layout.rate_hz)
+    pairs = zip(shares, references, strict=True)
+    return of_reference(layout, levels, [(share, each.character) for share, each in pairs if each.character])
+
+
+def _retune(goal: Vector, layout: Layout, before: Vector, after: Vector) -> None:
+    """Write the spectrum `after` (2, bands) into the goal, and what the change from `before` does to the rest."""
+    unknown = np.isnan(goal[: after.size])
+    goal[: after.size] = np.where(unknown, np.nan, layout.normalised(after).reshape(-1))
+    then, now = (10 ** (levels / 10) @ layout.rows().T for levels in (before, after))
+    louder = _decibels(now.sum(axis=0) / then.sum(axis=0))
+    goal[layout.parts["levels"]] += np.repeat(louder - louder[3], len(QUANTILES))
+    mid, side = _decibels(now[:, :3] / np.maximum(then[:, :3], _NOTHING))
+    goal[layout.parts["width"]] += side - mid
+
+
+def _squeeze(goal: Vector, layout: Layout, style: Style, amount: float) -> None:
+    """The style's compression on the levels: thresholds near the middle of each row, its power as before."""
+    levels = goal[layout.parts["levels"]].reshape(4, -1)
+    strength = style.compression * amount
+    thresholds = np.median(levels, axis=1) + 4 - 4 * strength
+    power_db = _decibels((10 ** (levels / 10)).mean(axis=1))
+    taken = np.array(
+        [
+            reduction_db(np.append(row, at)[None], Compressor(*[threshold] * 3, *[1 + 2 * strength] * 3))[0]
+            for row, at, threshold in zip(levels, power_db, thresholds, strict=True)
+        ]
+    )
+    goal[layout.parts["levels"]] = (levels - taken[:, :-1] + taken[:, -1:]).reshape(-1)
+    # A slow attack lets through what makes the crest.
+    goal[layout.parts["crest"]] -= (1 - style.punch) * (taken[3, -2] - taken[3, -1])
+
+
+def _decibels(ratio: Vector) -> Vector:
+    return 10 * np.log10(np.maximum(ratio, _NOTHING))

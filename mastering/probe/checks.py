@@ -1,0 +1,159 @@
+"""Hear a recording and judge it by four numbers: frames, peak, whether it broke, whether its end is missing.
+
+To its end, but for one whose samples can be nothing but sound: there, as soon as one of them is no silence, no other
+can change what is said of it.
+
+Bounded memory, whatever the header says: a file of 400 kB can decode to 7 GB, so the frames are counted as they come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mastering.audio.codecs import LOSSLESS
+from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
+from mastering.probe.decoders import Block, Header, Recording, full_scale, resource_fault, undecodable_fault
+
+SILENCE_DBFS = -80.0
+BEYOND_SOUND_DBFS = 120.0
+PATIENCE_S = 30.0
+_LEAST_SAMPLES_PER_S = 2_000_000
+"""A tenth of what a shared core decodes of a dense codec (Opus, 48 kHz stereo)."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What decoding a recording brought."""
+
+    frames: int
+    peak: float
+    """Largest absolute sample that was heard; 1.0 is full scale."""
+    broke: bool
+    """The decoder stopped with an error."""
+
+
+def check_header(recording: Header, max_duration_s: float) -> None:
+    """Refuse by what the header alone says. Raises Fault."""
+    if recording.channels > MAX_CHANNELS:
+        raise Fault(
+            FaultCode.TOO_MANY_CHANNELS,
+            f"The recording has {recording.channels} channels; mono and stereo are mastered. Mix it down to stereo.",
+            channels=recording.channels,
+            allowed=MAX_CHANNELS,
+        )
+    if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
+        raise Fault(
+            FaultCode.UNSUPPORTED_RATE,
+            f"The sample rate is {recording.rate_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are mastered. Resample it.",
+            rate_hz=recording.rate_hz,
+            least_hz=MIN_RATE_HZ,
+            allowed_hz=MAX_RATE_HZ,
+        )
+    if recording.declared_frames is not None:
+        check_length(recording.declared_frames, recording.rate_hz, max_duration_s)
+
+
+def check_length(frames: int, rate_hz: int, max_duration_s: float) -> None:
+    """Raises Fault(too_long) where `frames` last longer than `max_duration_s`."""
+    if frames > max_duration_s * rate_hz:
+        minutes, allowed = frames / rate_hz / 60, max_duration_s / 60
+        raise Fault(
+            FaultCode.TOO_LONG,
+            f"The recording lasts {minutes:.1f} minutes or more; at most {allowed:.0f} are mastered. Split it.",
+            duration_s=round(frames / rate_hz),
+            allowed_s=round(max_duration_s),
+        )
+
+
+def listen(
+    recording: Recording,
+    max_duration_s: float,
+    patience_s: float = PATIENCE_S,
+    waited_s: Callable[[], float] = lambda: 0.0,
+) -> Heard:
+    """Decode for as long as it matters. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
+
+    After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: how much of the time
+    since the process began went by waiting for bytes.
+    """
+    frames, peak, broke = 0, 0.0, False
+    began = time.monotonic() - waited_s()
+    blocks = recording.blocks()
+    try:
+        for block in blocks:
+            frames += len(block)
+            check_length(frames, recording.rate_hz, max_duration_s)
+            _check_pace(frames * recording.channels, time.monotonic() - began - waited_s(), patience_s)
+            # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
+            peak = _finite_peak(peak, block)
+            if recording.is_settled and recording.declared_frames is not None and not is_silent(peak):
+                return Heard(recording.declared_frames, peak, broke=False)
+    except Fault as fault:
+        if fault.code is not FaultCode.UNDECODABLE:
+            raise
+        broke = True
+    return Heard(frames, peak, broke)
+
+
+def _check_pace(samples: int, spent_s: float, patience_s: float) -> None:
+    if spent_s > patience_s and samples < spent_s * _LEAST_SAMPLES_PER_S:
+        raise resource_fault()
+
+
+def _finite_peak(peak: float, block: Block) -> float:
+    extremes = max(float(block.max()), -float(block.min())) / full_scale(block) if block.size else 0.0
+    if not extremes <= 10 ** (BEYOND_SOUND_DBFS / 20):  # so that NaN is caught, which is no number's lesser
+        raise Fault(
+            FaultCode.NOT_FINITE,
+            "The recording holds samples that are no sound (NaN, infinity or beyond +120 dBFS). Export it again.",
+        )
+    return max(peak, extremes)
+
+
+def judge(recording: Header, heard: Heard, is_cut_short: bool, slack_frames: int) -> Facts:
+    """Facts of a recording that was heard, or the Fault that stops it."""
+    declared = recording.declared_frames
+    if is_cut_short or (declared is not None and not heard.broke and heard.frames < declared - slack_frames):
+        raise _truncated(recording, heard)
+    if heard.broke and declared is not None and 0 < heard.frames < declared:
+        raise _truncated(recording, heard)
+    if heard.broke or heard.frames == 0:
+        raise undecodable_fault()
+    if heard.frames < MIN_DURATION_S * recording.rate_hz:
+        raise Fault(
+            FaultCode.TOO_SHORT,
+            f"The recording lasts {heard.frames / recording.rate_hz:.2f} s; at least {MIN_DURATION_S:.0f} s is needed.",
+            duration_s=round(heard.frames / recording.rate_hz, 3),
+            least_s=MIN_DURATION_S,
+        )
+    if is_silent(heard.peak):
+        raise Fault(
+            FaultCode.SILENT,
+            f"The recording is silent: nothing in it is louder than {SILENCE_DBFS:.0f} dBFS. Send one with sound.",
+        )
+    return Facts(
+        container=recording.container,
+        codec=recording.codec,
+        rate_hz=recording.rate_hz,
+        channels=recording.channels,
+        frames=heard.frames,
+        duration_s=heard.frames / recording.rate_hz,
+        lossy=recording.codec not in LOSSLESS,
+    )
+
+
+def is_silent(peak: float) -> bool:
+    return peak < 10 ** (SILENCE_DBFS / 20)
+
+
+def _truncated(recording: Header, heard: Heard) -> Fault:
+    seconds, declared = heard.frames / recording.rate_hz, recording.declared_frames
+    whole = f" of {declared / recording.rate_hz:.1f} s" if declared and declared > heard.frames else ""
+    return Fault(
+        FaultCode.TRUNCATED,
+        f"The file is cut short or damaged: only {seconds:.1f} s{whole} could be read. Send the whole file again.",
+        decoded_s=round(seconds, 3),
+        **({"declared_s": round(declared / recording.rate_hz, 3)} if declared else {}),
+    )

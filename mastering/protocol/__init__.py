@@ -1,0 +1,1 @@
+"""What goes over the wire between the router and whoever renders or probes, without I/O."""

@@ -1,0 +1,245 @@
+"""The wire frames of one render, shared by the worker and whoever calls it. No I/O here.
+
+One exchange is one HTTP request and its response, both a run of frames. A frame is a header ``!BI``
+(kind, length of the payload in bytes) and the payload; an event's payload is UTF-8 JSON, a data frame's is raw.
+
+Request:   settings, then for each part (``audio``, ``reference/0`` …): part, data …, then end.
+Response:  accepted, then heartbeats and progress, report, for each output (``output/wav24`` …): part, data …, then
+           end; or, instead of what is still to come, fault.
+
+A part says its size before its bytes; `end` and `fault` carry a seal over every frame before them and themselves:
+settings, events and data, in their order. It guards the transfer while it lasts and is stored nowhere. Where the two
+sides share a key (`signing`), it is a MAC for this one exchange, and a refusal by HTTP status carries one
+over its body in a header.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Annotated, Literal, TypeVar
+
+from blake3 import blake3
+from pydantic import Field, TypeAdapter, ValidationError
+
+from mastering.contract import FaultCode, Record, Report, Settings, Stage
+
+PROTOCOL_VERSION = 2
+"""Of what the router speaks with workers and with Spaces, which are upgraded together."""
+MEDIA_TYPE = "application/vnd.mastering.frames"
+HEARTBEAT_S = 2.0
+MAX_DATA_BYTES = 1024 * 1024
+CHUNK_BYTES = MAX_DATA_BYTES
+"""Of a data frame, but for the last of a part: each frame costs its reader as much as to look at half of this."""
+MAX_EVENT_BYTES = 1024 * 1024
+MAX_MESSAGE = 500
+SLOT_HEADER = "mastering-slot"
+SEAL_HEADER = "mastering-seal"
+"""On a problem+json answer where the sides share a key: `problem_seal` of it."""
+
+_HEADER = struct.Struct("!BI")
+HEADER_BYTES = _HEADER.size
+_SealHex = Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Kind(IntEnum):
+    EVENT = 1
+    DATA = 2
+
+
+class SettingsEvent(Record):
+    type: Literal["settings"] = "settings"
+    protocol: int = PROTOCOL_VERSION
+    settings: Settings
+    deadline_s: float | None = None
+    """Seconds the caller will wait for the whole render."""
+
+
+class PartEvent(Record):
+    type: Literal["part"] = "part"
+    name: Annotated[str, Field(pattern=r"^(audio|reference/\d{1,2}|track/\d{1,2}|output/[a-z0-9]{1,16})$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class EndEvent(Record):
+    type: Literal["end"] = "end"
+    seal: _SealHex = None
+
+
+class AcceptedEvent(Record):
+    type: Literal["accepted"] = "accepted"
+    engine_version: Annotated[str, Field(max_length=32)]
+    device: Annotated[str, Field(max_length=64)]
+
+
+class HeartbeatEvent(Record):
+    """Sent by the process that renders, not by the event loop beside it."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+class ProgressEvent(Record):
+    type: Literal["progress"] = "progress"
+    stage: Stage
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    """Of the whole render, not of the stage; never goes back."""
+
+
+class ReportEvent(Record):
+    type: Literal["report"] = "report"
+    report: Report
+
+
+class FaultEvent(Record):
+    type: Literal["fault"] = "fault"
+    code: FaultCode
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
+    numbers: dict[str, float | int | str] = Field(default_factory=dict)
+    seal: _SealHex = None
+
+
+Last = TypeVar("Last", EndEvent, FaultEvent)
+Buffer = TypeVar("Buffer", bytes, memoryview)
+Event = Annotated[
+    SettingsEvent | PartEvent | EndEvent | AcceptedEvent | HeartbeatEvent | ProgressEvent | ReportEvent | FaultEvent,
+    Field(discriminator="type"),
+]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class ProtocolError(ValueError):
+    """The other side sent something that is not in this protocol."""
+
+
+class SealBroken(ProtocolError):
+    """The frames are not those that were sent."""
+
+
+def encode_event(event: Event) -> bytes:
+    payload = _EVENT.dump_json(event)
+    return _HEADER.pack(Kind.EVENT, len(payload)) + payload
+
+
+def frame_header(head: bytes) -> tuple[Kind, int]:
+    """Kind and payload bytes of the frame that begins with these HEADER_BYTES. Raises ProtocolError."""
+    kind, size = _HEADER.unpack(head)
+    if kind == Kind.DATA:
+        if not 0 < size <= MAX_DATA_BYTES:
+            raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
+    elif kind != Kind.EVENT or not 0 < size <= MAX_EVENT_BYTES:
+        raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
+    return Kind(kind), size
+
+
+def data_header(size: int) -> bytes:
+    """The header of a data frame of `size` bytes; the bytes follow as they are, uncopied."""
+    if not 0 < size <= MAX_DATA_BYTES:
+        raise ProtocolError(f"a data frame holds 1 to {MAX_DATA_BYTES} bytes, not {size}")
+    return _HEADER.pack(Kind.DATA, size)
+
+
+class Seal:
+    """BLAKE3 over the frames of one direction, the last one included: by a key of 32 bytes a MAC, else a checksum.
+
+    A third of SHA-256's time where the processor knows SHA, a tenth where it does not, so that it needs no thread.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._hash = blake3(key=key) if key else blake3()
+
+    def pass_on(self, frame: Buffer) -> Buffer:
+        """Take a frame (or a piece of one) into account, and hand it on."""
+        self._hash.update(frame)
+        return frame
+
+    def opened(self, frame: bytes) -> Event:
+        """The event in a whole frame, taken into account. Raises ProtocolError, SealBroken for a last one that lies."""
+        event = _parse(frame[HEADER_BYTES:])
+        if isinstance(event, EndEvent | FaultEvent):
+            self.check(event)
+        else:
+            self.pass_on(frame)
+        return event
+
+    def close(self, last: Last) -> Last:
+        """The last frame with the seal in it."""
+        return last.model_copy(update={"seal": self._over(last)})
+
+    def check(self, last: EndEvent | FaultEvent) -> None:
+        """Raises SealBroken where the frames are not those that were sent, or not by the holder of the key."""
+        if not hmac.compare_digest(last.seal or "", self._over(last)):
+            raise SealBroken("the frames are not those that were sent: their seal is missing or differs")
+
+    def _over(self, last: EndEvent | FaultEvent) -> str:
+        whole = self._hash.copy()
+        whole.update(encode_event(last.model_copy(update={"seal": None})))
+        return str(whole.hexdigest())
+
+
+def problem_seal(key: bytes, status: int, body: bytes) -> str:
+    """The MAC of a refusal. `key` is the response's, so it holds for one exchange; no run of frames begins so."""
+    return str(blake3(f"problem {status}\0".encode() + body, key=key).hexdigest())
+
+
+class FrameReader:
+    """Turns a stream of byte chunks into events and data, whatever the chunk boundaries.
+
+    Data is handed on as it arrives (a data frame may come out in pieces), so that memory use is bounded by the
+    largest chunk fed, not by the largest frame. End and fault frames come out only if their seal holds.
+    """
+
+    def __init__(self, seal: Seal | None = None) -> None:
+        self._begun = bytearray()
+        """What has come of a header, or of an event; data is never gathered."""
+        self._data_left = 0
+        self._seal = seal or Seal()
+
+    def feed(self, chunk: bytes) -> Iterator[Event | bytes]:
+        """Yield what `chunk` completes. Raises ProtocolError; the stream can't be read further after that."""
+        rest = memoryview(chunk)
+        while rest:
+            if self._data_left:
+                # What is data from end to end is handed on uncopied.
+                piece = chunk if len(rest) == len(chunk) <= self._data_left else bytes(rest[: self._data_left])
+                rest = rest[len(piece) :]
+                self._data_left -= len(piece)
+                yield self._seal.pass_on(piece)
+                continue
+            taken = rest[: self._frame_bytes() - len(self._begun)]
+            rest = rest[len(taken) :]
+            self._begun += taken
+            if len(self._begun) == _HEADER.size:
+                self._begin()
+            if len(self._begun) > _HEADER.size and len(self._begun) == self._frame_bytes():
+                frame = bytes(self._begun)
+                self._begun.clear()
+                yield self._seal.opened(frame)
+
+    def _frame_bytes(self) -> int:
+        """Up to where the frame that has begun is to be gathered: its header, then all of an event."""
+        if len(self._begun) < _HEADER.size:
+            return _HEADER.size
+        return _HEADER.size + int(_HEADER.unpack_from(self._begun)[1])
+
+    def _begin(self) -> None:
+        """Look at the header that is whole: data passes by, of an event the rest is to come."""
+        kind, size = frame_header(bytes(self._begun))
+        if kind is Kind.DATA:
+            self._seal.pass_on(bytes(self._begun))
+            self._begun.clear()
+            self._data_left = size
+
+    @property
+    def is_between_frames(self) -> bool:
+        return not self._begun and not self._data_left
+
+
+def _parse(payload: bytes) -> Event:
+    try:
+        return _EVENT.validate_json(payload)
+    except ValidationError as error:
+        # Pydantic's own text quotes the input; only where it failed may travel on.
+        where = ", ".join(".".join(map(str, part["loc"])) or "event" for part in error.errors(include_input=False)[:3])
+        raise ProtocolError(f"an event this protocol does not know (at {where})") from None

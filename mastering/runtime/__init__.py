@@ -1,0 +1,1 @@
+"""What a process of ours is: its sandbox, its log, its threads."""

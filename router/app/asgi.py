@@ -1,0 +1,80 @@
+"""The router as an ASGI application: routes, error answers and the layers around them, over opened services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from router.app.compose import open_house
+from router.core.command_error import Complaint
+from router.core.event_log import learn_routes, log_exception
+from router.core.settings import LOOPBACK_NAMES, Settings, refuse_strangers
+from router.http import access_log, problems, rate_limit, security_headers
+from router.jobs.services import House
+from router.tiers.port import Backend
+from router.web import routes
+from router.web.stream_limits import Streams
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+def make_app(
+    settings: Settings,
+    backends: Sequence[Backend] | None = None,
+    beside: Callable[[], AbstractAsyncContextManager[None]] = _nothing,
+    within: Callable[[House], AbstractAsyncContextManager[None]] = lambda _: _nothing(),
+) -> FastAPI:
+    """The router as an ASGI application, with what runs `beside` it, and `within` it once its house is open.
+
+    `backends` stand in for those of the settings.
+    """
+    if not settings.has_sign_in:
+        refuse_strangers(settings.host)
+        refuse_strangers(settings.public_url)
+    refuse_strangers(settings.admin_host)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        rooms = open_house(settings, backends)
+        app.state.uploads = {}
+        app.state.streams = Streams(settings.streams_per_account)
+        try:
+            async with beside(), rooms as app.state.house, within(app.state.house):
+                yield
+        except Complaint as complaint:
+            app.state.complaint = complaint  # for whoever started the server: it ends without saying why
+            raise
+        except Exception as error:
+            log_exception(error)
+            app.state.complaint = Complaint("the start failed on a fault of our own; the log names the place.")
+            raise
+
+    app = FastAPI(
+        title="Mastering router",
+        version="1",
+        summary="Takes a song, hands back a master, forgets the rest.",
+        openapi_url=routes.OPENAPI_URL,
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.ANYWHERE,
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    for router in routes.ROUTERS:
+        app.include_router(router)
+    app.add_middleware(rate_limit.Limits, settings=settings)
+    app.add_middleware(security_headers.Guard, site=site_of(settings))
+    learn_routes(routes.templates())
+    app.add_middleware(access_log.AccessLog)
+    return app
+
+
+def site_of(settings: Settings) -> security_headers.Site:
+    """Where people find this router."""
+    origin = settings.origin if settings.public_url else None
+    return security_headers.Site(LOOPBACK_NAMES | {settings.host}, origin, framed=settings.profile == "space")

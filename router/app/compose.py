@@ -1,0 +1,139 @@
+"""Where the parts are joined: the only module that builds the house's rooms and hands them to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import typer
+
+from mastering.contract import Fault
+from router.app import startup
+from router.core.event_log import log, log_exception
+from router.core.settings import Settings
+from router.dispatch import prewarm
+from router.dispatch.dispatcher import Dispatcher
+from router.identity import pseudonyms
+from router.identity.accounts import Accounts
+from router.identity.oidc import Provider
+from router.identity.sessions import Sessions
+from router.identity.sign_in import Door
+from router.jobs import reaper
+from router.jobs.services import House
+from router.probe.client import Probe
+from router.spool import boot_id
+from router.spool.disk import Spool
+from router.store.embedded import sqlite
+from router.tiers.connect import roster_of
+from router.tiers.fleet.fleet import Fleet, Member
+from router.tiers.fleet.modes import Mode
+from router.tiers.fleet.reload import Roster
+from router.tiers.port import Backend
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, backends: Sequence[Backend] | None = None) -> AsyncIterator[House]:
+    """Build the rooms, recover what a dead router left, work until the context ends. Raises Complaint."""
+    os.umask(0o077)
+    roster = roster_of(settings)
+    members = [Member(backend) for backend in backends] if backends is not None else [*roster.members().values()]
+    with startup.sole_owner(settings.ram_dir, "RAM"), startup.sole_owner(settings.spool_dir, "spool"):
+        startup.check_ram(settings)
+        wiped = boot_id.wipe_if_new(settings.ram_dir, settings.spool_dir)
+        store = sqlite.open_store(
+            settings.ram_dir / "jobs.sqlite",
+            max_queued=settings.max_queued_per_account,
+            max_running=settings.max_running_per_account,
+        )
+        spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
+        probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
+        accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
+        fleet = Fleet(members, modes=_Modes(accounts))
+        secret = startup.boot_secret(settings.ram_dir)
+        door = _door(settings, accounts)
+        house = House(settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, door)
+        resumed = await reaper.recover(house)
+        log("started", tiers=len({member.backend.tier for member in members}), resumed=resumed, wiped=int(wiped))
+        try:
+            async with _at_work(house, roster if backends is None else None):
+                yield house
+        finally:
+            store.close()
+            accounts.close()
+            if door is not None:
+                door.sessions.close()
+        log("stopped")
+
+
+def _door(settings: Settings, accounts: Accounts) -> Door | None:
+    """Where people sign in, if the operator has credentials for it. Raises Complaint."""
+    if settings.oidc_client_id is None or settings.oidc_client_secret is None:
+        return None
+    secret = settings.oidc_client_secret.get_secret_value()
+    provider = Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.redirect_uri)
+    pepper = settings.pepper.get_secret_value() if settings.pepper is not None else None
+    known = pseudonyms.load(settings.state_dir, pepper)
+    if not accounts.expect_peppers(known.fingerprints()):
+        typer.echo(
+            "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True
+        )
+    sessions = Sessions(settings.ram_dir / "sessions.sqlite")
+    sessions.keep_only(known.versions)
+    return Door(settings.origin, provider, known, sessions)
+
+
+@asynccontextmanager
+async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
+    dispatcher = Dispatcher(house)
+    await house.fleet.start()
+    background = [
+        # The probe warms up beside: its first question waits for it, and nothing else needs to.
+        asyncio.create_task(_warm(house.probe)),
+        asyncio.create_task(reaper.reap_for_ever(house)),
+        asyncio.create_task(reaper.probe_interrupted(house)),
+        asyncio.create_task(reaper.admit_forgotten_for_ever(house)),
+        asyncio.create_task(reaper.end_unsent_for_ever(house)),
+        asyncio.create_task(prewarm.wake_for_ever(house)),
+    ]
+    if roster is not None:
+        background.append(asyncio.create_task(roster.follow(house.fleet)))
+        _on_hangup(roster.look_again)
+    await dispatcher.start()
+    try:
+        yield
+    finally:
+        await dispatcher.close()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await house.fleet.close()
+        await house.probe.close()
+
+
+async def _warm(probe: Probe) -> None:
+    try:
+        await probe.start()
+    except Fault as fault:
+        log_exception(fault)  # asked for again with the first file
+
+
+class _Modes:
+    """What operators said, in the durable store."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    def load(self) -> dict[str, Mode]:
+        return {name: Mode(mode) for name, mode in self._accounts.backend_modes().items()}
+
+    def save(self, name: str, mode: Mode) -> None:
+        self._accounts.set_backend_mode(name, None if mode is Mode.READY else mode.value)
+
+
+def _on_hangup(call: Callable[[], None]) -> None:
+    """On SIGHUP, where this loop may hear signals (it is the main thread's)."""
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)

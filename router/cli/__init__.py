@@ -1,0 +1,1 @@
+"""The `router` command: one module a group of verbs."""

@@ -1,0 +1,256 @@
+"""The `router` command."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mastering.contract import Effort
+from router.core.settings import Settings
+from router.identity.accounts import Accounts
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Takes songs in, sends each to the best tier that is up, hands masters back, forgets the rest.",
+)
+
+ROUTER_URL = "http://127.0.0.1:8080"
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8080]")]
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    worker: Annotated[list[str] | None, typer.Option(help="URL of a managed worker; may be repeated.")] = None,
+) -> None:
+    """Serve the page and the API. Every other setting is an environment variable ROUTER_…"""
+    from router.app.server import serve as serve_now
+
+    _or_one_line(lambda: serve_now(_given(host=host, port=port, workers=tuple(worker or ()) or None)))
+
+
+@app.command()
+def run(
+    host: Host = None,
+    port: Port = None,
+    local_workers: Annotated[int, typer.Option(min=1, max=8, help="Workers to start on this machine.")] = 1,
+) -> None:
+    """Start the router together with workers of its own on this machine, and print the address."""
+    from router.app.server import run as run_now
+
+    _or_one_line(lambda: run_now(_given(host=host, port=port), local_workers))
+
+
+@app.command()
+def submit(
+    song: Annotated[Path, typer.Argument(help="The song.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to put the master.")] = None,
+    target: Annotated[str, typer.Option(help="Delivery target.")] = "streaming",
+    style: Annotated[str, typer.Option(help="Style.")] = "neutral",
+    amount: Annotated[float, typer.Option(min=0, max=100, help="How much to change, in percent.")] = 60.0,
+    effort: Annotated[
+        Effort, typer.Option(help="How the plan is found: quick (closed form) or fit (refined by gradient descent).")
+    ] = Effort.QUICK,
+    output_format: Annotated[str, typer.Option("--format", help="wav24, flac, mp3 …: see GET /v1/options.")] = "wav24",
+    url: Annotated[str, typer.Option(help="The router.", envvar="ROUTER_URL")] = "http://127.0.0.1:8080",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
+) -> None:
+    """Send a song to a running router and fetch its master. ROUTER_TOKEN holds a token where one is asked for."""
+    from router.cli.submit import Wanted
+    from router.cli.submit import submit as submit_now
+
+    wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
+    # Not an option: what is typed on a command line can be read by everybody on the machine.
+    token = os.environ.get("ROUTER_TOKEN")
+    _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep, token=token))
+
+
+@app.command()
+def doctor() -> None:
+    """Say how to set up signing in, and check what can be checked of it: a line each, exit code 1 if one fails."""
+    from router.cli.doctor import examine
+
+    _or_one_line(examine)
+
+
+accounts_app = typer.Typer(no_args_is_help=True, help="The durable store of consents and tokens.")
+app.add_typer(accounts_app, name="accounts")
+
+
+@accounts_app.command()
+def status() -> None:
+    """Say whether the store is whole."""
+    with _accounts() as store:
+        typer.echo("whole" if store.trusted else "lost: every job is managed only until 'router accounts confirm'")
+        raise typer.Exit(0 if store.trusted else 1)
+
+
+@accounts_app.command()
+def confirm() -> None:
+    """After the store was lost: let accounts start with the service's default again."""
+    with _accounts() as store:
+        store.confirm()
+    typer.echo("Confirmed: accounts that have not chosen start with the service's default, the tiers in order.")
+
+
+@accounts_app.command()
+def rotate_pepper() -> None:
+    """Make a new secret for the pseudonyms. Accounts move to it as their people sign in; restart the router."""
+    from router.identity import pseudonyms
+
+    _or_one_line(lambda: typer.echo(f"Pepper {pseudonyms.rotate(_pepper_folder())} is the newest. Restart the router."))
+
+
+@accounts_app.command()
+def retire_peppers() -> None:
+    """Forget all secrets but the newest, and the accounts of people who have not signed in since."""
+    _or_one_line(_retire)
+
+
+def _retire() -> None:
+    from router.identity import pseudonyms
+
+    settings = Settings()
+    given = settings.pepper.get_secret_value() if settings.pepper is not None else None
+    older = pseudonyms.load(settings.state_dir, given).older
+    with _accounts() as store:
+        for version in older:
+            typer.echo(f"Pepper {version}: {store.retire_pepper(version)} rows erased.")
+    if given is None:
+        pseudonyms.retire(settings.state_dir)
+        typer.echo("Only the newest pepper is left. Restart the router.")
+    else:
+        typer.echo("Take all peppers but the first out of ROUTER_PEPPER, then restart the router.")
+
+
+def _pepper_folder() -> Path:
+    from router.core.command_error import Complaint
+
+    settings = Settings()
+    if settings.pepper is not None:
+        raise Complaint("the pepper is in ROUTER_PEPPER: put a new version before the others there.", exit_code=2)
+    return settings.state_dir
+
+
+def _accounts() -> closing[Accounts]:
+    settings = Settings()
+    marker = settings.ram_dir / "accounts.expected"
+    return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
+
+
+privacy_app = typer.Typer(no_args_is_help=True, help="The promises of this service.")
+app.add_typer(privacy_app, name="privacy")
+
+
+@privacy_app.command("selfcheck")
+def privacy_selfcheck(
+    url: Annotated[str, typer.Option(help="The running router, if one runs.", envvar="ROUTER_URL")] = ROUTER_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    canary: Annotated[bool, typer.Option(help="Send a song through a router of its own and look what is left.")] = True,
+) -> None:
+    """Say of every promise whether it is kept here, and the cure where it is not. Exit code 1 if one is broken."""
+    from router.privacy.selfcheck import selfcheck
+
+    def check() -> None:
+        raise typer.Exit(selfcheck(url, as_json=as_json, canary=canary))
+
+    _or_one_line(check)
+
+
+AdminUrl = Annotated[str, typer.Option("--url", help="The operators' port.", envvar="ROUTER_ADMIN_URL")]
+Backend = Annotated[str, typer.Argument(help="Its name, as `router status` shows it.")]
+ADMIN_URL = "http://127.0.0.1:8081"
+
+
+@app.command("status")
+def show_status(
+    url: AdminUrl = ADMIN_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show tiers, queue and spool of a running router."""
+    from router.cli.operate import show
+
+    _or_one_line(lambda: show(url, as_json=as_json))
+
+
+@app.command()
+def drain(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
+    """Give a backend no new jobs; it finishes those it has."""
+    _tell(url, backend, "draining")
+
+
+@app.command()
+def maintenance(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
+    """Give a backend no new jobs and send those it has elsewhere at once."""
+    _tell(url, backend, "maintenance")
+
+
+@app.command()
+def ready(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
+    """Use a backend again."""
+    _tell(url, backend, "ready")
+
+
+deploy_app = typer.Typer(no_args_is_help=True, help="Put this project's Spaces on Hugging Face.")
+app.add_typer(deploy_app, name="deploy")
+
+
+@deploy_app.callback()
+def _deploy() -> None:
+    """So that `space` stays a word of its own."""
+
+
+@deploy_app.command("space")
+def deploy_space(
+    kind: Annotated[str, typer.Argument(help="zero_gpu, cpu or router.")],
+    repo: Annotated[str, typer.Option(help="owner/name of the Space.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may see and call it.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; ask nobody.")] = False,
+    hardware: Annotated[
+        str | None, typer.Option(help="Hardware by the Hub's name; what the kind needs if not given.")
+    ] = None,
+    sleep_s: Annotated[int | None, typer.Option(min=300, help="Sleep after so many seconds without a request.")] = None,
+    secret: Annotated[list[str] | None, typer.Option(help="Environment variable to store as a secret there.")] = None,
+    variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to set there.")] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="For router: the tiers that it will use.")] = None,
+) -> None:
+    """Create or update a Space. The token is HF_TOKEN's, or that of `hf auth login`."""
+    from router.cli.deploy import Wanted
+    from router.cli.deploy import deploy as deploy_now
+
+    wanted = Wanted(kind, repo, private, hardware, sleep_s, tuple(secret or ()), tuple(variable or ()), catalogue)
+    _or_one_line(lambda: deploy_now(wanted, dry_run=dry_run))
+
+
+def _tell(url: str, backend: str, mode: str) -> None:
+    from router.cli.operate import tell
+
+    _or_one_line(lambda: tell(url, backend, mode))
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _or_one_line(call: object) -> None:
+    """Run it; what an operator or a user can cure ends in one line and exit code 1, never in a traceback."""
+    from router.core.command_error import Complaint
+
+    try:
+        call()  # type: ignore[operator]
+    except Complaint as complaint:
+        typer.echo(f"router: {complaint}", err=True)
+        raise typer.Exit(complaint.exit_code) from None
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,62 @@
+"""The operators' verbs: the router's status in words, and what a backend is told, by the operators' port."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from router.core.command_error import Complaint
+
+_TIMEOUT_S = 10.0
+
+
+def show(url: str, *, as_json: bool) -> None:
+    """Print how the router is. Raises Complaint when it does not answer."""
+    status = _ask("GET", url, "/v1/status")
+    if as_json:
+        typer.echo(json.dumps(status, indent=2))
+        return
+    _print(status)
+
+
+def tell(url: str, backend: str, mode: str) -> None:
+    """Tell a backend what to be and say what it is now. Raises Complaint."""
+    status = _ask("PUT", url, f"/v1/backends/{backend}/mode", {"mode": mode})
+    found = next(b for tier in status["tiers"] for b in tier["backends"] if b["name"] == backend)
+    typer.echo(f"{backend} is {found['state']} ({found['reason']}); {found['in_flight']} in flight.")
+
+
+def _ask(method: str, url: str, path: str, body: object = None) -> dict[str, Any]:
+    try:
+        response = httpx.request(method, url.rstrip("/") + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
+        answer: dict[str, Any] = response.json()
+    except (httpx.HTTPError, ValueError):
+        raise Complaint(
+            f"no router answers at {url}. Start it with ROUTER_ADMIN_PORT set, or name its operators' port with --url."
+        ) from None
+    if not response.is_success:
+        raise Complaint(str(answer.get("detail", answer.get("title", "the router refused"))))
+    return answer
+
+
+def _print(status: dict[str, Any]) -> None:
+    console, queue, spool = Console(), status["queue"], status["spool"]
+    console.print(status["summary"], style="bold")
+    if status["catalogue_error"]:
+        console.print(f"The catalogue has a mistake: {status['catalogue_error']}", style="red", markup=False)
+    table = Table("Tier", "Backend", "State", "For", "In flight", "Song takes", "Why", box=None)
+    for tier in status["tiers"]:
+        for backend in tier["backends"]:
+            flight = f"{backend['in_flight']}/{backend['slots']}"
+            cells = (f"{backend['since_s']:.0f} s", flight, f"{backend['eta_s']:.0f} s", backend["reason"])
+            table.add_row(tier["title"], backend["name"], backend["state"], *cells)
+    console.print(table)
+    oldest = f", the oldest for {queue['oldest_s']:.0f} s" if queue["oldest_s"] is not None else ""
+    console.print(f"Queue: {queue['waiting']} waiting{oldest}; {queue['running']} running. {queue['outlook']}")
+    used, quota = spool["used_bytes"] / 1e6, spool["quota_bytes"] / 1e6
+    console.print(f"Spool: {used:.0f} of {quota:.0f} MB in {spool['files']} files.")

@@ -1,0 +1,190 @@
+"""What the router may say: the events of its log, and the pseudonyms that accounts have there.
+
+No event has a place for an address, a name, a path, an identifier of a job or a sentence from outside
+(`mastering.runtime.event_log` holds that). The words below are those of our own tables; a test keeps the two alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mastering.contract import Effort, OutputFormat
+from mastering.contract.presets import presets
+from mastering.runtime.event_log import (
+    CODE_NAME,
+    CODE_PLACE,
+    Book,
+    DayFiles,
+    Events,
+    Flag,
+    Form,
+    Real,
+    Several,
+    Whole,
+    Words,
+    contain,
+    to_stream,
+)
+from router.core.errors import TABLE
+
+DAYS_KEPT = 7
+_DAY_S = 86_400
+ROUTES = Words("none", text="template of one of our addresses")
+"""Filled by `app` with the addresses that it serves; a request to any other is of the route `none`."""
+TIERS = Words("managed", "gpu_space", "cpu_space")
+CONTAINERS = Words("wav", "aiff", "flac", "ogg", "mp4", "webm", "mp3", "asf", "caf")
+CODECS = Words(
+    "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64", "mu_law", "a_law", "adpcm", "aac", "alac", "flac",
+    "mp3", "opus", "vorbis", "wma", "wma_lossless", "ac3", "eac3",
+)  # fmt: skip
+FAULTS = Words(
+    "user", "too_big", "capacity", "quota", "unreachable", "crash", "bug", "configuration", "asleep", "bad_output",
+    "deadline", "ours", "room",
+)  # fmt: skip
+STATES = Words(
+    "unknown", "warming", "healthy", "suspect", "open", "half-open", "sleeping", "paused", "quota-out", "draining",
+    "maintenance",
+)  # fmt: skip
+OUTCOMES = Words(
+    "mastered", "expired", "cancelled", *TABLE, text="mastered, expired, cancelled or a code of our errors"
+)
+SIGN_INS = Words(
+    "signed_in", "declined", "no_attempt", "said_twice", "used_before", "wrong_state", "answer_of_another_issuer",
+    "provider_error", "no_code", "code_refused", "no_tokens", "no_id_token", "malformed", "too_long", "unreadable",
+    "wrong_algorithm", "unknown_key", "weak_key", "bad_signature", "bad_iss", "bad_sub", "bad_aud", "bad_azp",
+    "bad_exp", "bad_iat", "bad_nbf", "bad_nonce", "bad_at_hash", "discovery_of_another_issuer",
+    "discovery_without_endpoints", "provider_broken", "provider_silent",
+    text="signed_in, or which check of the sign-in failed",
+)  # fmt: skip
+_BACKEND = Form(r"[a-z0-9][a-z0-9-]{0,31}", "name of a backend in the catalogue")
+_SIZE = Form(r"<=\d{1,9}MiB", "power of two in MiB")
+_PSEUDONYM = Form(r"[0-9a-f]{16}", "pseudonym that changes every day")
+_METHODS = Words("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
+
+EVENTS: Events = {
+    "started": {"tiers": Whole(), "resumed": Whole(), "wiped": Whole()},
+    "stopped": {},
+    "http": {"route": ROUTES, "method": _METHODS, "status": Whole(100, 599), "ms": Whole(), "size": _SIZE},
+    "render": {
+        "account": _PSEUDONYM,
+        "container": CONTAINERS,
+        "codec": CODECS,
+        "duration_s": Whole(),
+        "rate_hz": Whole(),
+        "channels": Whole(),
+        "size": _SIZE,
+        "target": Words(*presets().targets, text="name of a delivery target"),
+        "style": Words(*presets().styles, text="name of a style"),
+        "amount_percent": Real(),
+        "loudness_lufs": Real(),
+        "ceiling_dbtp": Real(),
+        "master_rate_hz": Whole(),
+        "outputs": Several(Words(*OutputFormat)),
+        "max_crest_loss_db": Real(),
+        "keep_tags": Flag(),
+        "effort": Words(*Effort),
+        "references": Whole(),
+        "managed_only": Flag(),
+        "tier": TIERS,
+        "attempts": Whole(),
+        "queue_s": Real(),
+        "render_s": Real(),
+        "outcome": OUTCOMES,
+    },
+    "attempt_failed": {"tier": TIERS, "backend": _BACKEND, "fault": FAULTS},
+    "backend": {"tier": TIERS, "backend": _BACKEND, "up": Flag(), "state": STATES},
+    "catalogue": {"ok": Flag(), "backends": Whole()},
+    "wiped": {"reason": Words("expired"), "count": Whole()},
+    "sign_in": {"outcome": SIGN_INS},
+    "logs_removed": {"count": Whole()},
+    "own_worker": {
+        "said": Words("listening", "stopping", "stopped", "render_ended", "broken", "ended"),
+        "type": CODE_NAME,
+        "at": CODE_PLACE,
+        "status": Whole(-64, 255),
+    },
+}
+"""Event → its fields and what each may hold. A field that does not apply is left out."""
+
+book = Book(EVENTS, to_stream(lambda: sys.stderr))
+
+
+def log(event: str, /, **fields: object) -> None:
+    """Write one event of the list. Anything else is dropped and counted."""
+    book.log(event, **fields)
+
+
+def log_exception(error: BaseException) -> None:
+    """An exception as its type and the place in the code, never its text."""
+    book.broken(error)
+
+
+def configure(folder: Path | None = None) -> Callable[[], int]:
+    """Make the log the only way out of this process: to standard error, or to a file a day in `folder`.
+
+    Returns what removes files whose time is over, to be called at least every hour; those of now are gone already.
+    """
+    contain(book)
+    if folder is None:
+        book.write = to_stream(lambda: sys.stderr)
+        return lambda: 0
+    files = DayFiles(folder, "router", DAYS_KEPT)
+    files.sweep()
+    book.write = files
+    return files.sweep
+
+
+class Pseudonyms:
+    """What an account is called in the log: the same all day, another the next, and after every start.
+
+    The key lies in RAM alone and the last one is thrown away, so that old lines can be joined neither to an account
+    nor to each other, by us or by anybody.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._day = -1
+        self._key = b""
+
+    def of(self, account: str) -> str:
+        """16 hexadecimal digits."""
+        today = int(self._clock() // _DAY_S)
+        if today != self._day:
+            self._day, self._key = today, secrets.token_bytes(32)
+        return hmac.digest(self._key, account.encode(), hashlib.sha256)[:8].hex()
+
+    def forget(self) -> None:
+        """From now on every account has another one: what was erased can't be told by today's lines either."""
+        self._day = -1
+
+
+pseudonyms = Pseudonyms()
+
+
+def pseudonym(account: str) -> str:
+    """What the log calls this account today."""
+    return pseudonyms.of(account)
+
+
+def forget_pseudonyms() -> None:
+    """When an account is erased: today's lines can't be joined to it any more."""
+    pseudonyms.forget()
+
+
+def learn_routes(templates: Iterable[str]) -> None:
+    """The addresses that the router serves; others are never written."""
+    ROUTES.words |= set(templates)
+
+
+def size_bucket(size_bytes: int) -> str:
+    """A rough size: the next power of two in MiB."""
+    mib = 1
+    while mib * 1024 * 1024 < size_bytes:
+        mib *= 2
+    return f"<={mib}MiB"

@@ -1,0 +1,191 @@
+"""Every setting of the router, by environment variable (``ROUTER_…``), command line or default."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
+from router.core.command_error import Complaint
+
+GIB = 1024**3
+
+
+def _shm() -> Path:
+    return Path(f"/dev/shm/mastering-router-{os.getuid()}")  # noqa: S108 — RAM-backed is the point; mode 0700 and ours
+
+
+def _state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "mastering-router"
+
+
+def _spool() -> Path:
+    return Path(f"/var/tmp/mastering-router-{os.getuid()}/spool")  # noqa: S108 — ciphertext only; mode 0700 and ours
+
+
+class Settings(BaseSettings):
+    """Read once at start. Each field's description is shown in the docs."""
+
+    model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs sign-in.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https://[a-z0-9.-]+(:\d{1,5})?$",
+        description="Address by which people reach this router through its proxy, like https://master.example.",
+    )
+    forwarded_by: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Networks of the proxies whose X-Forwarded-For is believed, as a JSON list; it feeds the rate"
+        " limits alone.",
+    )
+    profile: Literal["standalone", "space"] = Field(
+        "standalone", description="`space` where the router itself runs as a Hugging Face Space, inside its frame."
+    )
+    requests_per_minute: int = Field(600, ge=1, description="Requests that a network (/24 or /56) may send a minute.")
+    new_jobs_per_10_minutes: int = Field(60, ge=1, description="Jobs that a network may open in ten minutes.")
+    sign_ins_per_10_minutes: int = Field(30, ge=1, description="Sign-ins that a network may begin in ten minutes.")
+    oidc_client_id: str | None = Field(
+        None, description="Client id that the sign-in provider gave this router; without one there is no sign-in."
+    )
+    oidc_client_secret: SecretStr | None = Field(None, description="The secret that belongs to the client id.")
+    oidc_issuer: str = Field(
+        "https://accounts.google.com", description="The OpenID provider. http:// on loopback only, for tests."
+    )
+    pepper: SecretStr | None = Field(
+        None,
+        description="Secrets behind the pseudonyms, `2:HEX,1:HEX`, newest first; else the file `pepper` beside"
+        " the durable store, made at the first start.",
+    )
+    workers: tuple[str, ...] = Field((), description="URLs of managed workers, as a JSON list.")
+    worker_key_id: str = Field("router", description="Name under which the workers know the key below.")
+    worker_secret: SecretStr | None = Field(
+        None, description="Key shared with the workers, 32 bytes or more: requests are signed, bodies sealed."
+    )
+    worker_authority: Path | None = Field(
+        None, description="Certificates (PEM) of the authority that vouches for the workers, if it is a private one."
+    )
+    hf_token: SecretStr | None = Field(
+        None, description="Hugging Face token with which the Hub is asked, and Spaces are called whose entry says so."
+    )
+    space_key: SecretStr | None = Field(
+        None, description="Key that our own Spaces want with every call (their secret MASTERING_SPACE_KEY)."
+    )
+    catalogue: Path | None = Field(
+        None, description="TOML file of all backends with their terms; read again when it changes or on SIGHUP."
+    )
+    admin_host: str = Field("127.0.0.1", description="Address of the operators' port. Loopback only.")
+    admin_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the operators' page, metrics and health; none if not set."
+    )
+    ram_dir: Path = Field(default_factory=_shm, description="RAM-backed folder for keys and job records.")
+    ram_check: Literal["refuse", "warn"] = Field(
+        "refuse", description="What follows when the RAM-backed folder is not RAM, is small, or can be swapped."
+    )
+    contact: str | None = Field(
+        None,
+        pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$",
+        description="Where people and researchers write, as mailto: or https: address; shown with the policy.",
+    )
+    regions: tuple[str, ...] = Field(
+        (), description="Regions in which songs may be rendered, as a JSON list; a backend elsewhere is refused."
+    )
+    state_dir: Path = Field(
+        default_factory=_state, description="Folder of the one durable store: consent, token hashes, no audio."
+    )
+    log_dir: Path | None = Field(
+        None, description="Folder for the log, a file a day kept for seven days; standard error if not set."
+    )
+    spool_dir: Path = Field(default_factory=_spool, description="Folder for encrypted audio.")
+    spool_quota_bytes: int = Field(20 * GIB, gt=0, description="Room for encrypted audio, all jobs together.")
+    spool_bytes_per_account: int | None = Field(
+        None,
+        gt=0,
+        description="Room in the spool that an account may take; if not set a quarter of it all, or room for three of"
+        " the largest uploads where that is more.",
+    )
+    max_bytes: int = Field(MAX_INPUT_BYTES, gt=0, description="Largest upload in bytes.")
+    max_duration_s: float = Field(MAX_DURATION_S, gt=0, description="Longest song in seconds.")
+    output_ttl_s: float = Field(55 * 60, gt=0, le=60 * 60, description="How long a master can be fetched, in seconds.")
+    unsent_ttl_s: float = Field(
+        10 * 60, gt=0, description="A job of which nothing was sent for so long ends, and its room is free again."
+    )
+    upload_silence_s: float = Field(60, gt=0, description="An upload that sends nothing for so long is put down.")
+    max_queued_per_account: int = Field(10, ge=1, description="Jobs an account may have waiting or running.")
+    max_running_per_account: int = Field(2, ge=1, description="Jobs an account may have running.")
+    streams_per_account: int = Field(
+        20, ge=1, description="Event streams and waiting requests that an account may have open at once."
+    )
+    daily_audio_s_per_account: int | None = Field(
+        None, ge=1, description="Seconds of audio an account may have mastered a day; unlimited if not set."
+    )
+    concurrency: int = Field(8, ge=1, description="Attempts this router runs at once.")
+    attempt_deadline_s: float = Field(30 * 60, gt=0, description="Longest time one attempt may take, in seconds.")
+    probes: int = Field(2, ge=1, description="Files looked at at once.")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_secure(cls, issuer: str) -> str:
+        parts = urlsplit(issuer)
+        if not parts.hostname or parts.username or parts.query or parts.fragment:
+            raise ValueError("a URL like https://accounts.google.com is needed, without user, query or fragment")
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+            raise ValueError("https:// is needed; http:// is for loopback only")
+        return issuer
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.oidc_client_id is None) != (self.oidc_client_secret is None):
+            raise ValueError("oidc_client_id and oidc_client_secret come together")
+        if self.oidc_client_id is not None and self.public_url is None and not (is_loopback(self.host) and self.port):
+            raise ValueError("with sign-in public_url is needed: what browsers call this router")
+        return self
+
+    @property
+    def share_bytes(self) -> int:
+        """Room in the spool that an account may take."""
+        return self.spool_bytes_per_account or max(self.spool_quota_bytes // 4, 3 * self.max_bytes)
+
+    @property
+    def has_sign_in(self) -> bool:
+        return self.oidc_client_id is not None
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority by which browsers reach this router."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.removesuffix(":443") if self.public_url else f"http://{host}:{self.port}"
+
+    @property
+    def redirect_uri(self) -> str:
+        """What the sign-in provider must have on record, to the letter."""
+        return f"{self.origin}/sign-in/callback"
+
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    with suppress(ValueError):
+        return host == "localhost" or ip_address(host).is_loopback
+    return False
+
+
+def refuse_strangers(host: str | None) -> None:
+    """Without sign-in the router listens on loopback only, and no proxy brings people. Raises Complaint."""
+    if host is None or is_loopback(urlsplit(host).hostname or host):
+        return
+    raise Complaint(
+        f"Without sign-in this router serves this machine only, not {host}."
+        " Listen on 127.0.0.1, or set up sign-in first: 'router doctor' says how."
+    )

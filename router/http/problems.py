@@ -1,0 +1,85 @@
+"""The one module that writes errors out: ``application/problem+json`` (RFC 9457), whatever was raised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from router.core.errors import TABLE, Problem
+
+MEDIA_TYPE = "application/problem+json"
+_BY_STATUS = {
+    404: "not_found",
+    405: "method_not_allowed",
+    401: "sign_in",
+    416: "range_not_satisfiable",
+    413: "too_large",
+    408: "upload_timeout",
+}
+
+
+def respond(problem: Problem) -> Response:
+    headers = {"cache-control": "no-store", **problem.headers}
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
+    body = json.dumps(problem.body(), ensure_ascii=False)
+    return Response(body, problem.row.status, headers, media_type=MEDIA_TYPE)
+
+
+def as_bytes(problem: Problem, headers: Mapping[str, str]) -> bytes:
+    """The whole answer, for a caller whose request never became one."""
+    response = respond(problem)
+    lines = {**response.headers, **headers, "connection": "close"}
+    head = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return head.encode("latin-1") + b"\r\n" + bytes(response.body)
+
+
+def install(app: FastAPI) -> None:
+    """Handle every exception that says what was wrong; `headers.Guard` answers for the rest."""
+
+    @app.exception_handler(Problem)
+    async def _known(_: Request, problem: Problem) -> Response:
+        return respond(problem)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        response = respond(Problem(_BY_STATUS.get(error.status_code, "bad_request")))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        return respond(_invalid_request(error))
+
+
+def _invalid_request(error: RequestValidationError) -> Problem:
+    """Which field is wrong and what it takes; never the value that was sent."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
+    code = "bad_settings" if first["loc"][0] == "body" else "bad_request"
+    sentence = f"{where or 'The body'}: {first['msg']}." if first["type"] != "json_invalid" else "The body is not JSON."
+    return Problem(code, sentence, field=where)
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, object]]:
+    """The `responses=` of an endpoint, for the API's description."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(TABLE[code].status, []).append(f"`{code}`: {TABLE[code].title}")
+    schema = {"type": "object", "required": ["type", "title", "status", "code", "detail"]}
+    return {
+        status: {"description": "; ".join(texts), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status, texts in by_status.items()
+    }
+
+
+ANYWHERE = responses(
+    "bad_request", "sign_in", "bad_token", "foreign_origin", "token_scope", "foreign_host", "bad_settings", "internal"
+)
+"""What every endpoint can answer, whatever else it does."""

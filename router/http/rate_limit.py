@@ -1,0 +1,125 @@
+"""How often a network may ask. No address is kept: a request counts in one of 65,536 slots that a key of this process
+chooses from the network's prefix (/24 or /56), in RAM, for ten minutes at most.
+
+A slot says nothing of whom it stands for: without the key it can't be found, the key dies with the process, and every
+slot is shared by some 256 networks of the older internet. Requests from this machine itself are not counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
+
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.core.errors import Problem
+from router.core.settings import Settings
+from router.http import problems
+
+_NEW_JOB = re.compile(r"POST /v1/(jobs|uploads)/?")
+_SIGN_IN = re.compile(r"\w+ /sign-in/?")
+
+
+class Rule(NamedTuple):
+    """One limit, by the name that its headers carry."""
+
+    name: str
+    item: RateLimitItem
+
+
+class Slots:
+    """Which slot a network counts in."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def of(self, address: IPv4Address | IPv6Address) -> str:
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        plain = mapped or address
+        prefix = plain.packed[:3] if isinstance(plain, IPv4Address) else plain.packed[:7]
+        return hmac.digest(self._key, prefix, hashlib.sha256)[:2].hex()
+
+
+class Limits:
+    """ASGI middleware: counts, refuses with 429, and says in RateLimit headers what is left."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._proxies, self._slots = app, settings.forwarded_by, Slots()
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._requests = Rule("requests", RateLimitItemPerMinute(settings.requests_per_minute))
+        self._jobs = Rule("jobs", RateLimitItemPerMinute(settings.new_jobs_per_10_minutes, 10))
+        self._sign_ins = Rule("sign-ins", RateLimitItemPerMinute(settings.sign_ins_per_10_minutes, 10))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = client_address(scope, self._proxies) if scope["type"] == "http" else None
+        if address is None:
+            return await self._app(scope, receive, send)
+        slot, rules = self._slots.of(address), self._rules(f"{scope['method']} {scope['path']}")
+        allowed = [await self._limiter.hit(rule.item, rule.name, slot) for rule in rules]
+        rule = rules[allowed.index(False)] if False in allowed else rules[-1]
+        reset_time, left = await self._limiter.get_window_stats(rule.item, rule.name, slot)
+        wait_s = max(1, round(reset_time - time.time()))
+        said = _headers(rule, left, wait_s)
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in said.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        app = self._app if all(allowed) else problems.respond(_refusal(rule, wait_s))
+        await app(scope, receive, send_counted)
+
+    def _rules(self, request: str) -> list[Rule]:
+        if _NEW_JOB.fullmatch(request):
+            return [self._requests, self._jobs]
+        return [self._requests, self._sign_ins] if _SIGN_IN.fullmatch(request) else [self._requests]
+
+
+def client_address(scope: Scope, proxies: Sequence[IPv4Network | IPv6Network]) -> IPv4Address | IPv6Address | None:
+    """Who asks, to be counted and forgotten. None for this machine itself, or where nobody can say."""
+    peer = _address((scope.get("client") or ("",))[0])
+    if peer is None or not _is_in(peer, proxies):
+        return None if peer is None or peer.is_loopback else peer
+    said = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
+    for hop in reversed(said):  # the nearest proxy writes last; what a caller wrote himself stands before
+        address = _address(hop.strip())
+        if address is None:
+            break
+        if not _is_in(address, proxies):
+            return address
+    return peer
+
+
+def _is_in(address: IPv4Address | IPv6Address, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _refusal(rule: Rule, wait_s: int) -> Problem:
+    most, window_s = rule.item.amount, rule.item.get_expiry()
+    sentence = f"At most {most} {rule.name} in {window_s} s are answered for one network. Try again in {wait_s} s."
+    return Problem("rate_limited", sentence, retry_after_s=wait_s, allowed=most, window_s=window_s)
+
+
+def _headers(rule: Rule, left: int, reset_s: int) -> dict[str, str]:
+    """As draft-ietf-httpapi-ratelimit-headers-10 writes them."""
+    policy = f'"{rule.name}";q={rule.item.amount};w={rule.item.get_expiry()}'
+    return {"ratelimit-policy": policy, "ratelimit": f'"{rule.name}";r={left};t={reset_s}'}

@@ -1,0 +1,193 @@
+"""What every response carries and every request must show: security headers, host and origin, a body that is small
+where none is streamed. Pure ASGI, and the outermost of our own layers: what nobody else caught ends here, so that an
+error of ours carries the same headers as everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.core.errors import TABLE, Problem
+from router.core.event_log import log_exception
+from router.http import problems
+
+_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "media-src": "'self' blob:",
+    "font-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+ALWAYS = {
+    "content-security-policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+STRICT_TRANSPORT = {"strict-transport-security": f"max-age={2 * 365 * 24 * 3600}; includeSubDomains"}
+"""Two years, sent where people come by TLS."""
+SPACE_FRAME = "https://huggingface.co"
+"""Who may frame the page where the router itself runs as a Space."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
+"""Audio comes by these, written to the spool as it arrives; every other body is read into memory whole."""
+MAX_BODY_BYTES = 64 * 1024
+LINGER_S = 1.0
+"""After an answer to an upload that was not taken in full, until its connection is closed."""
+BODY_S = 30.0
+"""Seconds until a small body must be whole; uploads have a silence limit of their own."""
+
+
+class Site(NamedTuple):
+    """Where this router is reached: what it answers to, and what its answers carry."""
+
+    hosts: frozenset[str]
+    """Names it answers to, beside that of `origin`."""
+    origin: str | None = None
+    """Its address for people, like https://master.example, where a proxy brings them."""
+    framed: bool = False
+    """It is shown in the frame of a Hugging Face Space."""
+
+    def own_origin(self, scheme: str, host: str) -> str:
+        """The only Origin from which an unsafe request may come that asks for `host` (with its port)."""
+        return self.origin if self.origin and urlsplit(self.origin).netloc == host else f"{scheme}://{host}"
+
+    def answers_to(self, host: str) -> bool:
+        name = _host_of(host)
+        return name in self.hosts or (self.origin is not None and name == urlsplit(self.origin).hostname)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = ALWAYS | (STRICT_TRANSPORT if self.origin else {})
+        if self.framed:
+            del headers["x-frame-options"]  # knows no host to allow; frame-ancestors does
+            policy = _POLICY | {"frame-ancestors": SPACE_FRAME}
+            headers["content-security-policy"] = "; ".join(f"{name} {value}" for name, value in policy.items())
+        return headers
+
+
+class Guard:
+    """Refuses foreign hosts (DNS rebinding), foreign origins on unsafe methods and large bodies where small ones are
+    due; adds the headers to all answers."""
+
+    def __init__(self, app: ASGIApp, site: Site) -> None:
+        self._app, self._site, self._headers = app, site, site.headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        started = False
+        streams = _streams(scope)
+        body = _Body(receive, None if streams else MAX_BODY_BYTES)
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if streams and not body.ended:  # nobody will read the rest: let the client stop sending
+                    MutableHeaders(scope=message)["connection"] = "close"
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            elif streams and not body.ended and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body"}
+            await send(message)
+
+        problem = self._refusal(scope)
+        app = problems.respond(problem) if problem else self._app
+        try:
+            await app(scope, body.receive, send_guarded)
+        except Exception as error:
+            log_exception(error)
+            if started:
+                raise
+            await problems.respond(Problem("internal"))(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._site.answers_to(host):
+            return Problem("foreign_host")
+        if scope["method"] not in SAFE_METHODS and self._is_foreign(scope["scheme"], host, headers):
+            return Problem("foreign_origin")
+        stated = headers.get("content-length", "")
+        if not _streams(scope) and stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
+            return _too_large()
+        return None
+
+    def _is_foreign(self, scheme: str, host: str, headers: Headers) -> bool:
+        """A browser says where a request comes from, by Origin and by Sec-Fetch-Site; programs say neither."""
+        origin = headers.get("origin")
+        return headers.get("sec-fetch-site") in ("cross-site", "same-site") or (
+            origin is not None and origin != self._site.own_origin(scheme, host)
+        )
+
+
+def _streams(scope: Scope) -> bool:
+    return STREAMED.fullmatch(f"{scope['method']} {scope['path']}") is not None
+
+
+class _Body:
+    """A request's body on its way in."""
+
+    def __init__(self, receive: Receive, most_bytes: int | None) -> None:
+        self._receive, self._most_bytes = receive, most_bytes
+        self._due = asyncio.get_running_loop().time() + BODY_S
+        self._arrived = 0
+        self.ended = False
+
+    async def receive(self) -> Message:
+        """The next message. Raises HTTPException, which frameworks pass on, when there are too many bytes."""
+        message = await self._next()
+        self._arrived += len(message.get("body", b""))
+        self.ended |= not message.get("more_body", False)
+        if self._most_bytes is not None and self._arrived > self._most_bytes:
+            raise HTTPException(_too_large().row.status)
+        return message
+
+    async def drain(self) -> None:
+        """Let what is on its way come and go: to close before would reset the connection, and take the answer that
+        the client has not read yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.ended:
+                    await self.receive()
+
+    async def _next(self) -> Message:
+        if self._most_bytes is None or self.ended:  # afterwards only the end of the connection comes
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._due):
+                return await self._receive()
+        except TimeoutError:
+            raise HTTPException(TABLE["upload_timeout"].status) from None
+
+
+def _too_large() -> Problem:
+    return Problem("too_large", f"At most {MAX_BODY_BYTES} bytes are read here.", allowed_bytes=MAX_BODY_BYTES)
+
+
+def _host_of(value: str) -> str:
+    try:
+        return urlsplit(f"//{value}").hostname or ""
+    except ValueError:  # an address in brackets that is none
+        return ""

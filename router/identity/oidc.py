@@ -1,0 +1,275 @@
+"""The OpenID provider that vouches for people: the only door to Authlib, and to what Authlib signs and fetches with.
+
+Authorization code with PKCE (S256), scope `openid` and nothing else. Authlib's own checks accepted an empty or foreign
+audience, an empty subject and `alg=none` where the provider's metadata lists it, so everything that must hold is stated
+here: RS256, issuer, audience, subject, times, nonce. Every other claim is dropped unread, and so are both tokens.
+OpenID Connect Core 1.0 §3.1.3.7, Discovery 1.0 §4.3, RFC 7636, RFC 9207, RFC 9700.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oidc.core import CodeIDToken
+from authlib.oidc.discovery import get_well_known_url
+from joserfc import jws, jwt
+from joserfc.errors import ClaimError, JoseError
+from joserfc.jwk import RSAKey
+
+from router.identity.http_fetch import DEADLINE_S, Refused, TooMuch, Unavailable, ahead_s, ask, get_json, terms
+from router.identity.login import Attempt
+
+T = TypeVar("T")
+LEEWAY_S = 30
+"""How far the provider's clock may be from ours. A machine that keeps time is within one second."""
+KEPT_S = 3600.0
+"""How long what the provider says of itself is believed."""
+MAX_TOKEN_CHARS = 16 * 1024
+MAX_SUBJECT_CHARS = 255
+"""OpenID Connect Core 1.0 §2: a subject is at most 255 ASCII characters."""
+SMALLEST_KEY_BITS = 2048
+_READ = frozenset({"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash"})
+
+
+class Metadata(NamedTuple):
+    """What the provider says of itself, as far as it is needed."""
+
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    names_itself: bool
+    """RFC 9207: each answer through the browser carries the provider's name."""
+    secret_in: str
+    read_at_s: float
+    clock_ahead_s: float | None
+    """How far its clock is before ours by its `Date`, as an operator may want to know."""
+
+
+class Provider:
+    """The provider `issuer`, as it knows this router by its client id."""
+
+    def __init__(self, issuer: str, client_id: str, client_secret: str, redirect_uri: str) -> None:
+        self.issuer = issuer
+        self._client_id, self._client_secret, self._redirect_uri = client_id, client_secret, redirect_uri
+        self._metadata: Metadata | None = None
+        self._keys: list[dict[str, Any]] | None = None
+
+    async def authorization_url(self, attempt: Attempt) -> str:
+        """Where to send the browser. Raises Refused, Unavailable."""
+        metadata = await self.metadata()
+        async with self._client() as client:
+            url, _ = client.create_authorization_url(
+                metadata.authorization_endpoint,
+                state=attempt.state,
+                nonce=attempt.nonce,
+                code_verifier=attempt.verifier,
+            )
+        return str(url)
+
+    async def identify(self, attempt: Attempt, answer: Mapping[str, str], derive: Callable[[str, str], T]) -> T:
+        """`derive(issuer, subject)` of the person whom the answer to `attempt` names: the subject itself goes no
+        further than this call. Raises Refused, Unavailable."""
+        metadata = await self.metadata()
+        code = self._code(metadata, attempt, answer)
+        tokens = await self._tokens(metadata, code, attempt.verifier)
+        id_token = tokens.get("id_token")
+        if not isinstance(id_token, str) or len(id_token) > MAX_TOKEN_CHARS:
+            raise Refused("no_id_token" if id_token is None else "malformed")
+        claims = await self._signed_claims(metadata, id_token)
+        self._check(claims, attempt.nonce, tokens.get("access_token"))
+        return derive(self.issuer, claims["sub"])
+
+    async def metadata(self) -> Metadata:
+        """What the provider says of itself, read again each hour. Raises Refused, Unavailable."""
+        known = self._metadata
+        if known is not None and time.monotonic() - known.read_at_s < KEPT_S:
+            return known
+        found, response = await get_json(get_well_known_url(self.issuer, external=True))
+        if found.get("issuer") != self.issuer:
+            raise Refused("discovery_of_another_issuer")
+        methods = found.get("token_endpoint_auth_methods_supported")
+        in_body = isinstance(methods, list) and "client_secret_basic" not in methods
+        self._keys = None
+        self._metadata = Metadata(
+            self._endpoint(found, "authorization_endpoint"),
+            self._endpoint(found, "token_endpoint"),
+            self._endpoint(found, "jwks_uri"),
+            found.get("authorization_response_iss_parameter_supported") is True,
+            "client_secret_post" if in_body else "client_secret_basic",
+            time.monotonic(),
+            ahead_s(response),
+        )
+        return self._metadata
+
+    async def knows_our_redirect(self, attempt: Attempt) -> bool:
+        """Whether the provider would show its page to a browser that we send, as far as a look from here tells. Raises
+        Refused, Unavailable."""
+        response = await ask("GET", await self.authorization_url(attempt))
+        return response.status_code < 400 and "error" not in response.headers.get("location", "")
+
+    async def knows_our_secret(self) -> bool | None:
+        """What the provider says to a code of nobody: it looks at the client first. None: it said neither yes nor no.
+        Raises Refused, Unavailable."""
+        metadata = await self.metadata()
+        form = {"grant_type": "authorization_code", "code": "nobodys", "redirect_uri": self._redirect_uri}
+        basic = metadata.secret_in == "client_secret_basic"  # noqa: S105 — where the secret goes, not what it is
+        own = {"client_id": self._client_id, "client_secret": self._client_secret}
+        response = await ask(
+            "POST",
+            metadata.token_endpoint,
+            data={**form, "code_verifier": "0" * 43, **({} if basic else own)},
+            auth=(self._client_id, self._client_secret) if basic else None,
+        )
+        if response.status_code == 401 or b"invalid_client" in response.content:
+            return False
+        return True if b"invalid_grant" in response.content else None
+
+    def _endpoint(self, found: dict[str, Any], name: str) -> str:
+        url = found.get(name)
+        scheme = urlsplit(self.issuer).scheme
+        if not isinstance(url, str) or not url.startswith(f"{scheme}://") or not urlsplit(url).hostname:
+            raise Refused("discovery_without_endpoints")
+        return url
+
+    def _client(self, secret_in: str | None = None) -> AsyncOAuth2Client:
+        return AsyncOAuth2Client(
+            self._client_id,
+            self._client_secret,
+            token_endpoint_auth_method=secret_in,
+            scope="openid",
+            redirect_uri=self._redirect_uri,
+            code_challenge_method="S256",
+            **terms(),
+        )
+
+    def _code(self, metadata: Metadata, attempt: Attempt, answer: Mapping[str, str]) -> str:
+        """The code of an answer that is the provider's own and to this attempt. Raises Refused."""
+        if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
+            raise Refused("wrong_state")
+        named = answer.get("iss")
+        if named != self.issuer if named is not None else metadata.names_itself:
+            raise Refused("answer_of_another_issuer")
+        if "error" in answer:
+            raise Refused("declined" if answer["error"] == "access_denied" else "provider_error")
+        code = answer.get("code", "")
+        if not code or len(code) > 4096:
+            raise Refused("no_code")
+        return code
+
+    async def _tokens(self, metadata: Metadata, code: str, verifier: str) -> Mapping[str, Any]:
+        """What the code is worth, told to us directly. Raises Refused, Unavailable."""
+        asked = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier}
+        try:
+            async with asyncio.timeout(DEADLINE_S), self._client(metadata.secret_in) as client:
+                client.register_compliance_hook("access_token_response", _only_ok)
+                tokens: Mapping[str, Any] = await client.fetch_token(metadata.token_endpoint, **asked)
+        except OAuthError:
+            raise Refused("code_refused") from None
+        except TooMuch:
+            raise Refused("too_long") from None
+        except (httpx2.HTTPError, TimeoutError):
+            raise Unavailable("provider_silent") from None
+        except (ValueError, TypeError, AttributeError, KeyError):  # whatever is no answer in JSON
+            raise Refused("no_tokens") from None
+        return tokens
+
+    async def _signed_claims(self, metadata: Metadata, id_token: str) -> CodeIDToken:
+        """The few claims we read, once the signature is found to be the provider's. Raises Refused, Unavailable."""
+        try:
+            header = jws.extract_compact(id_token.encode()).headers()
+        except (JoseError, ValueError):
+            raise Refused("malformed") from None
+        if header.get("alg") != "RS256" or "crit" in header:
+            raise Refused("wrong_algorithm")
+        key = _key_of(header, await self._key_set(metadata))
+        if key is None:  # the provider may have changed its keys since: look once more, not oftener
+            key = _key_of(header, await self._key_set(metadata, again=True))
+        if key is None:
+            raise Refused("unknown_key")
+        try:
+            if _bits_of(key) < SMALLEST_KEY_BITS:
+                raise Refused("weak_key")
+            token = jwt.decode(id_token, RSAKey.import_key(key), algorithms=["RS256"])
+        except (JoseError, ValueError, TypeError, KeyError):
+            raise Refused("bad_signature") from None
+        read = {name: value for name, value in token.claims.items() if name in _READ}
+        return CodeIDToken(read, token.header, self._wanted(), {"client_id": self._client_id})
+
+    async def _key_set(self, metadata: Metadata, *, again: bool = False) -> list[dict[str, Any]]:
+        if self._keys is None or again:
+            found, _ = await get_json(metadata.jwks_uri)
+            keys = found.get("keys")
+            self._keys = [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else []
+        return self._keys
+
+    def _wanted(self) -> dict[str, Any]:
+        return {
+            "iss": {"essential": True, "value": self.issuer},
+            "aud": {"essential": True, "value": self._client_id},
+            "sub": {"essential": True},
+            "exp": {"essential": True},
+            "iat": {"essential": True},
+            "nonce": {"essential": True},
+        }
+
+    def _check(self, claims: CodeIDToken, nonce: str, access_token: object) -> None:
+        """Raise Refused unless the claims are for us, of now, and in answer to this attempt."""
+        subject = claims.get("sub")
+        if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS or not subject.isprintable():
+            raise Refused("bad_sub")
+        if claims.get("aud") not in (self._client_id, [self._client_id]):
+            raise Refused("bad_aud")
+        for name in ("exp", "iat", "nbf"):
+            value = claims.get(name, 0)
+            # Not a number is neither before nor after anything, and JSON as Python reads it can say NaN.
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise Refused(f"bad_{name}")
+        if claims.get("azp", self._client_id) != self._client_id:
+            raise Refused("bad_azp")
+        if not isinstance(claims.get("nonce"), str):
+            raise Refused("bad_nonce")
+        if "at_hash" in claims and not (isinstance(claims["at_hash"], str) and isinstance(access_token, str)):
+            raise Refused("bad_at_hash")
+        claims.params |= {"nonce": nonce, "access_token": access_token}
+        try:
+            claims.validate(leeway=LEEWAY_S)
+        except ClaimError as error:
+            raise Refused(f"bad_{error.claim.partition(',')[0]}") from None
+
+
+def _only_ok(response: httpx2.Response) -> httpx2.Response:
+    """Authlib reads tokens out of an answer of any status, a redirect's body too."""
+    if response.status_code >= 500 or response.status_code == 429:
+        raise Unavailable("provider_broken")
+    if response.status_code != 200:
+        raise Refused("no_tokens" if response.is_redirect else "code_refused")
+    return response
+
+
+def _key_of(header: Mapping[str, Any], keys: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The one key that the header names, or the only one where it names none."""
+    kid = header.get("kid")
+    fitting = [
+        key
+        for key in keys
+        if key.get("kty") == "RSA"
+        and key.get("use", "sig") == "sig"
+        and key.get("alg", "RS256") == "RS256"
+        and (kid is None or key.get("kid") == kid)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _bits_of(key: dict[str, Any]) -> int:
+    """Length of the modulus. Raises ValueError for what is none."""
+    return int.from_bytes(urlsafe_b64decode(str(key.get("n", "")) + "==")).bit_length()

@@ -1,0 +1,106 @@
+"""What a job's record says of its attempts, and what follows from it: pure steps and questions, no rooms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from mastering.contract import USER_FAULTS
+from router.core.errors import Problem
+from router.store.record import Attempt, Job
+from router.store.state import State
+from router.tiers.policy.choice import Choice, Need
+from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault
+
+MAX_FAULTS = 4
+MAX_FAULTS_PER_TIER = 2
+MAX_DEATHS = 2
+_ATTEMPTS_KEPT = 20
+_PASSED_TIERS = frozenset({FaultClass.TOO_BIG})
+_CLASSES = {fault_class.value: fault_class for fault_class in FaultClass}
+
+
+def need_of(job: Job, now_s: float, queued: int, *, again: bool = False) -> Need:
+    """What the job asks of a backend. Those it brought down are avoided; `again` lifts that, for want of others."""
+    ended = [(attempt, _CLASSES[attempt.outcome]) for attempt in job.attempts if attempt.outcome in _CLASSES]
+    deadly = {attempt.backend for attempt, fault in ended if TABLE[fault].death}
+    blamed = Counter(attempt.tier for attempt, fault in ended if TABLE[fault].counts and TABLE[fault].spends)
+    worn = {tier for tier, count in blamed.items() if count >= MAX_FAULTS_PER_TIER}
+    too_small = {attempt.tier for attempt, fault in ended if fault in _PASSED_TIERS}
+    return Need(
+        size_bytes=job.input.size_bytes if job.input else 0,
+        duration_s=job.facts.duration_s if job.facts else 0.0,
+        managed_only=job.managed_only,
+        deadline_s=job.expires_s - now_s,
+        queued=queued,
+        effort=job.settings.effort,
+        avoid=frozenset() if again else frozenset(deadly),
+        avoid_tiers=frozenset(too_small if again else too_small | worn),
+    )
+
+
+def is_retry(job: Job) -> bool:
+    """Did an attempt of this job fail before?"""
+    return job.faults > 0
+
+
+def lacked_room(job: Job) -> bool:
+    """Did its last attempt end for want of room in the spool?"""
+    return bool(job.attempts) and job.attempts[-1].outcome == FaultClass.ROOM
+
+
+def put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
+    """The job under a new generation; None when it is not to be run."""
+    if job.state not in (State.QUEUED, State.RUNNING):
+        return None
+    begun = Attempt(
+        number=job.generation + 1,
+        generation=job.generation + 1,
+        tier=choice.tier,
+        backend=choice.backend,
+        reason=choice.reason,
+        started_s=started_s,
+        eta_s=round(choice.eta_s, 1),
+    )
+    attempts = (*job.attempts, begun)[-_ATTEMPTS_KEPT:]
+    changes: dict[str, Any] = {"generation": begun.generation, "attempts": attempts, "progress": None}
+    return job.with_(**changes) if job.state is State.RUNNING else job.to(State.RUNNING, **changes)
+
+
+def requeued(job: Job) -> Job | None:
+    return job.to(State.QUEUED, progress=None) if job.state is State.RUNNING else None
+
+
+def faulted(job: Job, fault: TierFault, ended_s: float) -> Job:
+    """The job with its last attempt closed by `fault`."""
+    effect = fault.consequence
+    return job.with_(
+        attempts=closed_last(job.attempts, ended_s, fault.fault_class, fault.detail),
+        faults=job.faults + effect.spends,
+        deaths=job.deaths + effect.death,
+        progress=None,
+    )
+
+
+def verdict(job: Job, fault: TierFault) -> Problem | None:
+    """How the job ends after `fault`, or None when it may go on elsewhere."""
+    if fault.consequence.next is Next.STOP:
+        code = fault.code if fault.code in USER_FAULTS else "deadline"
+        return Problem(str(code), fault.detail, **fault.numbers)
+    if job.deaths >= MAX_DEATHS:
+        return Problem("poison", f"Two machines failed while they had this song; the last said: {fault.detail}.")
+    if job.faults >= MAX_FAULTS:
+        return Problem("attempts_exhausted", f"{job.faults} attempts failed; the last: {fault.detail}.")
+    return None
+
+
+def is_still(current: Job, job: Job) -> bool:
+    """Whether the record is still at the attempt that `job` was read for."""
+    return current.state is State.RUNNING and current.generation == job.generation
+
+
+def closed_last(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, detail: str) -> tuple[Attempt, ...]:
+    if not attempts:
+        return attempts
+    last = attempts[-1].model_copy(update={"ended_s": ended_s, "outcome": outcome, "detail": detail})
+    return (*attempts[:-1], last)

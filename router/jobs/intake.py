@@ -1,0 +1,118 @@
+"""From a complete upload to a queued job: the probe looks at the bytes before any tier sees them."""
+
+from __future__ import annotations
+
+import time
+
+from mastering.contract import Facts, Fault
+from router.core import clock
+from router.core.errors import Problem
+from router.jobs import lifecycle
+from router.jobs.services import House
+from router.probe.stream_tap import Ear
+from router.spool.port import Gone
+from router.store.port import Full
+from router.store.record import Job
+from router.store.state import State
+
+ANY_LANE, MANAGED_LANE = "any", "managed"
+LANES = (ANY_LANE, MANAGED_LANE)
+_DAY_S = 86_400
+
+
+def spooled(job: Job, size_bytes: int) -> Job | None:
+    """The step of a job whose upload is complete; None when it has gone on or ended meanwhile."""
+    if job.state is not State.RECEIVED or job.input is None:
+        return None
+    source = job.input.model_copy(update={"size_bytes": size_bytes})
+    return job.to(State.SPOOLED, input=source, size_bytes=size_bytes)
+
+
+async def admit(house: House, job_id: str, ear: Ear[Facts] | None = None) -> Job:
+    """Probe a spooled job's audio and queue it. Safe to repeat after a crash. `ear`: heard it as it arrived.
+
+    Raises Problem for audio that can't be mastered or a queue that is full; the job is then failed and wiped.
+    """
+    job, _ = await house.jobs.get(job_id)
+    if job.state is not State.SPOOLED:
+        return job
+    try:
+        facts = await _probe(house, job, ear)
+        _check_quota(house, job.account, facts)
+        # The record first: whoever leases the job must find it queued. A crash between the two: `reaper.recover`.
+        job = await house.change(job_id, lambda job: _queued(job, facts))
+        if job.state is State.QUEUED:
+            await enqueue(house, job)
+            _count(house, job.account, facts)
+    except Problem as problem:
+        await lifecycle.end(house, job_id, State.FAILED, problem)
+        raise
+    return job
+
+
+def _queued(job: Job, facts: Facts) -> Job | None:
+    return job.to(State.QUEUED, facts=facts, queued_s=clock.now()) if job.state is State.SPOOLED else None
+
+
+async def enqueue(house: House, job: Job) -> None:
+    """Put a queued job in line. Raises Problem when the account has too much waiting."""
+    lane = MANAGED_LANE if job.managed_only else ANY_LANE
+    cost_s = job.facts.duration_s if job.facts else 0.0
+    try:
+        await house.queue.offer(job.id, lane, job.account, cost_s)
+    except Full as full:
+        raise Problem(
+            "too_many_jobs",
+            f"{house.settings.max_queued_per_account} of your jobs are waiting, which is the most an account may have.",
+            retry_after_s=full.retry_after_s,
+            allowed=house.settings.max_queued_per_account,
+        ) from full
+
+
+def _check_quota(house: House, account: str, facts: Facts) -> None:
+    """Raise Problem when the song would be more than the account's share of the day (UTC)."""
+    allowed_s = house.settings.daily_audio_s_per_account
+    if allowed_s is None:
+        return
+    used_s = house.accounts.used_audio_s(account, _today())
+    if used_s + facts.duration_s > allowed_s:
+        raise Problem(
+            "daily_quota",
+            f"You have used {used_s / 60:.0f} of today's {allowed_s / 60:.0f} minutes of audio; this song has"
+            f" {facts.duration_s / 60:.1f}. The count starts anew at midnight UTC.",
+            retry_after_s=_DAY_S - time.time() % _DAY_S,
+            used_s=used_s,
+            allowed_s=allowed_s,
+        )
+
+
+def _count(house: House, account: str, facts: Facts) -> None:
+    """Where nothing is allotted nothing is counted: the count is durable, which costs a person data and a job time."""
+    if house.settings.daily_audio_s_per_account is not None:
+        house.accounts.use_audio(account, _today(), round(facts.duration_s))
+
+
+def _today() -> int:
+    """Days since the epoch, UTC."""
+    return int(time.time() // _DAY_S)
+
+
+async def _probe(house: House, job: Job, ear: Ear[Facts] | None) -> Facts:
+    if job.input is None:
+        raise Problem("input_lost")
+    try:
+        heard = await ear.verdict() if ear else None
+        facts = heard or await house.probe.probe(house.spool.read(job.input.ref), size=job.input.size_bytes)
+    except Fault as fault:
+        raise Problem(fault.code, fault.message, **fault.numbers) from fault
+    except Gone:
+        raise Problem("gone", "The job ended while its audio was looked at.") from None
+    if facts.duration_s > house.settings.max_duration_s:
+        allowed_min = house.settings.max_duration_s / 60
+        raise Problem(
+            "too_long",
+            f"The song lasts {facts.duration_s / 60:.0f} minutes; {allowed_min:.0f} are allowed. Split it.",
+            duration_s=facts.duration_s,
+            allowed_s=house.settings.max_duration_s,
+        )
+    return facts

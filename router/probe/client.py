@@ -1,0 +1,218 @@
+"""The router's end of the probe: asks a sandboxed process what untrusted bytes are, and whether a master holds.
+
+The bytes go to the child by a socket, all at once from the spool or, while they are on their way anyhow, piece by piece
+(`hearing`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
+The process behind it is `zygote`; what of its answers is believed, `verdicts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
+
+from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
+from router.probe.answers import broken, parse, read_line, record
+from router.probe.process import Lost, Zygote
+from router.probe.stream_tap import EARLY_S, Ear
+from router.probe.wav_header import Glances
+
+_R = TypeVar("_R", bound=Facts)
+_GRACE_S = 10.0
+"""How long past a request's own time limit the zygote may take to say so."""
+_BYTES_PER_S = 2_000_000
+"""What a slow machine decodes of the densest codec."""
+_MOST_KEPT_BYTES = 128 * 1024 * 1024
+"""A file of which a child must keep more, which no plain WAV is, is not heard on its way."""
+_CURES = {
+    "network namespace": "allow user namespaces, or run the router as root of its own container",
+    "unprivileged user": "run the router as an unprivileged user",
+    "Landlock": "use a kernel of 5.13 or later with Landlock switched on",
+}
+_TRIAL_CURE = "run on Linux on x86_64 or aarch64 with seccomp and Landlock allowed"
+
+
+class Announced(TypedDict):
+    """What a master must be. Its checksum is not among it: that guards the exchange in which it came."""
+
+    frames: int
+    rate_hz: int
+    channels: int
+    tolerance_frames: NotRequired[int]
+    size: NotRequired[int]
+
+
+class Verified(Facts):
+    """Facts of a master that is sound, whole, and what was announced."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One fence of the sandbox: whether it stands, and what to do where it does not."""
+
+    name: str
+    holds: bool
+    cure: str = ""
+
+
+class Probe:
+    """Facts from untrusted bytes. All failures of a file are `Fault`; so is a probe that broke (internal)."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 2,
+        timeout_s: float = 30.0,
+        max_bytes: int = MAX_INPUT_BYTES,
+        max_duration_s: float = MAX_DURATION_S,
+    ) -> None:
+        # Apart: strangers' slow files must not keep finished masters waiting.
+        self._probes, self._checks = asyncio.Semaphore(concurrency), asyncio.Semaphore(concurrency)
+        self._ears_left = {"probe": concurrency, "verify": concurrency}
+        self._timeout_s = timeout_s
+        self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
+        self._zygote = Zygote()
+        self._glances = Glances(self._zygote)
+
+    async def start(self) -> None:
+        """Start the zygote if none runs, and wait until it listens. Raises Fault(internal)."""
+        try:
+            await self._zygote.open()
+            await self._glances.open()
+        except Lost:
+            raise broken() from None
+
+    async def close(self) -> None:
+        """End the zygote and its children."""
+        await self._zygote.close()
+        self._glances.close()
+
+    async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
+        """Facts of a recording of `size` bytes, heard for as long as it matters. Raises Fault.
+
+        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. What the
+        probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
+        """
+        request = self._song(size, timeout_s or self._timeout_s)
+        return record(Facts, await self._ask({**request, "size": size or None}, feed))
+
+    def hear_song(self, size: int | None) -> Ear[Facts] | None:
+        """An ear for an upload of `size` bytes, from its first byte on; None where nobody knows how many."""
+        return self._hear(self._song(size or 0, self._timeout_s), Facts, size)
+
+    async def verify(
+        self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[Announced]
+    ) -> Verified:
+        """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
+        return record(Verified, await self._ask(_master(announced, timeout_s), feed))
+
+    def hear_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> Ear[Verified] | None:
+        """An ear for a master as it arrives; None where nobody knows its size."""
+        return self._hear(_master(announced, timeout_s), Verified, announced.get("size"))
+
+    async def selfcheck(self) -> tuple[Layer, ...]:
+        """Which fences stand, tried from inside a child. Raises Fault(internal)."""
+        trials = await self._ask({"op": "selfcheck"}, None)
+        fences = [
+            Layer(name, holds, "" if holds else _CURES.get(name, "")) for name, holds in self._zygote.fences.items()
+        ]
+        inside = [Layer(f"refused: {name}", bool(held), "" if held else _TRIAL_CURE) for name, held in trials.items()]
+        return (*fences, *inside)
+
+    def _song(self, size: int, patience_s: float) -> dict[str, Any]:
+        limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
+        return {"op": "probe", **limits}
+
+    def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> Ear[_R] | None:
+        if not size:
+            return None
+        timeout_s = request["timeout_s"] + EARLY_S
+        arriving = {**request, "size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
+
+        def glance(beginning: memoryview) -> _R | None:
+            answer = self._glances.at(arriving, beginning)
+            with suppress(Fault):
+                return None if answer is None else record(kind, answer)
+            return None
+
+        async def listen(ear: Ear[_R]) -> _R:
+            async with self._place(request["op"]), self._answering(arriving):
+                conversation = await self._zygote.converse(json.dumps(arriving).encode())
+                ear.begin(conversation)
+                return record(kind, parse(await read_line(conversation)))
+
+        self._glances.see_to_it()
+        return Ear(size, glance, listen)
+
+    @asynccontextmanager
+    async def _place(self, op: str) -> AsyncIterator[None]:
+        """For a child that hears a file on its way. Raises Fault(internal) where there is none to spare."""
+        if not self._ears_left[op]:
+            raise broken()
+        self._ears_left[op] -= 1
+        try:
+            yield
+        finally:
+            self._ears_left[op] += 1
+
+    async def _ask(self, request: dict[str, Any], feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
+        async with self._probes if request["op"] == "probe" else self._checks, self._answering(request):
+            with await self._zygote.converse(json.dumps(request).encode()) as conversation:
+                return await _exchange(conversation, feed)
+
+    @asynccontextmanager
+    async def _answering(self, request: dict[str, Any]) -> AsyncIterator[None]:
+        """The probe keeps its own limits, or it is broken. Raises Fault(internal)."""
+        try:
+            async with asyncio.timeout(float(request.get("timeout_s", self._timeout_s)) + _GRACE_S):
+                yield
+        except TimeoutError:
+            await self._zygote.end()  # a zygote that does not keep its own limits is frozen
+            raise broken() from None
+        except Lost:
+            raise broken() from None
+
+
+def _master(announced: Announced, timeout_s: float) -> dict[str, Any]:
+    # An encoded master may be larger than the file it was made from: 24-bit WAV of 90 minutes is 3 GB at most.
+    limits = {"max_bytes": 4 << 30, "max_duration_s": 2 * MAX_DURATION_S}
+    return {"op": "verify", "timeout_s": timeout_s, "expected": announced, **limits}
+
+
+async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
+    """Feed the child and read its answer, which may come before the feed has ended."""
+    pump = asyncio.create_task(_pump(conversation, feed))
+    try:
+        line = await read_line(conversation)
+    finally:
+        was_fed = pump.done()
+        pump.cancel()
+        (outcome,) = await asyncio.gather(pump, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        raise outcome  # the feed's own failure
+    try:
+        return parse(line)
+    except Fault as fault:
+        if fault.code is FaultCode.RESOURCE_LIMIT and not was_fed:
+            raise broken() from None  # the feed was slow, not the file hard
+        raise
+
+
+async def _pump(conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        if feed is not None:
+            async for chunk in feed:
+                await loop.sock_sendall(conversation, chunk)
+        conversation.shutdown(socket.SHUT_WR)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the child has ended; its answer says why
+    except Exception:
+        conversation.shutdown(socket.SHUT_RDWR)
+        raise

@@ -1,0 +1,67 @@
+"""Bytes on their way out of a blob: record by record, unsealed where they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+
+from router.core.threads import in_thread
+from router.spool import records
+from router.spool.keys import Key
+from router.spool.writer import Tail
+
+_IN_A_ROW = 2
+"""Records read before others get a turn, also where whoever reads them is never slower than we are."""
+
+
+class Reader:
+    """The plain bytes of an open blob from `start` up to `end`. `check` raises Gone when they
+    are not to be had any more."""
+
+    def __init__(self, fd: int, key: Key, ref: str, start: int, end: int | None, check: Callable[[], None]) -> None:
+        self._fd, self._key, self._ref, self.check = fd, key, ref, check
+        tail = Tail.find(fd)
+        self._start, self._end = start, tail.plain_size if end is None else end
+        self._is_cut_off = not tail.complete and (end is None or tail.plain_size < end)
+        self._largest = min(tail.plain_size, records.RECORD_BYTES)
+        self._sealed = self._plain = memoryview(b"")
+        """Made when they are needed."""
+        self._places = self._wanted()
+
+    def close(self) -> None:
+        """What it holds is not to wait for the garbage collector."""
+        self._places.close()
+
+    def _wanted(self) -> Generator[records.Place]:
+        for place in records.walk(self._fd):
+            if place.plain_start + place.plain_size > self._start and place.plain_start < self._end:
+                self.check()  # dropped or expired half-way: it stops here
+                yield place
+        if self._is_cut_off:
+            raise records.Corrupt("the end of the blob is missing")
+
+    def _within(self, place: records.Place) -> slice:
+        return slice(max(0, self._start - place.plain_start), min(place.plain_size, self._end - place.plain_start))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """On the loop, which unseals them: a trip to a thread would take longer, unless a disk is waited for."""
+        self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
+        for place in self._places:
+            record: bytes | memoryview | None = records.at_hand(self._fd, place, self._sealed)
+            if record is None:
+                record = await in_thread(records.load, self._fd, place)
+            plain, within = records.unseal(record, self._key.secret, self._ref, place), self._within(place)
+            yield plain[within] if within != slice(0, len(plain)) else plain
+            if place.number % _IN_A_ROW == 0:
+                await asyncio.sleep(0)
+
+    def next(self) -> memoryview:
+        """As `router.core.buffers.Stretch`: in a thread, the next piece, good until the next call; empty at the end."""
+        place = next(self._places, None)
+        if place is None:
+            return memoryview(b"")
+        if not self._plain:
+            self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
+            self._plain = memoryview(bytearray(self._largest))
+        record = records.load_into(self._fd, place, self._sealed)
+        return records.unseal_into(record, self._key.secret, self._ref, place, self._plain)[self._within(place)]

@@ -1,0 +1,1 @@
+"""All backends and what is known of each: the catalogue, probing, modes set by operators."""

@@ -1,0 +1,111 @@
+"""What the Hub says of a Space: its stage, and what is left of the ZeroGPU quota. Asked seldom, kept in between.
+
+The Space itself is not asked for it: whatever request reaches a sleeping Space wakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from router.core import clock
+from router.core.settings import LOOPBACK_NAMES
+from router.tiers.policy.breaker import State
+from router.tiers.policy.faults import FaultClass
+from router.tiers.port import Health
+from router.tiers.space.faults import Stage, stage_of
+from router.tiers.space.hosts import is_of_hub
+from router.tiers.space.hub import Allowance, Hub, HubError
+
+RUNNING_EVERY_S, OTHERWISE_EVERY_S = 15.0, 3.0
+QUOTA_EVERY_S = 60.0
+_WAIT_S = 0.8
+"""Less than a probe may take."""
+_UNTOLD = Stage(Health(False, "the Hub has not answered yet", resting=State.WARMING), None)
+
+_ELSEWHERE = Stage(Health(False, "not below hf.space, by what the Hub says"), FaultClass.CONFIGURATION)
+
+
+def _is_safe(host: str) -> bool:
+    """Whether songs and the token may go there: to the Hub's own, or to this machine."""
+    try:
+        return is_of_hub(host) or (
+            urlsplit(host).scheme in ("http", "https") and urlsplit(host).hostname in LOOPBACK_NAMES
+        )
+    except ValueError:
+        return False
+
+
+class StageWatch:
+    """The stage of `space`, not older than some seconds."""
+
+    def __init__(self, hub: Hub, space: str, now: Callable[[], float] = clock.now) -> None:
+        self._hub, self._space, self._now = hub, space, now
+        self._asking: asyncio.Task[None] | None = None
+        self._stage = _UNTOLD
+        self._asked_s = -RUNNING_EVERY_S
+        self._quota_asked_s = -QUOTA_EVERY_S
+        self.name = ""
+        """The Hub's own word for it."""
+        self.allowance: Allowance | None = None
+        self.host: str | None = None
+
+    async def look(self) -> Stage:
+        """The stage as it was last heard of; waits a moment for the first answer, or for one that is due."""
+        if self._asking is None and self._is_due():
+            self._asking = asyncio.create_task(self._ask(), name="stage of a Space")
+        if self._asking is not None:
+            await asyncio.wait([self._asking], timeout=_WAIT_S)
+        return self._stage
+
+    def hurry(self) -> None:
+        """Something does not fit what was heard: ask with the next look."""
+        self._asked_s = -RUNNING_EVERY_S
+
+    async def restart_if_stopped(self) -> None:
+        if self.name == "STOPPED":
+            with suppress(HubError):
+                await asyncio.to_thread(self._hub.restart, self._space)
+
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _is_due(self) -> bool:
+        every_s = RUNNING_EVERY_S if self._stage.fault is None and self.name else OTHERWISE_EVERY_S
+        return self._now() - self._asked_s >= every_s
+
+    async def _ask(self) -> None:
+        try:
+            runtime = await asyncio.to_thread(self._hub.runtime, self._space)
+            if self.host is None:
+                host = await asyncio.to_thread(self._hub.host, self._space)
+                if not _is_safe(host):
+                    self.name, self._stage = "", _ELSEWHERE
+                    return
+                self.host = host
+            self.name, self._stage = runtime.stage, stage_of(runtime.stage)
+            if (runtime.hardware or "").startswith("zero") and self._now() - self._quota_asked_s >= QUOTA_EVERY_S:
+                self._quota_asked_s = self._now()
+                self.allowance = await self._quota()
+        except HubError as error:
+            self._note(error)
+        finally:
+            self._asked_s = self._now()
+            self._asking = None
+
+    async def _quota(self) -> Allowance | None:
+        try:
+            return await asyncio.to_thread(self._hub.allowance)
+        except HubError:  # not every token may ask; then the count of our own is all there is
+            return None
+
+    def _note(self, error: HubError) -> None:
+        """A Hub that is down says nothing about a Space that ran a moment ago."""
+        if error.status in (401, 403, 404):
+            self.name, self._stage = "", Stage(Health(False, str(error)), FaultClass.CONFIGURATION)
+        elif not self.name:
+            self._stage = Stage(Health(False, str(error)), FaultClass.UNREACHABLE)

@@ -1,0 +1,140 @@
+"""A worker's answer to a render, frame by frame (`protocol.frames`), its master straight to whoever keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+
+from mastering.contract import OutputFormat, Report
+from mastering.protocol import frames
+from router.core.buffers import Room
+from router.core.threads import AT_ONCE_BYTES
+from router.tiers import responses
+from router.tiers.policy.faults import FaultClass, TierFault, of_engine
+from router.tiers.port import Accepted, Alive, Finished, OutputBegins, Working
+from router.tiers.worker.connection import Line, read, read_into
+
+
+class Answer:
+    """The frames of `response`, which came by `line`. Raises TierFault, ProtocolError, httpx.TransportError."""
+
+    def __init__(self, line: Line, response: HTTPResponse, seal: frames.Seal) -> None:
+        self._line, self._response, self._seal = line, response, seal
+        self._data_left = 0
+        """Of the data frame that has begun."""
+        self._report: Report | None = None
+
+    async def next(self) -> Accepted | Alive | Working | OutputBegins | Finished:
+        """What the worker says next; after Finished all of the answer is read, and its connection may serve again."""
+        return await self._line.step(self._next)
+
+    def _next(self) -> Accepted | Alive | Working | OutputBegins | Finished:
+        while True:
+            match self._event():
+                case None:
+                    raise TierFault(FaultClass.BAD_OUTPUT, "the worker sent more than it announced")
+                case frames.AcceptedEvent(device=device):
+                    return Accepted(device)
+                case frames.HeartbeatEvent():
+                    return Alive()
+                case frames.ProgressEvent(stage=stage, fraction=fraction):
+                    return Working(stage, fraction)
+                case frames.ReportEvent(report=report):
+                    self._report = report
+                case frames.PartEvent(name=name, size=size):
+                    return OutputBegins(
+                        OutputFormat(name.removeprefix("output/")), size, _Master(self._line, self, size)
+                    )
+                case frames.EndEvent():
+                    return self._finished()
+                case _:
+                    raise TierFault(FaultClass.BUG, "the worker sent an event out of its turn")
+
+    def _event(self) -> frames.Event | None:
+        """The next event; None where data comes instead. Raises TierFault for what the worker says went wrong."""
+        if self._data_left:
+            return None
+        head = self._exactly(frames.HEADER_BYTES)
+        kind, size = frames.frame_header(head)
+        if kind is frames.Kind.DATA:
+            self._seal.pass_on(head)
+            self._data_left = size
+            return None
+        event = self._seal.opened(head + self._exactly(size))
+        if isinstance(event, frames.FaultEvent):
+            raise of_engine(event.code, event.message, event.numbers)
+        return event
+
+    def _finished(self) -> Finished:
+        if self._report is None:
+            raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
+        if read(self._response, 1):
+            raise TierFault(FaultClass.BUG, "the worker sent more after the end")
+        return Finished(self._report)
+
+    def _exactly(self, count: int) -> bytes:
+        data = read(self._response, count)
+        if len(data) < count:
+            raise _ended()
+        return data
+
+    def fill(self, room: memoryview) -> None:
+        """In a thread: the next bytes of a master, all of `room`. Raises TierFault where it ends before."""
+        while room:
+            while not self._data_left:
+                self._begin_data()
+            piece = room[: self._data_left]
+            if read_into(self._response, piece) < len(piece):
+                raise _ended()
+            self._seal.pass_on(piece)
+            self._data_left -= len(piece)
+            room = room[len(piece) :]
+
+    def _begin_data(self) -> None:
+        match self._event():
+            case None | frames.HeartbeatEvent() | frames.ProgressEvent():
+                return
+            case _:
+                raise TierFault(FaultClass.BAD_OUTPUT, "the master ended before its announced size")
+
+
+class _Master:
+    """The next `left` bytes of an answer, as `router.core.buffers.Filling`. Raises TierFault."""
+
+    def __init__(self, line: Line, answer: Answer, left: int) -> None:
+        self._line, self._answer, self._left = line, answer, left
+
+    async def fill(self, room: Room) -> bool:
+        await self._line.step(self._drain, room)
+        return self._left > 0
+
+    def _drain(self, room: Room) -> None:
+        """In a thread. What `room` raises is none of the worker's doing, and stays as it is."""
+        enough = max(0, self._left - AT_ONCE_BYTES)
+        while self._left > enough:
+            if not room.free:
+                room.empty()
+            piece = room.free[: self._left]
+            with translated(reached=True):
+                self._answer.fill(piece)
+            self._left -= len(piece)
+            room.add(len(piece))
+
+
+@contextmanager
+def translated(*, reached: bool) -> Iterator[None]:
+    """`answers.translated`, and what is not in the protocol."""
+    try:
+        with responses.translated("the worker", reached=reached):
+            yield
+    except frames.SealBroken:
+        raise TierFault(FaultClass.BAD_OUTPUT, "what came is not what the worker sent: its seal differs") from None
+    except (frames.ProtocolError, ValueError) as error:
+        if isinstance(error, TierFault):
+            raise
+        raise TierFault(FaultClass.BUG, "the worker's answer is not in the protocol") from None
+
+
+def _ended() -> TierFault:
+    return TierFault(FaultClass.CRASH, "the worker's answer ended before the master was whole")

@@ -1,0 +1,141 @@
+"""The account over HTTP: everything that is held of it, where its songs may go, and its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.core.errors import Problem
+from router.core.event_log import forget_pseudonyms
+from router.http.problems import responses
+from router.identity.accounts import Consent
+from router.jobs import account_data
+from router.jobs.services import House
+from router.web import cookies
+from router.web.api.credentials import SessionView, session_views
+from router.web.api.views import JobView, view
+from router.web.auth import Account
+from router.web.dependencies import TheHouse, TheOwner
+
+router = APIRouter(prefix="/v1/account", tags=["account"])
+
+
+NOT_OFFERED = (
+    "This router itself runs as a Hugging Face Space: every song passes through Hugging Face, so that"
+    " our own servers alone can't be promised here."
+)
+
+
+class ConsentView(BaseModel):
+    """Where the next job of this account may run."""
+
+    managed_only: bool = Field(description="Only our own workers, whatever is down.")
+    offered: bool = Field(description="False where this router itself runs at Hugging Face: no choice keeps it out.")
+    chosen: bool = Field(description="False while the account has never said anything: the service's default holds.")
+    reason: str
+
+
+class ConsentWanted(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    managed_only: bool
+
+
+class QuotaView(BaseModel):
+    """Today's share of audio; a day is UTC's."""
+
+    used_audio_s: int
+    allowed_audio_s: int | None = Field(description="None: no limit is set.")
+
+
+class Holdings(BaseModel):
+    """All that this service holds of an account. There is no more: no name, no address, no song's title."""
+
+    account: str = Field(description="The pseudonym: all by which we know you.")
+    kind: str
+    consent: ConsentView
+    quota: QuotaView
+    stored: dict[str, list[dict[str, Any]]] = Field(description="Every row of the durable store, as it is there.")
+    sessions: list[SessionView]
+    jobs: list[JobView]
+
+
+@router.get("", responses=responses("session_only"))
+async def export(house: TheHouse, owner: TheOwner, response: Response) -> Holdings:
+    """Everything we hold that belongs to this account, as JSON; nothing is left out but secrets, which we can't read
+    ourselves."""
+    response.headers["cache-control"] = "no-store"
+    day = int(time.time() // 86_400)
+    return Holdings(
+        account=owner.id,
+        kind=owner.kind,
+        consent=consent_view(house, owner),
+        quota=QuotaView(
+            used_audio_s=house.accounts.used_audio_s(owner.id, day),
+            allowed_audio_s=house.settings.daily_audio_s_per_account,
+        ),
+        stored=house.accounts.export(owner.id),
+        sessions=session_views(house, owner),
+        jobs=[await view(house, *found) for found in await account_data.jobs_of(house, owner.id)],
+    )
+
+
+class Erased(BaseModel):
+    """What is gone."""
+
+    jobs: int = Field(description="Jobs that were stopped and destroyed.")
+
+
+@router.delete("", responses=responses("session_only"))
+async def erase(house: TheHouse, owner: TheOwner, response: Response) -> Erased:
+    """Erase everything at once: jobs and their audio, sessions, tokens, consent, quota. Signing in again later begins
+    anew."""
+    jobs = await account_data.erase(house, owner.id)
+    forget_pseudonyms()
+    response.headers["clear-site-data"] = '"storage"'
+    cookies.drop(response, house, cookies.SESSION)
+    return Erased(jobs=jobs)
+
+
+@router.get("/consent", responses=responses("session_only"))
+async def show(house: TheHouse, owner: TheOwner) -> ConsentView:
+    """On which tiers the next job may run, and why."""
+    return consent_view(house, owner)
+
+
+@router.put("/consent", responses=responses("session_only"))
+async def choose(house: TheHouse, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
+    """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
+    refuse_empty_promise(house, managed_only=wanted.managed_only)
+    consent = Consent(wanted.managed_only, house.tiers_version(), int(time.time() // 60))
+    house.accounts.set_consent(owner.id, consent)
+    return consent_view(house, owner)
+
+
+def refuse_empty_promise(house: House, *, managed_only: bool) -> None:
+    """Raise Problem where "our own workers only" is asked of a router that can't keep it."""
+    if managed_only and not house.offers_managed_only:
+        raise Problem("bad_settings", NOT_OFFERED, field="managed_only")
+
+
+def consent_view(house: House, account: Account) -> ConsentView:
+    consent = house.accounts.consent(account.id)
+    managed_only = house.accounts.managed_only(account.id, house.tiers_version())
+    if not house.offers_managed_only:
+        reason = NOT_OFFERED
+    elif not house.accounts.trusted:
+        reason = "The record of who refused which tiers was lost: only our own workers until the operator confirms."
+    elif consent is None:
+        reason = "The service's default: the tiers in their order."
+    elif consent.managed_only:
+        reason = "You chose our own workers only."
+    elif managed_only:
+        reason = "The list of tiers has changed since you agreed: only our own workers until you agree again."
+    else:
+        reason = "You agreed to every tier."
+    return ConsentView(
+        managed_only=managed_only, offered=house.offers_managed_only, chosen=consent is not None, reason=reason
+    )

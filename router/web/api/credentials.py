@@ -1,0 +1,123 @@
+"""What opens an account, over HTTP: its sessions, and the personal tokens for programs."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.core import clock
+from router.core.errors import Problem
+from router.http.problems import responses
+from router.identity.accounts import Token
+from router.jobs.services import House
+from router.web import cookies
+from router.web.auth import Account
+from router.web.dependencies import TheHouse, TheOwner
+
+router = APIRouter(prefix="/v1/account", tags=["account"])
+
+MOST_TOKENS = 20
+
+
+class SessionView(BaseModel):
+    """A browser that is signed in. Nothing tells one from another but its times: no more is kept."""
+
+    id: str
+    began_at: datetime
+    seen_at: datetime = Field(description="When it was last used, to the minute.")
+    is_this_one: bool
+
+
+class TokenView(BaseModel):
+    """A token for programs; its secret was shown once."""
+
+    id: str
+    scope: str = Field(description="`jobs`: everything with jobs; `read`: looking alone.")
+    made_at: datetime
+
+
+class NewToken(TokenView):
+    secret: str = Field(description="Shown this once: only its hash is kept.")
+
+
+class TokenWanted(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    scope: Literal["jobs", "read"] = "jobs"
+
+
+class Ended(BaseModel):
+    ended: int
+
+
+@router.get("/sessions", responses=responses("session_only"))
+async def sessions(house: TheHouse, owner: TheOwner) -> list[SessionView]:
+    """Where this account is signed in."""
+    return session_views(house, owner)
+
+
+@router.delete("/sessions", responses=responses("session_only"))
+async def sign_out_everywhere(house: TheHouse, owner: TheOwner, response: Response) -> Ended:
+    """End every session of the account, this one too. Tokens stay."""
+    ended = house.door.sessions.end_all(owner.id) if house.door else 0
+    cookies.drop(response, house, cookies.SESSION)
+    return Ended(ended=ended)
+
+
+@router.delete("/sessions/{session_id}", responses=responses("session_only", "not_found"))
+async def end_session(house: TheHouse, owner: TheOwner, session_id: str) -> Ended:
+    """End one session of the account."""
+    if house.door is None or not house.door.sessions.end(owner.id, session_id):
+        raise Problem("not_found", "There is no such session; it may have ended.")
+    return Ended(ended=1)
+
+
+@router.get("/tokens", responses=responses("session_only"))
+async def tokens(house: TheHouse, owner: TheOwner) -> list[TokenView]:
+    """The account's tokens, without their secrets."""
+    return [TokenView(**_shown(token)) for token in house.accounts.tokens(owner.id)]
+
+
+@router.post("/tokens", status_code=201, responses=responses("session_only", "not_found", "too_many_tokens"))
+async def make_token(
+    house: TheHouse, owner: TheOwner, response: Response, wanted: TokenWanted | None = None
+) -> NewToken:
+    """A new token for `Authorization: Bearer …`. It works until it is revoked."""
+    if house.door is None:
+        raise Problem("not_found", "This router has no sign-in: whoever reaches it needs no token.")
+    if len(house.accounts.tokens(owner.id)) >= MOST_TOKENS:
+        raise Problem(
+            "too_many_tokens", f"An account may have {MOST_TOKENS} tokens. Revoke one first.", allowed=MOST_TOKENS
+        )
+    scope = (wanted or TokenWanted()).scope
+    token, secret = house.accounts.make_token(owner.id, scope, int(time.time() // 60))
+    response.headers["cache-control"] = "no-store"
+    return NewToken(secret=secret, **_shown(token))
+
+
+@router.delete("/tokens/{token_id}", status_code=204, responses=responses("session_only", "not_found"))
+async def revoke_token(house: TheHouse, owner: TheOwner, token_id: str) -> Response:
+    """The token is worth nothing from now on."""
+    if not house.accounts.revoke_token(owner.id, token_id):
+        raise Problem("not_found", "There is no such token; it may have been revoked.")
+    return Response(status_code=204)
+
+
+def session_views(house: House, owner: Account) -> list[SessionView]:
+    living = house.door.sessions.of(owner.id) if house.door else []
+    return [
+        SessionView(id=s.id, began_at=_minute(s.began_s), seen_at=_minute(s.seen_s), is_this_one=s.id == owner.session)
+        for s in living
+    ]
+
+
+def _shown(token: Token) -> dict[str, object]:
+    return {"id": token.id, "scope": token.scope, "made_at": datetime.fromtimestamp(token.minute * 60, UTC)}
+
+
+def _minute(at_s: float) -> datetime:
+    return datetime.fromtimestamp(clock.wall(at_s), UTC).replace(second=0, microsecond=0)

@@ -1,0 +1,135 @@
+"""tus 1.0 (https://tus.io/protocols/resumable-upload): the same uploads for clients that speak it.
+
+`POST /v1/uploads` makes a job and answers with its audio's address, where HEAD, PATCH and DELETE go on; an upload that
+was begun by one protocol can be continued by the other. Extensions: creation, termination, expiration.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import ValidationError
+
+from router.core import clock
+from router.core.errors import Problem
+from router.http.problems import responses
+from router.jobs import lifecycle
+from router.store.state import State
+from router.web.api.jobs import NewJob, make_job
+from router.web.api.uploads import FAULTS, arrived_bytes, receive
+from router.web.api.uploads import TUS_VERSION as VERSION
+from router.web.dependencies import TheAccount, TheHouse, TheJob
+
+EXTENSIONS = "creation,termination,expiration"
+_MEDIA_TYPE = "application/offset+octet-stream"
+
+
+async def speak(tus_resumable: Annotated[str | None, Header()] = None) -> None:
+    """Raise Problem unless the client speaks our version."""
+    if tus_resumable != VERSION:
+        raise Problem("tus_version", f"This server speaks tus {VERSION}.", headers={"tus-version": VERSION})
+
+
+router = APIRouter(prefix="/v1", tags=["tus"])
+
+
+@router.options("/uploads", status_code=204, tags=["tus"])
+async def abilities(house: TheHouse) -> Response:
+    """What this server offers; needs no version."""
+    headers = {
+        "tus-resumable": VERSION,
+        "tus-version": VERSION,
+        "tus-extension": EXTENSIONS,
+        "tus-max-size": str(house.settings.max_bytes),
+    }
+    return Response(status_code=204, headers=headers)
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    dependencies=[Depends(speak)],
+    responses=responses(
+        "bad_settings", "too_large", "too_many_jobs", "spool_full", "spool_share", "tus_version", "length_required"
+    ),
+)
+async def begin(
+    house: TheHouse,
+    account: TheAccount,
+    upload_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
+    upload_metadata: Annotated[str, Header(max_length=4096)] = "",
+) -> Response:
+    """Make a job for an upload of `Upload-Length` bytes. `Upload-Metadata` may hold settings by name; a file's name,
+    which many clients send, is dropped unread."""
+    if upload_length is None:
+        raise Problem("length_required", "Send the header Upload-Length: the size of the whole file in bytes.")
+    job, _ = await make_job(house, account, _wanted(upload_metadata, upload_length), None)
+    headers = {"tus-resumable": VERSION, "upload-expires": _http_date(job.expires_s)}
+    return Response(status_code=201, headers={"location": f"/v1/jobs/{job.id}/audio", **headers})
+
+
+@router.patch(
+    "/jobs/{job_id}/audio",
+    status_code=204,
+    dependencies=[Depends(speak)],
+    openapi_extra={"requestBody": {"required": True, "content": {_MEDIA_TYPE: {}}}},
+    responses=responses(*FAULTS, "unsupported_media_type", "tus_version"),
+)
+async def go_on(
+    found: TheJob,
+    house: TheHouse,
+    request: Request,
+    upload_offset: Annotated[int, Header(ge=0, le=2**53)],
+    content_type: Annotated[str, Header()] = "",
+    content_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
+) -> Response:
+    """Bytes from `Upload-Offset` on. What is wrong with a complete file is said in answer to its last bytes."""
+    if content_type != _MEDIA_TYPE:
+        raise Problem("unsupported_media_type", f"Send Content-Type: {_MEDIA_TYPE}.")
+    job, _ = await receive(house, found.job, request, upload_offset, content_length)
+    offset = await arrived_bytes(house, job)
+    headers = {"tus-resumable": VERSION, "upload-offset": str(offset), "upload-expires": _http_date(job.expires_s)}
+    return Response(status_code=204, headers=headers)
+
+
+@router.delete(
+    "/jobs/{job_id}/audio",
+    status_code=204,
+    dependencies=[Depends(speak)],
+    responses=responses("not_found", "tus_version"),
+)
+async def end(found: TheJob, house: TheHouse) -> Response:
+    """Give the upload up; its job is cancelled and everything of it destroyed."""
+    await lifecycle.end(house, found.job.id, State.CANCELLED, Problem("cancelled", "You cancelled the job."))
+    return Response(status_code=204, headers={"tus-resumable": VERSION})
+
+
+def _wanted(metadata: str, upload_length: int) -> NewJob:
+    """Settings from `key base64` pairs; keys that are no settings are dropped, their values never decoded."""
+    values: dict[str, object] = {"size_bytes": upload_length}
+    for pair in filter(None, metadata.split(",")):
+        key, _, encoded = pair.strip().partition(" ")
+        if key in NewJob.model_fields and key != "size_bytes":
+            values[key] = _decoded(key, encoded)
+    try:
+        return NewJob.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise Problem("bad_settings", f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+
+
+def _decoded(key: str, encoded: str) -> object:
+    try:
+        text = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise Problem("bad_settings", f"{key} in Upload-Metadata is not base64 of UTF-8 text.") from None
+    return text.split(",") if key == "outputs" else text
+
+
+def _http_date(at_s: float) -> str:
+    return format_datetime(datetime.fromtimestamp(clock.wall(at_s), UTC), usegmt=True)

@@ -1,0 +1,173 @@
+"""A job as the API shows it: what the person may know of it, in the API's own words."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+from router.core import clock
+from router.core.errors import Problem
+from router.jobs import admission
+from router.jobs.services import House
+from router.spool.port import Gone
+from router.store.record import Attempt, Job, Receipt
+from router.store.state import CLOSED, DONE, State
+from router.tiers.policy.choice import TIER_TITLES
+
+
+class UploadView(BaseModel):
+    offset_bytes: int
+    size_bytes: int | None
+
+
+class QueueView(BaseModel):
+    position: int = Field(description="Jobs ahead in line; approximate.")
+    eta_s: float | None = None
+
+
+class ProgressView(BaseModel):
+    stage: Stage | None
+    fraction: float
+    tier: str
+    tier_title: str
+    reason: str = Field(description="Why this tier has the job.")
+    eta_s: float | None = None
+
+
+class AttemptView(BaseModel):
+    number: int
+    tier: str
+    tier_title: str
+    reason: str
+    outcome: str
+    detail: str
+
+
+class OutputView(BaseModel):
+    format: OutputFormat
+    url: str
+    size_bytes: int
+    media_type: str
+    extension: str
+
+
+class JobView(BaseModel):
+    """The whole truth about one job that its owner can see."""
+
+    id: str
+    revision: int
+    state: str = Field(
+        description="received, spooled, queued, running, sealed, mastered, delivered; failed, cancelled, expired,"
+        " wiped; `ending` while what is left of a closed job is being destroyed."
+    )
+    created_at: datetime
+    expires_in_s: float
+    settings: Settings
+    managed_only: bool
+    upload: UploadView
+    references: list[int] = Field(description="Numbers of the reference recordings that have arrived.")
+    facts: Facts | None
+    queue: QueueView | None
+    progress: ProgressView | None
+    attempts: list[AttemptView]
+    outputs: list[OutputView]
+    report: Report | None
+    error: dict[str, Any] | None
+    receipt: Receipt | None
+
+
+async def view(house: House, job: Job, revision: int) -> JobView:
+    ahead = await house.queue.ahead_of(job.id) if job.state is State.QUEUED else None
+    return JobView(
+        id=job.id,
+        revision=revision,
+        state=shown_state(job),
+        created_at=datetime.fromtimestamp(clock.wall(job.created_s), UTC).replace(microsecond=0),
+        expires_in_s=round(max(0.0, job.expires_s - clock.now()), 1),
+        settings=job.settings,
+        managed_only=job.managed_only,
+        upload=await _upload(house, job),
+        references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
+        facts=job.facts,
+        queue=_queue(house, job, ahead) if ahead is not None else None,
+        progress=_progress(job),
+        attempts=[_attempt(attempt) for attempt in job.attempts],
+        outputs=_outputs(job),
+        report=job.report if job.state in DONE else None,
+        error=job.error,
+        receipt=job.receipt if job.receipt != Receipt() else None,
+    )
+
+
+def shown_state(job: Job) -> str:
+    """The state in the API's words: nobody sees the end of a job before its keys are destroyed."""
+    if job.state is State.WIPED:
+        had_master = job.report is not None
+        return str(State.WIPED if had_master or job.ended_as is None else job.ended_as)
+    return "ending" if job.state in CLOSED else str(job.state)
+
+
+def ended(job: Job) -> Problem:
+    """For who asks something of a job that has failed."""
+    return Problem("gone", f"This job has ended: {(job.error or {}).get('detail', '')}")
+
+
+def is_over(shown: str) -> bool:
+    """No more events will come for a job in this state, but its expiry."""
+    return shown in {*map(str, DONE), *map(str, CLOSED)}
+
+
+async def _upload(house: House, job: Job) -> UploadView:
+    offset = job.input.size_bytes if job.input else 0
+    if job.state is State.RECEIVED and job.input:
+        with suppress(Gone):  # its time is over and the reaper comes next
+            offset = (await house.spool.extent(job.input.ref)).size_bytes
+    return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
+
+
+def _queue(house: House, job: Job, ahead: int) -> QueueView:
+    return QueueView(position=ahead, eta_s=admission.queued_eta_s(house, job, ahead))
+
+
+def _progress(job: Job) -> ProgressView | None:
+    if job.state not in (State.RUNNING, State.SEALED) or not job.attempts:
+        return None
+    attempt, progress = job.attempts[-1], job.progress
+    return ProgressView(
+        stage=progress.stage if progress else None,
+        fraction=progress.fraction if progress else 0.0,
+        tier=attempt.tier,
+        tier_title=TIER_TITLES[attempt.tier],
+        reason=attempt.reason,
+        eta_s=admission.running_eta_s(job),
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptView:
+    return AttemptView(
+        number=attempt.number,
+        tier=attempt.tier,
+        tier_title=TIER_TITLES[attempt.tier],
+        reason=attempt.reason,
+        outcome=attempt.outcome,
+        detail=attempt.detail,
+    )
+
+
+def _outputs(job: Job) -> list[OutputView]:
+    if job.state not in DONE:
+        return []
+    return [
+        OutputView(
+            format=output_format,
+            url=f"/v1/jobs/{job.id}/outputs/{output_format.value}",
+            size_bytes=blob.size_bytes,
+            media_type=output_format.media_type,
+            extension=output_format.extension,
+        )
+        for output_format, blob in job.outputs.items()
+    ]

@@ -1,0 +1,296 @@
+"""The probe's process, spoken to directly: its protocol, its sandbox, and what the engine says of the same files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from mastering.audio import files
+from mastering.audio.structure import container_of, shortfall_of
+from mastering.contract import Fault, FaultCode
+from mastering.probe import decoders
+from mastering.probe.checks import listen
+from mastering.probe.decoders import Recording
+from tests.hostile_audio import all_hostile, encoded, noise, written
+from tests.mastering.worker_process import until
+from tests.processes import children
+
+HONEST = {
+    "wav": written(noise()),
+    "wav, float": written(noise(), subtype="FLOAT"),
+    "aiff": written(noise(), kind="AIFF"),
+    "flac": written(noise(), kind="FLAC"),
+    "ogg": written(noise(), kind="OGG", subtype="VORBIS"),
+    "opus": encoded("ogg", "libopus"),
+    "mp3": encoded("mp3", "libmp3lame"),
+    "aac": encoded("mp4", "aac"),
+    "alac": encoded("mp4", "alac"),
+    "webm": encoded("webm", "libopus"),
+}
+
+
+class Zygote:
+    """One zygote and the socket that keeps it."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mastering.probe", "--zygote", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+        self.layers = json.loads(self.control.recv(4096))["ready"]
+
+    def ask(self, packet: bytes, feed: bytes = b"") -> dict[str, Any]:
+        """Send one packet, feed the bytes, read the answer."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.settimeout(60)
+            with theirs:
+                socket.send_fds(self.control, [packet], [theirs.fileno()])
+            with ours.makefile("rb") as answers:
+                assert answers.readline() == b"+\n"
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answered without asking for it
+                    ours.sendall(feed)
+                    ours.shutdown(socket.SHUT_WR)
+                return dict(json.loads(answers.readline()))
+
+    def probe(self, feed: bytes, **request: object) -> dict[str, Any]:
+        return self.ask(json.dumps({"op": "probe", **request}).encode(), feed)
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    zygote = Zygote()
+    yield zygote
+    zygote.control.close()
+    assert zygote.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_the_engine_hears_what_the_probe_heard(zygote: Zygote, kind: str) -> None:
+    """The router compares a master's length with the probe's facts: both must count alike."""
+    facts = zygote.probe(HONEST[kind])["ok"]
+    recording = files.open_recording(io.BytesIO(HONEST[kind]))
+    frames = sum(block.shape[-1] for block in recording.decode())
+    assert (facts["frames"], facts["rate_hz"], facts["channels"], facts["lossy"]) == (
+        frames, recording.rate_hz, recording.channels, recording.lossy,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "packet", [b"{", b"[]", b'{"op":"format the disk"}', b'{"op":"probe","timeout_s":-1}', b"\xff"]
+)
+def test_a_request_it_does_not_know_is_a_bad_request(zygote: Zygote, packet: bytes) -> None:
+    assert zygote.ask(packet)["fault"]["code"] == FaultCode.BAD_REQUEST
+    assert "ok" in zygote.probe(HONEST["wav"])
+
+
+def test_a_packet_without_a_conversation_changes_nothing(zygote: Zygote) -> None:
+    zygote.control.send(b'{"op":"probe"}')
+    assert "ok" in zygote.probe(HONEST["wav"])
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_a_file_whose_size_is_told_is_answered_at_its_last_byte(zygote: Zygote, kind: str) -> None:
+    """Nobody says that it was the last."""
+    data, (ours, theirs) = HONEST[kind], socket.socketpair()
+    with ours, ours.makefile("rb") as answers:
+        ours.settimeout(20)
+        with theirs:
+            request = json.dumps({"op": "probe", "size": len(data)}).encode()
+            socket.send_fds(zygote.control, [request], [theirs.fileno()])
+        assert answers.readline() == b"+\n"
+        ours.sendall(data)
+        found = json.loads(answers.readline())
+    assert found == zygote.probe(data)
+    assert found["ok"]["frames"] >= len(noise())
+
+
+def test_samples_that_pass_by_take_no_memory(zygote: Zygote) -> None:
+    """Ten minutes of WAV, 106 MB, silent but for the last seconds, heard by a child that may have a tenth of it."""
+    data = written(np.concatenate([np.zeros((26_019_000, 2), np.float32), noise(10.0)]))
+    assert zygote.probe(data, size=len(data), max_bytes=len(data))["ok"]["duration_s"] == pytest.approx(600)
+
+
+def test_a_size_beyond_the_limit_is_refused_at_once(zygote: Zygote) -> None:
+    assert zygote.probe(b"", size=1001, max_bytes=1000)["fault"]["code"] == FaultCode.TOO_LARGE
+    assert zygote.probe(b"", size=0)["fault"]["code"] == FaultCode.EMPTY_FILE
+
+
+def test_a_file_that_needs_more_memory_than_it_may_is_a_resource_limit(zygote: Zygote) -> None:
+    """A FLAC whose picture is 15 MB of zeros: the decoder wants to hold it."""
+    whole, size = HONEST["flac"], 15 << 20
+    kind, rest = b"image/png", size - 41
+    picture = struct.pack(">II9sIIIIII", 3, len(kind), kind, 0, 1, 1, 24, 0, rest) + bytes(rest)
+    block = b"\x06" + len(picture).to_bytes(3, "big") + picture
+    flac = whole[:42] + block + whole[42:]
+    assert zygote.probe(flac)["ok"]["frames"] == len(noise())
+    assert zygote.probe(flac, memory_bytes=1 << 20)["fault"]["code"] == FaultCode.RESOURCE_LIMIT
+
+
+def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path: Path) -> None:
+    """strace over the zygote and all its children: every call they make, refused ones included."""
+    zygote, trace = Zygote(), tmp_path / "trace"
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-q", "-o", str(trace), "-p", str(zygote.process.pid)], stderr=subprocess.DEVNULL
+    )
+    try:
+        status = Path(f"/proc/{zygote.process.pid}/status")
+        until(lambda: "TracerPid:\t0\n" not in status.read_text())
+        for data, _ in all_hostile().values():
+            if len(data) < 2_000_000:
+                assert "fault" in zygote.probe(data)
+        assert "ok" in zygote.probe(HONEST["aac"])
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(20)
+        zygote.control.close()
+        zygote.process.wait(20)
+    calls = re.findall(rf"^(?!{zygote.process.pid}\b)\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
+    assert calls.count("prctl") >= 50, "the trace saw no children"
+    # What takes request and feed in (before any of it is parsed), and what works on memory and open descriptors.
+    assert set(calls) <= {
+        "recvmsg", "getsockname", "getpeername", "recvfrom", "read", "write", "lseek", "pread64", "fstat", "newfstatat",
+        "fcntl", "close", "close_range",
+        "memfd_create", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "prlimit64", "prctl", "rt_sigaction",
+        "rt_sigprocmask", "set_robust_list", "rseq", "gettid", "getpid", "getppid", "getrandom", "futex", "exit_group",
+        "sched_yield", "clock_gettime",
+    }  # fmt: skip
+
+
+def _waiting(zygote: Zygote) -> set[int]:
+    """The children that the zygote has made ahead, once they are there."""
+    pid = zygote.process.pid
+    for _ in range(50):
+        seen = children(pid)
+        time.sleep(0.1)
+        if len(seen) == 2 and seen == children(pid):  # else one of them was about to end
+            return seen
+    raise AssertionError("no children wait")
+
+
+def _are_gone(pids: Iterable[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_two_children_wait_and_each_hears_one_file(zygote: Zygote) -> None:
+    waiting = _waiting(zygote)
+    for _ in range(2):
+        assert "ok" in zygote.probe(HONEST["wav"])
+    until(partial(_are_gone, waiting))
+    assert not _waiting(zygote) & waiting
+
+
+def test_a_child_that_is_left_over_gets_company(zygote: Zygote) -> None:
+    waiting = _waiting(zygote)
+    zygote.probe(HONEST["wav"])
+    until(lambda: len(waiting & children(zygote.process.pid)) == 1)
+    assert len(waiting & _waiting(zygote)) == 1
+
+
+def test_children_that_die_while_they_wait_cost_no_request(zygote: Zygote) -> None:
+    for count in (1, 2):
+        killed = sorted(_waiting(zygote))[:count]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        until(partial(_are_gone, killed))
+        assert "ok" in zygote.probe(HONEST["wav"])
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_a_whole_file_lacks_nothing_and_a_cut_one_does(kind: str) -> None:
+    container = container_of(HONEST[kind])
+    assert container is not None
+    assert shortfall_of(container, HONEST[kind]) is None
+    if container in ("wav", "aiff", "ogg", "mp4", "webm"):
+        assert shortfall_of(container, HONEST[kind][: len(HONEST[kind]) * 2 // 3]) is not None
+
+
+def test_the_help_is_one_line() -> None:
+    ended = subprocess.run([sys.executable, "-m", "mastering.probe"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: ")
+
+
+class Packet:
+    """One packet of a coded stream, good or damaged."""
+
+    def __init__(self, is_good: bool) -> None:
+        self._is_good = is_good
+
+    def decode(self) -> list[Any]:
+        if not self._is_good:
+            raise av.InvalidDataError(0, "")
+        return []
+
+
+def packets_read(pattern: Iterable[bool]) -> tuple[int, Fault | None]:
+    """How many packets of a lossy stream are taken, and what is said of it."""
+    taken = 0
+
+    def demux(_: object) -> Iterator[Packet]:
+        nonlocal taken
+        for is_good in pattern:
+            taken += 1
+            yield Packet(is_good)
+
+    stream = SimpleNamespace(channels=2, rate=48_000, codec_context=SimpleNamespace(name="aac"))
+    try:
+        for _ in decoders._libav_blocks(SimpleNamespace(demux=demux), stream):
+            pass
+    except Fault as fault:
+        return taken, fault
+    return taken, None
+
+
+def test_a_stream_of_damaged_packets_is_given_up_early() -> None:
+    taken, fault = packets_read([True] * 20 + [False] * 100_000)
+    assert taken == 84
+    assert fault is not None
+    assert fault.code is FaultCode.UNDECODABLE
+
+
+def test_a_burst_of_damage_in_a_long_recording_is_heard_out() -> None:
+    assert packets_read([True] * 20_000 + [False] * 100) == (20_100, None)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten milliseconds pass whenever somebody looks."""
+    ticks = itertools.count()
+    monkeypatch.setattr("mastering.probe.checks.time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_decodes_to_next_to_nothing_is_given_up_when_patience_ends() -> None:
+    blocks = iter([np.full((100, 2), 0.5, np.float32)] * 10_000)
+    with pytest.raises(Fault) as caught:
+        listen(Recording("ogg", "opus", 48_000, 2, None, lambda: blocks), 600.0)
+    assert caught.value.code is FaultCode.RESOURCE_LIMIT
+    assert 6_900 <= len(list(blocks)) <= 7_000
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_honest_recording_may_take_longer_than_patience() -> None:
+    block = np.full((48_000, 2), 0.5, np.float32)
+    heard = listen(Recording("ogg", "opus", 48_000, 2, None, lambda: iter([block] * 4_000)), 5400.0)
+    assert heard.frames == 4_000 * 48_000

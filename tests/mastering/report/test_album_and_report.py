@@ -1,0 +1,148 @@
+"""Several songs as one album, and the report page that stands alone."""
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mastering.contract import OutputFormat, Settings
+from mastering.dsp import loudness
+from mastering.dsp.stream import stored
+from mastering.dsp.true_peak import block_length
+from mastering.engine import pipeline, render
+from mastering.engine.album import master_album
+from mastering.engine.traces import traces
+from mastering.report.page import html
+from tests.mastering.sound import loud_mix, music, wav
+
+
+def _album(tracks: list[bytes]) -> list[io.BytesIO]:
+    outputs = [io.BytesIO() for _ in tracks]
+
+    def open_output(number: int, kind: OutputFormat) -> io.BytesIO:
+        return outputs[number]
+
+    master_album([io.BytesIO(track) for track in tracks], Settings(), open_output=open_output)
+    return outputs
+
+
+def test_an_album_keeps_its_tracks_apart_and_its_loudest_at_the_target() -> None:
+    tracks = [wav(music(seconds=5) * np.float32(0.3)), wav(loud_mix(seconds=5))]
+    before = [pipeline.measure(io.BytesIO(track)).integrated_lufs for track in tracks]
+    after = [pipeline.measure(output).integrated_lufs for output in _album(tracks)]
+    assert after[1] == pytest.approx(-14, abs=0.1)
+    assert None not in before
+    assert after[0] - after[1] == pytest.approx(before[0] - before[1], abs=0.2)  # type: ignore[operator]
+
+
+def test_an_albums_tracks_share_one_tone() -> None:
+    tracks = [io.BytesIO(wav(music(seconds=4))), io.BytesIO(wav(loud_mix(seconds=4)))]
+    reports = master_album(tracks, Settings(style="warm"), open_output=lambda number, kind: io.BytesIO())
+    tones = [report.plan.step("tone") for report in reports]
+    assert tones[0] is not None
+    assert tones[1] is not None
+    assert tones[0].parameters["mid_db"] == tones[1].parameters["mid_db"]
+
+
+def test_tracks_keep_their_own_rates_and_channels_and_share_one_tone() -> None:
+    shapes = [(44_100, 2, 0.5), (96_000, 2, 0.25), (48_000, 1, 0.2)]
+    tracks = [
+        wav(music(rate, channels, seconds=4) * np.float32(gain), rate, subtype="PCM_24")
+        for rate, channels, gain in shapes
+    ]
+    outputs = [io.BytesIO() for _ in tracks]
+    reports = master_album(
+        [io.BytesIO(track) for track in tracks],
+        Settings(style="warm"),
+        open_output=lambda number, kind: outputs[number],
+    )
+    assert [(r.after.rate_hz, r.after.channels) for r in reports] == [(rate, channels) for rate, channels, _ in shapes]
+    before = [report.before.integrated_lufs or 0 for report in reports]
+    after = [pipeline.measure(output).integrated_lufs or 0 for output in outputs]
+    assert max(after) == pytest.approx(-14, abs=0.1)
+    for number in range(3):
+        assert after[number] - max(after) == pytest.approx(before[number] - max(before), abs=0.2)
+    steps = [report.plan.step("tone") for report in reports]
+    tones = [dict(zip(step.parameters["hz"], step.parameters["mid_db"], strict=True)) for step in steps if step]  # type: ignore[arg-type]
+    assert len(tones) == 3
+    for hz in set.intersection(*map(set, tones)):
+        if 60 < hz < 12_000:
+            assert np.ptp([tone[hz] for tone in tones]) < 0.2, hz
+
+
+def test_an_albums_tracks_come_at_one_rate_where_one_is_asked_for() -> None:
+    tracks = [io.BytesIO(wav(music(rate, seconds=2), rate)) for rate in (44_100, 48_000)]
+    reports = master_album(tracks, Settings(rate_hz=48_000), open_output=lambda number, kind: io.BytesIO())
+    assert [report.after.rate_hz for report in reports] == [48_000, 48_000]
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_page_shows_every_plot_and_needs_nothing_from_elsewhere() -> None:
+    reference = wav(loud_mix(seconds=4))
+    report = pipeline.master(
+        io.BytesIO(wav(music(seconds=8))),
+        Settings(target="cd"),
+        references=[io.BytesIO(reference)],
+        open_output=lambda kind: io.BytesIO(),
+        with_costs=True,
+    )
+    page = _Page()
+    page.feed(html(report))
+    assert page.tags.count("svg") == 4
+    assert page.addresses == []
+    assert "script" not in page.tags
+    for words in ("reference", "Gain reduction", "Cost of loudness", "Spotify", *(s.reason for s in report.plan.steps)):
+        assert words in page.text
+
+
+def test_every_report_has_readings_over_time_and_only_one_that_asks_has_costs() -> None:
+    report = pipeline.master(io.BytesIO(wav(music(seconds=8))), Settings(), open_output=lambda kind: io.BytesIO())
+    found = report.traces
+    assert found is not None
+    assert (found.step_s, found.costs) == (1, ())
+    assert [len(found.loudness_before_lufs), len(found.loudness_after_lufs), len(found.gain_reduction_db)] == [6, 6, 8]
+    loudest = max(level for level in found.loudness_after_lufs if level is not None)
+    assert loudest == pytest.approx(report.after.max_short_term_lufs, abs=1)
+    assert max(found.gain_reduction_db) <= 0
+    page = html(report)
+    assert page.count("<svg") == 3
+    assert "would cost" not in page
+
+
+def test_readings_of_the_longest_song_stay_few() -> None:
+    cells = np.full(90 * 60 * loudness.CELLS_PER_S, 0.01)
+    peaks = np.full(90 * 60 * 8000 // block_length(8000), 0.5, np.float32)
+    song = render.Toned(stored(np.broadcast_to(np.float32(0), (2, 90 * 60 * 8000)), 8000), peaks, cells)
+    chosen = pipeline.make_plan(io.BytesIO(wav(music(seconds=4))), Settings())
+    found = traces(song, chosen, cells, cells, with_costs=False)
+    assert found.step_s == 18
+    assert len(found.loudness_before_lufs) == len(found.gain_reduction_db) == 300
+    assert len(found.model_dump_json()) < 7000
+
+
+def test_the_cost_of_loudness_grows_with_loudness() -> None:
+    report = pipeline.master(
+        io.BytesIO(wav(music(seconds=6))), Settings(), open_output=lambda kind: io.BytesIO(), with_costs=True
+    )
+    assert report.traces is not None
+    limited = [cost.limited_percent for cost in report.traces.costs]
+    assert limited == sorted(limited)
+    assert limited[-1] > limited[0]
+    taken = [cost.mean_reduction_db for cost in report.traces.costs]
+    assert taken == sorted(taken)
+    assert taken[-1] > taken[0] >= 0

@@ -1,0 +1,78 @@
+"""Each fence alone, in a process of its own, against what it is there for; and no fence, against nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = "import json, os, sys\nfrom mastering import sandbox\nfrom mastering.probe.sandbox_check import trials\n"
+FILES = {"read a file", "list a folder", "create a file", "run a program"}
+
+
+def refused_after(fences: str) -> set[str]:
+    """The trials that are refused in a process that has put up `fences`."""
+    script = f"{PRELUDE}{fences}\nos.write(1, json.dumps(trials()).encode())\nos._exit(0)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    return {name for name, held in json.loads(shown).items() if held}
+
+
+def test_without_a_fence_nothing_is_refused() -> None:
+    assert refused_after("") == set()
+
+
+def test_landlock_alone_keeps_every_file_shut() -> None:
+    assert refused_after("assert sandbox.forbid_files()") >= FILES
+
+
+def test_the_call_filter_alone_refuses_everything() -> None:
+    assert refused_after("assert sandbox.filter_calls()") == {
+        *FILES, "open a socket", "connect", "start a process", "signal another process",
+        "have a signal sent",
+    }  # fmt: skip
+
+
+def test_a_network_namespace_alone_has_nowhere_to_connect_to() -> None:
+    assert "connect" in refused_after("assert sandbox.leave_network()")
+
+
+def test_a_process_without_root_has_the_user_nobody() -> None:
+    script = f"{PRELUDE}assert sandbox.drop_root()\nos.write(1, str(os.geteuid()).encode())"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    assert int(shown) != 0
+
+
+def test_who_is_kept_to_some_files_reads_those_and_writes_none() -> None:
+    kept = "from pathlib import Path; assert sandbox.keep_to([Path('/etc/passwd'), Path('/nowhere')])"
+    assert refused_after(kept) & {*FILES} == FILES - {"read a file"}
+    assert refused_after(kept.replace("passwd", "hostname")) & {*FILES} == FILES
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ending"),
+    [
+        ("bytearray(400 << 20)", "MemoryError"),
+        ("os.open('/dev/null', os.O_RDONLY)", "OSError"),
+        ("os.write(os.memfd_create('x'), b'x')", "OSError"),
+        ("os.fork()", "BlockingIOError"),
+    ],
+)
+def test_limits_end_what_wants_too_much(attempt: str, ending: str) -> None:
+    """As an ordinary user: root's processes are not counted."""
+    script = f"""{PRELUDE}sandbox.drop_root()
+sandbox.limit(address_bytes=300 << 20, heap_bytes=200 << 20, cpu_s=5)
+try:
+    {attempt}
+except BaseException as error:
+    os.write(1, type(error).__name__.encode())
+os._exit(0)"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    assert shown.decode() == ending
+
+
+def test_a_process_that_spins_is_stopped_by_its_processor_time() -> None:
+    script = f"{PRELUDE}sandbox.limit(address_bytes=1 << 30, heap_bytes=1 << 30, cpu_s=1)\nwhile True: pass"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert ended.returncode < 0

@@ -1,0 +1,216 @@
+"""The durable account store: what it keeps, what it forgets, and that it fails closed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.core.command_error import Complaint
+from router.identity import accounts as accounts_module
+from router.identity.accounts import Accounts, Consent
+
+V1, V2 = "tiers-1", "tiers-2"
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[Accounts]:
+    store = Accounts(tmp_path / "state")
+    yield store
+    store.close()
+
+
+def reopened(folder: Path) -> Accounts:
+    return Accounts(folder / "state", [folder / "ram-marker"])
+
+
+def test_an_account_that_said_nothing_has_the_default_of_tiers_in_order(accounts: Accounts) -> None:
+    assert accounts.trusted
+    assert not accounts.managed_only("a", V1)
+
+
+def test_managed_only_holds_from_the_next_question_on_and_can_be_taken_back(accounts: Accounts) -> None:
+    accounts.set_consent("a", Consent(True, V1, 10))
+    assert accounts.managed_only("a", V1)
+    assert not accounts.managed_only("b", V1)
+    accounts.set_consent("a", Consent(False, V1, 11))
+    assert not accounts.managed_only("a", V1)
+
+
+def test_a_consent_does_not_cover_another_list_of_tiers(accounts: Accounts) -> None:
+    accounts.set_consent("a", Consent(False, V1, 10))
+    assert accounts.managed_only("a", V2)
+
+
+def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
+    first = reopened(tmp_path)
+    first.set_consent("a", Consent(True, V1, 10))
+    first.set_backend_mode("worker-1", "draining")
+    first.close()
+    second = reopened(tmp_path)
+    assert second.trusted
+    assert second.consent("a") == Consent(True, V1, 10)
+    assert second.backend_modes() == {"worker-1": "draining"}
+    second.close()
+
+
+@pytest.mark.parametrize("harm", ["missing", "folder", "garbage", "empty", "cut"])
+def test_a_store_that_was_lost_is_managed_only_until_the_operator_confirms(tmp_path: Path, harm: str) -> None:
+    first = reopened(tmp_path)
+    first.set_consent("a", Consent(False, V1, 10))
+    first.close()
+    path = tmp_path / "state" / "accounts.sqlite"
+    whole = path.read_bytes()
+    match harm:
+        case "missing":
+            path.unlink()
+        case "folder":
+            for file in (tmp_path / "state").iterdir():
+                file.unlink()
+        case "garbage":
+            path.write_bytes(b"\x5a" * len(whole))
+        case "empty":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(whole[: len(whole) // 2])
+    after = reopened(tmp_path)
+    assert not after.trusted
+    assert after.managed_only("a", V1)
+    assert after.managed_only("somebody new", V1)
+    after.close()
+    still = reopened(tmp_path)
+    assert not still.trusted, "a restart is no confirmation"
+    still.confirm()
+    assert still.trusted
+    assert not still.managed_only("a", V1)
+    still.close()
+
+
+def test_a_first_start_is_no_loss(tmp_path: Path) -> None:
+    store = reopened(tmp_path)
+    assert store.trusted
+    store.close()
+
+
+def test_a_token_is_kept_as_a_hash_and_works_until_it_is_revoked(tmp_path: Path) -> None:
+    store = reopened(tmp_path)
+    token, secret = store.make_token("a", "jobs", 5)
+    assert store.token_of(secret) == token
+    assert store.token_of(secret[:-1]) is None
+    assert store.tokens("a") == [token]
+    assert not store.revoke_token("b", token.id), "another account's token is not there"
+    assert store.revoke_token("a", token.id)
+    assert store.token_of(secret) is None
+    store.close()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+    assert secret.encode() not in kept
+
+
+def test_use_is_counted_by_day_and_forgotten_after(accounts: Accounts) -> None:
+    accounts.use_audio("a", 100, 60)
+    accounts.use_audio("a", 100, 30)
+    accounts.use_audio("a", 101, 5)
+    assert [accounts.used_audio_s("a", day) for day in (100, 101)] == [90, 5]
+    accounts.use_audio("b", 102, 1)
+    assert accounts.used_audio_s("a", 100) == 0
+
+
+def test_an_export_holds_every_row_of_the_account_and_no_hash(accounts: Accounts) -> None:
+    accounts.set_consent("a", Consent(True, V1, 10))
+    token, _ = accounts.make_token("a", "jobs", 5)
+    accounts.use_audio("a", 100, 60)
+    accounts.set_consent("b", Consent(True, V1, 10))
+    assert accounts.export("a") == {
+        "consents": [{"account": "a", "managed_only": 1, "tiers_version": V1, "minute": 10}],
+        "tokens": [{"id": token.id, "account": "a", "scope": "jobs", "minute": 5}],
+        "usage": [{"account": "a", "day": 100, "audio_s": 60}],
+    }
+
+
+def test_an_erased_account_is_in_no_file(tmp_path: Path) -> None:
+    store = reopened(tmp_path)
+    store.set_consent("an-account-to-forget", Consent(True, V1, 10))
+    store.make_token("an-account-to-forget", "jobs", 5)
+    store.use_audio("an-account-to-forget", 100, 60)
+    store.set_consent("another", Consent(True, V1, 10))
+    assert store.erase("an-account-to-forget") == 3
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+    assert b"an-account-to-forget" not in kept
+    assert store.consent("another") is not None
+    store.close()
+
+
+def test_the_schema_has_no_place_for_a_name_an_address_or_audio(tmp_path: Path) -> None:
+    reopened(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "state" / "accounts.sqlite")
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    columns = {
+        f"{table}.{column[1]}" for table in tables for column in connection.execute(f"PRAGMA table_info({table})")
+    }
+    connection.close()
+    assert columns == {
+        "store.only", "store.confirmed",
+        "consents.account", "consents.managed_only", "consents.tiers_version", "consents.minute",
+        "tokens.id", "tokens.hash", "tokens.account", "tokens.scope", "tokens.minute",
+        "usage.account", "usage.day", "usage.audio_s",
+        "backends.name", "backends.mode",
+        "peppers.version", "peppers.fingerprint",
+    }  # fmt: skip
+
+
+def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = reopened(tmp_path)
+    first.set_consent("a", Consent(True, V1, 10))
+    first.close()
+
+    def full(_: Path) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts_module, "_connect", full)
+        with pytest.raises(Complaint, match="SQLITE_FULL"):
+            reopened(tmp_path)
+    second = reopened(tmp_path)
+    assert second.trusted
+    assert second.consent("a") == Consent(True, V1, 10)
+    second.close()
+
+
+def test_each_damaged_store_is_kept_for_the_operator(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "accounts.sqlite"
+    for text in (b"first damage", b"second damage"):
+        reopened(tmp_path).close()
+        path.write_bytes(text * 100)
+    reopened(tmp_path).close()
+    kept = sorted(path.parent.glob("accounts.damaged-*.sqlite"))
+    assert [file.read_bytes()[:5] for file in kept] == [b"first", b"secon"]
+
+
+def test_a_refusal_under_a_retired_pepper_stays_a_refusal(tmp_path: Path) -> None:
+    """Whoever is still signed in must not be sent elsewhere because what he said is erased."""
+    store = Accounts(tmp_path)
+    store.expect_peppers({1: b"first", 2: b"second"})
+    store.set_consent("v1_person", Consent(True, V1, 10))
+    assert store.managed_only("v1_person", V1)
+    store.retire_pepper(1)
+    assert store.consent("v1_person") is None
+    assert store.managed_only("v1_person", V1)
+    assert not store.managed_only("v2_person", V1)
+    store.close()
+
+
+def test_a_store_set_aside_goes_with_an_erasure_and_with_the_operators_word(tmp_path: Path) -> None:
+    for end in (lambda store: store.erase("a"), lambda store: store.confirm()):
+        Accounts(tmp_path).close()
+        (tmp_path / "accounts.sqlite").write_bytes(b"damaged" * 1000)
+        store = Accounts(tmp_path)
+        assert list(tmp_path.glob("accounts.damaged-*"))
+        end(store)
+        assert not list(tmp_path.glob("accounts.damaged-*"))
+        store.close()

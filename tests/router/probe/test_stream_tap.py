@@ -1,0 +1,374 @@
+"""Files heard while they arrive: the same verdict as afterwards, whatever comes late, and nobody kept waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from mastering.contract import Facts, Fault, FaultCode
+from router.probe import client, stream_tap, wav_header
+from router.probe.client import Probe
+from router.probe.process import Zygote
+from router.probe.stream_tap import Ear
+from router.probe.wav_header import Glances
+from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced, written
+from tests.probes import (
+    feed,
+    glancing_child,
+    hearing_children,
+    running_zygote,
+    until,
+    waiting_children,
+    zygote_of,
+)  # fmt: skip
+from tests.processes import children, is_alive
+
+HOSTILE = all_hostile()
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+HONEST = {
+    "wav": written(noise()),
+    "wav, 24 bit": written(noise(), subtype="PCM_24"),
+    "wav, float": written(noise(), subtype="FLOAT"),
+    "wav with a chunk behind its audio": written(noise()) + b"LIST" + (4000).to_bytes(4, "little") + bytes(4000),
+    "rf64": written(noise(), kind="RF64", subtype="PCM_24"),
+    "aiff": written(noise(), kind="AIFF"),
+    "flac": written(noise(), kind="FLAC"),
+    "ogg": written(noise(), kind="OGG", subtype="VORBIS"),
+    "opus": encoded("ogg", "libopus"),
+    "mp3": encoded("mp3", "libmp3lame"),
+    "m4a": encoded("mp4", "aac"),
+    "webm": encoded("webm", "libopus"),
+}
+
+
+async def hears(ear: Ear[Any], body: AsyncIterator[bytes]) -> None:
+    async for piece in body:
+        await asyncio.to_thread(ear.take, memoryview(piece))
+
+
+async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault | None:
+    """What an ear says of the file: its facts, its fault, or nothing."""
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+    try:
+        await hears(ear, feed(data, chunk))
+        return await ear.verdict()
+    except Fault as fault:
+        return fault
+    finally:
+        ear.close()
+
+
+@pytest.mark.parametrize("name", HONEST)
+async def test_a_file_heard_on_its_way_is_what_it_is_when_heard_afterwards(probe: Probe, name: str) -> None:
+    afterwards = await probe.probe(feed(HONEST[name]))
+    assert [await heard(probe, HONEST[name], chunk) for chunk in (999, 65_536, 1 << 20)] == [afterwards] * 3
+
+
+async def test_a_bad_file_heard_on_its_way_is_as_bad_as_when_heard_afterwards(probe: Probe) -> None:
+    for name, (data, codes) in HOSTILE.items():
+        if not data:
+            continue  # nothing arrives: there is no ear for it
+        found = await heard(probe, data)
+        assert isinstance(found, Fault), name
+        assert found.code in codes, name
+
+
+def whole_numbers() -> bytes:
+    return written(noise(16.0))
+
+
+def fractions() -> bytes:
+    return written(noise(16.0), subtype="FLOAT")
+
+
+def silence_to_its_end() -> bytes:
+    """Three hundredths of a second of sound in the end, which decide."""
+    samples = noise(16.0)
+    samples[:-1323] = 0
+    return written(samples)
+
+
+@pytest.mark.parametrize("song", [fractions, silence_to_its_end])
+async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[], bytes]) -> None:
+    """The last byte never comes, and yet the child has taken more than any socket holds."""
+    data = song()
+    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+    try:
+        await hears(ear, feed(data[:-1000]))
+        assert ear._heard == len(data) - 1000 > 2_000_000
+        assert await ear.verdict() is None
+        assert hearing_children(probe, glancing) == waiting
+    finally:
+        ear.close()
+    await until(lambda: len(hearing_children(probe, glancing)) == 1)
+
+
+def late_whole_numbers() -> bytes:
+    """They begin with a second that only a child hears out."""
+    samples = noise(16.0)
+    samples[:RATE_HZ] = 0
+    return written(samples)
+
+
+async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> None:
+    """Nothing that follows can change what the file is, if it has its announced size."""
+    data = late_whole_numbers()
+    for missing in (0, 1000):
+        ear = probe.hear_song(len(data))
+        assert ear is not None
+        try:
+            await hears(ear, feed(data[:300_000]))
+            await until(lambda ear=ear: ear._listening is not None and ear._listening.done())
+            heard_so_far = ear._heard
+            await hears(ear, feed(data[300_000 : len(data) - missing]))
+            assert ear._heard == heard_so_far > RATE_HZ * 4
+            found = await ear.verdict()
+        finally:
+            ear.close()
+        assert found == (None if missing else await probe.probe(feed(data)))
+
+
+async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe) -> None:
+    """No child is needed, if the file has its announced size."""
+    data = whole_numbers()
+    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
+    for missing in (0, 1000):
+        ear = probe.hear_song(len(data))
+        assert ear is not None
+        try:
+            await hears(ear, feed(data[: len(data) - missing]))
+            found = await ear.verdict()
+            assert ear._listening is None
+        finally:
+            ear.close()
+        assert found == (None if missing else await probe.probe(feed(data), size=len(data)))
+        if missing == 0:
+            waiting = await waiting_children(probe)
+    assert hearing_children(probe, glancing) == waiting
+
+
+async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Probe) -> None:
+    data = whole_numbers()
+    await running_zygote(probe)
+    expected = await probe.probe(feed(data))
+    for _ in range(2):
+        dead = await glancing_child(probe)
+        os.kill(dead, signal.SIGKILL)
+        await until(lambda dead=dead: not is_alive(dead))
+        assert await heard(probe, data) == expected
+        assert await heard(probe, data) == expected  # the next song has one opened, if that one could not yet
+        await until(probe._glances._is_open)
+        assert await glancing_child(probe) != dead
+
+
+async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting(probe: Probe) -> None:
+    data = memoryview(whole_numbers())
+    await running_zygote(probe)
+    frozen = await glancing_child(probe)
+    os.kill(frozen, signal.SIGSTOP)
+    ears = [ear for _ in range(4) if (ear := probe.hear_song(len(data))) is not None]
+    async with asyncio.timeout(1.5):  # were each to wait for its own turn it would be two seconds
+        await asyncio.gather(*(asyncio.to_thread(ear._glance, data) for ear in ears))
+    assert not probe._glances._is_open()
+    await until(lambda: not is_alive(frozen))
+    for ear in ears:
+        ear.close()
+    assert await heard(probe, bytes(data)) == await probe.probe(feed(bytes(data)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{\n", b"[]\n", b"7\n", b'{"fault":{"code":"silent"}}\n', 5000 * b"[", b"null\nnull\n"],
+)
+async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer_and_the_last(line: bytes) -> None:
+    glances = Glances(Zygote())
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    with ours, theirs:
+        glances._conversation = ours
+        theirs.sendall(line)
+        theirs.shutdown(socket.SHUT_WR)
+        assert await asyncio.to_thread(glances.at, {}, memoryview(whole_numbers()[:1000])) is None
+        assert glances._conversation is None
+        assert ours.fileno() == -1
+
+
+async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
+    probe, data = Probe(), whole_numbers()
+    await probe.start()
+    try:
+        for said in ({"container": "wav"}, {**(await probe.probe(feed(data))).model_dump(), "frames": 0}):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(probe._glances, "at", lambda *_, said=said: said)
+                assert await heard(probe, data) == await probe.probe(feed(data))
+    finally:
+        await probe.close()
+
+
+async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_question(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running_zygote(probe)
+
+    def fails(_: object) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wav_header, "_line", fails)
+        with pytest.raises(MemoryError):
+            await asyncio.to_thread(probe._glances.at, {}, memoryview(whole_numbers()))
+    assert probe._glances._conversation is None
+
+
+async def test_one_glances_however_many_have_it_opened(probe: Probe) -> None:
+    await running_zygote(probe)
+    before = await glancing_child(probe)
+    probe._glances.close()
+    await until(lambda: not is_alive(before))
+    await asyncio.gather(*(probe._glances.open() for _ in range(5)))
+    waiting = await waiting_children(probe)
+    assert len(children(zygote_of(probe)) - waiting) == 1
+
+
+@pytest.mark.parametrize("name", two_faced())
+async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> None:
+    data = two_faced()[name]
+
+    async def in_two_halves() -> AsyncIterator[bytes]:
+        yield data[:600_000]
+        await asyncio.sleep(0.1)
+        yield data[600_000:]
+
+    try:
+        expected: Facts | FaultCode = await probe.probe(feed(data))
+    except Fault as fault:
+        expected = fault.code
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+    try:
+        await hears(ear, in_two_halves())
+        found: Facts | FaultCode | None = await ear.verdict()
+    except Fault as fault:
+        found = fault.code
+    finally:
+        ear.close()
+    assert found == expected
+
+
+async def test_what_must_be_kept_and_is_too_large_is_not_heard_on_its_way(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_MOST_KEPT_BYTES", 1_000_000)
+    assert await heard(probe, written(noise(8.0), subtype="FLOAT")) is None
+    assert await heard(probe, written(noise(8.0))) == await probe.probe(feed(written(noise(8.0))))
+
+
+async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_tap, "_PATIENCE_S", 0.2)
+    data = written(noise(60.0), subtype="FLOAT")  # more than fits between them
+    waiting = await waiting_children(probe)
+    for pid in waiting:
+        os.kill(int(pid), signal.SIGSTOP)
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+    async with asyncio.timeout(5):
+        await hears(ear, feed(data))
+        assert await ear.verdict() is None
+    await until(lambda: ear._listening is not None and ear._listening.cancelled())
+    for pid in waiting:  # the one that has a file was killed as it was; the other one is still to be had
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGCONT)
+    assert (await probe.probe(feed(data))).frames == len(noise(60.0))
+
+
+async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
+    probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
+    await probe.start()
+    try:
+        first, second = probe.hear_song(len(data)), probe.hear_song(len(data))
+        assert first is not None
+        assert second is not None
+        await hears(first, feed(data[:1000]))
+        await hears(second, feed(data))
+        assert await second.verdict() is None
+        first.close()
+        await until(lambda: probe._ears_left["probe"] == 1)
+        assert await heard(probe, data) == await probe.probe(feed(data))
+        assert probe.hear_song(None) is None
+    finally:
+        await probe.close()
+
+
+async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_tap, "EARLY_S", 0.05)
+    probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
+    await probe.start()
+    try:
+        ear = probe.hear_song(len(data))
+        assert ear is not None
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield data[:1000]
+            await until(lambda: probe._ears_left["probe"] == 1)
+            yield data[1000:]
+
+        await hears(ear, slowly())
+        assert await ear.verdict() is None
+    finally:
+        await probe.close()
+
+
+async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
+    data = written(noise(8.0), subtype="FLOAT")
+    await running_zygote(probe)
+    ear = probe.hear_song(len(data))
+    assert ear is not None
+
+    async def deadly() -> AsyncIterator[bytes]:
+        yield data[:50_000]
+        await until(ear._begun.is_set)
+        zygote = zygote_of(probe)
+        seen = children(zygote)
+        os.kill(zygote, signal.SIGKILL)
+        await until(lambda: not any(is_alive(child) for child in seen))
+        yield data[50_000:]
+
+    await hears(ear, deadly())
+    assert await ear.verdict() is None
+    ear.close()
+    assert (await probe.probe(feed(data))).frames == len(noise(8.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, None), ({"frames": 1}, FaultCode.BAD_MASTER), ({"channels": 1}, FaultCode.BAD_MASTER)]
+)
+async def test_a_master_heard_on_its_way_must_be_the_one_announced(
+    probe: Probe, wrong: dict[str, int], code: FaultCode | None
+) -> None:
+    master = written(noise(), subtype="PCM_24")
+    announced = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, "size": len(master), **wrong}
+    ear = probe.hear_master(**announced)  # type: ignore[arg-type]
+    assert ear is not None
+    found: FaultCode | None = None
+    try:
+        await hears(ear, feed(master))
+        verified = await ear.verdict()
+        assert verified is not None
+        assert verified.size == len(master)
+    except Fault as fault:
+        found = fault.code
+    finally:
+        ear.close()
+    assert found == code

@@ -1,0 +1,430 @@
+"""The fleet: what probes, faults and operators make of each backend, and who is in it when the catalogue changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.core import clock
+from router.core.command_error import Complaint
+from router.tiers.fake import FakeBackend
+from router.tiers.fleet import fleet as fleet_module
+from router.tiers.fleet import reload as roster_module
+from router.tiers.fleet.catalogue import Entry
+from router.tiers.fleet.fleet import Fleet, Member
+from router.tiers.fleet.member import Standing, Terms
+from router.tiers.fleet.modes import Mode
+from router.tiers.fleet.reload import Roster
+from router.tiers.policy.breaker import State
+from router.tiers.policy.choice import TYPICAL, Choice
+from router.tiers.policy.estimate import PRIORS, Timing
+from router.tiers.policy.faults import FaultClass, TierFault
+from router.tiers.port import Health
+from tests.houses import eventually, mastering
+
+DOWN = Health(False, "silent")
+
+
+@asynccontextmanager
+async def started(*backends: FakeBackend | Member, **options: Any) -> AsyncIterator[Fleet]:
+    made = Fleet(backends, **options)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def fake(name: str = "a", **changes: Any) -> FakeBackend:
+    return FakeBackend(name, [mastering()], **changes)
+
+
+def state(fleet: Fleet, name: str = "a") -> State:
+    standing = fleet.standing(name)
+    assert standing is not None
+    return standing.state(clock.now())
+
+
+def begin(fleet: Fleet, name: str = "a") -> Any:
+    return fleet.begin(Choice(name, "managed", "because"), TYPICAL)
+
+
+async def test_a_backend_that_stops_answering_is_open_after_two_probes_and_healthy_again_after_two_canaries() -> None:
+    backend = fake()
+    async with started(backend, fake("b")) as fleet:
+        backend.health = DOWN
+        await fleet.probe_all()
+        assert state(fleet) is State.SUSPECT
+        await fleet.probe_all()
+        assert state(fleet) is State.OPEN
+        backend.health = Health(True, "answers")
+        standing = fleet.standing("a")
+        assert standing is not None
+        standing.breaker.tick(clock.now() + 60)
+        await fleet.probe_all()
+        for _ in range(2):
+            assert fleet.candidates()[0].is_free
+            fleet.end(begin(fleet), timing=Timing())
+        assert state(fleet) is State.HEALTHY
+        told = [(e.backend, e.what) for e in reversed(fleet.journal.latest()) if e.kind == "state" and e.backend == "a"]
+        assert told == [("a", s) for s in ("healthy", "suspect", "open", "half-open", "healthy")]
+
+
+async def test_a_broken_connection_is_followed_by_a_probe_at_once() -> None:
+    backend = fake()
+    async with started(backend, probe_every_s=3600) as fleet:
+        backend.health = DOWN
+        fleet.end(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
+        await eventually(lambda: _is(fleet, State.OPEN))
+
+
+async def test_a_broken_connection_to_a_backend_that_answers_leaves_it_healthy() -> None:
+    async with started(fake(), probe_every_s=3600) as fleet:
+        fleet.end(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
+        assert state(fleet) is State.SUSPECT
+        await eventually(lambda: _is(fleet, State.HEALTHY))
+
+
+async def _is(fleet: Fleet, wanted: State, name: str = "a") -> bool:
+    return state(fleet, name) is wanted
+
+
+async def test_probes_go_on_by_themselves_and_open_ones_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.tiers.policy.breaker.OPEN_FIRST_S", 0.01)
+    backend = fake()
+    async with started(backend, probe_every_s=0.01) as fleet:
+        backend.health = DOWN
+        await eventually(lambda: _is(fleet, State.OPEN))
+        backend.health = Health(True, "answers")
+        await eventually(lambda: _admits(fleet))
+        assert state(fleet) is State.HALF_OPEN
+
+
+async def _admits(fleet: Fleet) -> bool:
+    return fleet.candidates()[0].is_free
+
+
+async def test_a_probe_that_hangs_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "PROBE_TIMEOUT_S", 0.01)
+
+    class Hanging(FakeBackend):
+        async def probe(self) -> Health:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async with started(Hanging("a", [mastering()])) as fleet:
+        await fleet.probe_all()
+        assert state(fleet) is State.OPEN
+
+
+async def test_a_probe_loop_outlives_a_broken_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(fake(), probe_every_s=0.01) as fleet:
+        broken = asyncio.Event()
+
+        def tick() -> None:
+            monkeypatch.undo()
+            broken.set()
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(fleet, "_tick", tick)
+        await broken.wait()
+        standing = fleet.standing("a")
+        assert standing is not None
+        backend: Any = standing.backend
+        backend.health = DOWN
+        await eventually(lambda: _is(fleet, State.OPEN))
+
+
+async def test_a_drained_backend_gets_nothing_new_and_finishes_what_it_has() -> None:
+    async with started(fake()) as fleet:
+        stint = begin(fleet)
+        fleet.tell("a", Mode.DRAINING)
+        assert state(fleet) is State.DRAINING
+        assert not stint.evicted.is_set()
+        assert not fleet.candidates()[0].is_free
+        fleet.end(stint, timing=Timing())
+        fleet.tell("a", Mode.READY)
+        assert fleet.candidates()[0].is_free
+
+
+async def test_maintenance_sends_running_attempts_away_and_stops_asking() -> None:
+    backend = fake()
+    async with started(backend) as fleet:
+        stint = begin(fleet)
+        fleet.tell("a", Mode.MAINTENANCE)
+        assert stint.evicted.is_set()
+        backend.health = DOWN
+        await fleet.probe_all()
+        await fleet.probe_all()
+        fleet.end(stint)
+        fleet.tell("a", Mode.READY)
+        assert state(fleet) is State.HEALTHY
+        assert not begin(fleet).evicted.is_set()
+
+
+async def test_an_operators_word_outlives_a_restart() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.modes: dict[str, Mode] = {}
+
+        def load(self) -> dict[str, Mode]:
+            return self.modes
+
+        def save(self, name: str, mode: Mode) -> None:
+            self.modes[name] = mode
+
+    kept = Kept()
+    async with started(fake(), modes=kept) as fleet:
+        fleet.tell("a", Mode.DRAINING)
+    async with started(fake(), modes=kept) as fleet:
+        assert state(fleet) is State.DRAINING
+        with pytest.raises(KeyError):
+            fleet.tell("nobody", Mode.READY)
+
+
+async def test_who_leaves_the_fleet_finishes_first_and_who_stays_keeps_what_is_known_of_it() -> None:
+    staying, leaving = fake("stays"), fake("leaves")
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("leaves")
+
+    leaving.close = close  # type: ignore[method-assign]
+    async with started(staying, leaving) as fleet:
+        fleet.end(begin(fleet, "stays"), timing=Timing(1.0, 1.0, 1.0))
+        before = fleet.standing("stays")
+        stint = begin(fleet, "leaves")
+        await fleet.replace({"stays": Member(staying), "new": Member(fake("new"))})
+        assert [c.name for c in fleet.candidates()] == ["stays", "new"]
+        assert fleet.standing("stays") is before
+        assert state(fleet, "new") is State.HEALTHY
+        assert closed == []
+        fleet.end(stint, timing=Timing())
+        await eventually(lambda: _equal(closed, ["leaves"]))
+
+
+async def _equal(one: object, other: object) -> bool:
+    return one == other
+
+
+async def test_a_backend_that_never_worked_is_closed_the_moment_it_leaves() -> None:
+    gone = fake("gone")
+    closed = asyncio.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    gone.close = close  # type: ignore[method-assign]
+    async with started(gone) as fleet:
+        await fleet.replace({})
+        assert closed.is_set()
+        assert fleet.standing("gone") is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "detail"),
+    [
+        (TierFault(FaultClass.CAPACITY, "busy", retry_after_s=60), State.HEALTHY, "answers"),
+        (TierFault(FaultClass.QUOTA, "no more", retry_after_s=60), State.QUOTA_OUT, "its quota is used up"),
+        (TierFault(FaultClass.ASLEEP, "it sleeps"), State.SLEEPING, "it sleeps"),
+        (TierFault(FaultClass.CONFIGURATION, "401"), State.OPEN, "401"),
+        (TierFault(FaultClass.USER, "bad song"), State.HEALTHY, "answers"),
+        (TierFault(FaultClass.OURS, "we broke"), State.HEALTHY, "answers"),
+        (TierFault(FaultClass.UNREACHABLE, "refused"), State.SUSPECT, "refused"),
+    ],
+)
+def test_what_a_fault_makes_of_its_backend(fault: TierFault, expected: State, detail: str) -> None:
+    standing = standing_of(fake())
+    standing.end(standing.begin(TYPICAL, 1.0), 2.0, fault, None)
+    assert (standing.state(2.0), standing.reason(2.0)) == (expected, detail)
+    busy = fault.fault_class in (FaultClass.CAPACITY, FaultClass.UNREACHABLE)
+    assert (standing.candidate(2.0).rest_s > 0) == busy
+    assert standing.in_flight == 0
+
+
+def standing_of(backend: FakeBackend, terms: Terms = Terms()) -> Standing:  # noqa: B008 — a frozen record
+    standing = Standing(backend, terms, 0.0, lambda: 0.5)
+    standing.note_health(Health(True, "answers", slots=3), 0.0)
+    return standing
+
+
+@pytest.mark.parametrize("resting", [State.SLEEPING, State.PAUSED, State.DRAINING])
+def test_a_backend_that_says_that_it_rests_is_believed_and_not_blamed(resting: State) -> None:
+    standing = standing_of(fake())
+    for now in (1.0, 3.0, 5.0):
+        standing.note_health(Health(False, "as it says", resting=resting), now)
+    assert (standing.state(5.0), standing.reason(5.0)) == (resting, "as it says")
+    standing.note_health(Health(True, "answers"), 7.0)
+    assert standing.state(7.0) is State.HEALTHY
+
+
+def test_a_worker_that_warms_its_next_renderer_while_one_works_is_not_held_back() -> None:
+    standing = standing_of(fake())
+    warming = Health(False, "warming", slots=3, resting=State.WARMING)
+    stint = standing.begin(TYPICAL, 1.0)
+    standing.note_health(warming, 2.0)
+    assert standing.state(2.0) is State.HEALTHY
+    standing.end(stint, 3.0, None, Timing())
+    standing.note_health(warming, 4.0)
+    assert standing.state(4.0) is State.WARMING
+
+
+def test_a_half_open_backend_takes_one_whatever_its_slots() -> None:
+    standing = standing_of(fake())
+    assert standing.candidate(0.0).slots == 3
+    standing.breaker.trip(1.0, "broken")
+    standing.breaker.tick(100.0)
+    assert standing.candidate(100.0).slots == 1
+
+
+def test_a_silent_backend_keeps_the_size_it_told_last() -> None:
+    standing = standing_of(fake())
+    standing.note_health(DOWN, 1.0)
+    assert standing.candidate(1.0).slots == 3
+
+
+def test_a_pace_is_learned_from_whole_attempts_only() -> None:
+    standing = standing_of(fake())
+    standing.end(standing.begin(TYPICAL, 1.0), 2.0, None, None)
+    assert standing.pace == PRIORS["managed"]
+    standing.end(standing.begin(TYPICAL, 1.0), 2.0, None, Timing(render_s=1000.0))
+    assert standing.pace.render_s(60.0) > PRIORS["managed"].render_s(60.0)
+
+
+def test_a_quota_is_promised_at_the_start_and_settled_at_the_end() -> None:
+    standing = standing_of(fake(), Terms(quota_s=100.0))
+    stint = standing.begin(TYPICAL, 0.0)
+    promised = standing.quota.left_s(0.0)
+    assert promised is not None
+    assert promised < 100
+    standing.end(stint, 30.0, None, Timing())
+    assert standing.quota.left_s(30.0) == 70.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "trip", "expected"),
+    [(Mode.READY, False, 0.0), (Mode.DRAINING, False, None), (Mode.MAINTENANCE, True, None), (Mode.READY, True, 5.0)],
+)
+def test_when_a_backend_comes_back_is_known_unless_somebody_must_say_so(
+    mode: Mode, trip: bool, expected: float | None
+) -> None:
+    standing = standing_of(fake())
+    standing.mode = mode
+    if trip:
+        standing.breaker.trip(1.0, "broken")
+    assert standing.back_in_s(1.0) == expected
+
+
+def test_when_a_used_up_quota_comes_back_is_known_and_since_when_it_is_out() -> None:
+    standing = standing_of(fake())
+    standing.quota.exhausted(10.0, 60.0)
+    assert standing.back_in_s(20.0) == 50.0
+    assert standing.since_s(20.0) == 20.0
+    assert standing.since_s(25.0) == 20.0
+
+
+CATALOGUE = '[[backend]]\nname = "{}"\ntier = "managed"\nurl = "http://127.0.0.1:{}"\n'
+
+
+async def test_a_changed_catalogue_changes_the_fleet_and_a_wrong_one_only_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.01)
+    path = tmp_path / "catalogue.toml"
+    path.write_text(CATALOGUE.format("one", 1))
+    roster = Roster(path, (), lambda entry: fake(entry.name))
+    async with started(*roster.members().values()) as fleet:
+        follower = asyncio.create_task(roster.follow(fleet))
+        one = fleet.standing("one")
+        path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("two", 2))
+        await eventually(lambda: _members(fleet, ["one", "two"]))
+        assert fleet.standing("one") is one
+        path.write_text("[[backend]]\nname = 7\n")
+        await eventually(lambda: _complains(fleet, "catalogue.toml, line 2: name"))
+        assert [c.name for c in fleet.candidates()] == ["one", "two"]
+        path.unlink()
+        await eventually(lambda: _complains(fleet, "can't be read"))
+        path.write_text(CATALOGUE.format("two", 3))
+        await eventually(lambda: _members(fleet, ["two"]))
+        await eventually(lambda: _complains_not(fleet))
+        follower.cancel()
+
+
+async def _members(fleet: Fleet, names: list[str]) -> bool:
+    return [c.name for c in fleet.candidates()] == names
+
+
+async def _complains(fleet: Fleet, words: str) -> bool:
+    return words in (fleet.catalogue_error or "")
+
+
+async def test_an_unchanged_catalogue_is_read_again_when_somebody_asks(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(CATALOGUE.format("one", 1))
+    made: list[Entry] = []
+
+    def connect(entry: Entry) -> FakeBackend:
+        made.append(entry)
+        return fake(entry.name)
+
+    roster = Roster(path, (), connect)
+    async with started(*roster.members().values()) as fleet:
+        fleet.catalogue_error = "an old complaint"
+        follower = asyncio.create_task(roster.follow(fleet))
+        roster.look_again()
+        await eventually(lambda: _complains_not(fleet))
+        assert len(made) == 1
+        follower.cancel()
+
+
+async def _complains_not(fleet: Fleet) -> bool:
+    return fleet.catalogue_error is None
+
+
+def test_a_name_in_the_settings_and_the_catalogue_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(CATALOGUE.format("worker-1", 1))
+    fixed = (Entry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
+    with pytest.raises(Complaint, match="'worker-1', and so has ROUTER_WORKERS"):
+        Roster(path, fixed, lambda entry: fake(entry.name)).members()
+
+
+async def test_a_catalogue_that_breaks_our_own_code_leaves_the_fleet_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(CATALOGUE.format("one", 1))
+    tried = asyncio.Event()
+
+    def connect(entry: Entry) -> FakeBackend:
+        if entry.name == "two":
+            tried.set()
+            raise ZeroDivisionError
+        return fake(entry.name)
+
+    roster = Roster(path, (), connect)
+    async with started(*roster.members().values()) as fleet:
+        follower = asyncio.create_task(roster.follow(fleet))
+        path.write_text(CATALOGUE.format("two", 2))
+        roster.look_again()
+        await tried.wait()
+        path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("three", 3))
+        roster.look_again()
+        await eventually(lambda: _members(fleet, ["one", "three"]))
+        follower.cancel()
+
+
+async def test_without_a_catalogue_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.001)
+    fixed = (Entry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
+    roster = Roster(None, fixed, lambda entry: fake(entry.name))
+    async with started(*roster.members().values()) as fleet:
+        follower = asyncio.create_task(roster.follow(fleet))
+        before = fleet.standing("worker-1")
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert fleet.standing("worker-1") is before
+        follower.cancel()

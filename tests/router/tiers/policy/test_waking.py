@@ -1,0 +1,96 @@
+"""When a sleeping Space is woken: before a job needs it, and not while the tiers above cope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.dispatch import prewarm
+from router.tiers.fake import FakeBackend
+from router.tiers.policy.breaker import State
+from router.tiers.policy.choice import Candidate, Need, worth_waking
+from router.tiers.policy.estimate import Ewma, Pace
+from router.tiers.port import Health
+from tests.houses import eventually, house_of, mastering, queue_song
+
+SONG = Need(size_bytes=30 * 2**20, duration_s=180.0)
+
+
+def pace(render_s_per_minute: float) -> Pace:
+    return Pace(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(60.0))
+
+
+def one(
+    name: str, tier: str, state: State = State.HEALTHY, render_s_per_minute: float = 20.0, **known: object
+) -> Candidate:
+    return Candidate(name, tier, state, pace=pace(render_s_per_minute), **known)  # type: ignore[arg-type]
+
+
+ASLEEP = one("zero", "gpu_space", State.SLEEPING, 40.0)  # 120 s for the song, biased 155 s
+
+
+def woken(*candidates: Candidate, queued: int = 0) -> list[str]:
+    return worth_waking(candidates, SONG._replace(queued=queued), lambda: 0.0)
+
+
+def test_nobody_is_woken_while_a_tier_above_is_well_and_free() -> None:
+    assert woken(one("worker", "managed"), ASLEEP) == []
+
+
+def test_a_suspect_tier_above_wakes_the_first_tier_that_sleeps_even_before_a_job_comes() -> None:
+    cpu = one("cpu", "cpu_space", State.SLEEPING)
+    assert woken(one("worker", "managed", State.SUSPECT), ASLEEP, cpu) == ["zero"]
+    assert woken(one("a", "managed", State.SUSPECT), one("b", "managed"), ASLEEP) == []
+
+
+def test_a_wait_above_beyond_half_the_spill_point_wakes() -> None:
+    """A song takes 60 s above; spilling begins where it waits 155 − 60 = 95 s for its turn, half of it is 47.5 s."""
+    busy = one("worker", "managed", in_flight=1)
+    assert woken(busy, ASLEEP) == ["zero"]  # waits 60 s
+    assert woken(one("worker", "managed", in_flight=2, slots=2), ASLEEP) == []  # waits 30 s
+
+
+def test_a_wait_above_that_outlasts_the_time_that_is_left_wakes_for_jobs_that_are_there() -> None:
+    """A song takes 60 s above and waits 60 s for its turn; awake, the quick one below has it in 90 s."""
+    busy, quick = one("worker", "managed", in_flight=1), one("zero", "gpu_space", State.SLEEPING, 10.0)
+    hurried = SONG._replace(deadline_s=100.0)
+    assert worth_waking([busy, quick], hurried, lambda: 0.0) == []
+    assert worth_waking([busy, quick], hurried._replace(queued=1), lambda: 0.0) == ["zero"]
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.PAUSED, State.QUOTA_OUT, State.MAINTENANCE])
+def test_a_tier_above_that_is_down_wakes_only_for_jobs_that_are_there(state: State) -> None:
+    down = one("worker", "managed", state)
+    assert woken(down, ASLEEP) == []
+    assert woken(down, ASLEEP, queued=1) == ["zero"]
+
+
+def test_where_a_space_is_all_there_is_a_job_wakes_it() -> None:
+    assert woken(ASLEEP) == []
+    assert woken(ASLEEP, queued=1) == ["zero"]
+
+
+def test_a_tier_between_that_is_up_lets_the_lower_one_sleep() -> None:
+    cpu = one("cpu", "cpu_space", State.SLEEPING)
+    assert woken(one("worker", "managed", State.OPEN), one("zero", "gpu_space"), cpu, queued=3) == []
+
+
+def test_a_space_that_the_song_is_too_long_for_sleeps_on() -> None:
+    assert woken(ASLEEP._replace(max_duration_s=60.0), queued=1) == []
+
+
+async def test_a_router_with_a_job_and_only_a_sleeping_space_wakes_it(tmp_path: Path) -> None:
+    space = FakeBackend("zero", [mastering()], tier="gpu_space")
+    space.health = Health(False, "asleep", resting=State.SLEEPING)
+    async with house_of(tmp_path, [space]) as house:
+        await house.fleet.start()
+        await prewarm.wake(house)
+        assert space.woken == 0
+        await queue_song(house)
+        await prewarm.wake(house)
+
+        async def woken_once() -> bool:
+            return space.woken == 1
+
+        await eventually(woken_once)
