@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from mastering.engine.demo import demo_song
-from ops.topology import Child, Town, standing
+from ops.topology import Child, Town, running_topology
 
 PAGE_PORT, OPERATORS_PORT = 8080, 8081
 RETURNS_S = 20.0
@@ -39,7 +39,7 @@ class Failed(Exception):
 def show() -> None:
     """Until Ctrl+C. Raises RuntimeError."""
     print("Starting a router, two workers and two Spaces; a Space takes a while.", flush=True)
-    with standing(port=_or_any(PAGE_PORT), operators_port=_or_any(OPERATORS_PORT)) as town:
+    with running_topology(port=_or_any(PAGE_PORT), operators_port=_or_any(OPERATORS_PORT)) as town:
         print(f"\nPage:       {town.router.url}\nOperators:  {town.operators}\n")
         print(f"Kill what you like; it comes back after {RETURNS_S:.0f} s:")
         for child in town.backends:
@@ -68,7 +68,7 @@ def _keep(town: Town) -> None:
 
 def check(song: bytes, say: Callable[[str], None] = print) -> None:
     """Raises Failed, RuntimeError."""
-    with standing() as town, httpx.Client(base_url=town.router.url, timeout=60, trust_env=False) as http:
+    with running_topology() as town, httpx.Client(base_url=town.router.url, timeout=60, trust_env=False) as http:
         say("ok    a router, two workers and two Spaces are up")
         client = _Client(http, song)
         first = client.master_on("managed")

@@ -10,10 +10,10 @@ from ops import policy_edition, privacy_page, space_requirements
 from router.admin.gauges import HELP
 from router.core.errors import TABLE
 from router.core.metrics import Metrics
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.store import state
 from router.tiers.fleet import catalogue
-from router.tiers.fleet.catalogue import Entry
+from router.tiers.fleet.catalogue import CatalogueEntry
 from router.tiers.policy import faults
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -34,7 +34,9 @@ def pages() -> dict[str, str]:
 
 
 def _states() -> str:
-    rows = "\n".join(f"| `{s}` | {', '.join(f'`{n}`' for n in sorted(state.STEPS[s])) or '–'} |" for s in state.State)
+    rows = "\n".join(
+        f"| `{s}` | {', '.join(f'`{n}`' for n in sorted(state.STEPS[s])) or '–'} |" for s in state.JobState
+    )
     return f"# The life of a job\n\n```mermaid\n{state.mermaid()}```\n\n| state | may become |\n| --- | --- |\n{rows}\n"
 
 
@@ -55,7 +57,7 @@ def _errors() -> str:
 def _settings() -> str:
     lines = ["# Settings of the router", "", "Environment variables; see `router serve --help` for the options.", ""]
     lines += ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
+    for name, field in RouterSettings.model_fields.items():
         default = "by the user id" if field.default_factory else f"`{field.default}`"
         lines.append(f"| `ROUTER_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
@@ -71,7 +73,7 @@ def _catalogue() -> str:
     lines += ["It is read again when it changes, and on SIGHUP; one with a mistake changes nothing, and the mistake is"]
     lines += ["shown with its line on the operators' page and by `router status`.", ""]
     lines += ["```toml", *_example(), "```", "", "| key | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Entry.model_fields.items():
+    for name, field in CatalogueEntry.model_fields.items():
         default = "must be given" if field.is_required() else "–" if field.default is None else f"`{field.default}`"
         lines.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"

@@ -18,10 +18,10 @@ from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Asked
 from ops.demo import a_demo
 from router.cli.deploy import TOKENS
-from router.core.command_error import Complaint
-from router.core.settings import Settings
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
 from router.tiers.connect import connect
-from router.tiers.fleet.catalogue import Entry, read
+from router.tiers.fleet.catalogue import CatalogueEntry, read
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import TierFault
 from router.tiers.port import Backend, Finished, Work
@@ -30,16 +30,18 @@ DEADLINE_S = 600.0
 _RATE_HZ = 44_100
 
 
-async def smoke(entries: list[Entry], token: str) -> bool:
+async def smoke(entries: list[CatalogueEntry], token: str) -> bool:
     """True where every Space made a master."""
     song = a_demo()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as ram:  # noqa: S108
         key = os.environ.get("ROUTER_SPACE_KEY")
-        settings = Settings(ram_dir=Path(ram), hf_token=SecretStr(token), space_key=SecretStr(key) if key else None)
+        settings = RouterSettings(
+            ram_dir=Path(ram), hf_token=SecretStr(token), space_key=SecretStr(key) if key else None
+        )
         return all([await _one(entry, connect(settings, entry), song) for entry in entries])
 
 
-async def _one(entry: Entry, backend: Backend, song: bytes) -> bool:
+async def _one(entry: CatalogueEntry, backend: Backend, song: bytes) -> bool:
     where = entry.space or entry.url
     try:
         health = await backend.probe()
@@ -84,9 +86,9 @@ def main() -> int:
         return 2
     try:
         spaces = [entry for entry in read(Path(sys.argv[1])) if entry.speaks != "worker"]
-    except Complaint as complaint:
-        print(f"smoke: {complaint}", file=sys.stderr)
-        return complaint.exit_code
+    except CommandError as command_error:
+        print(f"smoke: {command_error}", file=sys.stderr)
+        return command_error.exit_code
     if not spaces:
         print("smoke: no Space is in that catalogue.", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """All tiers on one machine: a router, two local workers, both Spaces as real Gradio processes. All on loopback.
 
-    with standing() as town:
+    with running_topology() as town:
         town.router.url
         town.workers[0].kill()
 
@@ -116,7 +116,7 @@ class Town:
 
 
 @contextmanager
-def standing(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Town]:
+def running_topology(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Town]:
     """The whole topology, ready; ports of 0 take free ones. `settings` are the router's."""
     with ExitStack() as cleanup:
         folder = cleanup.enter_context(_own_folder(Path(tempfile.gettempdir())))

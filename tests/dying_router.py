@@ -27,11 +27,11 @@ from mastering.runtime import sandbox
 from router.app import compose, server
 from router.core.errors import Problem
 from router.jobs import lifecycle
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.store.embedded.sqlite import LocalJobs, LocalLease, LocalQueue
 from router.store.record import Job
-from router.store.state import State
-from tests.houses import BelievingProbe
+from router.store.state import JobState
+from tests.services import BelievingProbe
 
 POLL_S = 0.005
 
@@ -66,25 +66,25 @@ def hook(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return revision
 
-    async def finish_sealed(house: House, job_id: str) -> Job:
+    async def finish_sealed(services: Services, job_id: str) -> Job:
         await while_held("sealed")
-        return await finish(house, job_id)
+        return await finish(services, job_id)
 
     def taking(self: LocalQueue, lanes: Sequence[str]) -> LocalLease | None:
         return None if (folder / "hold-queue").exists() else take(self, lanes)
 
-    async def obeying(house: House) -> None:
+    async def obeying(services: Services) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             if (folder / "end").exists():
                 wanted = json.loads((folder / "end").read_text())
                 (folder / "end").unlink()
-                problem = Problem("internal") if wanted["state"] == State.FAILED else None
-                await lifecycle.end(house, wanted["job"], State(wanted["state"]), problem)
+                problem = Problem("internal") if wanted["state"] == JobState.FAILED else None
+                await lifecycle.end(services, wanted["job"], JobState(wanted["state"]), problem)
 
     @asynccontextmanager
-    async def obedient(house: House) -> AsyncIterator[None]:
-        task = asyncio.create_task(obeying(house))
+    async def obedient(services: Services) -> AsyncIterator[None]:
+        task = asyncio.create_task(obeying(services))
         yield
         task.cancel()
 
@@ -95,7 +95,7 @@ def hook(folder: Path) -> None:
     server.make_app = lambda *args, **more: make_app(*args, **{**more, "within": obedient})
 
 
-def _moment(folder: Path, job: Job, before: State) -> str | None:
+def _moment(folder: Path, job: Job, before: JobState) -> str | None:
     """When the process is to die at this step; None when it is not."""
     plan = folder / "plan"
     if not plan.exists():

@@ -18,11 +18,11 @@ from pathlib import Path
 import httpx
 
 from router.store.record import BlobRef, Job
-from router.store.state import DONE, State
+from router.store.state import DONE, JobState
 from tests.api import Api
 from tests.stack import Stack
 
-OWED = {State.SPOOLED, State.QUEUED, State.RUNNING}
+OWED = {JobState.SPOOLED, JobState.QUEUED, JobState.RUNNING}
 _PAUSE_S = 0.02
 
 
@@ -112,7 +112,7 @@ def seen_dead(running: Stack, canary: bytes) -> Iterator[str]:
     for job in records(running):
         if job.state in OWED and not (job.input and lies_there(running, job.input)):
             yield f"a {job.state} job has no input"
-        if job.state in {State.SEALED, *DONE} and not all(lies_there(running, o) for o in job.outputs.values()):
+        if job.state in {JobState.SEALED, *DONE} and not all(lies_there(running, o) for o in job.outputs.values()):
             yield f"a {job.state} job has no output"
         if job.state in DONE and job.input is not None:
             yield f"a {job.state} job still names its input"
@@ -136,7 +136,7 @@ def _until_nobody_works(running: Stack, limit_s: float = 60.0) -> None:
     """Also on the jobs of which no client was told that they were accepted: a master that is about to be committed has
     a key that no job names yet."""
     give_up_s = time.monotonic() + limit_s
-    while any(job.state in {*OWED, State.SEALED} for job in records(running)) and time.monotonic() < give_up_s:
+    while any(job.state in {*OWED, JobState.SEALED} for job in records(running)) and time.monotonic() < give_up_s:
         time.sleep(_PAUSE_S)
 
 

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from tests.houses import PATIENCE_S
 from tests.openid import Json, Provider
 from tests.served import Served
+from tests.services import PATIENCE_S
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ async def glancing_child(probe: Probe) -> int:
     before: list[int] = []
     for _ in range(100):
         locked = [pid for pid in children(zygote_of(probe)) if _is_locked_up(pid)]
-        if len(locked) == 1 and locked == before and probe._glances._is_open():
+        if len(locked) == 1 and locked == before and probe._wav_headers._is_open():
             return locked[0]
         before = locked
         await asyncio.sleep(0.1)

@@ -151,7 +151,7 @@ class _Behaviour:
                 self.ended.append(end)
 
     def _end(self, job_id: str, settings: dict[str, Any]) -> dict[str, Any]:
-        from tests.houses import report
+        from tests.services import report
 
         audio = self.jobs[job_id].pop("audio")
         outputs = []

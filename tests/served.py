@@ -22,10 +22,10 @@ from fastapi import FastAPI
 
 from router.app import compose as app_module
 from router.app.asgi import make_app
-from router.http.connection import Connection
-from router.jobs.services import House
+from router.http.connection import RouterConnection
+from router.jobs.services import Services
 from router.tiers.port import Backend
-from tests.houses import PATIENCE_S, SONG, BelievingProbe, settings_for
+from tests.services import PATIENCE_S, SONG, BelievingProbe, settings_for
 from tests.stack import own_ram
 
 OVER = ("mastered", "delivered", "failed", "cancelled", "expired", "wiped")
@@ -37,9 +37,9 @@ class Served(NamedTuple):
     port: int
 
     @property
-    def house(self) -> House:
-        house: House = self.app.state.house
-        return house
+    def services(self) -> Services:
+        services: Services = self.app.state.services
+        return services
 
     async def create(self, **wanted: Any) -> dict[str, Any]:
         response = await self.http.post("/v1/jobs", json=wanted)
@@ -100,7 +100,12 @@ async def served(
         port = int(listening.getsockname()[1])
         app = make_app(settings_for(folder, str(ram), port=port, **settings), backends)
         config = uvicorn.Config(
-            app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1, http=Connection
+            app,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            http=RouterConnection,
         )
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listening]))

@@ -28,7 +28,7 @@ from mastering.cli.options import (
     Weights,
     settings_of,
 )
-from mastering.cli.outcome import EPILOG, Refused, say
+from mastering.cli.outcome import EPILOG, UsageError, say
 from mastering.cli.places import format_of, places_of, reading, writing
 from mastering.cli.printed import print_plan, print_report, print_table, progress_bar
 from mastering.contract import Effort, Fault, OutputFormat, Plan, Report
@@ -148,7 +148,7 @@ def preview(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Refused(f"cannot make the folder: {os.strerror(error.errno or 0).lower()}.") from None
+        raise UsageError(f"cannot make the folder: {os.strerror(error.errno or 0).lower()}.") from None
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
         likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
@@ -256,7 +256,7 @@ def _write_page(report: Report, path: Path, written: Path) -> None:
     try:
         path.write_text(html(report, certificate), "utf-8")
     except OSError as error:
-        raise Refused(f"cannot write the report: {os.strerror(error.errno or 0).lower()}.") from None
+        raise UsageError(f"cannot write the report: {os.strerror(error.errno or 0).lower()}.") from None
 
 
 def _rendered_to(chosen: Plan, form: OutputFormat) -> Plan:

@@ -36,7 +36,7 @@ EPILOG = "Exit codes: 0 done, 1 a file cannot be read or written, 2 wrong comman
 )
 
 
-class Refused(Exception):
+class UsageError(Exception):
     """A file that can't be read or written; the text is for the person."""
 
 
@@ -46,7 +46,7 @@ def run(app: Callable[[], object]) -> None:
         app()
     except Fault as fault:
         fail(fault.message, EXIT_CODES[fault.code])
-    except Refused as refusal:
+    except UsageError as refusal:
         fail(str(refusal), 1)
     except KeyboardInterrupt:
         fail("stopped.", 130)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from mastering.cli.outcome import Refused
+from mastering.cli.outcome import UsageError
 from mastering.contract import Fault, FaultCode, OutputFormat
 
 
@@ -36,7 +36,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise Refused(f"cannot read the input: {os.strerror(error.errno or 0).lower()}.") from None
+        raise UsageError(f"cannot read the input: {os.strerror(error.errno or 0).lower()}.") from None
     with file:
         yield file
 
@@ -45,17 +45,17 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 def writing(path: Path, source: BinaryIO | None) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its name when all went well, and is gone if not."""
     if source is not None and path.exists() and os.path.samestat(os.fstat(source.fileno()), path.stat()):
-        raise Refused("the output would overwrite the input. Choose another name.")
+        raise UsageError("the output would overwrite the input. Choose another name.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         file = part.open("w+b")
     except OSError as error:
-        raise Refused(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
+        raise UsageError(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
     try:
         with file:
             yield cast(BinaryIO, file)
         part.replace(path)
     except OSError as error:
-        raise Refused(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
+        raise UsageError(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
     finally:
         part.unlink(missing_ok=True)

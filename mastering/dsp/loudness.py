@@ -18,7 +18,7 @@ from mastering.dsp.stream import Samples
 
 Energies = NDArray[np.float64]
 
-CELLS_PER_S = 100
+BLOCKS_PER_S = 100
 _MOMENTARY = 40
 _SHORT_TERM = 300
 _HOP = 10
@@ -56,13 +56,13 @@ def k_power_gain(hz: NDArray[np.float64], rate_hz: int) -> NDArray[np.float64]:
     return gains
 
 
-def cell_edges(frames: int, rate_hz: int) -> NDArray[np.int64]:
+def block_edges(frames: int, rate_hz: int) -> NDArray[np.int64]:
     """First frame of each 10 ms cell, and the end of the last whole one. Shape (cells + 1,)."""
-    count = frames * CELLS_PER_S // rate_hz
-    return np.round(np.arange(count + 1) * (rate_hz / CELLS_PER_S)).astype(np.int64)
+    count = frames * BLOCKS_PER_S // rate_hz
+    return np.round(np.arange(count + 1) * (rate_hz / BLOCKS_PER_S)).astype(np.int64)
 
 
-class CellMeter:
+class BlockEnergyMeter:
     """Collects the K-weighted energies of 10 ms cells from blocks of any length."""
 
     def __init__(self, rate_hz: int, weights: NDArray[np.float64]) -> None:
@@ -70,7 +70,7 @@ class CellMeter:
         self._filter = RecursiveFilter(k_weighting(rate_hz), len(weights), row or _ROW_FRAMES)
         self._by_frame = row is None
         self._unit = row or 1
-        self._width = rate_hz / CELLS_PER_S / self._unit
+        self._width = rate_hz / BLOCKS_PER_S / self._unit
         """Of a cell, in what `_collect` gets."""
         self._weights = weights.astype(np.float32)
         self._rest = np.zeros(0)
@@ -105,7 +105,7 @@ class CellMeter:
 
 def _row_frames(rate_hz: int) -> int | None:
     """Frames of the filter's rows so that a cell is a whole number of them; None where that makes poor rows."""
-    frames, odd = divmod(rate_hz, CELLS_PER_S)
+    frames, odd = divmod(rate_hz, BLOCKS_PER_S)
     whole = [row for row in range(16, 57) if frames % row == 0]
     return whole[-1] if whole and not odd else None
 

@@ -43,7 +43,7 @@ def analyse(
 
     `frames`: how many there will be, where that is known. It saves time with a long one.
     """
-    cells = loudness.CellMeter(rate_hz, np.ones(channels))
+    cells = loudness.BlockEnergyMeter(rate_hz, np.ones(channels))
     spectrum = SpectrumMeter(rate_hz, frames)
     levels = _Levels(rate_hz, channels)
     for block in feed_all(iter(blocks), (cells, spectrum, levels)):

@@ -50,14 +50,14 @@ class Delivered:
 class Delivery:
     """What every format is made from. `curve` is the limiter's, by `plan`."""
 
-    song: render.Toned
+    song: render.ShapedSong
     plan: Plan
     curve: Curve
     carried: tags.Tags
 
 
 def deliver(
-    song: render.Toned,
+    song: render.ShapedSong,
     chosen: Plan,
     open_output: Callable[[OutputFormat], BinaryIO],
     meter: Meter,
@@ -131,7 +131,7 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
     raise verify.bad_master(found)
 
 
-def with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
+def with_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
     """The plan with the gain that brings the limited song to the loudness asked for, or as near as it can come.
 
     `bias_lu` is by how much the last master came out louder than the solver had reckoned.
@@ -142,7 +142,7 @@ def with_loudness(song: render.Toned, chosen: Plan, ceiling_dbtp: float, bias_lu
     return plan.with_loudness(chosen, heard, aim_lufs=aim, reached_lufs=reached + bias_lu)
 
 
-def curve_of(song: render.Toned, chosen: Plan, tick: Tick) -> Curve:
+def curve_of(song: render.ShapedSong, chosen: Plan, tick: Tick) -> Curve:
     """The limiter's gain curve by the plan."""
     gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
     return render.guarded_curve(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db, tick=tick)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from mastering.dsp.loudness import CELLS_PER_S, Energies
+from mastering.dsp.loudness import BLOCKS_PER_S, Energies
 from mastering.dsp.stream import Audio, Samples, stored
 
 
 def loudest_s(cells: Energies, seconds: float) -> float:
     """Where the loudest `seconds` begin, to a tenth of a second."""
-    width = round(seconds * CELLS_PER_S)
+    width = round(seconds * BLOCKS_PER_S)
     if cells.size <= width:
         return 0.0
     total = np.concatenate([[0.0], np.cumsum(cells)])
-    step = CELLS_PER_S // 10
+    step = BLOCKS_PER_S // 10
     sums = (total[width:] - total[:-width])[::step]
-    return int(np.argmax(sums)) * step / CELLS_PER_S
+    return int(np.argmax(sums)) * step / BLOCKS_PER_S
 
 
 def cut(audio: Audio, start_s: float, seconds: float) -> Audio:

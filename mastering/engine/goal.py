@@ -21,7 +21,7 @@ from mastering.engine.match import reference_levels
 _NOTHING = 1e-15
 
 
-def wanted(chosen: Plan, power: plan.Power, source: Vector, references: Sequence[Measurements]) -> Vector:
+def goal_features(chosen: Plan, power: plan.Power, source: Vector, references: Sequence[Measurements]) -> Vector:
     """The goal for a song of mean power `power` (2, bins) with the features `source`; NaN where nothing is known."""
     layout, style, settings = Layout(chosen.rate_hz), presets().styles[chosen.settings.style], chosen.settings
     amount = settings.amount_percent / 100

@@ -134,7 +134,7 @@ def render_plan(
     if chosen.rate_hz != audio.rate_hz:
         audio = _kept(resampled(audio, chosen.rate_hz), meter.begin(Stage.DECODE, audio.frames, 0.0))
     above = plan.number(plan.required(chosen, "limiter"), "heeded_from")
-    song = render.toned(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), above=above)
+    song = render.shape(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), above=above)
     curve = curve_of(song, chosen, meter.begin(Stage.RENDER, 2 * audio.frames, 0.3))
     after = None
     for kind in chosen.settings.outputs:
@@ -263,7 +263,7 @@ def _decide(
     references: Sequence[Measurements],
     meter: Meter,
     family: plan.Power | None = None,
-) -> tuple[render.Toned, Plan, tuple[str, ...]]:
+) -> tuple[render.ShapedSong, Plan, tuple[str, ...]]:
     meter.begin(Stage.PLAN, 0)
     chosen, remarks = plan.tone_plan(
         before.measurements, before.power if family is None else family, settings, references
@@ -274,7 +274,7 @@ def _decide(
     likely_db = chosen.loudness_lufs - (before.measurements.integrated_lufs or 0.0)
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
     heeded = _heeded(chosen, likely_db + _HEEDED_DB + _UNSURE_DB)
-    song = render.toned(audio, chosen, tick=rendering, cells=before.cells, above=heeded)
+    song = render.shape(audio, chosen, tick=rendering, cells=before.cells, above=heeded)
     finished = with_loudness(song, chosen, chosen.ceiling_dbtp, 0.0)
     gain_db = plan.number(plan.required(finished, "loudness"), "gain_db")
     if _heeded(chosen, gain_db + _HEEDED_DB) < song.above:

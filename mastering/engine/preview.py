@@ -58,7 +58,7 @@ def write_previews(
         style = settings.model_copy(update={"style": "neutral" if name == ORIGINAL else name})
         chosen, _ = plan.tone_plan(heard.measurements, heard.power, style, likenesses)
         chosen = chosen.model_copy(update={"steps": ()}) if name == ORIGINAL else chosen
-        shaped.append((name, chosen, render.toned(fresh(stretch), chosen, tick=lambda frames: None)))
+        shaped.append((name, chosen, render.shape(fresh(stretch), chosen, tick=lambda frames: None)))
     reached = [render.solve_with_release(song, chosen.ceiling_dbtp, aim_lufs)[2] for _, chosen, song in shaped]
     matched_lufs = min(aim_lufs, *reached)
     found = []
@@ -70,7 +70,7 @@ def write_previews(
 
 
 def _lufs(audio: Audio) -> float:
-    meter = loudness.CellMeter(audio.rate_hz, np.ones(audio.channels))
+    meter = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
     for block in audio.read():
         meter.feed(block)
     found = loudness.integrated(meter.cells())
@@ -79,7 +79,7 @@ def _lufs(audio: Audio) -> float:
     return found
 
 
-def _write(song: render.Toned, chosen: Plan, lufs: float, target: BinaryIO) -> float:
+def _write(song: render.ShapedSong, chosen: Plan, lufs: float, target: BinaryIO) -> float:
     """The loudness that it came to."""
     limits, gain_db, reached = render.solve_with_release(song, chosen.ceiling_dbtp, lufs)
     curve = render.guarded_curve(song, limits, gain_db, tick=lambda frames: None)

@@ -26,7 +26,7 @@ from mastering.dsp.stream import Audio
 from mastering.engine import plan, render
 from mastering.engine.analyse import Analysis
 from mastering.engine.excerpt import cut, fresh, loudest_s
-from mastering.engine.goal import wanted
+from mastering.engine.goal import goal_features
 
 if TYPE_CHECKING:
     from mastering.fit import Knobs, Scene
@@ -53,7 +53,7 @@ _HEARD = 0.02
 
 
 @dataclass(frozen=True)
-class Heard:
+class TrialReading:
     """A recording as the features need it."""
 
     contour: Contour
@@ -84,9 +84,9 @@ def refined(
     except ImportError as error:
         return chosen, NO_TORCH if error.name == "torch" else BROKEN_TORCH
     tick(0.0)
-    song = Heard(_contour(audio).thinned(_FITTED_S), heard.power, heard.measurements.integrated_lufs or 0.0)
+    song = TrialReading(_contour(audio).thinned(_FITTED_S), heard.power, heard.measurements.integrated_lufs or 0.0)
     source = song.features(chosen.loudness_lufs)
-    goal = wanted(chosen, heard.power, source, references)
+    goal = goal_features(chosen, heard.power, source, references)
     counts = weights(Layout(chosen.rate_hz), source, goal)
     trial = _Trial.of(chosen, cut(audio, loudest_s(heard.cells, _TRIAL_S), _TRIAL_S), song, goal - source)
     tick(0.1)
@@ -101,12 +101,12 @@ class _Trial:
     """The real chain on the loudest stretch, and what was asked for there: the same change as for the whole song."""
 
     excerpt: Audio
-    heard: Heard
+    heard: TrialReading
     aim_lufs: float
     goal: Vector
 
     @classmethod
-    def of(cls, chosen: Plan, excerpt: Audio, song: Heard, change: Vector) -> _Trial:
+    def of(cls, chosen: Plan, excerpt: Audio, song: TrialReading, change: Vector) -> _Trial:
         heard = listen(excerpt)
         aim_lufs = chosen.loudness_lufs + heard.lufs - song.lufs
         return cls(excerpt, heard, aim_lufs, heard.features(aim_lufs) + change)
@@ -114,21 +114,21 @@ class _Trial:
     def features(self, candidate: Plan) -> Vector:
         """Of the stretch as the real chain masters it by `candidate`."""
         near = 10 ** ((candidate.ceiling_dbtp - (self.aim_lufs - self.heard.lufs) - 6) / 20)
-        song = render.toned(fresh(self.excerpt), candidate, tick=lambda frames: None, above=near)
+        song = render.shape(fresh(self.excerpt), candidate, tick=lambda frames: None, above=near)
         limits, gain_db, _ = render.solve_with_release(song, candidate.ceiling_dbtp, self.aim_lufs)
         curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
         return listen(render.limited(song.audio, curve)).features(self.aim_lufs)
 
 
-def listen(audio: Audio) -> Heard:
+def listen(audio: Audio) -> TrialReading:
     """A recording by the meters that a trial uses."""
-    cells = loudness.CellMeter(audio.rate_hz, np.ones(audio.channels))
+    cells = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
     contour, spectrum = ContourMeter(audio.rate_hz), SpectrumMeter(audio.rate_hz)
     for block in audio.read():
         cells.feed(block)
         contour.feed(block)
         spectrum.feed(block)
-    return Heard(contour.contour(), spectrum.power(), loudness.integrated(cells.cells()) or -70.0)
+    return TrialReading(contour.contour(), spectrum.power(), loudness.integrated(cells.cells()) or -70.0)
 
 
 def _contour(audio: Audio) -> Contour:
@@ -143,7 +143,7 @@ class _Search:
     """Descents on the stand-in, each followed by a trial on the real chain."""
 
     chosen: Plan
-    song: Heard
+    song: TrialReading
     source: Vector
     goal: Vector
     counts: Vector
@@ -173,7 +173,7 @@ class _Search:
                 self.goal - off,
                 self.counts,
                 seed=self.chosen.seed + number,
-                limits=fit.Limits(iterations, seconds / len(_ROUNDS)),
+                limits=fit.KnobLimits(iterations, seconds / len(_ROUNDS)),
                 tick=partial(self._part, tick, number),
             )
             candidate, knobs = _settled(self.chosen, found.knobs, self.goal)
@@ -206,7 +206,7 @@ def _explained(step: PlanStep, said: str, before: PlanStep | None) -> PlanStep:
     return step.model_copy(update={"reason": reason})
 
 
-def _compressor(chosen: Plan, song: Heard) -> tuple[Compressor, NDArray[np.float64], float]:
+def _compressor(chosen: Plan, song: TrialReading) -> tuple[Compressor, NDArray[np.float64], float]:
     """The plan's compressor, or one that does nothing; each band's mean level; the least slope allowed."""
     tone, step = chosen.step("tone"), chosen.step("compressor")
     levels = np.array(plan.thresholds_db(song.power, chosen.rate_hz, plan.curve_of(tone) if tone else None, 1.0))
@@ -217,7 +217,7 @@ def _compressor(chosen: Plan, song: Heard) -> tuple[Compressor, NDArray[np.float
     return settled, levels, float(settled.slopes.min()) / 2
 
 
-def _scene(chosen: Plan, song: Heard, source: Vector) -> Scene:
+def _scene(chosen: Plan, song: TrialReading, source: Vector) -> Scene:
     from mastering.fit import Scene
 
     tone, saturation = chosen.step("tone"), chosen.step("saturation")
@@ -236,7 +236,7 @@ def _scene(chosen: Plan, song: Heard, source: Vector) -> Scene:
     )
 
 
-def _start(chosen: Plan, song: Heard, source: Vector) -> tuple[Knobs, tuple[Knobs, Knobs]]:
+def _start(chosen: Plan, song: TrialReading, source: Vector) -> tuple[Knobs, tuple[Knobs, Knobs]]:
     """The closed form as knobs, and within which bounds they may move."""
     from mastering.fit import Knobs
 

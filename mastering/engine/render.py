@@ -1,6 +1,6 @@
 """Samples + Plan → samples. Deterministic: the same decoded PCM, plan and engine version give the same master.
 
-The order is told in `toned` and `limited`: what shapes the sound, then the gain and the limiter. Loudness is solved
+The order is told in `shape` and `limited`: what shapes the sound, then the gain and the limiter. Loudness is solved
 on cached block peaks and cell energies, without touching audio again.
 """
 
@@ -40,7 +40,7 @@ _MOST_DRIVE_DB = 2.0
 
 
 @dataclass(frozen=True)
-class Toned:
+class ShapedSong:
     """A song shaped as planned, before its gain: with all that the solver needs to know of it.
 
     `peaks` hold for gains that bring none below `above` near the ceiling.
@@ -56,9 +56,9 @@ class Toned:
         return 20 * math.log10(max(float(self.peaks.max()), 1e-10)) - (found if found is not None else -200.0)
 
 
-def toned(
+def shape(
     source: Audio, plan: Plan, *, tick: Tick, cells: loudness.Energies | None = None, above: float = 0.0
-) -> Toned:
+) -> ShapedSong:
     """Run everything before the gain, and read what the solver needs. A source that is kept in memory is overwritten.
 
     `cells` are the source's own, if they are known: they hold for a plan that shapes nothing. Peaks well below `above`
@@ -66,7 +66,7 @@ def toned(
     """
     shaped = source.map(lambda blocks: _shaped(blocks, source, plan))
     same = not any(plan.step(name) for name in ("tone", "compressor", "saturation"))
-    loud = loudness.CellMeter(source.rate_hz, np.ones(source.channels))
+    loud = loudness.BlockEnergyMeter(source.rate_hz, np.ones(source.channels))
     peaks = PeakMeter(source.rate_hz, above=above)
     filled = 0
     meters = (peaks,) if same and cells is not None else (loud, peaks)
@@ -77,7 +77,7 @@ def toned(
         filled += block.shape[1]
         tick(block.shape[1])
     audio = source if same or source.samples is not None else shaped
-    return Toned(audio, peaks.peaks(), cells if same and cells is not None else loud.cells(), above)
+    return ShapedSong(audio, peaks.peaks(), cells if same and cells is not None else loud.cells(), above)
 
 
 def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
@@ -104,12 +104,12 @@ def _toned_sides(blocks: Blocks, rate_hz: int, tone: PlanStep | None, compressor
         yield left_right(squeeze.feed(bands))
 
 
-def solve(song: Toned, limits: Limiter, wished_lufs: float) -> tuple[float, float]:
+def solve(song: ShapedSong, limits: Limiter, wished_lufs: float) -> tuple[float, float]:
     """(gain in dB, loudness in LUFS) so that the song meets `wished_lufs` after the limiter, or comes nearest.
 
     Loudness rises with gain, ever more slowly: bisection between no help from the limiter and the highest gain.
     """
-    edges = loudness.cell_edges(song.audio.frames, song.audio.rate_hz)
+    edges = loudness.block_edges(song.audio.frames, song.audio.rate_hz)
     length = block_length(song.audio.rate_hz)
 
     def reached(gain_db: float) -> float:
@@ -123,7 +123,7 @@ def solve(song: Toned, limits: Limiter, wished_lufs: float) -> tuple[float, floa
     return _root(reached, wished_lufs, wished_lufs - start)
 
 
-def with_finer_peaks(song: Toned, above: float, tick: Tick) -> Toned:
+def with_finer_peaks(song: ShapedSong, above: float, tick: Tick) -> ShapedSong:
     """The same song, its peaks read between the samples down to `above`."""
     peaks = PeakMeter(song.audio.rate_hz, above=above)
     for block in song.audio.read():
@@ -132,7 +132,7 @@ def with_finer_peaks(song: Toned, above: float, tick: Tick) -> Toned:
     return replace(song, peaks=peaks.peaks(), above=above)
 
 
-def solve_with_release(song: Toned, ceiling_dbtp: float, wished_lufs: float) -> tuple[Limiter, float, float]:
+def solve_with_release(song: ShapedSong, ceiling_dbtp: float, wished_lufs: float) -> tuple[Limiter, float, float]:
     """The slowest release that reaches the loudness without driving the limiter far: slow distorts the bass least."""
     start = loudness.integrated(song.cells) or 0.0
     for release, hold in _RELEASES:
@@ -160,7 +160,7 @@ def _root(reached: Callable[[float], float], wished: float, low: float) -> tuple
     return round(gain, 4), got
 
 
-def guarded_curve(song: Toned, limits: Limiter, gain_db: float, *, tick: Tick) -> Curve:
+def guarded_curve(song: ShapedSong, limits: Limiter, gain_db: float, *, tick: Tick) -> Curve:
     """The limiter's curve, tightened until the wave read at 16 x stays below the ceiling.
 
     Only blocks near the ceiling by the 4 x reading are read again: 4 x can miss 0.7 dB, and more at the band's top.

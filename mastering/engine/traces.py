@@ -19,13 +19,13 @@ _HEARD_DB = -1.0
 
 
 def traces(
-    song: render.Toned, chosen: Plan, before: loudness.Energies, after: loudness.Energies, *, with_costs: bool
+    song: render.ShapedSong, chosen: Plan, before: loudness.Energies, after: loudness.Energies, *, with_costs: bool
 ) -> Traces:
     """At most 300 steps of a whole number of seconds: 30 ms for four minutes, and 5 KB of JSON.
 
     Costs take thirty times as long, because each solves the limiter anew.
     """
-    step_s = max(1, math.ceil(before.size / loudness.CELLS_PER_S / _MOST_POINTS))
+    step_s = max(1, math.ceil(before.size / loudness.BLOCKS_PER_S / _MOST_POINTS))
     return Traces(
         step_s=step_s,
         loudness_before_lufs=_short_term(before, step_s),
@@ -40,7 +40,7 @@ def _short_term(cells: loudness.Energies, step_s: int) -> tuple[float | None, ..
     return tuple(None if reading is None else round(reading, 2) for reading in readings)
 
 
-def _reduction(song: render.Toned, chosen: Plan, step_s: int) -> tuple[float, ...]:
+def _reduction(song: render.ShapedSong, chosen: Plan, step_s: int) -> tuple[float, ...]:
     gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
     taken = _taken_db(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db)
     step_frames = step_s * song.audio.rate_hz
@@ -49,17 +49,17 @@ def _reduction(song: render.Toned, chosen: Plan, step_s: int) -> tuple[float, ..
     return tuple((most.round(2) + 0.0).tolist())  # + 0.0, because JSON would tell people of −0.0 dB
 
 
-def _taken_db(song: render.Toned, limits: Limiter, gain_db: float) -> NDArray[np.float64]:
+def _taken_db(song: render.ShapedSong, limits: Limiter, gain_db: float) -> NDArray[np.float64]:
     curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
     taken: NDArray[np.float64] = 20 * np.log10(np.maximum(curve, 1e-10)) - gain_db
     return taken
 
 
-def _cost(song: render.Toned, ceiling_dbtp: float, lufs: float) -> LoudnessCost:
+def _cost(song: render.ShapedSong, ceiling_dbtp: float, lufs: float) -> LoudnessCost:
     limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, lufs)
     curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
     taken: NDArray[np.float64] = 20 * np.log10(np.maximum(curve, 1e-10)) - gain_db
-    edges = loudness.cell_edges(song.audio.frames, song.audio.rate_hz)
+    edges = loudness.block_edges(song.audio.frames, song.audio.rate_hz)
     cells = song.cells * limiter.mean_square(curve, edges, block_length(song.audio.rate_hz))
     spread = loudness.loudness_range(cells)
     highest_dbtp = min(ceiling_dbtp, 20 * math.log10(max(float(song.peaks.max()), 1e-10)) + gain_db)

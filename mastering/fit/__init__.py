@@ -5,7 +5,7 @@ plan on it; `device` says where that happens, and has a GPU replay what it is as
 """
 
 from mastering.fit.chain import Chain, Knobs, Scene
-from mastering.fit.descent import Descent, Limits, descend
+from mastering.fit.descent import Descent, KnobLimits, descend
 from mastering.fit.device import DeviceFailed, device_name, guarded
 from mastering.fit.warm import warm_up
 
@@ -13,8 +13,8 @@ __all__ = [
     "Chain",
     "Descent",
     "DeviceFailed",
+    "KnobLimits",
     "Knobs",
-    "Limits",
     "Scene",
     "descend",
     "device_name",

@@ -43,7 +43,7 @@ _FIRST, _SECOND = 0.9, 0.98
 
 
 @dataclass(frozen=True)
-class Limits:
+class KnobLimits:
     """When to stop."""
 
     iterations: int = 120
@@ -65,7 +65,7 @@ def descend(
     weights: Vector,
     *,
     seed: int,
-    limits: Limits,
+    limits: KnobLimits,
     tick: Callable[[float], None],
 ) -> Descent:
     """Move the knobs from `start`, within `bounds`, towards the goal. Raises DeviceFailed.

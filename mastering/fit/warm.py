@@ -13,12 +13,12 @@ from mastering.dsp.contour import Contour, Layout, hop_frames
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.spectrum import bin_frequencies_hz
 from mastering.fit.chain import Chain, Knobs, Scene
-from mastering.fit.descent import Descent, Limits, descend
+from mastering.fit.descent import Descent, KnobLimits, descend
 from mastering.fit.device import default_device, device_name, guarded
 
 _RATE_HZ = 44_100
 _NOISE_S = 120.0
-_SHORT = Limits(iterations=4)
+_SHORT = KnobLimits(iterations=4)
 
 
 def warm_up() -> str:

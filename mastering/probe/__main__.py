@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-from mastering.probe.fork_server import Zygote
+from mastering.probe.fork_server import ForkServer
 from mastering.probe.warm_up import rehearsal, warm_up
 from mastering.runtime import sandbox
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     layers = _fence()
     gc.collect()
     gc.freeze()
-    Zygote(control, layers, rehearse).serve()
+    ForkServer(control, layers, rehearse).serve()
     return 0
 
 

@@ -14,7 +14,7 @@ from mastering.audio import structure
 from mastering.audio.codecs import LOSSLESS
 from mastering.contract import Facts, Fault, FaultCode
 from mastering.probe.checks import check_header, judge, listen
-from mastering.probe.decoders import Recording, open_recording, resource_fault, undecodable_fault
+from mastering.probe.decoders import ProbedRecording, open_recording, resource_fault, undecodable_fault
 from mastering.probe.growing_file import Arriving
 from mastering.probe.sandbox_check import trials
 from mastering.probe.wav_header import serve
@@ -147,7 +147,7 @@ def _container(arriving: Arriving) -> str:
     return container
 
 
-def _slack_frames(recording: Recording) -> int:
+def _slack_frames(recording: ProbedRecording) -> int:
     """How many frames an honest file may lack against its header.
 
     Coded audio comes in packets, and the length of a lossy stream is told by time stamps, which may have gaps.

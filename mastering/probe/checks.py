@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mastering.audio.codecs import LOSSLESS
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
-from mastering.probe.decoders import Block, Header, Recording, full_scale, resource_fault, undecodable_fault
+from mastering.probe.decoders import Block, Header, ProbedRecording, full_scale, resource_fault, undecodable_fault
 
 SILENCE_DBFS = -80.0
 BEYOND_SOUND_DBFS = 120.0
@@ -24,7 +24,7 @@ _LEAST_SAMPLES_PER_S = 2_000_000
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodeSummary:
     """What decoding a recording brought."""
 
     frames: int
@@ -68,11 +68,11 @@ def check_length(frames: int, rate_hz: int, max_duration_s: float) -> None:
 
 
 def listen(
-    recording: Recording,
+    recording: ProbedRecording,
     max_duration_s: float,
     patience_s: float = PATIENCE_S,
     waited_s: Callable[[], float] = lambda: 0.0,
-) -> Heard:
+) -> DecodeSummary:
     """Decode for as long as it matters. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
 
     After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: how much of the time
@@ -89,12 +89,12 @@ def listen(
             # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
             peak = _finite_peak(peak, block)
             if recording.is_settled and recording.declared_frames is not None and not is_silent(peak):
-                return Heard(recording.declared_frames, peak, broke=False)
+                return DecodeSummary(recording.declared_frames, peak, broke=False)
     except Fault as fault:
         if fault.code is not FaultCode.UNDECODABLE:
             raise
         broke = True
-    return Heard(frames, peak, broke)
+    return DecodeSummary(frames, peak, broke)
 
 
 def _check_pace(samples: int, spent_s: float, patience_s: float) -> None:
@@ -112,7 +112,7 @@ def _finite_peak(peak: float, block: Block) -> float:
     return max(peak, extremes)
 
 
-def judge(recording: Header, heard: Heard, is_cut_short: bool, slack_frames: int) -> Facts:
+def judge(recording: Header, heard: DecodeSummary, is_cut_short: bool, slack_frames: int) -> Facts:
     """Facts of a recording that was heard, or the Fault that stops it."""
     declared = recording.declared_frames
     if is_cut_short or (declared is not None and not heard.broke and heard.frames < declared - slack_frames):
@@ -148,7 +148,7 @@ def is_silent(peak: float) -> bool:
     return peak < 10 ** (SILENCE_DBFS / 20)
 
 
-def _truncated(recording: Header, heard: Heard) -> Fault:
+def _truncated(recording: Header, heard: DecodeSummary) -> Fault:
     seconds, declared = heard.frames / recording.rate_hz, recording.declared_frames
     whole = f" of {declared / recording.rate_hz:.1f} s" if declared and declared > heard.frames else ""
     return Fault(

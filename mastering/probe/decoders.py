@@ -70,7 +70,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Recording(Header):
+class ProbedRecording(Header):
     """A recording that is open and not yet heard."""
 
     blocks: Callable[[], Iterator[Block]]
@@ -83,14 +83,14 @@ def full_scale(block: Block) -> float:
     return float(1 << 8 * block.dtype.itemsize - 1) if block.dtype.kind == "i" else 1.0
 
 
-def open_recording(container: str, source: int, arriving: Arriving) -> Recording:
+def open_recording(container: str, source: int, arriving: Arriving) -> ProbedRecording:
     """Open the seekable descriptor `source`, a `container` that `arriving` knows too. Raises Fault."""
     os.lseek(source, 0, os.SEEK_SET)
     open_it = _open_libav if container in _DEMUXERS else _open_sndfile
     return open_it(container, source, arriving)
 
 
-def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
+def _open_sndfile(container: str, source: int, arriving: Arriving) -> ProbedRecording:
     audio = structure.last_audio_of(arriving.data)
     if audio is None:
         arriving.need_all()
@@ -101,7 +101,7 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> Recording:
         sound = _sound(source)
     if sound.subtype not in _SUBTYPES:
         raise _unknown_codec()
-    return Recording(
+    return ProbedRecording(
         container=container,
         codec=_SUBTYPES[sound.subtype],
         rate_hz=sound.samplerate,
@@ -165,7 +165,7 @@ def _sndfile_fault(error: Any) -> Fault:
     return resource_fault() if error.code == _OUT_OF_MEMORY else undecodable_fault()
 
 
-def _open_libav(container: str, source: int, arriving: Arriving) -> Recording:
+def _open_libav(container: str, source: int, arriving: Arriving) -> ProbedRecording:
     try:
         # No protocol and no second demuxer: a file that names other files gets none of them.
         media = av.open(
@@ -182,7 +182,7 @@ def _open_libav(container: str, source: int, arriving: Arriving) -> Recording:
     if stream.codec_context.name not in CODECS:
         raise _unknown_codec()
     stream.codec_context.thread_count = 1
-    return Recording(
+    return ProbedRecording(
         container=container,
         codec=CODECS[stream.codec_context.name],
         rate_hz=stream.rate or 0,

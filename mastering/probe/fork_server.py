@@ -68,7 +68,7 @@ class _Spare:
 
 
 @dataclass
-class Zygote:
+class ForkServer:
     """Listens on `control`; holds one `_Child` for each request in work."""
 
     control: socket.socket

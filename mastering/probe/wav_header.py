@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mastering.audio.structure import wav_chunks
 from mastering.contract import Fault
-from mastering.probe.checks import Heard, check_header, is_silent, judge
+from mastering.probe.checks import DecodeSummary, check_header, is_silent, judge
 from mastering.probe.decoders import Header
 from mastering.protocol.probe import Request
 
@@ -75,7 +75,7 @@ class _Plain(NamedTuple):
     """A WAV of whole numbers whose parts no two readers can take for different ones."""
 
     header: Header
-    heard: Heard
+    heard: DecodeSummary
     """All of its frames, by a peak of its beginning."""
 
 
@@ -94,7 +94,7 @@ def _plain(beginning: memoryview, size: int) -> _Plain | None:
     if any(bytes(head[at : at + length]) != struct.pack("<I", frames) for _, at, length in counted):
         return None
     header = Header("wav", f"pcm_{8 * form.width}", form.rate_hz, form.channels, frames)
-    return _Plain(header, Heard(frames, _peak(beginning[first:], form.width), broke=False))
+    return _Plain(header, DecodeSummary(frames, _peak(beginning[first:], form.width), broke=False))
 
 
 def _peak(audio: memoryview, width: int) -> float:

@@ -44,7 +44,7 @@ HEADER_BYTES = _HEADER.size
 _SealHex = Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     EVENT = 1
     DATA = 2
 
@@ -119,25 +119,25 @@ class SealBroken(ProtocolError):
 
 def encode_event(event: Event) -> bytes:
     payload = _EVENT.dump_json(event)
-    return _HEADER.pack(Kind.EVENT, len(payload)) + payload
+    return _HEADER.pack(FrameKind.EVENT, len(payload)) + payload
 
 
-def frame_header(head: bytes) -> tuple[Kind, int]:
+def frame_header(head: bytes) -> tuple[FrameKind, int]:
     """Kind and payload bytes of the frame that begins with these HEADER_BYTES. Raises ProtocolError."""
     kind, size = _HEADER.unpack(head)
-    if kind == Kind.DATA:
+    if kind == FrameKind.DATA:
         if not 0 < size <= MAX_DATA_BYTES:
             raise ProtocolError(f"a data frame of {size} bytes; at most {MAX_DATA_BYTES} are allowed")
-    elif kind != Kind.EVENT or not 0 < size <= MAX_EVENT_BYTES:
+    elif kind != FrameKind.EVENT or not 0 < size <= MAX_EVENT_BYTES:
         raise ProtocolError(f"a frame of kind {kind} and {size} bytes is not in this protocol")
-    return Kind(kind), size
+    return FrameKind(kind), size
 
 
 def data_header(size: int) -> bytes:
     """The header of a data frame of `size` bytes; the bytes follow as they are, uncopied."""
     if not 0 < size <= MAX_DATA_BYTES:
         raise ProtocolError(f"a data frame holds 1 to {MAX_DATA_BYTES} bytes, not {size}")
-    return _HEADER.pack(Kind.DATA, size)
+    return _HEADER.pack(FrameKind.DATA, size)
 
 
 class Seal:
@@ -226,7 +226,7 @@ class FrameReader:
     def _begin(self) -> None:
         """Look at the header that is whole: data passes by, of an event the rest is to come."""
         kind, size = frame_header(bytes(self._begun))
-        if kind is Kind.DATA:
+        if kind is FrameKind.DATA:
             self._seal.pass_on(bytes(self._begun))
             self._begun.clear()
             self._data_left = size

@@ -108,7 +108,7 @@ class Signer:
 
 
 @dataclass
-class Guard:
+class SignatureVerifier:
     """The worker's half: knows the keys, and every nonce of the last minutes. Without keys it lets all pass."""
 
     secrets_by_id: Mapping[str, bytes]

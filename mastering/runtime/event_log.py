@@ -34,7 +34,7 @@ _DAY_S = 86_400
 _LEVELS = ("WARNING", "ERROR", "CRITICAL")
 
 
-class Kind(Protocol):
+class FieldType(Protocol):
     """What a field may hold; `text` says it to people."""
 
     @property
@@ -113,7 +113,7 @@ class Form:
 
 CODE_NAME = Form(r"[A-Za-z_]\w{0,63}", "a name in the code")
 CODE_PLACE = Form(r"[A-Za-z_][\w.]{0,95}:\d{1,6}", "module and line in the code")
-Events = Mapping[str, Mapping[str, Kind]]
+Events = Mapping[str, Mapping[str, FieldType]]
 TROUBLES: Events = {
     "broken": {"type": CODE_NAME, "at": CODE_PLACE},
     "warned": {"type": CODE_NAME},

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mastering.protocol.signing import Guard, Keys, Unsigned
+from mastering.protocol.signing import Keys, SignatureVerifier, Unsigned
 
 _KEYS = "mastering.keys"
 
@@ -16,7 +16,7 @@ _KEYS = "mastering.keys"
 class Admission:
     """ASGI middleware. `authority` is the worker's public name where a proxy changes the Host header."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, authority: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, guard: SignatureVerifier, authority: str | None = None) -> None:
         self._app = app
         self._guard = guard
         self._authority = authority

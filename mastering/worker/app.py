@@ -33,14 +33,14 @@ from mastering.protocol.frames import (
     SettingsEvent,
     problem_seal,
 )
-from mastering.protocol.signing import Guard
+from mastering.protocol.signing import SignatureVerifier
 from mastering.worker.admission import Admission, keys_of
 from mastering.worker.logs import Log
-from mastering.worker.render_pool import Message, Renderer, Renderers
-from mastering.worker.request import Intake
-from mastering.worker.response import HEADERS, Answer, Gone
+from mastering.worker.render_pool import Message, RenderPool, RenderProcess
+from mastering.worker.request import RenderRequest
+from mastering.worker.response import HEADERS, CallerGone, ResponseWriter
 from mastering.worker.settings import WorkerSettings
-from mastering.worker.slots import Claim, Slots
+from mastering.worker.slots import Claim, RenderSlots
 
 _STATUS = {
     FaultCode.BAD_REQUEST: 400,
@@ -56,8 +56,8 @@ class Worker:
     """What the routes share."""
 
     settings: WorkerSettings
-    slots: Slots
-    renderers: Renderers
+    slots: RenderSlots
+    renderers: RenderPool
     log: Log
 
 
@@ -84,8 +84,8 @@ def create_app(settings: WorkerSettings, log: Log) -> Starlette:
     """The ASGI application of one worker."""
     worker = Worker(
         settings=settings,
-        slots=Slots(settings.concurrency, settings.slot_s),
-        renderers=Renderers(settings.engine, settings.concurrency + 1),
+        slots=RenderSlots(settings.concurrency, settings.slot_s),
+        renderers=RenderPool(settings.engine, settings.concurrency + 1),
         log=log,
     )
 
@@ -102,7 +102,7 @@ def create_app(settings: WorkerSettings, log: Log) -> Starlette:
             Route("/v1/health", health, methods=["GET"]),
         ],
         lifespan=lifespan,
-        middleware=[Middleware(Admission, guard=Guard(settings.secrets), authority=settings.authority)],
+        middleware=[Middleware(Admission, guard=SignatureVerifier(settings.secrets), authority=settings.authority)],
     )
     app.state.worker = worker
     return app
@@ -165,22 +165,22 @@ class Renders:
         """How it ended, in a word."""
         settings = self._worker.settings
         keys = keys_of(scope)
-        with Intake(settings.max_input_bytes, settings.max_references, Seal(keys.request)) as intake:
+        with RenderRequest(settings.max_input_bytes, settings.max_references, Seal(keys.request)) as intake:
             try:
                 request = await self._take_in(intake, receive)
-            except Gone:
+            except CallerGone:
                 return FaultCode.CANCELLED
             except Fault as fault:
                 claim.release()
                 await problem(fault, keys.response)(scope, receive, send)
                 return fault.code
-            answer = Answer(send, settings.upload_stall_s, claim, Seal(keys.response))
+            answer = ResponseWriter(send, settings.upload_stall_s, claim, Seal(keys.response))
             try:
                 return await _while_caller_listens(receive, self._render(request, intake, answer))
-            except Gone:
+            except CallerGone:
                 return FaultCode.CANCELLED
 
-    async def _take_in(self, intake: Intake, receive: Receive) -> SettingsEvent:
+    async def _take_in(self, intake: RenderRequest, receive: Receive) -> SettingsEvent:
         """Raises Fault, or Gone."""
         more = True
         while more:
@@ -190,12 +190,12 @@ class Renders:
             except TimeoutError:
                 raise Fault(FaultCode.DEADLINE, "The upload stood still for too long.") from None
             if message["type"] == "http.disconnect":
-                raise Gone
+                raise CallerGone
             intake.feed(message.get("body", b""))
             more = message.get("more_body", False)
         return intake.finish()
 
-    async def _render(self, request: SettingsEvent, intake: Intake, answer: Answer) -> str:
+    async def _render(self, request: SettingsEvent, intake: RenderRequest, answer: ResponseWriter) -> str:
         limit_s = min(self._worker.settings.max_render_s, request.deadline_s or float("inf"))
         await answer.begin()
         # However this ends, the results' memory is given back with it.
@@ -212,7 +212,9 @@ class Renders:
                 return await answer.fault(fault)
             return await answer.results(done)
 
-    async def _relay(self, renderer: Renderer, request: SettingsEvent, intake: Intake, answer: Answer) -> Message:
+    async def _relay(
+        self, renderer: RenderProcess, request: SettingsEvent, intake: RenderRequest, answer: ResponseWriter
+    ) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         asked = {
             "settings": request.settings.model_dump(mode="json"),
@@ -243,7 +245,7 @@ async def _while_caller_listens(receive: Receive, work: Coroutine[None, None, st
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise Gone
+        raise CallerGone
     finally:
         for task in (working, watching):
             task.cancel()

@@ -21,7 +21,7 @@ MOST_WAITING = 256
 """Connections that may owe a head at a time."""
 
 
-class Connection(H11Protocol):
+class WorkerServerConnection(H11Protocol):
     """uvicorn's HTTP/1.1 by h11, with a deadline for each request's head."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -65,7 +65,7 @@ class Connection(H11Protocol):
         waiting = [
             (due, id(one), one)
             for one in self.connections
-            if isinstance(one, Connection) and (due := one.head_due) is not None
+            if isinstance(one, WorkerServerConnection) and (due := one.head_due) is not None
         ]
         if len(waiting) > MOST_WAITING:
             min(waiting)[2].give_up()

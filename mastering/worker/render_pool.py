@@ -38,7 +38,7 @@ class Message:
             os.close(descriptor)
 
 
-class Renderer:
+class RenderProcess:
     """One rendering process that is ready, seen from the worker."""
 
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
@@ -47,7 +47,7 @@ class Renderer:
         self.device = ""
 
     @classmethod
-    async def start(cls, engine: str, helper: str | None = None) -> Renderer:
+    async def start(cls, engine: str, helper: str | None = None) -> RenderProcess:
         """`helper` is of use to renders that ask for it (`child`). Raises Fault(internal) where it does not come up."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -135,7 +135,7 @@ async def _readable(source: socket.socket) -> None:
 
 
 @dataclass
-class Renderers:
+class RenderPool:
     """Keeps `spare` processes warm. `take` hands one out and starts its successor at once."""
 
     engine: str
@@ -144,7 +144,7 @@ class Renderers:
     device: str = "unknown"
     failures: int = 0
     """Starts that failed in a row."""
-    _warming: list[asyncio.Task[Renderer]] = field(default_factory=list)
+    _warming: list[asyncio.Task[RenderProcess]] = field(default_factory=list)
     _closed: bool = False
 
     def start(self) -> None:
@@ -161,7 +161,7 @@ class Renderers:
             raise Fault(FaultCode.BUSY, "This worker is still warming up. Ask again soon.", retry_after_s=2)
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[Renderer]:
+    async def take(self) -> AsyncIterator[RenderProcess]:
         """A process for one render; it is gone when the block ends."""
         renderer = await self._next()
         try:
@@ -175,11 +175,11 @@ class Renderers:
         for task in self._warming:
             task.cancel()
         for outcome in await asyncio.gather(*self._warming, return_exceptions=True):
-            if isinstance(outcome, Renderer):
+            if isinstance(outcome, RenderProcess):
                 await outcome.end()
         self._warming.clear()
 
-    async def _next(self) -> Renderer:
+    async def _next(self) -> RenderProcess:
         while True:
             # A warm one before one that still starts.
             self._warming.sort(key=lambda task: not task.done())
@@ -194,10 +194,10 @@ class Renderers:
                 return renderer
             await renderer.end()
 
-    async def _warm(self) -> Renderer:
+    async def _warm(self) -> RenderProcess:
         while True:
             try:
-                renderer = await Renderer.start(self.engine, self.helper)
+                renderer = await RenderProcess.start(self.engine, self.helper)
             except Fault:
                 self.failures += 1
                 await asyncio.sleep(min(_MOST_BACKOFF_S, 0.5 * 2**self.failures))

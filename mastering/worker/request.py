@@ -19,7 +19,7 @@ from mastering.protocol.frames import (
 )
 
 
-class Intake:
+class RenderRequest:
     """Takes the chunks of one request body. The memory files are closed when its `with` block ends."""
 
     def __init__(self, max_part_bytes: int, max_references: int, seal: Seal | None = None) -> None:
@@ -32,7 +32,7 @@ class Intake:
         self.parts: dict[str, int] = {}
         """Name of the part -> descriptor of its memory file, at its beginning once `finish` was called."""
 
-    def __enter__(self) -> Intake:
+    def __enter__(self) -> RenderRequest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -31,11 +31,11 @@ HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-ty
 """Nothing on the way may keep an answer, or hold it back until it is whole."""
 
 
-class Gone(Exception):
+class CallerGone(Exception):
     """The caller has hung up."""
 
 
-class Answer:
+class ResponseWriter:
     """The response, frame by frame. A caller that takes nothing for `stall_s` counts as gone."""
 
     def __init__(self, send: Send, stall_s: float, claim: Claim, seal: Seal) -> None:
@@ -86,4 +86,4 @@ class Answer:
             async with asyncio.timeout(self._stall_s):
                 await self._send(message)
         except (TimeoutError, OSError):
-            raise Gone from None
+            raise CallerGone from None

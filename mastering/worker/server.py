@@ -12,7 +12,7 @@ import uvicorn
 
 from mastering.runtime import sandbox
 from mastering.worker.app import Worker, create_app
-from mastering.worker.connections import MAX_HEAD_BYTES, Connection
+from mastering.worker.connections import MAX_HEAD_BYTES, WorkerServerConnection
 from mastering.worker.logs import Log
 from mastering.worker.settings import WorkerSettings
 
@@ -78,7 +78,7 @@ def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> No
     app = create_app(settings, log)
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=WorkerServerConnection,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="none",
         lifespan="on",

@@ -12,8 +12,8 @@ from mastering.contract import Fault, FaultCode
 class Claim:
     """A running render's place, given back once."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots: Slots | None = slots
+    def __init__(self, slots: RenderSlots) -> None:
+        self._slots: RenderSlots | None = slots
 
     def release(self) -> None:
         if self._slots is not None:
@@ -22,7 +22,7 @@ class Claim:
 
 
 @dataclass
-class Slots:
+class RenderSlots:
     """`total` places; each is free, reserved for `hold_s` seconds, or running. Times are monotonic seconds."""
 
     total: int

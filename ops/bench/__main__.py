@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 from ops import bench
-from ops.bench.line import Line, read_json, write_json, write_page
+from ops.bench.line import BenchmarkLine, read_json, write_json, write_page
 from router.core import event_log
 
 _ROOT = Path(__file__).parents[2]
@@ -48,11 +48,11 @@ def main() -> int:
     return 0 if holds else 1
 
 
-def measured(name: str, module: object) -> list[Line]:
+def measured(name: str, module: object) -> list[BenchmarkLine]:
     """The module's lines under its name."""
     from dataclasses import replace
 
-    found: list[Line] = module.measure()  # type: ignore[attr-defined]
+    found: list[BenchmarkLine] = module.measure()  # type: ignore[attr-defined]
     return [replace(line, name=f"{name}/{line.name}") for line in found]
 
 

@@ -161,7 +161,9 @@ class Client:
 
 
 @contextmanager
-def standing(tiers: Sequence[str], *, render_s: float = 0.0, router: bool = True, **settings: Any) -> Iterator[Field]:
+def running_field(
+    tiers: Sequence[str], *, render_s: float = 0.0, router: bool = True, **settings: Any
+) -> Iterator[Field]:
     """Stub workers of these tiers and a router before them."""
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))

@@ -24,25 +24,25 @@ import soundfile
 from mastering.contract import Settings
 from mastering.engine import pipeline
 from ops.bench._cores import on_cores
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
 
 _ROUNDS = 5
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     data = as_wav(lasting(song("vibe_ace"), 240))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "song.wav"
         path.write_bytes(data)
         return [
             *_times(data, path),
-            Line("peak memory, 4 minutes", _peak_mb(path), "MB", "lower", 450.0),
-            Line("peak memory, 60 minutes", _peak_of_an_hour_mb(Path(folder)), "MB", "lower", 1500.0),
+            BenchmarkLine("peak memory, 4 minutes", _peak_mb(path), "MB", "lower", 450.0),
+            BenchmarkLine("peak memory, 60 minutes", _peak_of_an_hour_mb(Path(folder)), "MB", "lower", 1500.0),
         ]
 
 
-def _times(data: bytes, path: Path) -> list[Line]:
+def _times(data: bytes, path: Path) -> list[BenchmarkLine]:
     peers: dict[str, Callable[[], object]] = {
         "ffmpeg loudnorm, 2 passes": lambda: _loudnorm(path),
         "pedalboard BrickwallLimiter": lambda: _brickwall(data),
@@ -51,17 +51,19 @@ def _times(data: bytes, path: Path) -> list[Line]:
     with on_cores(1):
         floor, ours, *theirs = _paired(lambda: _floor(data), lambda: _master(data), *peers.values())
     lines = [
-        Line(f"time, 4 minutes, against {peer}", ours / floor, "x floor", "lower", 4.0, peer, taken / floor)
+        BenchmarkLine(f"time, 4 minutes, against {peer}", ours / floor, "x floor", "lower", 4.0, peer, taken / floor)
         for peer, taken in zip(peers, theirs, strict=True)
     ]
     # 4 x floor beside Matchering's 16 x: a machine that is quick at copying and slow at computing changes both.
     lines.append(
-        Line("time, 4 minutes, over Matchering's", ours / theirs[-1], "x", "lower", 0.25, "Matchering 2.0.6", 1.0)
+        BenchmarkLine(
+            "time, 4 minutes, over Matchering's", ours / theirs[-1], "x", "lower", 0.25, "Matchering 2.0.6", 1.0
+        )
     )
     if len(os.sched_getaffinity(0)) > 1:
         with on_cores(2):
             floor, ours = _paired(lambda: _floor(data), lambda: _master(data))
-        lines.append(Line("time, 4 minutes, two threads", ours / floor, "x floor", "lower", 3.0))
+        lines.append(BenchmarkLine("time, 4 minutes, two threads", ours / floor, "x floor", "lower", 3.0))
     return lines
 
 

@@ -13,8 +13,8 @@ from contextlib import aclosing, contextmanager, suppress
 from itertools import chain
 
 from mastering.contract import Facts, Settings
-from ops.bench._field import Client, Field, free_port, song, standing
-from ops.bench.line import Line
+from ops.bench._field import Client, Field, free_port, running_field, song
+from ops.bench.line import BenchmarkLine
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import TierFault
 from router.tiers.port import Finished, OutputBegins, Work
@@ -26,7 +26,7 @@ _BATCHES, _KILLS = 7, 15
 _FREEZES, _ROUTER_KILLS, _JOBS = 2, 10, 12
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     audio = song(20 * _MIB)
     killed = sorted(chain.from_iterable(_after(audio, signal.SIGKILL, _KILLS) for _ in range(_BATCHES)))
     resumed = sorted(_router_dies(audio))
@@ -34,23 +34,25 @@ def measure() -> list[Line]:
     freed = max(_cancelled(song(2 * _MIB)))
     shown, of_proxy = _tier_dies(song(2 * _MIB)), _proxy_loses(audio, _BATCHES)
     lines = [
-        Line(
+        BenchmarkLine(
             f"kill -9 with 20 MB in flight, p99 of {len(killed)} until it runs elsewhere",
             killed[math.ceil(0.99 * len(killed)) - 1] * 1000,
             "ms",
             "lower",
             250.0,
         ),
-        Line("kill -9 with 20 MB in flight, worst until it runs elsewhere", killed[-1] * 1000, "ms", "lower"),
-        Line("kill -9 with 20 MB in flight, median", killed[len(killed) // 2] * 1000, "ms", "lower"),
-        Line("router killed, job running elsewhere or again, worst", resumed[-1], "s", "lower", 3.0),
-        Line("router killed, job running elsewhere or again, median", resumed[len(resumed) // 2], "s", "lower"),
-        Line("SIGSTOP with 20 MB in flight, worst until it runs elsewhere", frozen, "s", "lower", 12.0),
-        Line("a job cancelled while it renders, worst until the worker is free", freed, "s", "lower", 1.0),
-        Line(f"a whole tier killed under {_JOBS} jobs, errors shown", shown, "jobs", "lower", 0.0),
+        BenchmarkLine("kill -9 with 20 MB in flight, worst until it runs elsewhere", killed[-1] * 1000, "ms", "lower"),
+        BenchmarkLine("kill -9 with 20 MB in flight, median", killed[len(killed) // 2] * 1000, "ms", "lower"),
+        BenchmarkLine("router killed, job running elsewhere or again, worst", resumed[-1], "s", "lower", 3.0),
+        BenchmarkLine(
+            "router killed, job running elsewhere or again, median", resumed[len(resumed) // 2], "s", "lower"
+        ),
+        BenchmarkLine("SIGSTOP with 20 MB in flight, worst until it runs elsewhere", frozen, "s", "lower", 12.0),
+        BenchmarkLine("a job cancelled while it renders, worst until the worker is free", freed, "s", "lower", 1.0),
+        BenchmarkLine(f"a whole tier killed under {_JOBS} jobs, errors shown", shown, "jobs", "lower", 0.0),
     ]
     if of_proxy is not None:
-        lost = Line(
+        lost = BenchmarkLine(
             f"killed in {len(killed)} uploads, songs lost", 0.0, "jobs", "lower", 0.0, "HAProxy, 3 retries", of_proxy
         )
         lines.append(lost)
@@ -60,7 +62,7 @@ def measure() -> list[Line]:
 def _after(audio: bytes, how: signal.Signals, rounds: int) -> list[float]:
     """Seconds from the signal to the moment another worker has the whole song; a fresh worker each round."""
     seconds = []
-    with standing(["managed"] * (rounds + 1)) as field:
+    with running_field(["managed"] * (rounds + 1)) as field:
         client = field.client()
         for _ in range(rounds):
             field.trap.touch()
@@ -80,7 +82,7 @@ def _router_dies(audio: bytes) -> list[float]:
     """Seconds from the router's kill -9, while a worker renders, until a worker has the whole song again; the router is
     started at once, as a supervisor would. Each job is finished by one attempt, whatever the first one brought."""
     seconds = []
-    with standing(["managed"] * 2, render_s=1.0) as field:
+    with running_field(["managed"] * 2, render_s=1.0) as field:
         for _ in range(_ROUTER_KILLS):
             client, asked_s = field.client(), time.monotonic()
             job_id = client.send(audio)
@@ -101,7 +103,7 @@ def _router_dies(audio: bytes) -> list[float]:
 def _cancelled(audio: bytes) -> list[float]:
     """Seconds from a Delete to the moment the worker has let the render go."""
     seconds = []
-    with standing(["managed"], render_s=30.0) as field:
+    with running_field(["managed"], render_s=30.0) as field:
         client = field.client()
         for _ in range(5):
             asked_s = time.monotonic()
@@ -116,7 +118,7 @@ def _cancelled(audio: bytes) -> list[float]:
 
 def _tier_dies(audio: bytes) -> int:
     """Jobs that end in an error when every managed worker is killed while they run."""
-    with standing(["managed", "managed", "cpu_space"], render_s=0.3, max_running_per_account=8) as field:
+    with running_field(["managed", "managed", "cpu_space"], render_s=0.3, max_running_per_account=8) as field:
         client = field.client()
         jobs: list[str] = []
         for number in range(_JOBS):
@@ -140,7 +142,7 @@ def _proxy_loses(audio: bytes, batches: int) -> int | None:
         return None
     lost = 0
     for _ in range(batches):
-        with standing(["managed"] * (_KILLS + 1), router=False) as field, _haproxy(field) as url:
+        with running_field(["managed"] * (_KILLS + 1), router=False) as field, _haproxy(field) as url:
             lost += sum(not asyncio.run(_sent_through(url, field, audio)) for _ in range(_KILLS))
     return lost
 

@@ -21,11 +21,11 @@ from mastering.dsp.contour import Layout, distance_db, weights
 from mastering.dsp.stream import stored
 from mastering.engine import analyse, pipeline, plan, refine
 from ops.bench import quality
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, Samples, as_wav, lasting, song
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     lines = _costs()
     with tempfile.TemporaryDirectory() as folder:
         for name in quality.prepared(Path(folder)):
@@ -33,7 +33,7 @@ def measure() -> list[Line]:
     return lines
 
 
-def _compared(name: str, folder: Path) -> list[Line]:
+def _compared(name: str, folder: Path) -> list[BenchmarkLine]:
     reference = quality.samples(folder / f"{name}-reference.wav")
     peer = quality.samples(folder / f"{name}-peer.wav")
     theirs = quality.reading(peer, reference)
@@ -47,13 +47,19 @@ def _compared(name: str, folder: Path) -> list[Line]:
     near, before, others = (_distance_db(each, reference) for each in (fitted, quick, peer))
     ours, matchering = quality.reading(fitted, reference), "Matchering 2.0.6"
     return [
-        Line(f"{name}, feature distance, closed form beside it", near, "dB", "lower", before, "closed form", before),
-        Line(f"{name}, feature distance, Matchering beside it", near, "dB", "lower", others, matchering, others),
-        Line(f"{name}, mid spectrum distance", ours.mid_db, "dB", "lower", theirs.mid_db, matchering, theirs.mid_db),
-        Line(
+        BenchmarkLine(
+            f"{name}, feature distance, closed form beside it", near, "dB", "lower", before, "closed form", before
+        ),
+        BenchmarkLine(
+            f"{name}, feature distance, Matchering beside it", near, "dB", "lower", others, matchering, others
+        ),
+        BenchmarkLine(
+            f"{name}, mid spectrum distance", ours.mid_db, "dB", "lower", theirs.mid_db, matchering, theirs.mid_db
+        ),
+        BenchmarkLine(
             f"{name}, side spectrum distance", ours.side_db, "dB", "lower", theirs.side_db, matchering, theirs.side_db
         ),
-        Line(f"{name}, short-term crest", ours.crest_db, "dB", "higher", None, matchering, theirs.crest_db),
+        BenchmarkLine(f"{name}, short-term crest", ours.crest_db, "dB", "higher", None, matchering, theirs.crest_db),
     ]
 
 
@@ -70,7 +76,7 @@ def _distance_db(master: Samples, reference: Samples) -> float:
     return distance_db(one.features(one.lufs), goal, weights(Layout(RATE_HZ), goal, goal))
 
 
-def _costs() -> list[Line]:
+def _costs() -> list[BenchmarkLine]:
     """Of four minutes: one iteration, and the whole refinement over decoding and encoding the song."""
     from mastering import fit
 
@@ -87,8 +93,8 @@ def _costs() -> list[Line]:
     name = fit.device_name()
     device = None if name == "cpu" else name
     return [
-        Line(f"one iteration, 4 minutes, {name}", iteration_s * 1000, "ms", "lower", 110.0, device=device),
-        Line(f"refinement, 4 minutes, {name}", whole_s / floor_s, "x floor", "lower", device=device),
+        BenchmarkLine(f"one iteration, 4 minutes, {name}", iteration_s * 1000, "ms", "lower", 110.0, device=device),
+        BenchmarkLine(f"refinement, 4 minutes, {name}", whole_s / floor_s, "x floor", "lower", device=device),
     ]
 
 

@@ -21,7 +21,7 @@ import pyloudnorm
 
 from mastering.dsp.limiter import Limiter, apply
 from mastering.dsp.true_peak import PeakMeter, block_length
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, Samples, lasting, song
 
 Limiting = Callable[[Samples, float], Samples]
@@ -31,19 +31,19 @@ _CEILING_DB = -1.0
 _SECONDS = 8.0
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     lines = []
     for name, tones in (("sine sweep", _sweep()), ("two tones", _two_tones())):
         ours = _taken_and_left(_ours(tones, _DRIVE_DB), tones)
         for peer, run in _PEERS.items():
             theirs = _residual_at(run, tones, ours[0])
-            lines.append(Line(f"{name}, residual, against {peer}", ours[1], "dB", "lower", None, peer, theirs))
+            lines.append(BenchmarkLine(f"{name}, residual, against {peer}", ours[1], "dB", "lower", None, peer, theirs))
     music = lasting(song("vibe_ace"), 30)
     music = music / np.float32(np.abs(music).max())
     ours_lufs = _lufs(_ours(music, _DRIVE_DB))
     for peer, run in _PEERS.items():
         theirs = _lufs(run(music, _DRIVE_DB))
-        lines.append(Line(f"song, loudness, against {peer}", ours_lufs, "LUFS", "higher", None, peer, theirs))
+        lines.append(BenchmarkLine(f"song, loudness, against {peer}", ours_lufs, "LUFS", "higher", None, peer, theirs))
     return lines
 
 

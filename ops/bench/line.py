@@ -10,7 +10,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Line:
+class BenchmarkLine:
     """`limit` is the worst value allowed, `peer` who else was measured in the same run, `peer_value` what it got.
 
     `device` names what it was measured on, a GPU or so many cores; such a line stays when the group is measured again
@@ -38,13 +38,13 @@ class Line:
         return f"{'ok ' if self.holds else 'MISS'} {self.name:58} {self.value:10.4g} {self.unit}{limit}{peer}"
 
 
-def write_json(lines: Sequence[Line], path: Path) -> None:
+def write_json(lines: Sequence[BenchmarkLine], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n", "utf-8")
 
 
-def read_json(path: Path) -> list[Line]:
-    return [Line(**entry) for entry in json.loads(path.read_text("utf-8"))] if path.exists() else []
+def read_json(path: Path) -> list[BenchmarkLine]:
+    return [BenchmarkLine(**entry) for entry in json.loads(path.read_text("utf-8"))] if path.exists() else []
 
 
 _HEAD = """# Benchmarks
@@ -62,11 +62,11 @@ are not ours are installed by `pip install -c constraints.txt '.[bench]'`.
 """
 
 
-def write_page(lines: Sequence[Line], path: Path) -> None:
+def write_page(lines: Sequence[BenchmarkLine], path: Path) -> None:
     path.write_text(_HEAD + "\n".join(_row(line) for line in lines) + "\n", "utf-8")
 
 
-def _row(line: Line) -> str:
+def _row(line: BenchmarkLine) -> str:
     value = f"{line.value:.4g} {line.unit}" if line.holds else f"**{line.value:.4g} {line.unit} (misses)**"
     sign = "≤" if line.better == "lower" else "≥"
     limit = "" if line.limit is None else f"{sign} {line.limit:g}"

@@ -10,18 +10,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import soundfile
 
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
 from router.probe.client import Announced, Probe
 
 _ROUNDS = 15
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     return asyncio.run(_measure())
 
 
-async def _measure() -> list[Line]:
+async def _measure() -> list[BenchmarkLine]:
     short, music = as_wav(lasting(song("vibe_ace"), 3), "PCM_16"), lasting(song("vibe_ace"), 240)
     numbers, fractions = as_wav(music), as_wav(music, "FLOAT")
     master = Announced(frames=240 * RATE_HZ, rate_hz=RATE_HZ, channels=2)
@@ -34,8 +34,8 @@ async def _measure() -> list[Line]:
     finally:
         await probe.close()
     return [
-        Line("warm probe, 3 s of WAV", warm * 1000, "ms", "lower", 20.0, "decoded in place", decode * 1000),
-        Line(
+        BenchmarkLine("warm probe, 3 s of WAV", warm * 1000, "ms", "lower", 20.0, "decoded in place", decode * 1000),
+        BenchmarkLine(
             "verification, 4 minutes of 24-bit WAV, sent whole",
             sent * 1000,
             "ms",
@@ -44,8 +44,10 @@ async def _measure() -> list[Line]:
             "in place",
             decoded * 1000,
         ),
-        Line("verification, 4 minutes of float WAV", whole * 1000, "ms", "lower", None, "in place", plain * 1000),
-        Line("verification of float over decoding in place", whole / plain, "x", "lower", 4.0),
+        BenchmarkLine(
+            "verification, 4 minutes of float WAV", whole * 1000, "ms", "lower", None, "in place", plain * 1000
+        ),
+        BenchmarkLine("verification of float over decoding in place", whole / plain, "x", "lower", 4.0),
     ]
 
 

@@ -24,7 +24,7 @@ from scipy import fft
 from mastering.contract import Settings
 from mastering.dsp.spectrum import SpectrumMeter, band_centres_hz, band_levels_db
 from mastering.engine import pipeline
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, Samples, lasting, song
 
 _SECONDS = 30
@@ -45,7 +45,7 @@ class _Reading:
     crest_db: float
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for name in prepared(Path(folder)):
@@ -65,7 +65,7 @@ def prepared(folder: Path) -> list[str]:
     return list(pairs)
 
 
-def _compared(name: str, folder: Path) -> list[Line]:
+def _compared(name: str, folder: Path) -> list[BenchmarkLine]:
     reference = samples(folder / f"{name}-reference.wav")
     theirs = reading(samples(folder / f"{name}-peer.wav"), reference)
     ceiling_dbtp = min(0.0, theirs.true_peak_dbtp)
@@ -77,11 +77,15 @@ def _compared(name: str, folder: Path) -> list[Line]:
     peer = "Matchering 2.0.6"
     miss = abs(ours.lufs - theirs.lufs)
     return [
-        Line(f"{name}, mid spectrum distance", ours.mid_db, "dB", "lower", theirs.mid_db, peer, theirs.mid_db),
-        Line(f"{name}, side spectrum distance", ours.side_db, "dB", "lower", theirs.side_db, peer, theirs.side_db),
-        Line(f"{name}, short-term crest", ours.crest_db, "dB", "higher", theirs.crest_db, peer, theirs.crest_db),
-        Line(f"{name}, loudness error", miss, "LU", "lower", 0.1),
-        Line(f"{name}, true peak over the ceiling", ours.true_peak_dbtp - ceiling_dbtp, "dB", "lower", 0.01),
+        BenchmarkLine(f"{name}, mid spectrum distance", ours.mid_db, "dB", "lower", theirs.mid_db, peer, theirs.mid_db),
+        BenchmarkLine(
+            f"{name}, side spectrum distance", ours.side_db, "dB", "lower", theirs.side_db, peer, theirs.side_db
+        ),
+        BenchmarkLine(
+            f"{name}, short-term crest", ours.crest_db, "dB", "higher", theirs.crest_db, peer, theirs.crest_db
+        ),
+        BenchmarkLine(f"{name}, loudness error", miss, "LU", "lower", 0.1),
+        BenchmarkLine(f"{name}, true peak over the ceiling", ours.true_peak_dbtp - ceiling_dbtp, "dB", "lower", 0.01),
     ]
 
 

@@ -23,26 +23,26 @@ import httpx
 import uvloop
 
 from mastering.contract import Facts, OutputFormat
-from mastering.contract import Settings as Wanted
+from mastering.contract import Settings as MasterSettings
 from ops.bench._cores import on_cores
-from ops.bench._field import song, standing
+from ops.bench._field import running_field, song
 from ops.bench._stub_worker import REPORT
 from ops.bench.failover import direct
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from router.core import clock
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.dispatch.dispatcher import Dispatcher
 from router.identity.accounts import Accounts
 from router.jobs.intake import ANY_LANE
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool.disk import Spool
 from router.store.embedded import sqlite
 from router.store.record import BlobRef, Job, new_id
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Step
 from router.tiers.fleet.fleet import Fleet
-from router.tiers.port import Accepted, Backend, Finished, Health, OutputBegins
+from router.tiers.port import Accepted, Backend, BackendHealth, Finished, OutputBegins
 from router.tiers.worker.backend import WorkerBackend
 
 _MIB = 1024 * 1024
@@ -52,25 +52,25 @@ _REST_S = 0.4
 _FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     there = len(os.sched_getaffinity(0))
     counts = sorted({min(cores, there) for cores in _CORES})
     forwarded_s = uvloop.run(_forwarding(song(1024)))
     return [
         *(_added_line(cores, there, rest_s=rest_s) for cores in counts for rest_s in (0.0, _REST_S)),
-        Line("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
-        Line("small jobs, fake tier, without the probe", uvloop.run(_throughput()), "jobs/s", "higher", 200.0),
-        Line(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
+        BenchmarkLine("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
+        BenchmarkLine("small jobs, fake tier, without the probe", uvloop.run(_throughput()), "jobs/s", "higher", 200.0),
+        BenchmarkLine(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
     ]  # fmt: skip
 
 
-def _added_line(cores: int, there: int, *, rest_s: float) -> Line:
+def _added_line(cores: int, there: int, *, rest_s: float) -> BenchmarkLine:
     device = f"{cores} of {there} cores"
     with on_cores(cores):
         straight_s, through_s = _added(song(20 * _MIB), rest_s)
     added_ms = (through_s - straight_s) * 1000
     how, limit = (", each at rest", None) if rest_s else ("", 60.0)
-    return Line(
+    return BenchmarkLine(
         f"20 MB, added to a direct call{how}, p50, {device}", added_ms, "ms", "lower", limit,
         "a direct call takes (ms)", straight_s * 1000, device=device,
     )  # fmt: skip
@@ -90,7 +90,7 @@ def _added(audio: bytes, rest_s: float) -> tuple[float, float]:
 
 def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
     taken: tuple[list[float], list[float]] = ([], [])
-    with standing(["managed"]) as field, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+    with running_field(["managed"]) as field, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         client, backend = field.client(), WorkerBackend("direct", field.workers[0].url)
         calls: tuple[Callable[[], object], ...] = (
             lambda: loop.run(direct(backend, audio)),
@@ -110,15 +110,15 @@ def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
 
 async def _forwarding(audio: bytes) -> float:
     """From a queued song to its master in the spool, less the direct call, by the same client in this process."""
-    with standing(["managed"], router=False) as field:
+    with running_field(["managed"], router=False) as field:
         url = field.workers[0].url
         backend = WorkerBackend("direct", url)
-        async with _house([WorkerBackend("stub", url)]) as house:
+        async with _services([WorkerBackend("stub", url)]) as services:
             straight: list[float] = []
             through: list[float] = []
             for number in range(-1, _SMALL_ROUNDS):
-                job = await _queued(house, audio, "a")
-                for call, times in ((direct(backend, audio), straight), (_forwarded(house, job), through)):
+                job = await _queued(services, audio, "a")
+                for call, times in ((direct(backend, audio), straight), (_forwarded(services, job), through)):
                     began = time.perf_counter()
                     await call
                     if number >= 0:
@@ -131,41 +131,42 @@ async def _throughput() -> float:
     audio = song(1024)
     script: list[Step] = [Accepted("fake"), OutputBegins(OutputFormat.WAV24, len(audio)), audio, Finished(REPORT)]
     fake = FakeBackend("fake", [script])
-    fake.health = Health(True, "fake", slots=8)
-    async with _house([fake]) as house:
-        jobs = [await _queued(house, audio, f"account {n % 8}") for n in range(_JOBS)]
+    fake.health = BackendHealth(True, "fake", slots=8)
+    async with _services([fake]) as services:
+        jobs = [await _queued(services, audio, f"account {n % 8}") for n in range(_JOBS)]
         began = time.perf_counter()
         for job in jobs:
-            await house.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+            await services.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
         for job in jobs:
-            await _mastered(house, job.id)
+            await _mastered(services, job.id)
         return _JOBS / (time.perf_counter() - began)
 
 
-async def _forwarded(house: House, job: Job) -> None:
-    await house.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
-    await _mastered(house, job.id)
+async def _forwarded(services: Services, job: Job) -> None:
+    await services.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+    await _mastered(services, job.id)
 
 
-async def _queued(house: House, audio: bytes, account: str) -> Job:
+async def _queued(services: Services, audio: bytes, account: str) -> Job:
     """A job that is ready to be offered, its song in the spool."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield audio
 
     now = clock.now()
-    ref = await house.spool.reserve(len(audio), now + 3000)
-    await house.spool.append(ref, 0, pieces(), len(audio))
+    ref = await services.spool.reserve(len(audio), now + 3000)
+    await services.spool.append(ref, 0, pieces(), len(audio))
     source = BlobRef(ref=ref, size_bytes=len(audio))
-    job = Job(id=new_id(), account=account, settings=Wanted(), created_s=now, expires_s=now + 3000, input=source,
-              facts=_FACTS, state=State.QUEUED)  # fmt: skip
-    await house.jobs.create(job, 3600)
+    job = Job(id=new_id(), account=account, settings=MasterSettings(), created_s=now, expires_s=now + 3000,
+        input=source,
+              facts=_FACTS, state=JobState.QUEUED)  # fmt: skip
+    await services.jobs.create(job, 3600)
     return job
 
 
-async def _mastered(house: House, job_id: str) -> None:
-    async with asyncio.timeout(60), house.events.listen(job_id) as changes:
-        while (await house.jobs.get(job_id)).job.state is not State.MASTERED:
+async def _mastered(services: Services, job_id: str) -> None:
+    async with asyncio.timeout(60), services.events.listen(job_id) as changes:
+        while (await services.jobs.get(job_id)).job.state is not JobState.MASTERED:
             await changes.wait(1.0)
 
 
@@ -178,7 +179,7 @@ class _Trusting(Probe):
     async def close(self) -> None:
         return
 
-    def hear_master(self, **_: Any) -> None:
+    def tap_master(self, **_: Any) -> None:
         return
 
     async def verify(self, *_: Any, **__: Any) -> None:  # type: ignore[override]
@@ -186,24 +187,26 @@ class _Trusting(Probe):
 
 
 @asynccontextmanager
-async def _house(backends: list[Backend]) -> AsyncIterator[House]:
+async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
     """The rooms of a router in this process, on an encrypted spool, its dispatcher at work."""
     async with AsyncExitStack() as cleanup:
         shm = "/dev/shm"  # noqa: S108 — the folder made in it is random and 0700
         in_ram = shm if os.access(shm, os.W_OK) else None
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         ram = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=in_ram)))
-        settings = Settings(ram_dir=ram, spool_dir=folder / "spool", state_dir=folder / "state")
+        settings = RouterSettings(ram_dir=ram, spool_dir=folder / "spool", state_dir=folder / "state")
         store = sqlite.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
         accounts = Accounts(settings.state_dir)
         spool = Spool(settings.spool_dir, ram / "keys", settings.spool_quota_bytes)
         fleet = Fleet(backends)
-        house = House(settings, store.jobs, store.queue, store.events, spool, _Trusting(), fleet, accounts, b"s" * 32)
-        dispatcher = Dispatcher(house)
+        services = Services(
+            settings, store.jobs, store.queue, store.events, spool, _Trusting(), fleet, accounts, b"s" * 32
+        )
+        dispatcher = Dispatcher(services)
         await fleet.start()
         await dispatcher.start()
         try:
-            yield house
+            yield services
         finally:
             await dispatcher.close()
             await fleet.close()
@@ -215,7 +218,7 @@ async def _watchers_mb() -> float:
     """What a thousand open event streams of one waiting job add to the router's memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
-    with standing(["managed"], streams_per_account=2 * _WATCHERS) as field:
+    with running_field(["managed"], streams_per_account=2 * _WATCHERS) as field:
         async with httpx.AsyncClient() as client:
             job = (await client.post(f"{field.url}/v1/jobs", json={})).raise_for_status().json()
         assert field.router is not None  # noqa: S101 — it was asked for

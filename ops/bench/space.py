@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mastering.contract import Facts, Settings
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from ops.bench.worker import _exchange
 from router.tiers.in_memory import source_of
 from router.tiers.port import Finished, Work
-from router.tiers.space.address import Where
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
 from tests.mastering.worker_process import running_worker
 from tests.rough_space import rough_space
@@ -46,7 +46,7 @@ class Spent(NamedTuple):
     """Of the caller and its children, the server not counted."""
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     song = os.urandom(_SIZE_BYTES)
     with (
         running_worker() as worker,
@@ -62,10 +62,10 @@ def measure() -> list[Line]:
     peer = "gradio_client alone"
     flight = f"{_AT_ONCE} tiny jobs at once"
     return [
-        Line("20 MB through a Space, added over a direct POST", added[0], "ms", "lower", None, peer, added[1]),
-        Line("20 MB through a Space, CPU of the caller", cpu_s[0], "s", "lower", None, peer, cpu_s[1]),
-        Line(f"{flight}, {_SLOTS} in flight", ours.wall_s, "s", "lower", None, peer, theirs.wall_s),
-        Line(f"{flight}, CPU of the caller", ours.cpu_s, "s", "lower", None, peer, theirs.cpu_s),
+        BenchmarkLine("20 MB through a Space, added over a direct POST", added[0], "ms", "lower", None, peer, added[1]),
+        BenchmarkLine("20 MB through a Space, CPU of the caller", cpu_s[0], "s", "lower", None, peer, cpu_s[1]),
+        BenchmarkLine(f"{flight}, {_SLOTS} in flight", ours.wall_s, "s", "lower", None, peer, theirs.wall_s),
+        BenchmarkLine(f"{flight}, CPU of the caller", ours.cpu_s, "s", "lower", None, peer, theirs.cpu_s),
     ]
 
 
@@ -80,7 +80,7 @@ def _ours(url: str, song: bytes, jobs: int = 1) -> Spent:
 async def _through(url: str, song: bytes, jobs: int) -> None:
     slots = asyncio.Semaphore(_SLOTS)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as ram:  # noqa: S108
-        backend = SpaceBackend("bench", "cpu_space", Where(url), Path(ram))
+        backend = SpaceBackend("bench", "cpu_space", SpaceAddress(url), Path(ram))
 
         async def one() -> None:
             async with slots:

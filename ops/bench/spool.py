@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 
 _MIB = 1024 * 1024
 _SIZE = 200 * _MIB
@@ -83,7 +83,7 @@ class Router:
         return _status_mib(status, "VmHWM") - before
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     with _router(["-m", "router"]) as ours, _router(["-c", _WITHOUT_ENCRYPTION]) as plain:
         ours.start()
         plain.start()
@@ -100,9 +100,11 @@ def measure() -> list[Line]:
             recoveries_s.append(ours.start())
             ours.end(signal.SIGKILL)
     return [
-        Line("200 MiB upload, time", statistics.median(ratios), "×", "lower", 1.15, "the same without encryption", 1.0),
-        Line("RAM per upload of 500 MiB", growth_mib, "MiB", "lower", 2.0),
-        Line("killed router, start to answer", statistics.median(recoveries_s), "s", "lower", 2.0),
+        BenchmarkLine(
+            "200 MiB upload, time", statistics.median(ratios), "×", "lower", 1.15, "the same without encryption", 1.0
+        ),
+        BenchmarkLine("RAM per upload of 500 MiB", growth_mib, "MiB", "lower", 2.0),
+        BenchmarkLine("killed router, start to answer", statistics.median(recoveries_s), "s", "lower", 2.0),
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mastering.protocol.frames import Seal
 from mastering.protocol.signing import Signer
-from ops.bench.line import Line
+from ops.bench.line import BenchmarkLine
 from tests.mastering.worker_process import WorkerProcess, request_body, running_worker, until
 
 _ROUNDS = 7
@@ -18,7 +18,7 @@ _SECRET = "a secret for a benchmark, of 32 bytes"  # noqa: S105 - of a worker th
 _SONG = os.urandom(20_000_000)
 
 
-def measure() -> list[Line]:
+def measure() -> list[BenchmarkLine]:
     with (
         running_worker() as plain,
         running_worker(signer=Signer("bench", _SECRET.encode()), keys=json.dumps({"bench": _SECRET})) as signed,
@@ -26,11 +26,11 @@ def measure() -> list[Line]:
         open_s, sealed_s, floor_s = _paired(lambda: _exchange(plain), lambda: _exchange(signed), _floor)
         hang_up_s = _hang_up()
     return [
-        Line(
+        BenchmarkLine(
             "exchange, 20 MB each way", open_s * 1000, "ms", "lower", None, "copied and sealed in place", floor_s * 1000
         ),
-        Line("signed and sealed over plain", sealed_s / open_s, "x", "lower", 2.0),
-        Line("hang-up to free slot", hang_up_s * 1000, "ms", "lower", 1000.0),
+        BenchmarkLine("signed and sealed over plain", sealed_s / open_s, "x", "lower", 2.0),
+        BenchmarkLine("hang-up to free slot", hang_up_s * 1000, "ms", "lower", 1000.0),
     ]
 
 

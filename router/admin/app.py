@@ -17,7 +17,7 @@ from router.core import metrics
 from router.core.errors import Problem
 from router.core.settings import LOOPBACK_NAMES
 from router.http import problems, security_headers
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.tiers.fleet.modes import Mode
 
 _STATIC = {"dashboard.js": "text/javascript; charset=utf-8", "dashboard.css": "text/css; charset=utf-8"}
@@ -32,14 +32,16 @@ class Told(BaseModel):
     mode: Literal["ready", "draining", "maintenance"]
 
 
-def make_admin(house: House) -> FastAPI:
+def make_admin(services: Services) -> FastAPI:
     """The application of the operators' port over the rooms of a running router."""
     app = FastAPI(title="Mastering router, operators' port", version="1", docs_url=None, redoc_url=None)
     problems.install(app)
     _install_pages(app)
-    _install_health(app, house)
-    _install_api(app, house)
-    app.add_middleware(security_headers.Guard, site=security_headers.Site(LOOPBACK_NAMES | {house.settings.admin_host}))
+    _install_health(app, services)
+    _install_api(app, services)
+    app.add_middleware(
+        security_headers.RequestGuard, site=security_headers.Site(LOOPBACK_NAMES | {services.settings.admin_host})
+    )
     return app
 
 
@@ -55,9 +57,9 @@ def _install_pages(app: FastAPI) -> None:
         return Response(_file(name), media_type=_STATIC[name], headers=_ASK_FIRST)
 
 
-def _install_health(app: FastAPI, house: House) -> None:
-    gauges = Gauges(house)
-    house.fleet.metrics.watch(gauges)
+def _install_health(app: FastAPI, services: Services) -> None:
+    gauges = Gauges(services)
+    services.fleet.metrics.watch(gauges)
 
     @app.get("/livez")
     async def live() -> Response:
@@ -67,35 +69,35 @@ def _install_health(app: FastAPI, house: House) -> None:
     @app.get("/readyz")
     async def ready() -> Response:
         """200 while songs can be taken in: the spool has room. Tiers that are down do not make a router unready."""
-        usage = house.spool.usage()
+        usage = services.spool.usage()
         has_room = usage.quota_bytes - usage.reserved_bytes > 0
         text = "ready\n" if has_room else "the spool is full\n"
         return Response(text, 200 if has_room else 503, media_type="text/plain", headers=_NEVER)
 
     @app.get("/metrics")
     async def scrape() -> Response:
-        gauges.note_queue(await house.queue.depth())
-        return Response(house.fleet.metrics.page(), media_type=metrics.CONTENT_TYPE, headers=_NEVER)
+        gauges.note_queue(await services.queue.depth())
+        return Response(services.fleet.metrics.page(), media_type=metrics.CONTENT_TYPE, headers=_NEVER)
 
 
-def _install_api(app: FastAPI, house: House) -> None:
+def _install_api(app: FastAPI, services: Services) -> None:
     @app.get("/v1/status")
     async def everything() -> Status:
         """Everything the page shows."""
-        return await status(house)
+        return await status(services)
 
     @app.get("/v1/tiers")
     async def tiers() -> list[TierStatus]:
-        return (await status(house)).tiers
+        return (await status(services)).tiers
 
     @app.put("/v1/backends/{name}/mode", responses=problems.responses("not_found"))
     async def tell(name: str, told: Told) -> Status:
         """Drain a backend, take it out for maintenance, or have it back. Kept over restarts."""
         try:
-            house.fleet.tell(name, Mode(told.mode))
+            services.fleet.tell(name, Mode(told.mode))
         except KeyError:
             raise Problem("not_found", "There is no backend of that name.") from None
-        return await status(house)
+        return await status(services)
 
 
 @cache

@@ -8,9 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from router.core import clock, event_log
-from router.jobs.services import House
-from router.tiers.fleet.member import Standing
-from router.tiers.policy.breaker import State
+from router.jobs.services import Services
+from router.tiers.fleet.member import FleetMember
+from router.tiers.policy.breaker import BackendState
 
 _LABELS = ("tier", "backend")
 HELP = {
@@ -29,41 +29,41 @@ HELP = {
 class Gauges(Collector):
     """Backends and spool. The queue, which is asked over an await, is noted by `note_queue` before the scrape."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._waiting = 0
 
     def note_queue(self, waiting: int) -> None:
         self._waiting = waiting
 
     def collect(self) -> Iterator[Metric]:
-        now, standings = clock.now(), self._house.fleet.standings()
-        yield self._each("router_backend_in_flight", {s: s.in_flight for s in standings})
-        yield self._each("router_backend_slots", {s: s.health.slots for s in standings})
-        left = {s: left for s in standings if (left := s.quota.left_s(now)) is not None}
+        now, members = clock.now(), self._services.fleet.members()
+        yield self._each("router_backend_in_flight", {s: s.in_flight for s in members})
+        yield self._each("router_backend_slots", {s: s.health.slots for s in members})
+        left = {s: left for s in members if (left := s.quota.left_s(now)) is not None}
         yield self._each("router_backend_quota_left_seconds", left)
-        yield self._states(standings, now)
-        usage = self._house.spool.usage()
+        yield self._states(members, now)
+        usage = self._services.spool.usage()
         yield _gauge("router_spool_used_bytes", usage.reserved_bytes)
         yield _gauge("router_spool_quota_bytes", usage.quota_bytes)
         yield _gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
         yield _gauge("router_queue_jobs", self._waiting)
         yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], event_log.book.dropped)
 
-    def _states(self, standings: list[Standing], now: float) -> GaugeMetricFamily:
+    def _states(self, members: list[FleetMember], now: float) -> GaugeMetricFamily:
         name = "router_backend_state"
         family = GaugeMetricFamily(name, HELP[name], labels=(*_LABELS, "state"))
-        for standing in standings:
-            is_in = standing.state(now)
-            for state in State:
-                labels = (standing.backend.tier, standing.backend.name, state.value)
+        for member in members:
+            is_in = member.state(now)
+            for state in BackendState:
+                labels = (member.backend.tier, member.backend.name, state.value)
                 family.add_metric(labels, float(state is is_in))
         return family
 
-    def _each(self, name: str, values: dict[Standing, float]) -> GaugeMetricFamily:
+    def _each(self, name: str, values: dict[FleetMember, float]) -> GaugeMetricFamily:
         family = GaugeMetricFamily(name, HELP[name], labels=_LABELS)
-        for standing, value in values.items():
-            family.add_metric((standing.backend.tier, standing.backend.name), value)
+        for member, value in values.items():
+            family.add_metric((member.backend.tier, member.backend.name), value)
         return family
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, Field
 
 from router.core import clock, event_log
-from router.jobs.services import House
-from router.store.state import ACTIVE, State
-from router.tiers.fleet.journal import Entry
-from router.tiers.fleet.member import Standing
+from router.jobs.services import Services
+from router.store.state import ACTIVE, JobState
+from router.tiers.fleet.journal import JournalEntry
+from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES, TYPICAL, outlook
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
@@ -90,21 +90,21 @@ class Status(BaseModel):
     dropped_log_fields: int
 
 
-async def status(house: House) -> Status:
+async def status(services: Services) -> Status:
     now = clock.now()
-    tiers = [tier for tier in (_tier(house, name, now) for name in TIER_ORDER) if tier.backends]
-    error = house.fleet.catalogue_error
-    usage = house.spool.usage()
+    tiers = [tier for tier in (_tier(services, name, now) for name in TIER_ORDER) if tier.backends]
+    error = services.fleet.catalogue_error
+    usage = services.spool.usage()
     return Status(
         at=datetime.now(UTC),
         summary=_summary(tiers, error),
         healthy=bool(tiers) and all(tier.up for tier in tiers) and error is None,
         tiers=tiers,
-        queue=await _queue(house, now),
+        queue=await _queue(services, now),
         spool=SpoolStatus(
             used_bytes=usage.reserved_bytes, quota_bytes=usage.quota_bytes, files=usage.blobs, oldest_s=usage.oldest_s
         ),
-        events=[_event(entry, now) for entry in house.fleet.journal.latest(EVENTS_SHOWN)],
+        events=[_event(entry, now) for entry in services.fleet.journal.latest(EVENTS_SHOWN)],
         catalogue_error=error,
         dropped_log_fields=event_log.book.dropped,
     )
@@ -131,8 +131,8 @@ def _has_only(tier: TierStatus, *states: str) -> bool:
     return bool(found) and found <= set(states)
 
 
-def _tier(house: House, name: str, now: float) -> TierStatus:
-    backends = [_backend(s, now) for s in house.fleet.standings() if s.backend.tier == name]
+def _tier(services: Services, name: str, now: float) -> TierStatus:
+    backends = [_backend(s, now) for s in services.fleet.members() if s.backend.tier == name]
     return TierStatus(
         name=name,
         title=TIER_TITLES[name],
@@ -143,40 +143,40 @@ def _tier(house: House, name: str, now: float) -> TierStatus:
     )
 
 
-def _backend(standing: Standing, now: float) -> BackendStatus:
-    seen, back_in_s = standing.candidate(now), standing.back_in_s(now)
+def _backend(member: FleetMember, now: float) -> BackendStatus:
+    seen, back_in_s = member.candidate(now), member.back_in_s(now)
     return BackendStatus(
         name=seen.name,
         tier=seen.tier,
         state=seen.state.value,
-        reason=standing.reason(now),
-        since_s=round(now - standing.since_s(now), 1),
+        reason=member.reason(now),
+        since_s=round(now - member.since_s(now), 1),
         back_in_s=None if back_in_s is None else round(back_in_s, 1),
-        mode=standing.mode.value,
+        mode=member.mode.value,
         in_flight=seen.in_flight,
         slots=seen.slots,
         weight=round(seen.weight, 2),
         eta_s=round(seen.pace.service_s(TYPICAL.size_bytes, TYPICAL.duration_s), 1),
         quota_left_s=seen.quota_left_s,
-        device=standing.health.device,
+        device=member.health.device,
         engine_version=seen.engine_version,
-        region=standing.terms.region,
-        operator=standing.terms.operator,
-        cost_per_hour=standing.terms.cost_per_hour,
+        region=member.terms.region,
+        operator=member.terms.operator,
+        cost_per_hour=member.terms.cost_per_hour,
     )
 
 
-async def _queue(house: House, now: float) -> QueueStatus:
+async def _queue(services: Services, now: float) -> QueueStatus:
     ages, running = [], 0
-    async for job, _ in house.jobs.scan():
-        if job.state is State.QUEUED:
+    async for job, _ in services.jobs.scan():
+        if job.state is JobState.QUEUED:
             ages.append(now - job.created_s)
         elif job.state in ACTIVE:
-            running += job.state in (State.RUNNING, State.SEALED)
+            running += job.state in (JobState.RUNNING, JobState.SEALED)
     by_age = dict.fromkeys(AGES_S, 0)
     for age in ages:
         by_age[next(label for label, limit in AGES_S.items() if age < limit)] += 1
-    found = outlook(house.fleet.candidates(), TYPICAL._replace(queued=len(ages)), house.fleet.draw)
+    found = outlook(services.fleet.candidates(), TYPICAL._replace(queued=len(ages)), services.fleet.draw)
     return QueueStatus(
         waiting=len(ages),
         running=running,
@@ -187,7 +187,7 @@ async def _queue(house: House, now: float) -> QueueStatus:
     )
 
 
-def _event(entry: Entry, now: float) -> EventStatus:
+def _event(entry: JournalEntry, now: float) -> EventStatus:
     return EventStatus(
         at=datetime.fromtimestamp(clock.wall(entry.at_s), UTC),
         ago_s=round(now - entry.at_s, 1),

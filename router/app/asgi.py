@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from router.app.compose import open_house
-from router.core.command_error import Complaint
+from router.app.compose import open_services
+from router.core.command_error import CommandError
 from router.core.event_log import learn_routes, log_exception
-from router.core.settings import LOOPBACK_NAMES, Settings, refuse_strangers
+from router.core.settings import LOOPBACK_NAMES, RouterSettings, refuse_strangers
 from router.http import access_log, problems, rate_limit, security_headers
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.tiers.port import Backend
 from router.web import routes
 from router.web.stream_limits import Streams
@@ -24,10 +24,10 @@ async def _nothing() -> AsyncIterator[None]:
 
 
 def make_app(
-    settings: Settings,
+    settings: RouterSettings,
     backends: Sequence[Backend] | None = None,
     beside: Callable[[], AbstractAsyncContextManager[None]] = _nothing,
-    within: Callable[[House], AbstractAsyncContextManager[None]] = lambda _: _nothing(),
+    within: Callable[[Services], AbstractAsyncContextManager[None]] = lambda _: _nothing(),
 ) -> FastAPI:
     """The router as an ASGI application, with what runs `beside` it, and `within` it once its house is open.
 
@@ -40,18 +40,18 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        rooms = open_house(settings, backends)
+        rooms = open_services(settings, backends)
         app.state.uploads = {}
         app.state.streams = Streams(settings.streams_per_account)
         try:
-            async with beside(), rooms as app.state.house, within(app.state.house):
+            async with beside(), rooms as app.state.services, within(app.state.services):
                 yield
-        except Complaint as complaint:
-            app.state.complaint = complaint  # for whoever started the server: it ends without saying why
+        except CommandError as command_error:
+            app.state.command_error = command_error  # for whoever started the server: it ends without saying why
             raise
         except Exception as error:
             log_exception(error)
-            app.state.complaint = Complaint("the start failed on a fault of our own; the log names the place.")
+            app.state.command_error = CommandError("the start failed on a fault of our own; the log names the place.")
             raise
 
     app = FastAPI(
@@ -67,14 +67,14 @@ def make_app(
     problems.install(app)
     for router in routes.ROUTERS:
         app.include_router(router)
-    app.add_middleware(rate_limit.Limits, settings=settings)
-    app.add_middleware(security_headers.Guard, site=site_of(settings))
+    app.add_middleware(rate_limit.RateLimiter, settings=settings)
+    app.add_middleware(security_headers.RequestGuard, site=site_of(settings))
     learn_routes(routes.templates())
     app.add_middleware(access_log.AccessLog)
     return app
 
 
-def site_of(settings: Settings) -> security_headers.Site:
+def site_of(settings: RouterSettings) -> security_headers.Site:
     """Where people find this router."""
     origin = settings.origin if settings.public_url else None
     return security_headers.Site(LOOPBACK_NAMES | {settings.host}, origin, framed=settings.profile == "space")

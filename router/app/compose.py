@@ -13,33 +13,37 @@ import typer
 from mastering.contract import Fault
 from router.app import startup
 from router.core.event_log import log, log_exception
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.dispatch import prewarm
 from router.dispatch.dispatcher import Dispatcher
 from router.identity import pseudonyms
 from router.identity.accounts import Accounts
 from router.identity.oidc import Provider
 from router.identity.sessions import Sessions
-from router.identity.sign_in import Door
+from router.identity.sign_in import SignIn
 from router.jobs import reaper
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool import boot_id
 from router.spool.disk import Spool
 from router.store.embedded import sqlite
-from router.tiers.connect import roster_of
-from router.tiers.fleet.fleet import Fleet, Member
+from router.tiers.connect import catalogue_watcher_of
+from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
 from router.tiers.fleet.modes import Mode
-from router.tiers.fleet.reload import Roster
+from router.tiers.fleet.reload import CatalogueWatcher
 from router.tiers.port import Backend
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, backends: Sequence[Backend] | None = None) -> AsyncIterator[House]:
+async def open_services(settings: RouterSettings, backends: Sequence[Backend] | None = None) -> AsyncIterator[Services]:
     """Build the rooms, recover what a dead router left, work until the context ends. Raises Complaint."""
     os.umask(0o077)
-    roster = roster_of(settings)
-    members = [Member(backend) for backend in backends] if backends is not None else [*roster.members().values()]
+    catalogue_watcher = catalogue_watcher_of(settings)
+    configured = (
+        [ConfiguredBackend(backend) for backend in backends]
+        if backends is not None
+        else [*catalogue_watcher.configured().values()]
+    )
     with startup.sole_owner(settings.ram_dir, "RAM"), startup.sole_owner(settings.spool_dir, "spool"):
         startup.check_ram(settings)
         wiped = boot_id.wipe_if_new(settings.ram_dir, settings.spool_dir)
@@ -51,15 +55,17 @@ async def open_house(settings: Settings, backends: Sequence[Backend] | None = No
         spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
         probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
         accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
-        fleet = Fleet(members, modes=_Modes(accounts))
+        fleet = Fleet(configured, modes=_Modes(accounts))
         secret = startup.boot_secret(settings.ram_dir)
         door = _door(settings, accounts)
-        house = House(settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, door)
-        resumed = await reaper.recover(house)
-        log("started", tiers=len({member.backend.tier for member in members}), resumed=resumed, wiped=int(wiped))
+        services = Services(
+            settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, door
+        )
+        resumed = await reaper.recover(services)
+        log("started", tiers=len({entry.backend.tier for entry in configured}), resumed=resumed, wiped=int(wiped))
         try:
-            async with _at_work(house, roster if backends is None else None):
-                yield house
+            async with _at_work(services, catalogue_watcher if backends is None else None):
+                yield services
         finally:
             store.close()
             accounts.close()
@@ -68,7 +74,7 @@ async def open_house(settings: Settings, backends: Sequence[Backend] | None = No
         log("stopped")
 
 
-def _door(settings: Settings, accounts: Accounts) -> Door | None:
+def _door(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
     """Where people sign in, if the operator has credentials for it. Raises Complaint."""
     if settings.oidc_client_id is None or settings.oidc_client_secret is None:
         return None
@@ -82,25 +88,25 @@ def _door(settings: Settings, accounts: Accounts) -> Door | None:
         )
     sessions = Sessions(settings.ram_dir / "sessions.sqlite")
     sessions.keep_only(known.versions)
-    return Door(settings.origin, provider, known, sessions)
+    return SignIn(settings.origin, provider, known, sessions)
 
 
 @asynccontextmanager
-async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
-    dispatcher = Dispatcher(house)
-    await house.fleet.start()
+async def _at_work(services: Services, catalogue_watcher: CatalogueWatcher | None) -> AsyncIterator[None]:
+    dispatcher = Dispatcher(services)
+    await services.fleet.start()
     background = [
         # The probe warms up beside: its first question waits for it, and nothing else needs to.
-        asyncio.create_task(_warm(house.probe)),
-        asyncio.create_task(reaper.reap_for_ever(house)),
-        asyncio.create_task(reaper.probe_interrupted(house)),
-        asyncio.create_task(reaper.admit_forgotten_for_ever(house)),
-        asyncio.create_task(reaper.end_unsent_for_ever(house)),
-        asyncio.create_task(prewarm.wake_for_ever(house)),
+        asyncio.create_task(_warm(services.probe)),
+        asyncio.create_task(reaper.reap_for_ever(services)),
+        asyncio.create_task(reaper.probe_interrupted(services)),
+        asyncio.create_task(reaper.admit_forgotten_for_ever(services)),
+        asyncio.create_task(reaper.end_unsent_for_ever(services)),
+        asyncio.create_task(prewarm.wake_for_ever(services)),
     ]
-    if roster is not None:
-        background.append(asyncio.create_task(roster.follow(house.fleet)))
-        _on_hangup(roster.look_again)
+    if catalogue_watcher is not None:
+        background.append(asyncio.create_task(catalogue_watcher.follow(services.fleet)))
+        _on_hangup(catalogue_watcher.look_again)
     await dispatcher.start()
     try:
         yield
@@ -109,8 +115,8 @@ async def _at_work(house: House, roster: Roster | None) -> AsyncIterator[None]:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await house.fleet.close()
-        await house.probe.close()
+        await services.fleet.close()
+        await services.probe.close()
 
 
 async def _warm(probe: Probe) -> None:

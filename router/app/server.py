@@ -26,12 +26,12 @@ from mastering.runtime import sandbox
 from router.admin.app import make_admin
 from router.app.asgi import make_app
 from router.core import event_log
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.core.errors import Problem
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.http import connection, problems
 from router.http.security_headers import ALWAYS
-from router.jobs.services import House
+from router.jobs.services import Services
 
 _PR_SET_PDEATHSIG = 1
 _RESTART_S = (0.2, 5.0)
@@ -60,15 +60,15 @@ def run(options: Mapping[str, Any], local_workers: int) -> None:
     _serve(settings, claims)
 
 
-def _settings(options: Mapping[str, Any]) -> Settings:
+def _settings(options: Mapping[str, Any]) -> RouterSettings:
     try:
-        return Settings(**options)
+        return RouterSettings(**options)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        raise Complaint(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}.", exit_code=2) from None
+        raise CommandError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}.", exit_code=2) from None
 
 
-def _serve(settings: Settings, claims: Sequence[socket.socket]) -> None:
+def _serve(settings: RouterSettings, claims: Sequence[socket.socket]) -> None:
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # keys and audio pass through it
     sweep = event_log.configure(settings.log_dir)
@@ -77,12 +77,12 @@ def _serve(settings: Settings, claims: Sequence[socket.socket]) -> None:
     app = make_app(
         settings,
         beside=lambda: _beside(settings, claims, sweep),
-        within=lambda house: _operators_port(house, operators),
+        within=lambda services: _operators_port(services, operators),
     )
     try:
         _Server(_config(app)).run(sockets=[listening])
     except SystemExit:  # how the server ends a start that failed
-        raise getattr(app.state, "complaint", Complaint("the start failed.")) from None
+        raise getattr(app.state, "complaint", CommandError("the start failed.")) from None
 
 
 def _config(app: FastAPI) -> uvicorn.Config:
@@ -99,12 +99,12 @@ def _config(app: FastAPI) -> uvicorn.Config:
 
 
 @asynccontextmanager
-async def _operators_port(house: House, listening: socket.socket | None) -> AsyncIterator[None]:
+async def _operators_port(services: Services, listening: socket.socket | None) -> AsyncIterator[None]:
     """Serve the operators' port while the context is open."""
     if listening is None:
         yield
         return
-    server = _Quiet(_config(make_admin(house)))
+    server = _Quiet(_config(make_admin(services)))
     task = asyncio.create_task(server.serve(sockets=[listening]), name="operators' port")
     try:
         typer.echo(f"Operators: {_address(listening)}")
@@ -114,7 +114,7 @@ async def _operators_port(house: House, listening: socket.socket | None) -> Asyn
         await task
 
 
-class _Connection(connection.Connection):
+class _Connection(connection.RouterConnection):
     malformed = problems.as_bytes(Problem("bad_request", "This is not HTTP/1.1. Send a whole, valid request."), ALWAYS)
     upgrading = problems.as_bytes(
         Problem("bad_request", "Only HTTP/1.1 is spoken here. Send this without Upgrade (curl: without --http2)."),
@@ -132,9 +132,9 @@ class _Quiet(uvicorn.Server):
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        house: House | None = getattr(getattr(self.config.app, "state", None), "house", None)
-        if house is not None:
-            house.events.close()  # an open event stream would hold the stop for as long as it may take
+        services: Services | None = getattr(getattr(self.config.app, "state", None), "house", None)
+        if services is not None:
+            services.events.close()  # an open event stream would hold the stop for as long as it may take
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -157,7 +157,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError:
         listening.close()
-        raise Complaint(f"port {port} on {host} is taken or not ours. Choose another one.") from None
+        raise CommandError(f"port {port} on {host} is taken or not ours. Choose another one.") from None
     return listening
 
 
@@ -181,7 +181,9 @@ def _claim(port: int = 0) -> socket.socket:
 
 
 @asynccontextmanager
-async def _beside(settings: Settings, claims: Sequence[socket.socket], sweep: Callable[[], int]) -> AsyncIterator[None]:
+async def _beside(
+    settings: RouterSettings, claims: Sequence[socket.socket], sweep: Callable[[], int]
+) -> AsyncIterator[None]:
     """What runs beside the router in its process: the keepers of its own workers, and of the log's age."""
     sweeping = asyncio.create_task(_sweep_for_ever(sweep), name="log retention")
     try:
@@ -203,7 +205,7 @@ async def _sweep_for_ever(sweep: Callable[[], int]) -> None:
 
 
 @asynccontextmanager
-async def _workers(settings: Settings, claims: Sequence[socket.socket]) -> AsyncIterator[None]:
+async def _workers(settings: RouterSettings, claims: Sequence[socket.socket]) -> AsyncIterator[None]:
     """Workers of our own, restarted when they die, while the context is open."""
     secret = settings.worker_secret.get_secret_value() if settings.worker_secret else ""
     keys = {"MASTERING_WORKER_KEYS": json.dumps({settings.worker_key_id: secret})} if secret else {}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import typer
 
-from router.core.command_error import Complaint
-from router.core.settings import Settings
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
 from router.spool import ram_check
 
 
@@ -25,7 +25,7 @@ def sole_owner(folder: Path, kind: str) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Complaint(
+        raise CommandError(
             f"Another router uses the same {kind} folder. Stop it, or give this one its own ROUTER_RAM_DIR and"
             " ROUTER_SPOOL_DIR."
         ) from None
@@ -33,14 +33,14 @@ def sole_owner(folder: Path, kind: str) -> Iterator[None]:
         os.close(fd)
 
 
-def check_ram(settings: Settings) -> None:
+def check_ram(settings: RouterSettings) -> None:
     """Refuse, or warn, when keys could reach a disk. Raises Complaint."""
     finding = ram_check.check(settings.ram_dir)
     if finding is None:
         return
     sentence = f"{settings.ram_dir} is no safe place for keys: {finding.wrong}. {finding.cure}"
     if settings.ram_check == "refuse":
-        raise Complaint(f"{sentence} To go on all the same: ROUTER_RAM_CHECK=warn.")
+        raise CommandError(f"{sentence} To go on all the same: ROUTER_RAM_CHECK=warn.")
     typer.echo(f"Warning: {sentence}", err=True)
 
 

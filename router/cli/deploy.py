@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import typer
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.tiers.fleet import catalogue
 from router.tiers.space.hub import Hub, HubError, saved_token
 
@@ -25,7 +25,7 @@ CHECKOUT = Path(__file__).parents[2]
 TOKENS = ("HF_TOKEN", "ROUTER_HF_TOKEN")
 
 
-class Kind(NamedTuple):
+class DeploymentKind(NamedTuple):
     """A Space of ours."""
 
     sdk: str
@@ -33,10 +33,14 @@ class Kind(NamedTuple):
     """What it needs; None: what a new Space has for free."""
 
 
-KINDS = {"zero_gpu": Kind("gradio", "zero-a10g"), "cpu": Kind("gradio", None), "router": Kind("docker", None)}
+KINDS = {
+    "zero_gpu": DeploymentKind("gradio", "zero-a10g"),
+    "cpu": DeploymentKind("gradio", None),
+    "router": DeploymentKind("docker", None),
+}
 
 
-class Wanted(NamedTuple):
+class DeployOptions(NamedTuple):
     kind: str
     repo: str
     private: bool = True
@@ -54,7 +58,7 @@ class Step(NamedTuple):
     do: Callable[[], object]
 
 
-def deploy(wanted: Wanted, *, dry_run: bool) -> None:
+def deploy(wanted: DeployOptions, *, dry_run: bool) -> None:
     """Create or update the Space. Raises Complaint."""
     files = files_of(wanted)
     with tempfile.TemporaryDirectory() as staged:
@@ -69,11 +73,11 @@ def deploy(wanted: Wanted, *, dry_run: bool) -> None:
                 typer.echo(f"  {source.stat().st_size:>9} {name}")
 
 
-def files_of(wanted: Wanted) -> dict[str, Path]:
+def files_of(wanted: DeployOptions) -> dict[str, Path]:
     """Path in the Space → file here. Raises Complaint."""
     folder = CHECKOUT / "spaces" / wanted.kind
     if wanted.kind not in KINDS or not folder.is_dir():
-        raise Complaint(
+        raise CommandError(
             f"there is no Space {wanted.kind!r} in this checkout; known are {', '.join(KINDS)}.", exit_code=2
         )
     return _router_files(wanted) if wanted.kind == "router" else _upload().files(wanted.kind)
@@ -85,9 +89,9 @@ def _upload() -> ModuleType:
     return upload
 
 
-def _router_files(wanted: Wanted) -> dict[str, Path]:
+def _router_files(wanted: DeployOptions) -> dict[str, Path]:
     if wanted.catalogue is None:
-        raise Complaint("a router needs tiers: name the file that lists them with --catalogue.", exit_code=2)
+        raise CommandError("a router needs tiers: name the file that lists them with --catalogue.", exit_code=2)
     catalogue.read(wanted.catalogue)
     upload = _upload()
     found: dict[str, Path] = upload.own_files("router")
@@ -97,7 +101,7 @@ def _router_files(wanted: Wanted) -> dict[str, Path]:
     return {**found, "catalogue.toml": wanted.catalogue}
 
 
-def _steps(wanted: Wanted, files: dict[str, Path], hub: Hub, staged: Path) -> Iterator[Step]:
+def _steps(wanted: DeployOptions, files: dict[str, Path], hub: Hub, staged: Path) -> Iterator[Step]:
     repo, kind = wanted.repo, KINDS[wanted.kind]
     secrets = {name: _value_of(name) for name in wanted.secrets}
     variables = dict(_pair(given) for given in wanted.variables)
@@ -137,25 +141,27 @@ def _do(step: Step) -> None:
     try:
         step.do()
     except HubError as error:
-        raise Complaint(f"could not {step.what}: {error}.") from None
+        raise CommandError(f"could not {step.what}: {error}.") from None
 
 
 def _token() -> str:
     token = next((os.environ[name] for name in TOKENS if os.environ.get(name)), None) or saved_token()
     if not token:
-        raise Complaint("a Hugging Face token that may write is needed: set HF_TOKEN, or run 'hf auth login'.")
+        raise CommandError("a Hugging Face token that may write is needed: set HF_TOKEN, or run 'hf auth login'.")
     return token
 
 
 def _value_of(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise Complaint(f"--secret {name}: there is no environment variable of that name to read it from.", exit_code=2)
+        raise CommandError(
+            f"--secret {name}: there is no environment variable of that name to read it from.", exit_code=2
+        )
     return value
 
 
 def _pair(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not name or not equals:
-        raise Complaint("--variable: write NAME=VALUE.", exit_code=2)
+        raise CommandError("--variable: write NAME=VALUE.", exit_code=2)
     return name, value

@@ -11,10 +11,10 @@ import typer
 from pydantic import ValidationError
 
 from router.core import clock
-from router.core.command_error import Complaint
-from router.core.settings import Settings, is_loopback
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings, is_loopback
 from router.identity import accounts, login, pseudonyms
-from router.identity.http_fetch import Refused, Unavailable
+from router.identity.http_fetch import ProviderUnavailable, SignInRefused
 from router.identity.oidc import LEEWAY_S, Provider
 
 GOOGLE = "https://accounts.google.com"
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     FAILED = "FAILED"
 
 
-class Finding(NamedTuple):
+class SetupFinding(NamedTuple):
     """One line: what was looked at, how it is, and what to do where it is not well."""
 
     verdict: Verdict
@@ -38,16 +38,16 @@ def examine() -> None:
     """Print every finding. Raises Complaint when one failed."""
     failed = asyncio.run(_examine())
     if failed:
-        raise Complaint(f"{failed} of the checks above failed.")
+        raise CommandError(f"{failed} of the checks above failed.")
 
 
 async def _examine() -> int:
     try:
-        settings = Settings()
+        settings = RouterSettings()
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "settings"
-        raise Complaint(f"setting {where}: {first['msg'].removeprefix('Value error, ')}.", exit_code=2) from None
+        raise CommandError(f"setting {where}: {first['msg'].removeprefix('Value error, ')}.", exit_code=2) from None
     if not settings.has_sign_in:
         typer.echo(_STEPS.format(redirect_uri=settings.redirect_uri))
     failed = 0
@@ -57,107 +57,117 @@ async def _examine() -> int:
     return failed
 
 
-async def findings(settings: Settings) -> AsyncIterator[Finding]:
+async def findings(settings: RouterSettings) -> AsyncIterator[SetupFinding]:
     """Everything that can be looked at from here, the simplest first."""
     yield _address(settings)
     for finding in _store(settings):
         yield finding
     if not settings.has_sign_in:
-        yield Finding(Verdict.NOTE, "Sign-in is not set up: whoever reaches this router is its guest.")
+        yield SetupFinding(Verdict.NOTE, "Sign-in is not set up: whoever reaches this router is its guest.")
         return
     yield _client(settings)
-    yield Finding(Verdict.NOTE, f"The provider must have this redirect URI on record: {settings.redirect_uri}")
+    yield SetupFinding(Verdict.NOTE, f"The provider must have this redirect URI on record: {settings.redirect_uri}")
     async for finding in _provider(settings):
         yield finding
 
 
-def _address(settings: Settings) -> Finding:
+def _address(settings: RouterSettings) -> SetupFinding:
     if settings.public_url is not None:
-        return Finding(Verdict.OK, f"The public address is {settings.origin}, by https.")
+        return SetupFinding(Verdict.OK, f"The public address is {settings.origin}, by https.")
     if is_loopback(settings.host):
-        return Finding(Verdict.OK, f"The router serves this machine alone, at {settings.origin}.")
-    return Finding(Verdict.FAILED, f"{settings.host} is open to others: set up sign-in and ROUTER_PUBLIC_URL (https).")
+        return SetupFinding(Verdict.OK, f"The router serves this machine alone, at {settings.origin}.")
+    return SetupFinding(
+        Verdict.FAILED, f"{settings.host} is open to others: set up sign-in and ROUTER_PUBLIC_URL (https)."
+    )
 
 
-def _store(settings: Settings) -> list[Finding]:
+def _store(settings: RouterSettings) -> list[SetupFinding]:
     found = accounts.look_at(settings.state_dir)
     if found is None:
-        store = Finding(Verdict.OK, "The account store is made at the first start.")
+        store = SetupFinding(Verdict.OK, "The account store is made at the first start.")
     elif not found.sound:
-        store = Finding(Verdict.FAILED, "The account store is damaged. The next start sets it aside and fails closed.")
+        store = SetupFinding(
+            Verdict.FAILED, "The account store is damaged. The next start sets it aside and fails closed."
+        )
     elif not found.trusted:
         cure = "Restore it, or accept the loss: router accounts confirm"
-        store = Finding(Verdict.FAILED, f"The account store was lost: every job is managed only. {cure}")
+        store = SetupFinding(Verdict.FAILED, f"The account store was lost: every job is managed only. {cure}")
     else:
-        store = Finding(Verdict.OK, "The account store is whole.")
+        store = SetupFinding(Verdict.OK, "The account store is whole.")
     return [store, *(_pepper(settings, found) if settings.has_sign_in else [])]
 
 
-def _pepper(settings: Settings, store: accounts.Health | None) -> list[Finding]:
+def _pepper(settings: RouterSettings, store: accounts.StoreHealth | None) -> list[SetupFinding]:
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     path = settings.state_dir / pseudonyms.FILE
     expected = store.peppers if store is not None else {}
     if given is None and not path.exists():
         if expected:
-            return [Finding(Verdict.FAILED, f"The pepper is lost: bring {path} back before the next start.")]
+            return [SetupFinding(Verdict.FAILED, f"The pepper is lost: bring {path} back before the next start.")]
         return [
-            Finding(Verdict.OK, f"The pepper is made at the first start: {path}. Keep a copy, not beside the store.")
+            SetupFinding(
+                Verdict.OK, f"The pepper is made at the first start: {path}. Keep a copy, not beside the store."
+            )
         ]
     try:
         known = pseudonyms.load(settings.state_dir, given)
-    except Complaint as complaint:
-        return [Finding(Verdict.FAILED, f"Pepper: {complaint}")]
+    except CommandError as command_error:
+        return [SetupFinding(Verdict.FAILED, f"Pepper: {command_error}")]
     where = "ROUTER_PEPPER" if given is not None else str(path)
     wrong = [version for version, mark in expected.items() if known.fingerprints().get(version) != mark]
     if wrong:
         which = ", ".join(map(str, wrong))
-        return [Finding(Verdict.FAILED, f"{where} lacks the pepper {which} that the accounts were made with.")]
+        return [SetupFinding(Verdict.FAILED, f"{where} lacks the pepper {which} that the accounts were made with.")]
     versions = ", ".join(map(str, known.versions))
-    return [Finding(Verdict.OK, f"The pepper is in {where}, for its owner alone; versions: {versions}.")]
+    return [SetupFinding(Verdict.OK, f"The pepper is in {where}, for its owner alone; versions: {versions}.")]
 
 
-def _client(settings: Settings) -> Finding:
+def _client(settings: RouterSettings) -> SetupFinding:
     if settings.oidc_issuer == GOOGLE and not str(settings.oidc_client_id).endswith(_GOOGLE_CLIENT):
-        return Finding(Verdict.FAILED, f"ROUTER_OIDC_CLIENT_ID is none of Google's: they end in {_GOOGLE_CLIENT}.")
-    return Finding(Verdict.OK, f"A client id and its secret are set, for {settings.oidc_issuer}.")
+        return SetupFinding(Verdict.FAILED, f"ROUTER_OIDC_CLIENT_ID is none of Google's: they end in {_GOOGLE_CLIENT}.")
+    return SetupFinding(Verdict.OK, f"A client id and its secret are set, for {settings.oidc_issuer}.")
 
 
-async def _provider(settings: Settings) -> AsyncIterator[Finding]:
+async def _provider(settings: RouterSettings) -> AsyncIterator[SetupFinding]:
     secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
     provider = Provider(settings.oidc_issuer, str(settings.oidc_client_id), secret, settings.redirect_uri)
     try:
         metadata = await provider.metadata()
-        yield Finding(Verdict.OK, "The provider answers and describes itself as it should.")
+        yield SetupFinding(Verdict.OK, "The provider answers and describes itself as it should.")
         yield _clock(metadata.clock_ahead_s)
         trial, _ = login.begin(b"a trial of the doctor's", clock.now())
         if await provider.knows_our_redirect(trial):
-            yield Finding(Verdict.OK, "The provider shows its page for this client and this redirect URI.")
+            yield SetupFinding(Verdict.OK, "The provider shows its page for this client and this redirect URI.")
         else:
-            yield Finding(
+            yield SetupFinding(
                 Verdict.FAILED, "The provider refuses this client id or redirect URI: compare both with its record."
             )
         yield _SECRET[await provider.knows_our_secret()]
-    except Unavailable:
-        yield Finding(Verdict.FAILED, f"{settings.oidc_issuer} gives no answer. Is this machine allowed to ask it?")
-    except Refused as refused:
-        yield Finding(Verdict.FAILED, f"The provider's answer can't be used ({refused.reason}). Is the issuer right?")
+    except ProviderUnavailable:
+        yield SetupFinding(
+            Verdict.FAILED, f"{settings.oidc_issuer} gives no answer. Is this machine allowed to ask it?"
+        )
+    except SignInRefused as refused:
+        yield SetupFinding(
+            Verdict.FAILED, f"The provider's answer can't be used ({refused.reason}). Is the issuer right?"
+        )
 
 
-def _clock(ahead_s: float | None) -> Finding:
+def _clock(ahead_s: float | None) -> SetupFinding:
     if ahead_s is None:
-        return Finding(Verdict.NOTE, "The provider does not say what time it is.")
+        return SetupFinding(Verdict.NOTE, "The provider does not say what time it is.")
     if abs(ahead_s) > LEEWAY_S:
         side = "behind" if ahead_s > 0 else "ahead of"
-        return Finding(
+        return SetupFinding(
             Verdict.FAILED, f"This clock is {abs(ahead_s):.0f} s {side} the provider's; {LEEWAY_S} are allowed."
         )
-    return Finding(Verdict.OK, f"This clock and the provider's agree within {LEEWAY_S} s.")
+    return SetupFinding(Verdict.OK, f"This clock and the provider's agree within {LEEWAY_S} s.")
 
 
 _SECRET = {
-    True: Finding(Verdict.OK, "The provider accepts the client's secret."),
-    False: Finding(Verdict.FAILED, "The provider refuses the client's secret. Copy it again."),
-    None: Finding(Verdict.NOTE, "The provider does not say whether the client's secret is right."),
+    True: SetupFinding(Verdict.OK, "The provider accepts the client's secret."),
+    False: SetupFinding(Verdict.FAILED, "The provider refuses the client's secret. Copy it again."),
+    None: SetupFinding(Verdict.NOTE, "The provider does not say whether the client's secret is right."),
 }
 _STEPS = """\
 To let people sign in with Google:

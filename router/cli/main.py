@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mastering.contract import Effort
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.identity.accounts import Accounts
 
 app = typer.Typer(
@@ -65,10 +65,10 @@ def submit(
     keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
 ) -> None:
     """Send a song to a running router and fetch its master. ROUTER_TOKEN holds a token where one is asked for."""
-    from router.cli.submit import Wanted
+    from router.cli.submit import SubmitOptions
     from router.cli.submit import submit as submit_now
 
-    wanted = Wanted(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
+    wanted = SubmitOptions(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
     # Not an option: what is typed on a command line can be read by everybody on the machine.
     token = os.environ.get("ROUTER_TOKEN")
     _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep, token=token))
@@ -119,7 +119,7 @@ def retire_peppers() -> None:
 def _retire() -> None:
     from router.identity import pseudonyms
 
-    settings = Settings()
+    settings = RouterSettings()
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     older = pseudonyms.load(settings.state_dir, given).older
     with _accounts() as store:
@@ -133,16 +133,16 @@ def _retire() -> None:
 
 
 def _pepper_folder() -> Path:
-    from router.core.command_error import Complaint
+    from router.core.command_error import CommandError
 
-    settings = Settings()
+    settings = RouterSettings()
     if settings.pepper is not None:
-        raise Complaint("the pepper is in ROUTER_PEPPER: put a new version before the others there.", exit_code=2)
+        raise CommandError("the pepper is in ROUTER_PEPPER: put a new version before the others there.", exit_code=2)
     return settings.state_dir
 
 
 def _accounts() -> closing[Accounts]:
-    settings = Settings()
+    settings = RouterSettings()
     marker = settings.ram_dir / "accounts.expected"
     return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
 
@@ -224,10 +224,12 @@ def deploy_space(
     catalogue: Annotated[Path | None, typer.Option(help="For router: the tiers that it will use.")] = None,
 ) -> None:
     """Create or update a Space. The token is HF_TOKEN's, or that of `hf auth login`."""
-    from router.cli.deploy import Wanted
+    from router.cli.deploy import DeployOptions
     from router.cli.deploy import deploy as deploy_now
 
-    wanted = Wanted(kind, repo, private, hardware, sleep_s, tuple(secret or ()), tuple(variable or ()), catalogue)
+    wanted = DeployOptions(
+        kind, repo, private, hardware, sleep_s, tuple(secret or ()), tuple(variable or ()), catalogue
+    )
     _or_one_line(lambda: deploy_now(wanted, dry_run=dry_run))
 
 
@@ -243,13 +245,13 @@ def _given(**options: object) -> dict[str, object]:
 
 def _or_one_line(call: object) -> None:
     """Run it; what an operator or a user can cure ends in one line and exit code 1, never in a traceback."""
-    from router.core.command_error import Complaint
+    from router.core.command_error import CommandError
 
     try:
         call()  # type: ignore[operator]
-    except Complaint as complaint:
-        typer.echo(f"router: {complaint}", err=True)
-        raise typer.Exit(complaint.exit_code) from None
+    except CommandError as command_error:
+        typer.echo(f"router: {command_error}", err=True)
+        raise typer.Exit(command_error.exit_code) from None
 
 
 def main() -> None:

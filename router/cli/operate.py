@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 
 _TIMEOUT_S = 10.0
 
@@ -36,11 +36,11 @@ def _ask(method: str, url: str, path: str, body: object = None) -> dict[str, Any
         response = httpx.request(method, url.rstrip("/") + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
         answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError):
-        raise Complaint(
+        raise CommandError(
             f"no router answers at {url}. Start it with ROUTER_ADMIN_PORT set, or name its operators' port with --url."
         ) from None
     if not response.is_success:
-        raise Complaint(str(answer.get("detail", answer.get("title", "the router refused"))))
+        raise CommandError(str(answer.get("detail", answer.get("title", "the router refused"))))
     return answer
 
 

@@ -12,7 +12,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 
 _CHUNK_BYTES = 256 * 1024
 _EXIT_REFUSED = 3
@@ -20,7 +20,7 @@ _EXIT_UNREACHABLE = 4
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
-class Wanted(NamedTuple):
+class SubmitOptions(NamedTuple):
     target: str
     style: str
     amount_percent: float
@@ -29,12 +29,19 @@ class Wanted(NamedTuple):
 
 
 def submit(
-    url: str, song: Path, output: Path | None, wanted: Wanted, *, as_json: bool, keep: bool, token: str | None = None
+    url: str,
+    song: Path,
+    output: Path | None,
+    wanted: SubmitOptions,
+    *,
+    as_json: bool,
+    keep: bool,
+    token: str | None = None,
 ) -> None:
     """Send `song`, follow the job, write the master to `output` (default: beside the song). `token` is a personal one
     of the account page, where the router asks who is there. Raises Complaint."""
     if not song.is_file() or not os.access(song, os.R_OK):
-        raise Complaint(f"{song} is not a file that can be read.", exit_code=2)
+        raise CommandError(f"{song} is not a file that can be read.", exit_code=2)
     console = Console(stderr=True)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
@@ -52,7 +59,7 @@ def submit(
                 if not keep:
                     http.delete(f"/v1/jobs/{job['id']}")
     except httpx.TransportError as error:
-        raise Complaint(
+        raise CommandError(
             f"no answer from {url} ({type(error).__name__}). Is the router running? Start it with 'make run'.",
             _EXIT_UNREACHABLE,
         ) from None
@@ -98,7 +105,7 @@ def _follow(http: httpx.Client, job_id: str, progress: Progress) -> dict[str, An
                 if job["state"] in ("mastered", "delivered"):
                     return job
                 if job["state"] in ("failed", "cancelled", "expired", "wiped"):
-                    raise Complaint((job["error"] or {}).get("detail", f"the job is {job['state']}"), _EXIT_REFUSED)
+                    raise CommandError((job["error"] or {}).get("detail", f"the job is {job['state']}"), _EXIT_REFUSED)
 
 
 def _show(progress: Progress, task: Any, job: dict[str, Any]) -> None:
@@ -124,10 +131,10 @@ def _fetch(http: httpx.Client, output: dict[str, Any], path: Path, progress: Pro
                 file.write(chunk)
                 progress.advance(task, len(chunk))
         if part.stat().st_size != output["size_bytes"]:
-            raise Complaint("the download ended early; run the command again.", _EXIT_UNREACHABLE)
+            raise CommandError("the download ended early; run the command again.", _EXIT_UNREACHABLE)
         part.replace(path)
     except OSError as error:
-        raise Complaint(f"{path} can't be written ({error.strerror}).", exit_code=2) from None
+        raise CommandError(f"{path} can't be written ({error.strerror}).", exit_code=2) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -138,9 +145,9 @@ def _ok(response: httpx.Response) -> dict[str, Any]:
         return body
     if response.status_code == httpx.codes.UNAUTHORIZED:
         sentence = "the router asks who you are. Make a token on its account page and set ROUTER_TOKEN to it."
-        raise Complaint(sentence, _EXIT_REFUSED)
+        raise CommandError(sentence, _EXIT_REFUSED)
     try:
         sentence = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         sentence = f"the router answered with status {response.status_code}."
-    raise Complaint(sentence, _EXIT_REFUSED)
+    raise CommandError(sentence, _EXIT_REFUSED)

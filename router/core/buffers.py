@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Room(Protocol):
+class WriteBuffer(Protocol):
     """Memory of the store that waits for the next bytes of a body."""
 
     @property
@@ -25,16 +25,16 @@ class Room(Protocol):
         ...
 
 
-class Filling(Protocol):
+class BodySource(Protocol):
     """A body that is written into the store's own memory."""
 
-    async def fill(self, room: Room) -> bool:
+    async def fill(self, room: WriteBuffer) -> bool:
         """Add some of what comes, at most until `room` has nothing free, or, in a thread, `empty` it and go on; whether
         more may come, which is certain where nothing was free. What was added before it raised counts."""
         ...
 
 
-class Stretch(Protocol):
+class ReadBuffer(Protocol):
     """Some of a body, handed out from memory that is used again for each piece."""
 
     def next(self) -> memoryview:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Complaint(Exception):
+class CommandError(Exception):
     """What is wrong and the cure; ends the command with `exit_code`."""
 
     def __init__(self, sentence: str, exit_code: int = 1) -> None:

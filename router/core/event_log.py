@@ -140,7 +140,7 @@ def configure(folder: Path | None = None) -> Callable[[], int]:
     return files.sweep
 
 
-class Pseudonyms:
+class LogPseudonyms:
     """What an account is called in the log: the same all day, another the next, and after every start.
 
     The key lies in RAM alone and the last one is thrown away, so that old lines can be joined neither to an account
@@ -164,7 +164,7 @@ class Pseudonyms:
         self._day = -1
 
 
-pseudonyms = Pseudonyms()
+pseudonyms = LogPseudonyms()
 
 
 def pseudonym(account: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator, model_val
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 
 GIB = 1024**3
 
@@ -31,7 +31,7 @@ def _spool() -> Path:
     return Path(f"/var/tmp/mastering-router-{os.getuid()}/spool")  # noqa: S108 — ciphertext only; mode 0700 and ours
 
 
-class Settings(BaseSettings):
+class RouterSettings(BaseSettings):
     """Read once at start. Each field's description is shown in the docs."""
 
     model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
@@ -185,7 +185,7 @@ def refuse_strangers(host: str | None) -> None:
     """Without sign-in the router listens on loopback only, and no proxy brings people. Raises Complaint."""
     if host is None or is_loopback(urlsplit(host).hostname or host):
         return
-    raise Complaint(
+    raise CommandError(
         f"Without sign-in this router serves this machine only, not {host}."
         " Listen on 127.0.0.1, or set up sign-in first: 'router doctor' says how."
     )

@@ -11,16 +11,16 @@ from mastering.contract import Facts, Fault, FaultCode, OutputFormat, Report
 from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log_exception
-from router.dispatch.watchdog import Watch
+from router.dispatch.watchdog import Watchdog
 from router.jobs import lifecycle
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.probe.client import Announced, Verified
-from router.probe.stream_tap import Ear
-from router.spool.port import Full, Gone
-from router.store.port import Missing
+from router.probe.stream_tap import StreamTap
+from router.spool.port import BlobGone, SpoolFull
+from router.store.port import JobMissing
 from router.store.record import BlobRef, Job, Progress
-from router.store.state import State
-from router.tiers.fleet.member import Stint
+from router.store.state import JobState
+from router.tiers.fleet.member import Reservation
 from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Source, Work, Working
@@ -33,19 +33,19 @@ class LostJob(Exception):
     """The job is not this attempt's any more: cancelled, expired or taken over."""
 
 
-async def until_lost(house: House, job: Job) -> None:
+async def until_lost(services: Services, job: Job) -> None:
     """Ends when the job is no longer this generation's to run."""
-    async with house.events.listen(job.id) as changes:
+    async with services.events.listen(job.id) as changes:
         while True:
-            with suppress(Missing):
-                current, _ = await house.jobs.get(job.id)
-                if current.state is State.RUNNING and current.generation == job.generation:
+            with suppress(JobMissing):
+                current, _ = await services.jobs.get(job.id)
+                if current.state is JobState.RUNNING and current.generation == job.generation:
                     await changes.wait(5.0)
                     continue
             return
 
 
-class Made(NamedTuple):
+class AttemptResult(NamedTuple):
     """What an attempt made: outputs that lie verified in the spool, all readable until the same moment."""
 
     outputs: dict[OutputFormat, BlobRef]
@@ -54,28 +54,31 @@ class Made(NamedTuple):
     timing: Timing
 
 
-async def run(house: House, job: Job, stint: Stint) -> Made:
+async def run(services: Services, job: Job, reservation: Reservation) -> AttemptResult:
     """One attempt on one backend. Raises TierFault, LostJob, and Problem where the fault is the router's own."""
-    backend = stint.standing.backend
+    backend = reservation.member.backend
     facts, source = job.facts, job.input
     if facts is None or source is None:
         raise Problem("input_lost")
-    deadline_s = min(house.settings.attempt_deadline_s, job.expires_s - clock.now())
-    references = tuple(_source(house, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
-    audio = _source(house, source)
+    deadline_s = min(services.settings.attempt_deadline_s, job.expires_s - clock.now())
+    references = tuple(_source(services, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
+    audio = _source(services, source)
     work = Work(job.settings, facts, audio, deadline_s, references)
-    shelf, watch = _Shelf(house, job, facts), Watch(backend.silence_s, work.upload_bytes, stint.promise.need_s)
+    shelf, watch = (
+        OutputWriter(services, job, facts),
+        Watchdog(backend.silence_s, work.upload_bytes, reservation.promise.need_s),
+    )
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
-            report = await _receive(house, job, watch.over(events), shelf)
+            report = await _receive(services, job, watch.over(events), shelf)
         timing = watch.timing()
         await _verify(job, shelf)
     except BaseException as error:
-        await drop(house, shelf.outputs)
-        raise _meaning(error, job, house.settings.spool_quota_bytes) from error
+        await drop(services, shelf.outputs)
+        raise _meaning(error, job, services.settings.spool_quota_bytes) from error
     finally:
         shelf.close()
-    return Made(shelf.outputs, report, shelf.expires_s, timing)
+    return AttemptResult(shelf.outputs, report, shelf.expires_s, timing)
 
 
 def _meaning(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
@@ -85,9 +88,9 @@ def _meaning(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
             return _meaning(error.exceptions[0], job, quota_bytes)
         case TimeoutError():
             return TierFault(FaultClass.DEADLINE, "the job took longer than allowed")
-        case Gone():
+        case BlobGone():
             return Problem("expired" if clock.now() >= job.expires_s else "input_lost")
-        case Full():
+        case SpoolFull():
             if expected_room(job) > quota_bytes:
                 return Problem("spool_full", "There is no room for the master.", retry_after_s=error.retry_after_s)
             return TierFault(FaultClass.ROOM, "there was no room for the master", retry_after_s=error.retry_after_s)
@@ -99,48 +102,48 @@ def _meaning(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
     return error
 
 
-def _source(house: House, blob: BlobRef) -> Source:
-    spool, ref, size_bytes = house.spool, blob.ref, blob.size_bytes
+def _source(services: Services, blob: BlobRef) -> Source:
+    spool, ref, size_bytes = services.spool, blob.ref, blob.size_bytes
     return Source(size_bytes, lambda: spool.read(ref), lambda: spool.lend(ref, 0, size_bytes))
 
 
-class _Shelf:
+class OutputWriter:
     """The outputs of one attempt, as they land in the spool beside the job's input."""
 
-    def __init__(self, house: House, job: Job, facts: Facts) -> None:
-        self._house, self._job, self._facts = house, job, facts
-        self._ears: dict[OutputFormat, Ear[Verified]] = {}
+    def __init__(self, services: Services, job: Job, facts: Facts) -> None:
+        self._services, self._job, self._facts = services, job, facts
+        self._taps: dict[OutputFormat, StreamTap[Verified]] = {}
         self.outputs: dict[OutputFormat, BlobRef] = {}
         self.expires_s = 0.0
 
     def close(self) -> None:
-        for ear in self._ears.values():
-            ear.close()
+        for tap in self._taps.values():
+            tap.close()
 
     async def keep(self, begins: OutputBegins, events: AsyncGenerator[Event]) -> None:
         """Take one output from `events`. Raises TierFault, Full."""
-        house, job, size_bytes = self._house, self._job, begins.size_bytes
+        services, job, size_bytes = self._services, self._job, begins.size_bytes
         if begins.format in self.outputs or begins.format not in job.settings.outputs:
             raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent a format twice, or one that nobody asked for")
-        if size_bytes > _largest_output(job, house.settings.max_bytes):
+        if size_bytes > _largest_output(job, services.settings.max_bytes):
             raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
-        self.expires_s = self.expires_s or clock.now() + house.settings.output_ttl_s
-        await lifecycle.evict(house, size_bytes)
-        ref = await house.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
+        self.expires_s = self.expires_s or clock.now() + services.settings.output_ttl_s
+        await lifecycle.evict(services, size_bytes)
+        ref = await services.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
         self.outputs[begins.format] = BlobRef(ref=ref, size_bytes=size_bytes)
         body = begins.body or _exactly(events, size_bytes)
-        ear = house.probe.hear_master(**self._announced(begins.format, size_bytes))
-        if ear is not None:
-            self._ears[begins.format] = ear
-        await house.spool.append(ref, 0, body, size_bytes, ear.take if ear else None)
+        tap = services.probe.tap_master(**self._announced(begins.format, size_bytes))
+        if tap is not None:
+            self._taps[begins.format] = tap
+        await services.spool.append(ref, 0, body, size_bytes, tap.take if tap else None)
 
     async def verify(self, output_format: OutputFormat) -> None:
         """Raise TierFault(BAD_OUTPUT) unless the output is sound and as long as the song, to a codec's padding."""
-        blob, ear = self.outputs[output_format], self._ears.get(output_format)
+        blob, tap = self.outputs[output_format], self._taps.get(output_format)
         try:
-            if ear is None or await ear.verdict() is None:
+            if tap is None or await tap.verdict() is None:
                 announced = self._announced(output_format, blob.size_bytes)
-                await self._house.probe.verify(self._house.spool.read(blob.ref), **announced)
+                await self._services.probe.verify(self._services.spool.read(blob.ref), **announced)
         except Fault as fault:
             if fault.code is FaultCode.INTERNAL:  # our own probe broke: no backend is to blame
                 raise
@@ -159,7 +162,7 @@ class _Shelf:
         )
 
 
-async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf: _Shelf) -> Report | None:
+async def _receive(services: Services, job: Job, events: AsyncGenerator[Event], shelf: OutputWriter) -> Report | None:
     noted_s = 0.0
     async for event in events:
         match event:
@@ -169,7 +172,7 @@ async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf:
                 await shelf.keep(event, events)
             case Working(stage, fraction) if clock.now() - noted_s >= PROGRESS_EVERY_S:
                 noted_s = clock.now()
-                await _note_progress(house, job, Progress(stage=stage, fraction=fraction))
+                await _note_progress(services, job, Progress(stage=stage, fraction=fraction))
             case Working() | Accepted() | Alive():
                 continue
             case bytes():
@@ -177,7 +180,7 @@ async def _receive(house: House, job: Job, events: AsyncGenerator[Event], shelf:
     raise TierFault(FaultClass.CRASH, "the backend's answer ended before the master was whole")
 
 
-async def _verify(job: Job, shelf: _Shelf) -> None:
+async def _verify(job: Job, shelf: OutputWriter) -> None:
     """To the probe every output is sound, and as long as the song. Raises TierFault(BAD_OUTPUT)."""
     if set(shelf.outputs) != set(job.settings.outputs):
         raise TierFault(FaultClass.BAD_OUTPUT, "not every format that was asked for came")
@@ -186,18 +189,18 @@ async def _verify(job: Job, shelf: _Shelf) -> None:
             checks.create_task(shelf.verify(output_format))
 
 
-async def _note_progress(house: House, job: Job, progress: Progress) -> None:
+async def _note_progress(services: Services, job: Job, progress: Progress) -> None:
     def note(current: Job) -> Job | None:
-        mine = current.state is State.RUNNING and current.generation == job.generation
+        mine = current.state is JobState.RUNNING and current.generation == job.generation
         return current.with_(progress=progress) if mine else None
 
-    await house.change(job.id, note)
+    await services.change(job.id, note)
 
 
-async def drop(house: House, outputs: dict[OutputFormat, BlobRef]) -> None:
+async def drop(services: Services, outputs: dict[OutputFormat, BlobRef]) -> None:
     """Destroy outputs that will not be committed."""
     for blob in outputs.values():
-        await house.spool.drop(blob.ref)
+        await services.spool.drop(blob.ref)
 
 
 async def _exactly(events: AsyncGenerator[Event], size_bytes: int) -> AsyncIterator[bytes]:

@@ -15,13 +15,13 @@ from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log, log_exception
 from router.dispatch import attempt
-from router.dispatch.placement import Place, Placing
+from router.dispatch.placement import Placement, Placer
 from router.jobs import attempts, lifecycle
-from router.jobs.services import House
-from router.store.port import Conflict, Lease, Missing
+from router.jobs.services import Services
+from router.store.port import JobMissing, Lease, RevisionConflict
 from router.store.record import Job
-from router.store.state import State
-from router.tiers.fleet.member import Stint
+from router.store.state import JobState
+from router.tiers.fleet.member import Reservation
 from router.tiers.policy.choice import Choice
 from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
@@ -33,14 +33,14 @@ LEASE_EXTEND_S = 5.0
 
 
 class Dispatcher:
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._tasks: list[asyncio.Task[None]] = []
         self._claiming = asyncio.Lock()
-        self._placing = Placing(house)
+        self._placer = Placer(services)
 
     async def start(self) -> None:
-        count = self._house.settings.concurrency
+        count = self._services.settings.concurrency
         self._tasks = [asyncio.create_task(self._serve(), name=f"dispatch {n}") for n in range(count)]
 
     async def close(self) -> None:
@@ -61,28 +61,28 @@ class Dispatcher:
         lease, place = await self._claim()
         try:
             await self._hold(lease, self._master(lease, place))
-        except Missing:
+        except JobMissing:
             await lease.finish()
         except Exception as error:
             # A fault of our own must not lose the job: it is tried again after a while.
             log_exception(error)
             await lease.give_back(WAIT_FOR_ROOM_S)
 
-    async def _claim(self) -> tuple[Lease, Place]:
+    async def _claim(self) -> tuple[Lease, Placement]:
         """The next job whose turn it is, and a backend that is occupied for it.
 
         One claimer at a time, and only while a backend has room: whose turn it is is decided at the last moment.
         """
-        house = self._house
+        services = self._services
         async with self._claiming:
             while True:
-                lanes = self._placing.lanes_with_room(await house.queue.depth())
-                lease = await house.queue.lease(lanes, wait_s=1.0) if lanes else None
+                lanes = self._placer.lanes_with_room(await services.queue.depth())
+                lease = await services.queue.lease(lanes, wait_s=1.0) if lanes else None
                 if lease is None:
                     if not lanes:
-                        await house.fleet.wait_for_change(1.0)
+                        await services.fleet.wait_for_change(1.0)
                     continue
-                place = await self._placing.place(lease.job_id, fresh=True)
+                place = await self._placer.place(lease.job_id, fresh=True)
                 if place is not None:
                     return lease, place
                 await lease.give_back(WAIT_FOR_ROOM_S)
@@ -103,7 +103,7 @@ class Dispatcher:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _master(self, lease: Lease, place: Place | None) -> None:
+    async def _master(self, lease: Lease, place: Placement | None) -> None:
         """Attempts, one after another, until the job is done, has failed, or must wait for room."""
         wait_s = WAIT_FOR_ROOM_S
         while place is not None:
@@ -114,27 +114,27 @@ class Dispatcher:
             if fault is None:
                 return await lease.finish()
             lacks_room = fault.fault_class is FaultClass.ROOM  # it would be rendered for nothing elsewhere too
-            place = None if lacks_room else await self._placing.place(lease.job_id, fresh=False)
+            place = None if lacks_room else await self._placer.place(lease.job_id, fresh=False)
             wait_s = self._pause_s(fault)
-        await self._house.change(lease.job_id, attempts.requeued)
+        await self._services.change(lease.job_id, attempts.requeued)
         await lease.give_back(wait_s)
 
     def _pause_s(self, fault: TierFault) -> float:
         """What the backend asked for; else full jitter, so that many jobs do not come back together."""
         if fault.retry_after_s is not None:
             return min(fault.retry_after_s, LONGEST_WAIT_S)
-        return JITTER_S[0] + (JITTER_S[1] - JITTER_S[0]) * self._house.fleet.draw()
+        return JITTER_S[0] + (JITTER_S[1] - JITTER_S[0]) * self._services.fleet.draw()
 
-    async def _attempt(self, job_id: str, place: Place) -> TierFault | None:
+    async def _attempt(self, job_id: str, place: Placement) -> TierFault | None:
         """One attempt on its place: the fault after which to go on elsewhere, or None when the job is at its end,
         mastered or failed. Raises attempt.LostJob."""
-        house, started_s = self._house, clock.now()
+        services, started_s = self._services, clock.now()
         fault: TierFault | None = None
         timing: Timing | None = None
-        self._placing.retries += place.is_retry
+        self._placer.retries += place.is_retry
         try:
             job = await self._begin(job_id, place.choice, started_s)
-            made = await self._run_unless_lost(job, place.stint)
+            made = await self._run_unless_lost(job, place.reservation)
             timing = made.timing
         except TierFault as caught:
             fault = caught
@@ -142,8 +142,8 @@ class Dispatcher:
             await self._fail(job, problem)
             return None
         finally:
-            self._placing.retries -= place.is_retry
-            house.fleet.end(place.stint, fault, timing)
+            self._placer.retries -= place.is_retry
+            services.fleet.end(place.reservation, fault, timing)
         if fault is not None:
             verdict = await self._note_fault(job, place.choice, fault)
             if verdict is None:
@@ -151,27 +151,27 @@ class Dispatcher:
             await self._fail(job, verdict)
             return None
         await self._seal(job, made)
-        await lifecycle.finish_sealed(house, job_id)
+        await lifecycle.finish_sealed(services, job_id)
         return None
 
     async def _begin(self, job_id: str, choice: Choice, started_s: float) -> Job:
         """The job put to work under a new generation. Raises attempt.LostJob when it is not to be run."""
-        job = await self._house.change(job_id, lambda job: attempts.put_to_work(job, choice, started_s))
-        if job.state is State.SEALED:  # its last step was interrupted
-            await lifecycle.finish_sealed(self._house, job_id)
-        if job.state is not State.RUNNING:
+        job = await self._services.change(job_id, lambda job: attempts.put_to_work(job, choice, started_s))
+        if job.state is JobState.SEALED:  # its last step was interrupted
+            await lifecycle.finish_sealed(self._services, job_id)
+        if job.state is not JobState.RUNNING:
             raise attempt.LostJob
         return job
 
-    async def _run_unless_lost(self, job: Job, stint: Stint) -> attempt.Made:
+    async def _run_unless_lost(self, job: Job, reservation: Reservation) -> attempt.AttemptResult:
         """Run the attempt while the job is still this generation's and the backend may be used.
 
         Raises TierFault, Problem, attempt.LostJob.
         """
-        run = asyncio.create_task(attempt.run(self._house, job, stint))
-        lost = asyncio.create_task(attempt.until_lost(self._house, job))
-        evicted = asyncio.create_task(stint.evicted.wait())
-        made: attempt.Made | None = None
+        run = asyncio.create_task(attempt.run(self._services, job, reservation))
+        lost = asyncio.create_task(attempt.until_lost(self._services, job))
+        evicted = asyncio.create_task(reservation.evicted.wait())
+        made: attempt.AttemptResult | None = None
         try:
             await asyncio.wait([run, lost, evicted], return_when=asyncio.FIRST_COMPLETED)
             made = run.result() if run.done() else None
@@ -179,15 +179,15 @@ class Dispatcher:
             for task in (run, lost, evicted):
                 task.cancel()
             ended, *_ = await asyncio.gather(run, lost, evicted, return_exceptions=True)
-            if made is None and isinstance(ended, attempt.Made):  # whole, but too late to be wanted
-                await attempt.drop(self._house, ended.outputs)
+            if made is None and isinstance(ended, attempt.AttemptResult):  # whole, but too late to be wanted
+                await attempt.drop(self._services, ended.outputs)
         if made is not None:
             return made
-        if stint.evicted.is_set():
+        if reservation.evicted.is_set():
             raise TierFault(FaultClass.CAPACITY, "the backend was taken out for maintenance")
         raise attempt.LostJob
 
-    async def _seal(self, job: Job, made: attempt.Made) -> None:
+    async def _seal(self, job: Job, made: attempt.AttemptResult) -> None:
         """Commit the verified outputs, if the job is still this generation's. Raises attempt.LostJob."""
         mine = False
 
@@ -198,14 +198,14 @@ class Dispatcher:
                 return None
             closed = attempts.closed_last(current.attempts, clock.now(), "done", "")
             changes = {"outputs": made.outputs, "report": made.report, "expires_s": made.expires_s}
-            return current.to(State.SEALED, attempts=closed, error=None, **changes)
+            return current.to(JobState.SEALED, attempts=closed, error=None, **changes)
 
         try:
-            await self._house.change(job.id, commit)
-        except (Missing, Conflict):
+            await self._services.change(job.id, commit)
+        except (JobMissing, RevisionConflict):
             mine = False
         if not mine:
-            await attempt.drop(self._house, made.outputs)
+            await attempt.drop(self._services, made.outputs)
             raise attempt.LostJob
 
     async def _note_fault(self, job: Job, choice: Choice, fault: TierFault) -> Problem | None:
@@ -220,7 +220,7 @@ class Dispatcher:
                 raise attempt.LostJob
             return attempts.faulted(current, fault, clock.now())
 
-        return attempts.verdict(await self._house.change(job.id, note), fault)
+        return attempts.verdict(await self._services.change(job.id, note), fault)
 
     async def _fail(self, job: Job, problem: Problem) -> None:
-        await lifecycle.end(self._house, job.id, State.FAILED, problem, generation=job.generation)
+        await lifecycle.end(self._services, job.id, JobState.FAILED, problem, generation=job.generation)

@@ -7,50 +7,50 @@ from typing import NamedTuple
 from router.core import clock
 from router.jobs import attempts, lifecycle
 from router.jobs.intake import LANES, MANAGED_LANE
-from router.jobs.services import House
-from router.store.port import Missing
+from router.jobs.services import Services
+from router.store.port import JobMissing
 from router.store.record import Job
-from router.tiers.fleet.member import Stint
+from router.tiers.fleet.member import Reservation
 from router.tiers.policy.choice import TYPICAL, Choice, choose, outlook
 
 RETRY_SHARE, RETRIES_LEAST = 0.2, 3
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """A chosen backend, occupied for one attempt."""
 
     choice: Choice
-    stint: Stint
+    reservation: Reservation
     is_retry: bool
 
 
-class Placing:
-    def __init__(self, house: House) -> None:
-        self._house = house
+class Placer:
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self.retries = 0
         """Attempts that run now after an earlier one of their job had failed."""
 
     def lanes_with_room(self, queued: int) -> list[str]:
-        fleet = self._house.fleet
+        fleet = self._services.fleet
         candidates = fleet.candidates()
         needs = {lane: TYPICAL._replace(managed_only=lane == MANAGED_LANE, queued=queued) for lane in LANES}
         return [lane for lane, need in needs.items() if choose(candidates, need, fleet.draw)]
 
-    async def place(self, job_id: str, *, fresh: bool) -> Place | None:
+    async def place(self, job_id: str, *, fresh: bool) -> Placement | None:
         """A backend for the job, occupied; None when it must wait. `fresh`: it has waited since its last fault, so
         that it may go where it failed, if there is nobody else."""
-        house = self._house
+        services = self._services
         try:
-            job, _ = await house.jobs.get(job_id)
-        except Missing:
-            await house.queue.withdraw(job_id)
+            job, _ = await services.jobs.get(job_id)
+        except JobMissing:
+            await services.queue.withdraw(job_id)
             return None
         if attempts.lacked_room(job) and await self._lacks_room(job):
             return None
-        queued = await house.queue.depth()
+        queued = await services.queue.depth()
         if attempts.is_retry(job) and not self._may_retry(queued):
             return None
-        candidates, now, draw = house.fleet.candidates(), clock.now(), house.fleet.draw
+        candidates, now, draw = services.fleet.candidates(), clock.now(), services.fleet.draw
         need = attempts.need_of(job, now, queued)
         if fresh and outlook(candidates, need, draw).tier is None:
             need = attempts.need_of(job, now, queued, again=True)
@@ -58,16 +58,16 @@ class Placing:
         if choice is None:
             return None
         if attempts.is_retry(job):
-            house.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
-        return Place(choice, house.fleet.begin(choice, need), attempts.is_retry(job))
+            services.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
+        return Placement(choice, services.fleet.begin(choice, need), attempts.is_retry(job))
 
     async def _lacks_room(self, job: Job) -> bool:
         """Would a master of about the song's size find no room, old masters out of the way?"""
         wanted_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
-        await lifecycle.evict(self._house, wanted_bytes)
-        return self._house.spool.missing_bytes(wanted_bytes) > 0
+        await lifecycle.evict(self._services, wanted_bytes)
+        return self._services.spool.missing_bytes(wanted_bytes) > 0
 
     def _may_retry(self, queued: int) -> bool:
         """Retries are a part of the load, never most of it: beyond that they wait."""
-        active = queued + sum(standing.in_flight for standing in self._house.fleet.standings())
+        active = queued + sum(member.in_flight for member in self._services.fleet.members())
         return self.retries < max(RETRIES_LEAST, RETRY_SHARE * active)

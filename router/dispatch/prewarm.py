@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 
 from router.core.event_log import log_exception
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.tiers.policy.choice import TYPICAL, worth_waking
 
 LOOK_EVERY_S = 1.0
 
 
-async def wake_for_ever(house: House) -> None:
+async def wake_for_ever(services: Services) -> None:
     while True:
         try:
-            await wake(house)
+            await wake(services)
         except Exception as error:
             # A queue that can't be asked for a moment must not end this.
             log_exception(error)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def wake(house: House) -> None:
+async def wake(services: Services) -> None:
     """Look once."""
-    need = TYPICAL._replace(queued=await house.queue.depth())
-    for name in worth_waking(house.fleet.candidates(), need, house.fleet.draw):
-        house.fleet.wake(name)
+    need = TYPICAL._replace(queued=await services.queue.depth())
+    for name in worth_waking(services.fleet.candidates(), need, services.fleet.draw):
+        services.fleet.wake(name)

@@ -12,7 +12,7 @@ LEAST_S = 30.0
 GAPS = 3.0
 
 
-class Stall:
+class StallDetector:
     def __init__(self, now_s: float, expected_s: float = 0.0) -> None:
         self._last_s = now_s
         self._gaps: list[float] = []

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from router.core import clock
 from router.dispatch.patience import Patience
-from router.dispatch.stall import Stall
+from router.dispatch.stall import StallDetector
 from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Event, OutputBegins, Working
@@ -14,12 +14,12 @@ from router.tiers.port import Event, OutputBegins, Working
 SLOWEST_UPLOAD_BYTES_PER_S = 256 * 1024
 
 
-class Watch:
+class Watchdog:
     def __init__(self, silence_s: float, upload_bytes: int, expected_render_s: float) -> None:
         self._silence_s = silence_s
         self._upload_s = upload_bytes / SLOWEST_UPLOAD_BYTES_PER_S
         self._expected_s = expected_render_s
-        self._stall: Stall | None = None
+        self._stall: StallDetector | None = None
         self._marks = [clock.now()]
         """When it began, was accepted, began to send the master."""
 
@@ -51,7 +51,7 @@ class Watch:
         now = clock.now()
         if len(self._marks) == 1:
             self._marks.append(now)
-            self._stall = Stall(now, self._expected_s)
+            self._stall = StallDetector(now, self._expected_s)
         if isinstance(event, OutputBegins) and self._stall is not None:
             self._marks.append(now) if len(self._marks) == 2 else None
             self._stall = None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from router.core.buffers import Room
+from router.core.buffers import WriteBuffer
 from router.core.threads import AT_ONCE_BYTES, in_thread
 
 LOOK_S = 1.0
@@ -23,15 +23,15 @@ _WORTH_A_TRIP_BYTES = 512 * 1024
 """Until so much is there, or a second is over, or all of it has come, nobody is woken."""
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection ended before the body did."""
 
 
-class Silent(Exception):
+class BodyTimeout(Exception):
     """Nothing has come for too long."""
 
 
-def shared(transport: Any) -> socket.socket:
+def duplicated_socket(transport: Any) -> socket.socket:
     """A transport's socket by a descriptor of its own, which does not block: the transport's may be closed, and its
     number be another's, while a thread uses this one. Raises OSError where there is none."""
     its = transport.get_extra_info("socket")
@@ -40,14 +40,14 @@ def shared(transport: Any) -> socket.socket:
     return found
 
 
-class Wire:
+class BodyReceiver:
     """The next `left` bytes of a transport, to be paused; `released` is told how many of them went by this way.
 
     Raises OSError where there is no descriptor for it.
     """
 
     def __init__(self, transport: Any, left: int, released: Callable[[int], None]) -> None:
-        self._socket = shared(transport)
+        self._socket = duplicated_socket(transport)
         self._left, self._taken = left, 0
         self._released = released
         self._loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class Wire:
         self._is_dry = False
         """Nothing was there a moment ago."""
 
-    async def fill(self, room: Room, silence_s: float) -> bool:
+    async def fill(self, room: WriteBuffer, silence_s: float) -> bool:
         """Put what is there into `room`, or wait a second for it; whether more may come.
 
         Raises Lost, Silent, and what `room` raises.
@@ -72,7 +72,7 @@ class Wire:
         if self._left < before:
             self._heard_s = self._loop.time()
         elif self._left and self._loop.time() - self._heard_s >= silence_s:
-            raise Silent
+            raise BodyTimeout
         return self._left > 0
 
     def lost(self) -> None:
@@ -89,7 +89,7 @@ class Wire:
         finally:
             self._released(self._taken)
 
-    def _drain(self, room: Room) -> None:
+    def _drain(self, room: WriteBuffer) -> None:
         """In a thread: whatever is there, up to a limit."""
         enough = max(0, self._left - AT_ONCE_BYTES)
         while self._left > enough:
@@ -99,7 +99,7 @@ class Wire:
             if self._is_dry:
                 return
 
-    def _read(self, room: Room) -> None:
+    def _read(self, room: WriteBuffer) -> None:
         """Once, into what is free. Raises Lost, and what `room` raises."""
         self._is_dry = False
         try:
@@ -108,9 +108,9 @@ class Wire:
             self._is_dry = True
             return
         except OSError:
-            raise Lost from None
+            raise ConnectionLost from None
         if not count:
-            raise Lost
+            raise ConnectionLost
         self._left -= count
         room.add(count)
 

@@ -12,31 +12,31 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from router.core.buffers import Stretch
+from router.core.buffers import ReadBuffer
 from router.core.threads import AT_ONCE_BYTES, in_thread
-from router.http.body_receiver import LOOK_S, Lost, shared
+from router.http.body_receiver import LOOK_S, ConnectionLost, duplicated_socket
 
 
-class Pipe:
+class BodySender:
     """Into a transport that has nothing left to write; `released` is told how many bytes went by this way.
 
     Raises OSError where there is no descriptor for it.
     """
 
     def __init__(self, transport: Any, released: Callable[[int], None]) -> None:
-        self._transport, self._socket = transport, shared(transport)
+        self._transport, self._socket = transport, duplicated_socket(transport)
         self._released = released
         self._rest = memoryview(b"")
         self._sent = 0
         self._loop = asyncio.get_running_loop()
 
-    async def pour(self, stretch: Stretch) -> None:
+    async def pour(self, stretch: ReadBuffer) -> None:
         """All of it. Raises what `stretch` raises; where the connection is lost, it waits for its caller's end."""
         try:
             while await in_thread(self._push, stretch):
                 if self._rest:
                     await self._is_writable(stretch)
-        except Lost:
+        except ConnectionLost:
             self._transport.abort()
             await asyncio.Event().wait()
 
@@ -50,7 +50,7 @@ class Pipe:
         self._socket.close()
         self._released(self._sent)
 
-    def _push(self, stretch: Stretch) -> bool:
+    def _push(self, stretch: ReadBuffer) -> bool:
         """In a thread: what the connection takes, up to a limit; whether there is more. Raises Lost."""
         enough = self._sent + AT_ONCE_BYTES
         while self._sent < enough:
@@ -62,12 +62,12 @@ class Pipe:
             except BlockingIOError:
                 return True
             except OSError:
-                raise Lost from None
+                raise ConnectionLost from None
             self._rest = self._rest[count:]
             self._sent += count
         return True
 
-    async def _is_writable(self, stretch: Stretch) -> None:
+    async def _is_writable(self, stretch: ReadBuffer) -> None:
         """Wait until it takes something. Raises what `stretch` raises when it is not to be had any more."""
         ready = asyncio.Event()
         self._loop.add_writer(self._socket, ready.set)

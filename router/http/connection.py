@@ -15,16 +15,16 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from router.http.body_receiver import Wire
-from router.http.body_sender import Pipe
+from router.http.body_receiver import BodyReceiver
+from router.http.body_sender import BodySender
 
-WIRE = "router.wire"
+BODY_EXTENSION = "router.wire"
 """The ASGI extension by which an application takes the rest of a request's body itself, or sends a response's."""
-TAKE_OVER, POUR, PASSED = "take_over", "pour", "passed"
-"""Of the extension: a `TakesOver`, a `Pours`, and afterwards how many bytes went by these ways."""
-TakesOver = Callable[[int], Wire | None]
+RECEIVE_BODY, SEND_BODY, BYTES_PASSED = "take_over", "pour", "passed"
+"""Of the extension: a `ReceiveBody`, a `SendBody`, and afterwards how many bytes went by these ways."""
+ReceiveBody = Callable[[int], BodyReceiver | None]
 """Given how many bytes of the body are still to come. None: some have come already, or it can't be done here."""
-Pours = Callable[[], Awaitable[Pipe | None]]
+SendBody = Callable[[], Awaitable[BodySender | None]]
 """When the response has begun, of a stated length. What has been sent needs no message any more; the last one, which
 may be empty, does. None: it can't be done here."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -51,7 +51,7 @@ class _Refused(Exception):
     """Makes the parser give up."""
 
 
-class Connection(HttpToolsProtocol):
+class RouterConnection(HttpToolsProtocol):
     """Counts its like: descriptors belong to the process, whichever port a connection came by."""
 
     malformed: ClassVar[bytes] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
     upgrading: ClassVar[bytes] = malformed
     """And to a body that is to be read in another protocol: the parser would not hand it out."""
     most: ClassVar[int] = most_open()
-    _idle: ClassVar[dict[Connection, None]] = {}
+    _idle: ClassVar[dict[RouterConnection, None]] = {}
     """Those that owe a head, the longest idle first."""
     _open: ClassVar[int] = 0
 
@@ -67,42 +67,42 @@ class Connection(HttpToolsProtocol):
     _answer: bytes | None = None
     """Instead of `malformed`."""
     _is_passing_by = False
-    _wire: Wire | None = None
-    _poured: tuple[RequestResponseCycle, Pipe] | None = None
+    _wire: BodyReceiver | None = None
+    _poured: tuple[RequestResponseCycle, BodySender] | None = None
     """The response that is going out by a pipe."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        Connection._open += 1
+        RouterConnection._open += 1
         self._await_head()
-        if Connection._open > self.most:
-            next(iter(Connection._idle)).give_up()
+        if RouterConnection._open > self.most:
+            next(iter(RouterConnection._idle)).give_up()
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
-        if self in Connection._idle:  # else a pipelined request: the one before it is being answered
+        if self in RouterConnection._idle:  # else a pipelined request: the one before it is being answered
             self._await_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
-        Connection._idle.pop(self, None)
+        RouterConnection._idle.pop(self, None)
         if self.parser.should_upgrade() and any(name in _OF_A_BODY and value != b"0" for name, value in self.headers):
             self._answer = self.upgrading
             raise _Refused
         super().on_headers_complete()
         if self.cycle is not None:
             take_over, pour = partial(self._take_over, self.cycle), partial(self._pour, self.cycle)
-            ways: dict[object, object] = {TAKE_OVER: take_over, POUR: pour, PASSED: 0}
-            self.cycle.scope["extensions"] = {WIRE: ways}
+            ways: dict[object, object] = {RECEIVE_BODY: take_over, SEND_BODY: pour, BYTES_PASSED: 0}
+            self.cycle.scope["extensions"] = {BODY_EXTENSION: ways}
 
-    def _take_over(self, cycle: RequestResponseCycle, left: int) -> Wire | None:
+    def _take_over(self, cycle: RequestResponseCycle, left: int) -> BodyReceiver | None:
         is_coming = self.cycle is cycle and cycle.more_body and not cycle.body
         if not is_coming or not self._is_bare():
             return None
         try:
-            self._wire = Wire(self.transport, left, partial(self._resume, cycle))
+            self._wire = BodyReceiver(self.transport, left, partial(self._resume, cycle))
         except OSError:  # no descriptor is to be had
             return None
         self.flow.pause_reading()
@@ -112,14 +112,14 @@ class Connection(HttpToolsProtocol):
         """Whether what goes over the connection is HTTP itself."""
         return self.transport.get_extra_info("sslcontext") is None and not self.transport.is_closing()
 
-    async def _pour(self, cycle: RequestResponseCycle) -> Pipe | None:
+    async def _pour(self, cycle: RequestResponseCycle) -> BodySender | None:
         await asyncio.sleep(0)  # the response's head is written when this turn of the loop is over
         is_open = self.cycle is cycle and cycle.response_started and not cycle.response_complete
         is_measured = cycle.chunked_encoding is False and cycle.scope["method"] != "HEAD"
         if not is_open or not is_measured or not self._is_bare() or self.transport.get_write_buffer_size():
             return None
         try:
-            pipe = Pipe(self.transport, partial(self._end_pouring, cycle))
+            pipe = BodySender(self.transport, partial(self._end_pouring, cycle))
         except OSError:  # no descriptor is to be had
             return None
         self._poured = cycle, pipe
@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle is None or self.cycle.response_complete:
-            Connection._idle[self] = None
+            RouterConnection._idle[self] = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -161,7 +161,7 @@ class Connection(HttpToolsProtocol):
             self.give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        Connection._open -= 1
+        RouterConnection._open -= 1
         if self._wire is not None:
             self._wire.lost()
         if self._poured is not None:
@@ -170,7 +170,7 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True  # uvicorn tells the latest request alone, and another may have been sent ahead
             cycle.message_event.set()
         self._stop_waiting()
-        Connection._idle.pop(self, None)
+        RouterConnection._idle.pop(self, None)
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -179,12 +179,12 @@ class Connection(HttpToolsProtocol):
 
     def give_up(self) -> None:
         """Close at once: nobody is owed an answer."""
-        Connection._idle.pop(self, None)
+        RouterConnection._idle.pop(self, None)
         self._stop_waiting()
         self.transport.abort()
 
     def _await_head(self) -> None:
-        Connection._idle.setdefault(self)
+        RouterConnection._idle.setdefault(self)
         if self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_S, self.give_up)
 
@@ -195,5 +195,5 @@ class Connection(HttpToolsProtocol):
 
 
 def _note(cycle: RequestResponseCycle, passed: int) -> None:
-    ways: dict[str, Any] = cycle.scope["extensions"][WIRE]  # type: ignore[assignment]
-    ways[PASSED] += passed
+    ways: dict[str, Any] = cycle.scope["extensions"][BODY_EXTENSION]  # type: ignore[assignment]
+    ways[BYTES_PASSED] += passed

@@ -23,7 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.core.errors import Problem
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.http import problems
 
 _NEW_JOB = re.compile(r"POST /v1/(jobs|uploads)/?")
@@ -37,7 +37,7 @@ class Rule(NamedTuple):
     item: RateLimitItem
 
 
-class Slots:
+class NetworkSlots:
     """Which slot a network counts in."""
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class Slots:
         return hmac.digest(self._key, prefix, hashlib.sha256)[:2].hex()
 
 
-class Limits:
+class RateLimiter:
     """ASGI middleware: counts, refuses with 429, and says in RateLimit headers what is left."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app, self._proxies, self._slots = app, settings.forwarded_by, Slots()
+    def __init__(self, app: ASGIApp, settings: RouterSettings) -> None:
+        self._app, self._proxies, self._slots = app, settings.forwarded_by, NetworkSlots()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = Rule("requests", RateLimitItemPerMinute(settings.requests_per_minute))
         self._jobs = Rule("jobs", RateLimitItemPerMinute(settings.new_jobs_per_10_minutes, 10))

@@ -82,7 +82,7 @@ class Site(NamedTuple):
         return headers
 
 
-class Guard:
+class RequestGuard:
     """Refuses foreign hosts (DNS rebinding), foreign origins on unsafe methods and large bodies where small ones are
     due; adds the headers to all answers."""
 

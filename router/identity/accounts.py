@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 
 TOKEN_PREFIX = "mr_"  # noqa: S105 — how tokens begin, so that secret scanners know one
 SCHEMA = """
@@ -210,7 +210,7 @@ class Accounts:
         return [{n: v for n, v in zip(names, row, strict=True) if n != "hash"} for row in cursor]
 
 
-class Health(NamedTuple):
+class StoreHealth(NamedTuple):
     """The store in a folder, looked at without touching it."""
 
     sound: bool
@@ -219,7 +219,7 @@ class Health(NamedTuple):
     """Version → fingerprint of the peppers that its accounts were made with."""
 
 
-def look_at(folder: Path) -> Health | None:
+def look_at(folder: Path) -> StoreHealth | None:
     """How the store is; None where there is none yet. A running router may have it open."""
     path = folder / "accounts.sqlite"
     if not path.exists():
@@ -228,9 +228,9 @@ def look_at(folder: Path) -> Health | None:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
             sound = db.execute("PRAGMA quick_check").fetchone()[0] == "ok"
             (confirmed,) = db.execute("SELECT confirmed FROM store").fetchone()
-            return Health(sound, bool(confirmed), dict(db.execute("SELECT version, fingerprint FROM peppers")))
+            return StoreHealth(sound, bool(confirmed), dict(db.execute("SELECT version, fingerprint FROM peppers")))
     except (sqlite3.DatabaseError, TypeError):
-        return Health(False, False, {})
+        return StoreHealth(False, False, {})
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -255,7 +255,7 @@ def _set_aside_if_damaged(path: Path) -> bool:
             connection.close()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname not in _DAMAGE:
-            raise Complaint(
+            raise CommandError(
                 f"the account store can't be read ({error.sqlite_errorname}). Free the disk or restore its rights."
             ) from None
         sound = False

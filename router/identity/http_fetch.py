@@ -17,7 +17,7 @@ DEADLINE_S = 10.0
 MAX_ANSWER_BYTES = 256 * 1024
 
 
-class Refused(Exception):
+class SignInRefused(Exception):
     """What came from the provider, or through the browser, is not good. `reason` is a word of this file."""
 
     def __init__(self, reason: str) -> None:
@@ -25,7 +25,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-class Unavailable(Exception):
+class ProviderUnavailable(Exception):
     """The provider can't be asked now."""
 
     def __init__(self, reason: str) -> None:
@@ -33,7 +33,7 @@ class Unavailable(Exception):
         self.reason = reason
 
 
-class TooMuch(httpx2.TransportError):
+class ProviderAnswerTooLarge(httpx2.TransportError):
     """An answer that is larger than any that we have a use for."""
 
 
@@ -55,11 +55,11 @@ class Bounded(httpx2.AsyncBaseTransport):
         body = b""
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise TooMuch("packed")
+                raise ProviderAnswerTooLarge("packed")
             async for chunk in response.stream:  # type: ignore[union-attr]
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise TooMuch("long")
+                    raise ProviderAnswerTooLarge("long")
         finally:
             await response.aclose()
         return httpx2.Response(response.status_code, headers=response.headers, content=body)
@@ -78,23 +78,23 @@ async def ask(method: str, url: str, **content: Any) -> httpx2.Response:
     try:
         async with asyncio.timeout(DEADLINE_S), httpx2.AsyncClient(**terms()) as client:
             return await client.request(method, url, **content)
-    except TooMuch:
-        raise Refused("too_long") from None
+    except ProviderAnswerTooLarge:
+        raise SignInRefused("too_long") from None
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
-        raise Unavailable("provider_silent") from None
+        raise ProviderUnavailable("provider_silent") from None
 
 
 async def get_json(url: str) -> tuple[dict[str, Any], httpx2.Response]:
     """A JSON object of the provider's. Raises Refused, Unavailable."""
     response = await ask("GET", url)
     if response.status_code >= 500 or response.status_code == 429:
-        raise Unavailable("provider_broken")
+        raise ProviderUnavailable("provider_broken")
     try:
         found = json.loads(response.content)
     except (ValueError, RecursionError):
         found = None
     if response.status_code != 200 or not isinstance(found, dict):
-        raise Refused("unreadable")
+        raise SignInRefused("unreadable")
     return found, response
 
 

@@ -18,7 +18,7 @@ THEN = frozenset({"", "account"})
 """Pages of ours where an attempt may lead: no address from outside is ever followed."""
 
 
-class Attempt(NamedTuple):
+class LoginAttempt(NamedTuple):
     """What is sent to the provider and must come back, and where the person goes afterwards."""
 
     state: str
@@ -27,13 +27,13 @@ class Attempt(NamedTuple):
     then: str
 
 
-def begin(secret: bytes, now_s: float, then: str = "") -> tuple[Attempt, str]:
+def begin(secret: bytes, now_s: float, then: str = "") -> tuple[LoginAttempt, str]:
     """A new attempt and the cookie that holds it."""
     cookie = f"{int(now_s)}.{secrets.token_urlsafe(32)}.{then if then in THEN else ''}"
     return _derived(secret, cookie), cookie
 
 
-def resume(secret: bytes, now_s: float, cookie: str) -> Attempt | None:
+def resume(secret: bytes, now_s: float, cookie: str) -> LoginAttempt | None:
     """The attempt that the cookie holds; None when it is too old or none of ours."""
     began, _, rest = cookie.partition(".")
     if not (began.isascii() and began.isdecimal()) or len(cookie) > 100 or rest.rpartition(".")[2] not in THEN:
@@ -43,9 +43,9 @@ def resume(secret: bytes, now_s: float, cookie: str) -> Attempt | None:
     return _derived(secret, cookie)
 
 
-def _derived(secret: bytes, cookie: str) -> Attempt:
+def _derived(secret: bytes, cookie: str) -> LoginAttempt:
     def part(name: str) -> str:
         digest = hmac.digest(secret, f"sign-in {name}\0{cookie}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    return Attempt(part("state"), part("nonce"), part("verifier"), cookie.rpartition(".")[2])
+    return LoginAttempt(part("state"), part("nonce"), part("verifier"), cookie.rpartition(".")[2])

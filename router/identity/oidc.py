@@ -26,8 +26,17 @@ from joserfc import jws, jwt
 from joserfc.errors import ClaimError, JoseError
 from joserfc.jwk import RSAKey
 
-from router.identity.http_fetch import DEADLINE_S, Refused, TooMuch, Unavailable, ahead_s, ask, get_json, terms
-from router.identity.login import Attempt
+from router.identity.http_fetch import (
+    DEADLINE_S,
+    ProviderAnswerTooLarge,
+    ProviderUnavailable,
+    SignInRefused,
+    ahead_s,
+    ask,
+    get_json,
+    terms,
+)
+from router.identity.login import LoginAttempt
 
 T = TypeVar("T")
 LEEWAY_S = 30
@@ -64,7 +73,7 @@ class Provider:
         self._metadata: Metadata | None = None
         self._keys: list[dict[str, Any]] | None = None
 
-    async def authorization_url(self, attempt: Attempt) -> str:
+    async def authorization_url(self, attempt: LoginAttempt) -> str:
         """Where to send the browser. Raises Refused, Unavailable."""
         metadata = await self.metadata()
         async with self._client() as client:
@@ -76,7 +85,7 @@ class Provider:
             )
         return str(url)
 
-    async def identify(self, attempt: Attempt, answer: Mapping[str, str], derive: Callable[[str, str], T]) -> T:
+    async def identify(self, attempt: LoginAttempt, answer: Mapping[str, str], derive: Callable[[str, str], T]) -> T:
         """`derive(issuer, subject)` of the person whom the answer to `attempt` names: the subject itself goes no
         further than this call. Raises Refused, Unavailable."""
         metadata = await self.metadata()
@@ -84,7 +93,7 @@ class Provider:
         tokens = await self._tokens(metadata, code, attempt.verifier)
         id_token = tokens.get("id_token")
         if not isinstance(id_token, str) or len(id_token) > MAX_TOKEN_CHARS:
-            raise Refused("no_id_token" if id_token is None else "malformed")
+            raise SignInRefused("no_id_token" if id_token is None else "malformed")
         claims = await self._signed_claims(metadata, id_token)
         self._check(claims, attempt.nonce, tokens.get("access_token"))
         return derive(self.issuer, claims["sub"])
@@ -96,7 +105,7 @@ class Provider:
             return known
         found, response = await get_json(get_well_known_url(self.issuer, external=True))
         if found.get("issuer") != self.issuer:
-            raise Refused("discovery_of_another_issuer")
+            raise SignInRefused("discovery_of_another_issuer")
         methods = found.get("token_endpoint_auth_methods_supported")
         in_body = isinstance(methods, list) and "client_secret_basic" not in methods
         self._keys = None
@@ -111,7 +120,7 @@ class Provider:
         )
         return self._metadata
 
-    async def knows_our_redirect(self, attempt: Attempt) -> bool:
+    async def knows_our_redirect(self, attempt: LoginAttempt) -> bool:
         """Whether the provider would show its page to a browser that we send, as far as a look from here tells. Raises
         Refused, Unavailable."""
         response = await ask("GET", await self.authorization_url(attempt))
@@ -138,7 +147,7 @@ class Provider:
         url = found.get(name)
         scheme = urlsplit(self.issuer).scheme
         if not isinstance(url, str) or not url.startswith(f"{scheme}://") or not urlsplit(url).hostname:
-            raise Refused("discovery_without_endpoints")
+            raise SignInRefused("discovery_without_endpoints")
         return url
 
     def _client(self, secret_in: str | None = None) -> AsyncOAuth2Client:
@@ -152,18 +161,18 @@ class Provider:
             **terms(),
         )
 
-    def _code(self, metadata: Metadata, attempt: Attempt, answer: Mapping[str, str]) -> str:
+    def _code(self, metadata: Metadata, attempt: LoginAttempt, answer: Mapping[str, str]) -> str:
         """The code of an answer that is the provider's own and to this attempt. Raises Refused."""
         if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
-            raise Refused("wrong_state")
+            raise SignInRefused("wrong_state")
         named = answer.get("iss")
         if named != self.issuer if named is not None else metadata.names_itself:
-            raise Refused("answer_of_another_issuer")
+            raise SignInRefused("answer_of_another_issuer")
         if "error" in answer:
-            raise Refused("declined" if answer["error"] == "access_denied" else "provider_error")
+            raise SignInRefused("declined" if answer["error"] == "access_denied" else "provider_error")
         code = answer.get("code", "")
         if not code or len(code) > 4096:
-            raise Refused("no_code")
+            raise SignInRefused("no_code")
         return code
 
     async def _tokens(self, metadata: Metadata, code: str, verifier: str) -> Mapping[str, Any]:
@@ -174,13 +183,13 @@ class Provider:
                 client.register_compliance_hook("access_token_response", _only_ok)
                 tokens: Mapping[str, Any] = await client.fetch_token(metadata.token_endpoint, **asked)
         except OAuthError:
-            raise Refused("code_refused") from None
-        except TooMuch:
-            raise Refused("too_long") from None
+            raise SignInRefused("code_refused") from None
+        except ProviderAnswerTooLarge:
+            raise SignInRefused("too_long") from None
         except (httpx2.HTTPError, TimeoutError):
-            raise Unavailable("provider_silent") from None
+            raise ProviderUnavailable("provider_silent") from None
         except (ValueError, TypeError, AttributeError, KeyError):  # whatever is no answer in JSON
-            raise Refused("no_tokens") from None
+            raise SignInRefused("no_tokens") from None
         return tokens
 
     async def _signed_claims(self, metadata: Metadata, id_token: str) -> CodeIDToken:
@@ -188,20 +197,20 @@ class Provider:
         try:
             header = jws.extract_compact(id_token.encode()).headers()
         except (JoseError, ValueError):
-            raise Refused("malformed") from None
+            raise SignInRefused("malformed") from None
         if header.get("alg") != "RS256" or "crit" in header:
-            raise Refused("wrong_algorithm")
+            raise SignInRefused("wrong_algorithm")
         key = _key_of(header, await self._key_set(metadata))
         if key is None:  # the provider may have changed its keys since: look once more, not oftener
             key = _key_of(header, await self._key_set(metadata, again=True))
         if key is None:
-            raise Refused("unknown_key")
+            raise SignInRefused("unknown_key")
         try:
             if _bits_of(key) < SMALLEST_KEY_BITS:
-                raise Refused("weak_key")
+                raise SignInRefused("weak_key")
             token = jwt.decode(id_token, RSAKey.import_key(key), algorithms=["RS256"])
         except (JoseError, ValueError, TypeError, KeyError):
-            raise Refused("bad_signature") from None
+            raise SignInRefused("bad_signature") from None
         read = {name: value for name, value in token.claims.items() if name in _READ}
         return CodeIDToken(read, token.header, self._wanted(), {"client_id": self._client_id})
 
@@ -226,33 +235,33 @@ class Provider:
         """Raise Refused unless the claims are for us, of now, and in answer to this attempt."""
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS or not subject.isprintable():
-            raise Refused("bad_sub")
+            raise SignInRefused("bad_sub")
         if claims.get("aud") not in (self._client_id, [self._client_id]):
-            raise Refused("bad_aud")
+            raise SignInRefused("bad_aud")
         for name in ("exp", "iat", "nbf"):
             value = claims.get(name, 0)
             # Not a number is neither before nor after anything, and JSON as Python reads it can say NaN.
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise Refused(f"bad_{name}")
+                raise SignInRefused(f"bad_{name}")
         if claims.get("azp", self._client_id) != self._client_id:
-            raise Refused("bad_azp")
+            raise SignInRefused("bad_azp")
         if not isinstance(claims.get("nonce"), str):
-            raise Refused("bad_nonce")
+            raise SignInRefused("bad_nonce")
         if "at_hash" in claims and not (isinstance(claims["at_hash"], str) and isinstance(access_token, str)):
-            raise Refused("bad_at_hash")
+            raise SignInRefused("bad_at_hash")
         claims.params |= {"nonce": nonce, "access_token": access_token}
         try:
             claims.validate(leeway=LEEWAY_S)
         except ClaimError as error:
-            raise Refused(f"bad_{error.claim.partition(',')[0]}") from None
+            raise SignInRefused(f"bad_{error.claim.partition(',')[0]}") from None
 
 
 def _only_ok(response: httpx2.Response) -> httpx2.Response:
     """Authlib reads tokens out of an answer of any status, a redirect's body too."""
     if response.status_code >= 500 or response.status_code == 429:
-        raise Unavailable("provider_broken")
+        raise ProviderUnavailable("provider_broken")
     if response.status_code != 200:
-        raise Refused("no_tokens" if response.is_redirect else "code_refused")
+        raise SignInRefused("no_tokens" if response.is_redirect else "code_refused")
     return response
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 
 FILE = "pepper"
 PEPPER_BYTES = 32
@@ -61,7 +61,7 @@ def load(folder: Path, setting: str | None) -> Peppers:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(path, [f"1:{secrets.token_hex(PEPPER_BYTES)}"])
     if path.stat().st_mode & 0o077:
-        raise Complaint(f"others can read {path}. Take their right away: chmod 600 {path}")
+        raise CommandError(f"others can read {path}. Take their right away: chmod 600 {path}")
     return _parsed(path.read_text(), str(path))
 
 
@@ -95,7 +95,7 @@ def _parsed(text: str, where: str) -> Peppers:
     found = [_LINE.fullmatch(line.strip()) for line in text.splitlines() if line.strip()]
     versions = {int(match[1]): bytes.fromhex(match[2]) for match in found if match and len(match[2]) % 2 == 0}
     if not found or len(versions) != len(found):
-        raise Complaint(f"{where} holds no pepper that can be used: {_FORM}.", exit_code=2)
+        raise CommandError(f"{where} holds no pepper that can be used: {_FORM}.", exit_code=2)
     return Peppers(versions)
 
 

@@ -9,7 +9,7 @@ from router.identity.pseudonyms import Peppers
 from router.identity.sessions import Sessions
 
 
-class Door(NamedTuple):
+class SignIn(NamedTuple):
     """A router without one serves this machine only, and whoever asks is the guest."""
 
     origin: str

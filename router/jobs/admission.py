@@ -8,10 +8,10 @@ from typing import NamedTuple
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import attempts
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.store.record import Job
-from router.tiers.fleet.member import Standing
-from router.tiers.policy.breaker import State
+from router.tiers.fleet.member import FleetMember
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import TIER_ORDER, TYPICAL, Need, outlook
 
 LONGEST_ETA_S = 600.0
@@ -21,10 +21,10 @@ NOBODY_KNOWS_S = 60.0
 FRACTION_TRUSTED = 0.1
 
 
-def queued_eta_s(house: House, job: Job, ahead: int) -> float | None:
+def queued_eta_s(services: Services, job: Job, ahead: int) -> float | None:
     """Seconds until a waiting job is done, with `ahead` jobs before it; None while no tier can take it."""
     need = attempts.need_of(job, clock.now(), ahead, again=True)
-    found = outlook(house.fleet.candidates(), need, house.fleet.draw)
+    found = outlook(services.fleet.candidates(), need, services.fleet.draw)
     return round(found.eta_s, 1) if math.isfinite(found.eta_s) else None
 
 
@@ -39,17 +39,17 @@ def running_eta_s(job: Job) -> float | None:
     return round(elapsed_s * (1 - fraction) / fraction, 1)
 
 
-async def admit(house: House, size_bytes: int | None, *, managed_only: bool) -> None:
+async def admit(services: Services, size_bytes: int | None, *, managed_only: bool) -> None:
     """Refuse what would wait too long or find nobody, before a byte of it moves. Raises Problem with Retry-After."""
-    need = TYPICAL._replace(managed_only=managed_only, queued=await house.queue.depth())
-    refusal = _refusal(house, need._replace(size_bytes=size_bytes or need.size_bytes))
+    need = TYPICAL._replace(managed_only=managed_only, queued=await services.queue.depth())
+    refusal = _refusal(services, need._replace(size_bytes=size_bytes or need.size_bytes))
     if refusal is not None:
-        house.fleet.metrics.shed(refusal.code)
+        services.fleet.metrics.shed(refusal.code)
         raise refusal
 
 
-def _refusal(house: House, need: Need) -> Problem | None:
-    found = outlook(house.fleet.candidates(), need, house.fleet.draw)
+def _refusal(services: Services, need: Need) -> Problem | None:
+    found = outlook(services.fleet.candidates(), need, services.fleet.draw)
     if found.tier is not None:
         excess_s = found.eta_s - LONGEST_ETA_S
         if excess_s <= 0:
@@ -57,17 +57,17 @@ def _refusal(house: House, need: Need) -> Problem | None:
         waiting = f"A song sent now would be done in {found.eta_s / 60:.0f} minutes; more than"
         sentence = f"{waiting} {LONGEST_ETA_S / 60:.0f} are not promised. Send it again later."
         return Problem("overloaded", sentence, retry_after_s=excess_s, eta_s=round(found.eta_s))
-    back_in_s = _soonest_return_s(house, managed_only=need.managed_only)
+    back_in_s = _soonest_return_s(services, managed_only=need.managed_only)
     if back_in_s is None:
         return None
     return Problem("no_tier", found.reason + " Send the song again later.", retry_after_s=back_in_s)
 
 
-def _soonest_return_s(house: House, *, managed_only: bool) -> float | None:
+def _soonest_return_s(services: Services, *, managed_only: bool) -> float | None:
     """Until a backend may be back when all are known to be out for longer; None when it is worth waiting in line."""
     now = clock.now()
-    allowed = [s for s in house.fleet.standings() if not managed_only or s.backend.tier == TIER_ORDER[0]]
-    outages = [_outage(standing, now) for standing in allowed]
+    allowed = [s for s in services.fleet.members() if not managed_only or s.backend.tier == TIER_ORDER[0]]
+    outages = [_outage(member, now) for member in allowed]
     if not outages or any(not outage.proven for outage in outages):
         return None
     return max(1.0, min(outage.back_in_s for outage in outages))
@@ -78,12 +78,12 @@ class _Outage(NamedTuple):
     back_in_s: float
 
 
-def _outage(standing: Standing, now: float) -> _Outage:
-    back_in_s = standing.back_in_s(now)
-    match standing.state(now):
-        case State.OPEN | State.HALF_OPEN:
-            return _Outage(standing.breaker.openings >= OUTAGE_OPENINGS, back_in_s or 0.0)
-        case State.QUOTA_OUT | State.PAUSED | State.DRAINING | State.MAINTENANCE:
+def _outage(member: FleetMember, now: float) -> _Outage:
+    back_in_s = member.back_in_s(now)
+    match member.state(now):
+        case BackendState.OPEN | BackendState.HALF_OPEN:
+            return _Outage(member.breaker.openings >= OUTAGE_OPENINGS, back_in_s or 0.0)
+        case BackendState.QUOTA_OUT | BackendState.PAUSED | BackendState.DRAINING | BackendState.MAINTENANCE:
             return _Outage(True, NOBODY_KNOWS_S if back_in_s is None else back_in_s)
         case _:
             return _Outage(False, 0.0)

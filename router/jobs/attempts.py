@@ -8,7 +8,7 @@ from typing import Any
 from mastering.contract import USER_FAULTS
 from router.core.errors import Problem
 from router.store.record import Attempt, Job
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.policy.choice import Choice, Need
 from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault
 
@@ -51,7 +51,7 @@ def lacked_room(job: Job) -> bool:
 
 def put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
     """The job under a new generation; None when it is not to be run."""
-    if job.state not in (State.QUEUED, State.RUNNING):
+    if job.state not in (JobState.QUEUED, JobState.RUNNING):
         return None
     begun = Attempt(
         number=job.generation + 1,
@@ -64,11 +64,11 @@ def put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
     )
     attempts = (*job.attempts, begun)[-_ATTEMPTS_KEPT:]
     changes: dict[str, Any] = {"generation": begun.generation, "attempts": attempts, "progress": None}
-    return job.with_(**changes) if job.state is State.RUNNING else job.to(State.RUNNING, **changes)
+    return job.with_(**changes) if job.state is JobState.RUNNING else job.to(JobState.RUNNING, **changes)
 
 
 def requeued(job: Job) -> Job | None:
-    return job.to(State.QUEUED, progress=None) if job.state is State.RUNNING else None
+    return job.to(JobState.QUEUED, progress=None) if job.state is JobState.RUNNING else None
 
 
 def faulted(job: Job, fault: TierFault, ended_s: float) -> Job:
@@ -96,7 +96,7 @@ def verdict(job: Job, fault: TierFault) -> Problem | None:
 
 def is_still(current: Job, job: Job) -> bool:
     """Whether the record is still at the attempt that `job` was read for."""
-    return current.state is State.RUNNING and current.generation == job.generation
+    return current.state is JobState.RUNNING and current.generation == job.generation
 
 
 def closed_last(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, detail: str) -> tuple[Attempt, ...]:

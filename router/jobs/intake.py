@@ -8,12 +8,12 @@ from mastering.contract import Facts, Fault
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import lifecycle
-from router.jobs.services import House
-from router.probe.stream_tap import Ear
-from router.spool.port import Gone
-from router.store.port import Full
+from router.jobs.services import Services
+from router.probe.stream_tap import StreamTap
+from router.spool.port import BlobGone
+from router.store.port import QueueFull
 from router.store.record import Job
-from router.store.state import State
+from router.store.state import JobState
 
 ANY_LANE, MANAGED_LANE = "any", "managed"
 LANES = (ANY_LANE, MANAGED_LANE)
@@ -22,59 +22,60 @@ _DAY_S = 86_400
 
 def spooled(job: Job, size_bytes: int) -> Job | None:
     """The step of a job whose upload is complete; None when it has gone on or ended meanwhile."""
-    if job.state is not State.RECEIVED or job.input is None:
+    if job.state is not JobState.RECEIVED or job.input is None:
         return None
     source = job.input.model_copy(update={"size_bytes": size_bytes})
-    return job.to(State.SPOOLED, input=source, size_bytes=size_bytes)
+    return job.to(JobState.SPOOLED, input=source, size_bytes=size_bytes)
 
 
-async def admit(house: House, job_id: str, ear: Ear[Facts] | None = None) -> Job:
-    """Probe a spooled job's audio and queue it. Safe to repeat after a crash. `ear`: heard it as it arrived.
+async def admit(services: Services, job_id: str, tap: StreamTap[Facts] | None = None) -> Job:
+    """Probe a spooled job's audio and queue it. Safe to repeat after a crash. `tap`: heard it as it arrived.
 
     Raises Problem for audio that can't be mastered or a queue that is full; the job is then failed and wiped.
     """
-    job, _ = await house.jobs.get(job_id)
-    if job.state is not State.SPOOLED:
+    job, _ = await services.jobs.get(job_id)
+    if job.state is not JobState.SPOOLED:
         return job
     try:
-        facts = await _probe(house, job, ear)
-        _check_quota(house, job.account, facts)
+        facts = await _probe(services, job, tap)
+        _check_quota(services, job.account, facts)
         # The record first: whoever leases the job must find it queued. A crash between the two: `reaper.recover`.
-        job = await house.change(job_id, lambda job: _queued(job, facts))
-        if job.state is State.QUEUED:
-            await enqueue(house, job)
-            _count(house, job.account, facts)
+        job = await services.change(job_id, lambda job: _queued(job, facts))
+        if job.state is JobState.QUEUED:
+            await enqueue(services, job)
+            _count(services, job.account, facts)
     except Problem as problem:
-        await lifecycle.end(house, job_id, State.FAILED, problem)
+        await lifecycle.end(services, job_id, JobState.FAILED, problem)
         raise
     return job
 
 
 def _queued(job: Job, facts: Facts) -> Job | None:
-    return job.to(State.QUEUED, facts=facts, queued_s=clock.now()) if job.state is State.SPOOLED else None
+    return job.to(JobState.QUEUED, facts=facts, queued_s=clock.now()) if job.state is JobState.SPOOLED else None
 
 
-async def enqueue(house: House, job: Job) -> None:
+async def enqueue(services: Services, job: Job) -> None:
     """Put a queued job in line. Raises Problem when the account has too much waiting."""
     lane = MANAGED_LANE if job.managed_only else ANY_LANE
     cost_s = job.facts.duration_s if job.facts else 0.0
     try:
-        await house.queue.offer(job.id, lane, job.account, cost_s)
-    except Full as full:
+        await services.queue.offer(job.id, lane, job.account, cost_s)
+    except QueueFull as full:
         raise Problem(
             "too_many_jobs",
-            f"{house.settings.max_queued_per_account} of your jobs are waiting, which is the most an account may have.",
+            f"{services.settings.max_queued_per_account} of your jobs are waiting,"
+            " which is the most an account may have.",
             retry_after_s=full.retry_after_s,
-            allowed=house.settings.max_queued_per_account,
+            allowed=services.settings.max_queued_per_account,
         ) from full
 
 
-def _check_quota(house: House, account: str, facts: Facts) -> None:
+def _check_quota(services: Services, account: str, facts: Facts) -> None:
     """Raise Problem when the song would be more than the account's share of the day (UTC)."""
-    allowed_s = house.settings.daily_audio_s_per_account
+    allowed_s = services.settings.daily_audio_s_per_account
     if allowed_s is None:
         return
-    used_s = house.accounts.used_audio_s(account, _today())
+    used_s = services.accounts.used_audio_s(account, _today())
     if used_s + facts.duration_s > allowed_s:
         raise Problem(
             "daily_quota",
@@ -86,10 +87,10 @@ def _check_quota(house: House, account: str, facts: Facts) -> None:
         )
 
 
-def _count(house: House, account: str, facts: Facts) -> None:
+def _count(services: Services, account: str, facts: Facts) -> None:
     """Where nothing is allotted nothing is counted: the count is durable, which costs a person data and a job time."""
-    if house.settings.daily_audio_s_per_account is not None:
-        house.accounts.use_audio(account, _today(), round(facts.duration_s))
+    if services.settings.daily_audio_s_per_account is not None:
+        services.accounts.use_audio(account, _today(), round(facts.duration_s))
 
 
 def _today() -> int:
@@ -97,22 +98,22 @@ def _today() -> int:
     return int(time.time() // _DAY_S)
 
 
-async def _probe(house: House, job: Job, ear: Ear[Facts] | None) -> Facts:
+async def _probe(services: Services, job: Job, tap: StreamTap[Facts] | None) -> Facts:
     if job.input is None:
         raise Problem("input_lost")
     try:
-        heard = await ear.verdict() if ear else None
-        facts = heard or await house.probe.probe(house.spool.read(job.input.ref), size=job.input.size_bytes)
+        heard = await tap.verdict() if tap else None
+        facts = heard or await services.probe.probe(services.spool.read(job.input.ref), size=job.input.size_bytes)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
-    except Gone:
+    except BlobGone:
         raise Problem("gone", "The job ended while its audio was looked at.") from None
-    if facts.duration_s > house.settings.max_duration_s:
-        allowed_min = house.settings.max_duration_s / 60
+    if facts.duration_s > services.settings.max_duration_s:
+        allowed_min = services.settings.max_duration_s / 60
         raise Problem(
             "too_long",
             f"The song lasts {facts.duration_s / 60:.0f} minutes; {allowed_min:.0f} are allowed. Split it.",
             duration_s=facts.duration_s,
-            allowed_s=house.settings.max_duration_s,
+            allowed_s=services.settings.max_duration_s,
         )
     return facts

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from router.core.errors import Problem
 from router.jobs import lifecycle
-from router.jobs.services import House
-from router.spool.port import Full
+from router.jobs.services import Services
+from router.spool.port import SpoolFull
 
 
-async def reserve(house: House, account: str, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
+async def reserve(
+    services: Services, account: str, size_bytes: int, expires_s: float, beside: str | None = None
+) -> str:
     """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full, spool_share)."""
-    await _refuse_beyond_share(house, account, size_bytes)
-    await lifecycle.evict(house, size_bytes)
+    await _refuse_beyond_share(services, account, size_bytes)
+    await lifecycle.evict(services, size_bytes)
     try:
-        return await house.spool.reserve(size_bytes, expires_s, beside)
-    except Full as full:
+        return await services.spool.reserve(size_bytes, expires_s, beside)
+    except SpoolFull as full:
         raise Problem(
             "spool_full",
             "The temporary store has no room for this file. Try again in a minute.",
@@ -22,9 +24,9 @@ async def reserve(house: House, account: str, size_bytes: int, expires_s: float,
         ) from full
 
 
-async def _refuse_beyond_share(house: House, account: str, size_bytes: int) -> None:
-    allowed = house.settings.share_bytes
-    taken = sum(map(house.spool.room_of, await house.jobs.refs(account)))
+async def _refuse_beyond_share(services: Services, account: str, size_bytes: int) -> None:
+    allowed = services.settings.share_bytes
+    taken = sum(map(services.spool.room_of, await services.jobs.refs(account)))
     if taken + size_bytes > allowed:
         raise Problem(
             "spool_share",

@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import NamedTuple
 
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.identity.accounts import Accounts
-from router.identity.sign_in import Door
+from router.identity.sign_in import SignIn
 from router.probe.client import Probe
 from router.spool.disk import Spool
 from router.store.port import Events, Jobs, JobStep, Queue, Versioned, change_until_stored
@@ -16,8 +16,8 @@ from router.store.record import Job
 from router.tiers.fleet.fleet import Fleet
 
 
-class House(NamedTuple):
-    settings: Settings
+class Services(NamedTuple):
+    settings: RouterSettings
     jobs: Jobs
     queue: Queue
     events: Events
@@ -27,7 +27,7 @@ class House(NamedTuple):
     accounts: Accounts
     secret: bytes
     """Of this boot, in RAM: what is derived from it can't be guessed from outside."""
-    door: Door | None = None
+    door: SignIn | None = None
     """Where people sign in; without one whoever asks is the guest."""
 
     @property
@@ -37,7 +37,7 @@ class House(NamedTuple):
 
     def tiers_version(self) -> str:
         """Names the list of places that people agree to; another tier, operator or region is another version."""
-        found = {(one.backend.tier, *one.terms.of_the_place) for one in self.fleet.standings()}
+        found = {(one.backend.tier, *one.terms.of_the_place) for one in self.fleet.members()}
         digest = hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:12]
         return f"{'+'.join(sorted({tier for tier, *_ in found}))}-{digest}"
 

@@ -23,14 +23,14 @@ import httpx
 from mastering.contract import Fault
 from mastering.runtime import sandbox as sandbox_of_ours
 from router.core import event_log
-from router.core.command_error import Complaint
-from router.core.settings import Settings, refuse_strangers
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings, refuse_strangers
 from router.privacy import packages
-from router.privacy.finding import Finding, Where
+from router.privacy.finding import Finding, Installation
 from router.probe.client import Probe
 from router.spool import boot_id, ram_check
-from router.tiers.connect import roster_of
-from router.tiers.fleet.reload import Roster
+from router.tiers.connect import catalogue_watcher_of
+from router.tiers.fleet.reload import CatalogueWatcher
 from router.web import routes
 from router.web.pages import privacy_policy
 
@@ -39,7 +39,7 @@ _LISTEN = "0A"
 _TIMEOUT_S = 5.0
 
 
-def storage(where: Where) -> Iterator[Finding]:
+def storage(where: Installation) -> Iterator[Finding]:
     """RAM is RAM, and the spool tells backup programs to stay away."""
     settings = where.settings
     if settings.ram_dir.is_dir():
@@ -60,7 +60,7 @@ def storage(where: Where) -> Iterator[Finding]:
     )
 
 
-def permissions(where: Where) -> Iterator[Finding]:
+def permissions(where: Installation) -> Iterator[Finding]:
     """Folders and files are ours alone."""
     settings = where.settings
     for folder in (settings.ram_dir, settings.spool_dir, settings.state_dir, settings.log_dir):
@@ -78,12 +78,12 @@ def _is_open(path: Path) -> bool:
     return bool(found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)) or found.st_uid != os.geteuid()
 
 
-def _kind(settings: Settings, folder: Path) -> str:
+def _kind(settings: RouterSettings, folder: Path) -> str:
     kinds = {settings.ram_dir: "the folder in RAM", settings.spool_dir: "the spool", settings.state_dir: "the store"}
     return kinds.get(folder, "the log")
 
 
-def core_dumps(where: Where) -> Iterator[Finding]:
+def core_dumps(where: Installation) -> Iterator[Finding]:
     """No process may leave a core dump."""
     running = _limits_of(where)
     if running is not None:
@@ -96,14 +96,14 @@ def core_dumps(where: Where) -> Iterator[Finding]:
     )
 
 
-def _limits_of(where: Where) -> bool | None:
+def _limits_of(where: Installation) -> bool | None:
     pid = _listener_pid(urlsplit(where.url).port) if where.url else None
     if pid is None:
         return None
     return re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE) is not None
 
 
-def log(where: Where) -> Iterator[Finding]:
+def log(where: Installation) -> Iterator[Finding]:
     """Where lines go, and that old ones went."""
     folder = where.settings.log_dir
     if folder is None:
@@ -132,7 +132,7 @@ def _is_ours(line: str) -> bool:
     return all(name in ("minute", "event") or (name in kinds and kinds[name].admits(said[name])) for name in said)
 
 
-def sockets(where: Where) -> Iterator[Finding]:
+def sockets(where: Installation) -> Iterator[Finding]:
     """What listens on this machine's outer addresses, of our ports and our user."""
     settings = where.settings
     ports = {settings.port, settings.admin_port, *(urlsplit(url).port for url in settings.workers)}
@@ -178,7 +178,7 @@ def _listener_pid(port: int | None) -> int | None:
     return None
 
 
-def tls(where: Where) -> Iterator[Finding]:
+def tls(where: Installation) -> Iterator[Finding]:
     """TLS 1.3 alone, and two years of it."""
     public = where.settings.public_url
     if public is None:
@@ -202,7 +202,7 @@ def tls(where: Where) -> Iterator[Finding]:
     yield Finding("browsers are told to come by TLS for two years", long_enough, "let no proxy remove the header")
 
 
-def headers(where: Where) -> Iterator[Finding]:
+def headers(where: Installation) -> Iterator[Finding]:
     """The strict headers on a page and on an error; no other site is let in."""
     if where.url is None:
         yield Finding("every answer carries the strict headers", None, "start the router, or name it by --url")
@@ -222,36 +222,36 @@ def headers(where: Where) -> Iterator[Finding]:
         yield Finding("looking at the page sets no cookie", not cookies, "let no proxy add cookies")
 
 
-def sign_in(where: Where) -> Iterator[Finding]:
+def sign_in(where: Installation) -> Iterator[Finding]:
     """Guests are served on loopback alone."""
     try:
         if not where.settings.has_sign_in:
             refuse_strangers(where.settings.host)
-    except Complaint as complaint:
-        yield Finding("strangers need to sign in", False, str(complaint))
+    except CommandError as command_error:
+        yield Finding("strangers need to sign in", False, str(command_error))
     else:
         yield Finding("strangers need to sign in", True)
 
 
-def tiers(where: Where) -> Iterator[Finding]:
+def tiers(where: Installation) -> Iterator[Finding]:
     """Every backend is of a named tier, in a named region."""
     try:
-        roster: Roster = roster_of(where.settings)
-        members = roster.members()
-    except Complaint as complaint:
-        yield Finding("every backend can be named", False, str(complaint))
+        catalogue_watcher: CatalogueWatcher = catalogue_watcher_of(where.settings)
+        configured = catalogue_watcher.configured()
+    except CommandError as command_error:
+        yield Finding("every backend can be named", False, str(command_error))
         return
-    outside = {name: member for name, member in members.items() if member.backend.tier != "managed"}
-    unnamed = [name for name, member in outside.items() if member.terms.region == "here"]
+    outside = {name: entry for name, entry in configured.items() if entry.backend.tier != "managed"}
+    unnamed = [name for name, entry in outside.items() if entry.terms.region == "here"]
     yield Finding("every place outside has a region's label", not unnamed, f"set region for {', '.join(unnamed)}")
     if where.url is not None:
         with httpx.Client(base_url=where.url, timeout=_TIMEOUT_S, trust_env=False) as http:
             told = {place["tier"] for place in http.get("/privacy.json").json()["tiers"]}
-        missing = {member.backend.tier for member in members.values()} - told
+        missing = {entry.backend.tier for entry in configured.values()} - told
         yield Finding("privacy.json names every tier", not missing, "restart the router: it has another catalogue")
 
 
-def policy(_: Where) -> Iterator[Finding]:
+def policy(_: Installation) -> Iterator[Finding]:
     current = privacy_policy.editions()[-1]
     cure = "this build says something else than its date: run 'make docs' and release it"
     yield Finding(
@@ -259,7 +259,7 @@ def policy(_: Where) -> Iterator[Finding]:
     )
 
 
-def contact(where: Where) -> Iterator[Finding]:
+def contact(where: Installation) -> Iterator[Finding]:
     if where.settings.contact is not None:
         yield Finding("there is somebody to write to", True)
         return
@@ -268,7 +268,7 @@ def contact(where: Where) -> Iterator[Finding]:
     yield Finding("there is somebody to write to", None if served_alone else False, cure)
 
 
-def sandbox(_: Where) -> Iterator[Finding]:
+def sandbox(_: Installation) -> Iterator[Finding]:
     """The fences around whatever parses strangers' bytes, tried from inside."""
 
     async def fences() -> list[Finding]:
@@ -285,7 +285,7 @@ def sandbox(_: Where) -> Iterator[Finding]:
         yield Finding("the probe starts", False, fault.message)
 
 
-CHECKS: dict[str, Callable[[Where], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[Installation], Iterator[Finding]]] = {
     "storage": storage,
     "permissions": permissions,
     "core dumps": core_dumps,

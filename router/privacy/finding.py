@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 
 
 class Finding(NamedTuple):
@@ -15,8 +15,8 @@ class Finding(NamedTuple):
     cure: str = ""
 
 
-class Where(NamedTuple):
+class Installation(NamedTuple):
     """What is looked at: the settings, and the address at which a router answers, if one does."""
 
-    settings: Settings
+    settings: RouterSettings
     url: str | None

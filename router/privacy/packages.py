@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from router.privacy.finding import Finding, Where
+from router.privacy.finding import Finding, Installation
 
 _LOCK_DAYS = 30
 
 
-def dependencies(_: Where) -> Iterator[Finding]:
+def dependencies(_: Installation) -> Iterator[Finding]:
     """What is installed is what was resolved together, not long ago, held by checksums, and has no known hole."""
     checkout = Path(__file__).parents[2]
     lock = checkout / "constraints.txt"

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.privacy import live
 from router.privacy.checks import CHECKS
-from router.privacy.finding import Finding, Where
+from router.privacy.finding import Finding, Installation
 from router.privacy.register import Promise, promises
 
 Status = Literal["ok", "broken", "look", "built in", "text"]
@@ -25,7 +25,7 @@ _MEANINGS = (
 )
 
 
-class Line(NamedTuple):
+class SelfcheckLine(NamedTuple):
     """What selfcheck says of one promise."""
 
     id: str
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 def selfcheck(url: str, *, as_json: bool, canary: bool) -> int:
     """Print a line for every promise; 1 when one is broken. Raises Complaint."""
-    where = Where(Settings(), url if _answers(url) else None)
+    where = Installation(RouterSettings(), url if _answers(url) else None)
     findings = {name: _looked(name, where) for name in CHECKS}
     result = live.run() if canary else live.Result(why_not="--no-canary was asked for")
     lines = list(judged(findings, result))
@@ -48,7 +48,7 @@ def selfcheck(url: str, *, as_json: bool, canary: bool) -> int:
     return 0 if _whole(lines) else 1
 
 
-def judged(findings: Mapping[str, list[Finding]], result: live.Result) -> Iterator[Line]:
+def judged(findings: Mapping[str, list[Finding]], result: live.Result) -> Iterator[SelfcheckLine]:
     """One line for each promise of the register."""
     for promise in promises().values():
         found = list(findings.get(promise.check or "", []))
@@ -57,16 +57,16 @@ def judged(findings: Mapping[str, list[Finding]], result: live.Result) -> Iterat
         yield _line(promise, found)
 
 
-def _line(promise: Promise, found: list[Finding]) -> Line:
+def _line(promise: Promise, found: list[Finding]) -> SelfcheckLine:
     looked_at = tuple(finding.what for finding in found)
     for holds, status in ((False, "broken"), (None, "look")):
         cures = [f"{finding.what}: {finding.cure}" for finding in found if finding.holds is holds]
         if cures:
-            return Line(promise.id, status, promise.says, looked_at, "; ".join(cures))  # type: ignore[arg-type]
+            return SelfcheckLine(promise.id, status, promise.says, looked_at, "; ".join(cures))  # type: ignore[arg-type]
     if found:
-        return Line(promise.id, "ok", promise.says, looked_at, "")
+        return SelfcheckLine(promise.id, "ok", promise.says, looked_at, "")
     status = "text" if promise.kind == "L" else "built in"
-    return Line(promise.id, status, promise.says, (), promise.reason or "")  # type: ignore[arg-type]
+    return SelfcheckLine(promise.id, status, promise.says, (), promise.reason or "")  # type: ignore[arg-type]
 
 
 def _of_canary(result: live.Result) -> Finding:
@@ -77,7 +77,7 @@ def _of_canary(result: live.Result) -> Finding:
     return Finding(what, not places, f"found: {', '.join(places)}")
 
 
-def _looked(name: str, where: Where) -> list[Finding]:
+def _looked(name: str, where: Installation) -> list[Finding]:
     try:
         return list(CHECKS[name](where))
     except (OSError, httpx.HTTPError, ValueError, KeyError) as error:
@@ -91,11 +91,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _whole(lines: list[Line]) -> bool:
+def _whole(lines: list[SelfcheckLine]) -> bool:
     return all(line.status != "broken" for line in lines)
 
 
-def _print(lines: list[Line]) -> None:
+def _print(lines: list[SelfcheckLine]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("id", "", "promise"):
         table.add_column(column, vertical="top", no_wrap=column != "promise")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mastering.contract import Facts, Fault, FaultCode
-from router.probe.process import Lost
+from router.probe.process import ProbeLost
 
 _R = TypeVar("_R", bound=Facts)
 _MAX_ANSWER_BYTES = 64 * 1024
@@ -28,14 +28,14 @@ async def read_line(conversation: socket.socket) -> bytes:
                 break
             answer += piece
     except ConnectionResetError:
-        raise Lost from None
+        raise ProbeLost from None
     return bytes(answer)
 
 
 def parse(line: bytes) -> dict[str, Any]:
     """The answer of a line. Raises Fault where it is one, and Lost for what is no answer."""
     if not line.endswith(b"\n"):
-        raise Lost
+        raise ProbeLost
     try:
         answer = json.loads(line)
         if "fault" not in answer:
@@ -44,7 +44,7 @@ def parse(line: bytes) -> dict[str, Any]:
         numbers = {str(name): value for name, value in said["numbers"].items() if _is_sane(value)}
         fault = Fault(FaultCode(said["code"]), _text(said["message"]), **numbers)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Lost from None
+        raise ProbeLost from None
     raise fault
 
 

@@ -17,9 +17,9 @@ from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
 from router.probe.answers import broken, parse, read_line, record
-from router.probe.process import Lost, Zygote
-from router.probe.stream_tap import EARLY_S, Ear
-from router.probe.wav_header import Glances
+from router.probe.process import ProbeLost, ProbeProcess
+from router.probe.stream_tap import EARLY_S, StreamTap
+from router.probe.wav_header import WavHeaderReader
 
 _R = TypeVar("_R", bound=Facts)
 _GRACE_S = 10.0
@@ -77,21 +77,21 @@ class Probe:
         self._ears_left = {"probe": concurrency, "verify": concurrency}
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
-        self._zygote = Zygote()
-        self._glances = Glances(self._zygote)
+        self._zygote = ProbeProcess()
+        self._wav_headers = WavHeaderReader(self._zygote)
 
     async def start(self) -> None:
         """Start the zygote if none runs, and wait until it listens. Raises Fault(internal)."""
         try:
             await self._zygote.open()
-            await self._glances.open()
-        except Lost:
+            await self._wav_headers.open()
+        except ProbeLost:
             raise broken() from None
 
     async def close(self) -> None:
         """End the zygote and its children."""
         await self._zygote.close()
-        self._glances.close()
+        self._wav_headers.close()
 
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
         """Facts of a recording of `size` bytes, heard for as long as it matters. Raises Fault.
@@ -102,7 +102,7 @@ class Probe:
         request = self._song(size, timeout_s or self._timeout_s)
         return record(Facts, await self._ask({**request, "size": size or None}, feed))
 
-    def hear_song(self, size: int | None) -> Ear[Facts] | None:
+    def tap_song(self, size: int | None) -> StreamTap[Facts] | None:
         """An ear for an upload of `size` bytes, from its first byte on; None where nobody knows how many."""
         return self._hear(self._song(size or 0, self._timeout_s), Facts, size)
 
@@ -112,7 +112,7 @@ class Probe:
         """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
         return record(Verified, await self._ask(_master(announced, timeout_s), feed))
 
-    def hear_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> Ear[Verified] | None:
+    def tap_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> StreamTap[Verified] | None:
         """An ear for a master as it arrives; None where nobody knows its size."""
         return self._hear(_master(announced, timeout_s), Verified, announced.get("size"))
 
@@ -129,26 +129,26 @@ class Probe:
         limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
         return {"op": "probe", **limits}
 
-    def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> Ear[_R] | None:
+    def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> StreamTap[_R] | None:
         if not size:
             return None
         timeout_s = request["timeout_s"] + EARLY_S
         arriving = {**request, "size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
 
         def glance(beginning: memoryview) -> _R | None:
-            answer = self._glances.at(arriving, beginning)
+            answer = self._wav_headers.at(arriving, beginning)
             with suppress(Fault):
                 return None if answer is None else record(kind, answer)
             return None
 
-        async def listen(ear: Ear[_R]) -> _R:
+        async def listen(tap: StreamTap[_R]) -> _R:
             async with self._place(request["op"]), self._answering(arriving):
                 conversation = await self._zygote.converse(json.dumps(arriving).encode())
-                ear.begin(conversation)
+                tap.begin(conversation)
                 return record(kind, parse(await read_line(conversation)))
 
-        self._glances.see_to_it()
-        return Ear(size, glance, listen)
+        self._wav_headers.see_to_it()
+        return StreamTap(size, glance, listen)
 
     @asynccontextmanager
     async def _place(self, op: str) -> AsyncIterator[None]:
@@ -175,7 +175,7 @@ class Probe:
         except TimeoutError:
             await self._zygote.end()  # a zygote that does not keep its own limits is frozen
             raise broken() from None
-        except Lost:
+        except ProbeLost:
             raise broken() from None
 
 

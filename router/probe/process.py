@@ -17,11 +17,11 @@ _TAKEN = b"+\n"
 _MAX_HELLO_BYTES = 64 * 1024
 
 
-class Lost(Exception):
+class ProbeLost(Exception):
     """The zygote went away, or is not to run."""
 
 
-class Zygote:
+class ProbeProcess:
     def __init__(self) -> None:
         self._starting = asyncio.Lock()
         self._is_open = False
@@ -65,12 +65,12 @@ class Zygote:
                     raise
                 ours.close()
                 await self.end()
-        raise Lost
+        raise ProbeLost
 
     async def _ensure(self) -> None:
         async with self._starting:
             if not self._is_open:
-                raise Lost
+                raise ProbeLost
             if self.process is None or self.process.returncode is not None:
                 await self._stop()
                 await self._spawn()
@@ -95,7 +95,7 @@ class Zygote:
             self.fences = json.loads(hello)["ready"]
         except (TimeoutError, OSError, ValueError, KeyError):
             await self._stop()
-            raise Lost from None
+            raise ProbeLost from None
         except BaseException:  # one that nobody has heard of is none that runs
             await self._stop()
             raise

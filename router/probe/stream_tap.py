@@ -22,14 +22,14 @@ _ON_THE_WAY_BYTES = 1024 * 1024
 """Between a thread and the child that listens; the kernel may allow less. A piece that fits wakes each of them once."""
 
 
-class Ear(Generic[_R]):
+class StreamTap(Generic[_R]):
     """Listens to a file of `size` bytes while it arrives. Close it, whatever comes."""
 
     def __init__(
         self,
         size: int,
         glance: Callable[[memoryview], _R | None],
-        listen: Callable[[Ear[_R]], Coroutine[Any, Any, _R]],
+        listen: Callable[[StreamTap[_R]], Coroutine[Any, Any, _R]],
     ):
         """`glance` says, in a thread, what a file is that begins with a piece, as far as that says it all; where it
         does not, a child is to `listen`."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from router.probe.process import Lost, Zygote
+from router.probe.process import ProbeLost, ProbeProcess
 
 _SIZES = struct.Struct("!II")
 """Before each question: the bytes of its request, and those of the file's beginning behind that."""
@@ -27,10 +27,10 @@ _LASTS_S = 3600.0
 _MAX_ANSWER_BYTES = 4096
 
 
-class Glances:
+class WavHeaderReader:
     """Asked in threads, one at a time: an answer takes less than a millisecond."""
 
-    def __init__(self, zygote: Zygote) -> None:
+    def __init__(self, zygote: ProbeProcess) -> None:
         self._zygote = zygote
         self._conversation: socket.socket | None = None
         self._asking, self._being_opened = threading.Lock(), asyncio.Lock()
@@ -63,7 +63,7 @@ class Glances:
             self._asking.release()
 
     async def _reopen(self) -> None:
-        with suppress(Lost, OSError):
+        with suppress(ProbeLost, OSError):
             await self.open()
 
     def at(self, request: Mapping[str, Any], piece: memoryview) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 
 _NOTE = "incarnation"
 CACHEDIR_TAG = "CACHEDIR.TAG"
@@ -49,7 +49,7 @@ def _own(folder: Path, setting: str) -> None:
     """Make the folder ours alone; both lie where everybody may make one of that name. Raises Complaint."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
-        raise Complaint(f"{folder} belongs to another user. Remove it, or point {setting} at a folder of your own.")
+        raise CommandError(f"{folder} belongs to another user. Remove it, or point {setting} at a folder of your own.")
     folder.chmod(0o700)
 
 
@@ -57,7 +57,7 @@ def _refuse_foreign(folder: Path, mark: str, setting: str) -> None:
     note = folder / mark
     ours = note.is_file() and (mark == _NOTE or note.read_text(errors="replace") == TAG_TEXT)
     if any(folder.iterdir()) and not ours:
-        raise Complaint(f"{folder} holds files that are not a router's. Point {setting} at an empty folder.")
+        raise CommandError(f"{folder} holds files that are not a router's. Point {setting} at an empty folder.")
 
 
 def _empty(folder: Path, mark: str) -> bool:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from router.core import clock
-from router.core.buffers import Filling
+from router.core.buffers import BodySource
 from router.core.threads import in_thread
 from router.spool import boot_id, records
 from router.spool.keys import Key, KeyRing
-from router.spool.port import Extent, Full, Gone, Listener, WrongOffset
+from router.spool.port import BlobGone, Extent, Listener, SpoolFull, WrongOffset
 from router.spool.reader import Reader
 from router.spool.writer import Chunks, NoRoom, Tail, Writer, meaning
 
@@ -75,7 +75,7 @@ class Spool:
         self,
         ref: str,
         offset: int,
-        body: AsyncIterator[bytes] | Filling,
+        body: AsyncIterator[bytes] | BodySource,
         total: int | None,
         listener: Listener | None = None,
     ) -> Extent:
@@ -99,13 +99,13 @@ class Spool:
                 # Dropped or expired meanwhile: not a byte more is taken.
                 await writer.take(filling, lambda: self._refuse_unless_alive(ref, key))
                 await writer.written()
-            except Gone:
+            except BlobGone:
                 await writer.settle()
                 raise
             except BaseException:
                 # The connection broke or the upload was taken over: keep what came.
                 await writer.settle()
-                with contextlib.suppress(Full):
+                with contextlib.suppress(SpoolFull):
                     writer.flush(last=False)
                 raise
             return await self._end(writer, ref, total)
@@ -207,7 +207,7 @@ class Spool:
 
     def _refuse_unless_room(self, room: int) -> None:
         if missing := self._missing(room):
-            raise Full(f"{missing} bytes are missing, of the quota or of twice the room on the disk")
+            raise SpoolFull(f"{missing} bytes are missing, of the quota or of twice the room on the disk")
 
     def _widened(self, ref: str, key: Key, total: int | None) -> Key:
         """The blob's key with room for all of `total`, should more have been announced since it was made."""
@@ -231,17 +231,17 @@ class Spool:
         self._path(ref)
         key = self._keys.get(ref)
         if clock.now() >= key.expires_s:
-            raise Gone(ref)
+            raise BlobGone(ref)
         return key
 
     def _refuse_unless_alive(self, ref: str, key: Key) -> None:
         """As `_live_key`, from what this process knows: asked for every chunk and record. Raises Gone."""
         if ref not in self._reserved or clock.now() >= key.expires_s:
-            raise Gone(ref)
+            raise BlobGone(ref)
 
     def _path(self, ref: str) -> Path:
         if not _REF.fullmatch(ref):
-            raise Gone("not a reference")
+            raise BlobGone("not a reference")
         return self._root / ref
 
     @contextmanager
@@ -249,7 +249,7 @@ class Spool:
         try:
             fd = os.open(self._path(ref), flags)
         except FileNotFoundError:
-            raise Gone(ref) from None
+            raise BlobGone(ref) from None
         try:
             yield fd
         finally:

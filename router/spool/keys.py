@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from router.core import clock
-from router.spool.port import Gone
+from router.spool.port import BlobGone
 from router.spool.records import KEY_BYTES, new_key
 
 _FORM = struct.Struct(f"!{KEY_BYTES}sddQ")
@@ -55,7 +55,7 @@ class KeyRing:
         try:
             return Key(*_FORM.unpack(self._path(ref).read_bytes()))
         except (FileNotFoundError, struct.error):
-            raise Gone(ref) from None
+            raise BlobGone(ref) from None
 
     def change(self, ref: str, *, reserved_bytes: int) -> Key:
         """Note how much room the blob takes after all, in place (one small write is atomic here)."""

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from router.core.buffers import Filling, Stretch
+from router.core.buffers import BodySource, ReadBuffer
 
 
-class Gone(Exception):
+class BlobGone(Exception):
     """The audio is not here any more: dropped, expired, or its key went with a reboot."""
 
 
-class Full(Exception):
+class SpoolFull(Exception):
     """No room. Nothing partial is left behind."""
 
     def __init__(self, message: str, retry_after_s: float = 60.0) -> None:
@@ -51,7 +51,7 @@ class Blobs(Protocol):
         self,
         ref: str,
         offset: int,
-        body: AsyncIterator[bytes] | Filling,
+        body: AsyncIterator[bytes] | BodySource,
         total: int | None,
         listener: Listener | None = None,
     ) -> Extent:
@@ -71,7 +71,7 @@ class Blobs(Protocol):
         """The bytes from `start` up to `end`. Raises Gone, also half-way when its time comes."""
         ...
 
-    def lend(self, ref: str, start: int, end: int) -> AbstractContextManager[Stretch]:
+    def lend(self, ref: str, start: int, end: int) -> AbstractContextManager[ReadBuffer]:
         """The same for a thread, each piece in memory that serves for the next. Raises Gone, also half-way."""
         ...
 

@@ -19,30 +19,30 @@ class Mount(NamedTuple):
     options: frozenset[str]
 
 
-class Finding(NamedTuple):
+class RamProblem(NamedTuple):
     """What is wrong with the folder and the cure, each a sentence."""
 
     wrong: str
     cure: str
 
 
-def check(folder: Path, *, mounts: str | None = None, swaps: str | None = None) -> Finding | None:
+def check(folder: Path, *, mounts: str | None = None, swaps: str | None = None) -> RamProblem | None:
     """The first thing wrong with `folder` (which exists), or None. `mounts` and `swaps` stand in for /proc's files."""
     mount = _mount_of(folder, _mounts(_read("/proc/self/mounts") if mounts is None else mounts))
     if mount is None or mount.type not in _RAM_TYPES:
-        return Finding(
+        return RamProblem(
             "its file system is not kept in RAM",
             "Point ROUTER_RAM_DIR at a tmpfs, as /dev/shm is, or mount one: mount -t tmpfs -o size=64m,mode=0700,noswap"
             " tmpfs /run/mastering-router.",
         )
     free = shutil.disk_usage(folder).free
     if free < SMALLEST_FREE_BYTES:
-        return Finding(
+        return RamProblem(
             f"it has {free / 2**20:.0f} MiB free of the {SMALLEST_FREE_BYTES / 2**20:.0f} MiB needed",
             "Make the tmpfs larger; with Docker: --shm-size=256m.",
         )
     if mount.type == "tmpfs" and "noswap" not in mount.options and _has_swap(swaps):
-        return Finding(
+        return RamProblem(
             "the system may write it to swap",
             "Mount a tmpfs with the option noswap (Linux 6.4 or later) for ROUTER_RAM_DIR, or switch swap off.",
         )

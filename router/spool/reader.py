@@ -32,7 +32,7 @@ class Reader:
         """What it holds is not to wait for the garbage collector."""
         self._places.close()
 
-    def _wanted(self) -> Generator[records.Place]:
+    def _wanted(self) -> Generator[records.RecordPosition]:
         for place in records.walk(self._fd):
             if place.plain_start + place.plain_size > self._start and place.plain_start < self._end:
                 self.check()  # dropped or expired half-way: it stops here
@@ -40,7 +40,7 @@ class Reader:
         if self._is_cut_off:
             raise records.Corrupt("the end of the blob is missing")
 
-    def _within(self, place: records.Place) -> slice:
+    def _within(self, place: records.RecordPosition) -> slice:
         return slice(max(0, self._start - place.plain_start), min(place.plain_size, self._end - place.plain_start))
 
     async def pieces(self) -> AsyncIterator[bytes]:

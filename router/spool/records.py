@@ -19,7 +19,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from router.spool.port import Gone
+from router.spool.port import BlobGone
 
 RECORD_BYTES = 576 * 1024
 """The more a record holds, the fewer trips to a thread. Three of them, and what comes in, are 2 MiB an upload."""
@@ -30,11 +30,11 @@ _NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
 """Linux; tmpfs does not know it."""
 
 
-class Corrupt(Gone):
+class Corrupt(BlobGone):
     """The ciphertext is not what was written: the audio is as good as gone."""
 
 
-class Place(NamedTuple):
+class RecordPosition(NamedTuple):
     """Where one record lies."""
 
     number: int
@@ -62,7 +62,7 @@ def seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, room: memo
     return size
 
 
-def walk(fd: int) -> Iterator[Place]:
+def walk(fd: int) -> Iterator[RecordPosition]:
     """The whole records of a file, in order. A record that a crash cut short is not among them."""
     size, position, plain_start, index = os.fstat(fd).st_size, 0, 0, 0
     while True:
@@ -70,14 +70,14 @@ def walk(fd: int) -> Iterator[Place]:
         if len(header) < _HEADER.size:
             return
         last, plain_size, _ = _HEADER.unpack(header)
-        place = Place(index, position, plain_start, plain_size, bool(last))
+        place = RecordPosition(index, position, plain_start, plain_size, bool(last))
         if place.end > size:
             return
         yield place
         position, plain_start, index = place.end, plain_start + plain_size, index + 1
 
 
-def at_hand(fd: int, place: Place, room: memoryview) -> memoryview | None:
+def at_hand(fd: int, place: RecordPosition, room: memoryview) -> memoryview | None:
     """One record as it lies there, in `room`; None where that would take a disk, or nobody can say if it would."""
     record = room[: place.end - place.position]
     try:
@@ -87,12 +87,12 @@ def at_hand(fd: int, place: Place, room: memoryview) -> memoryview | None:
     return record if whole else None
 
 
-def load(fd: int, place: Place) -> bytes:
+def load(fd: int, place: RecordPosition) -> bytes:
     """One record as it lies there."""
     return os.pread(fd, place.end - place.position, place.position)
 
 
-def load_into(fd: int, place: Place, room: memoryview) -> memoryview:
+def load_into(fd: int, place: RecordPosition, room: memoryview) -> memoryview:
     """The same, at the start of `room`. Raises Corrupt where the file ends before it does."""
     record = room[: place.end - place.position]
     if os.preadv(fd, [record], place.position) != len(record):
@@ -100,13 +100,13 @@ def load_into(fd: int, place: Place, room: memoryview) -> memoryview:
     return record
 
 
-def unseal(record: bytes | memoryview, key: bytes, ref: str, place: Place) -> bytes:
+def unseal(record: bytes | memoryview, key: bytes, ref: str, place: RecordPosition) -> bytes:
     """The plain bytes of one record. Raises Corrupt."""
     with _authentic(place):
         return AESGCM(key).decrypt(*_sealed(record), _associated(ref, place.number, place.last))
 
 
-def unseal_into(record: memoryview, key: bytes, ref: str, place: Place, room: memoryview) -> memoryview:
+def unseal_into(record: memoryview, key: bytes, ref: str, place: RecordPosition, room: memoryview) -> memoryview:
     """The same, at the start of `room`. Raises Corrupt."""
     plain = room[: place.plain_size]
     with _authentic(place):
@@ -120,7 +120,7 @@ def _sealed(record: bytes | memoryview) -> tuple[bytes, memoryview]:
 
 
 @contextmanager
-def _authentic(place: Place) -> Iterator[None]:
+def _authentic(place: RecordPosition) -> Iterator[None]:
     try:
         yield
     except InvalidTag:

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from router.core.buffers import Filling, Room
+from router.core.buffers import BodySource, WriteBuffer
 from router.core.threads import begun, outcome, settled
 from router.spool import records
 from router.spool.keys import Key
-from router.spool.port import Full, Listener, WrongOffset
+from router.spool.port import Listener, SpoolFull, WrongOffset
 
 _SMALL_RECORD_BYTES = 64 * 1024
 
@@ -24,7 +24,7 @@ class Tail(NamedTuple):
     position: int
     plain_size: int
     complete: bool
-    last: records.Place | None = None
+    last: records.RecordPosition | None = None
 
     @classmethod
     def find(cls, fd: int) -> Tail:
@@ -80,7 +80,7 @@ class Writer:
     def add(self, count: int) -> None:
         """`count` bytes are there now. Raises Full."""
         if self.size_bytes + count > self._limit:
-            raise Full(f"more than the {self._limit} bytes announced", retry_after_s=0)
+            raise SpoolFull(f"more than the {self._limit} bytes announced", retry_after_s=0)
         self.size_bytes += count
         self._filled += count
 
@@ -92,7 +92,7 @@ class Writer:
         self._put_heard(memoryview(self._gathered)[: self._filled], last=False)
         self._filled = self._kept = 0
 
-    async def take(self, body: Filling, check: Callable[[], None]) -> None:
+    async def take(self, body: BodySource, check: Callable[[], None]) -> None:
         """All of `body`. Raises what it and `check` raise, Full, and OSError."""
         self._check = check
         more = True
@@ -177,7 +177,7 @@ class Chunks:
         """Of the last piece, for which there was no room."""
         self.passed = 0
 
-    async def fill(self, room: Room) -> bool:
+    async def fill(self, room: WriteBuffer) -> bool:
         if not self.rest:
             piece = await anext(self._pieces, None)
             if piece is None:
@@ -199,5 +199,5 @@ def _write_all(fd: int, sealed: memoryview, position: int) -> None:
 
 def meaning(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Full("the spool's disk is full")
+        return SpoolFull("the spool's disk is full")
     return error

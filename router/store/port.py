@@ -13,15 +13,15 @@ from typing import NamedTuple, Protocol
 from router.store.record import Job
 
 
-class Conflict(Exception):
+class RevisionConflict(Exception):
     """Somebody else changed the job first. Read it again and decide again."""
 
 
-class Missing(Exception):
+class JobMissing(Exception):
     """No such job: it never was, or its record's time is over."""
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """The queue takes no more from this account for now."""
 
     def __init__(self, retry_after_s: float) -> None:
@@ -172,11 +172,11 @@ async def change_until_stored(jobs: Jobs, events: Events, job_id: str, step: Job
             return Versioned(job, revision)
         try:
             revision = await jobs.change(changed, revision)
-        except Conflict:
+        except RevisionConflict:
             continue
         await events.tell(job_id)
         return Versioned(changed, revision)
-    raise Conflict(f"the job changed {tries} times under one step")
+    raise RevisionConflict(f"the job changed {tries} times under one step")
 
 
 class JobStep(Protocol):

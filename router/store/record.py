@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
 from router.store import state
-from router.store.state import State
+from router.store.state import JobState
 
 
 class _Document(BaseModel):
@@ -58,7 +58,7 @@ class Receipt(_Document):
 class Job(_Document):
     id: str
     account: str
-    state: State = State.RECEIVED
+    state: JobState = JobState.RECEIVED
     settings: Settings
     managed_only: bool = False
     created_s: float
@@ -85,7 +85,7 @@ class Job(_Document):
     error: dict[str, Any] | None = None
     receipt: Receipt = Receipt()
     idempotency_key: str | None = None
-    ended_as: State | None = None
+    ended_as: JobState | None = None
     """How a wiped job had ended: failed, cancelled or expired."""
 
     @property
@@ -93,7 +93,7 @@ class Job(_Document):
         """All audio that this job names."""
         return [blob for blob in (self.input, *self.references.values(), *self.outputs.values()) if blob]
 
-    def to(self, after: State, **changes: Any) -> Job:
+    def to(self, after: JobState, **changes: Any) -> Job:
         """The job one step on. Raises state.IllegalStep."""
         state.check(self.state, after)
         return self.model_copy(update={"state": after, **changes})

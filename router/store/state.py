@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     RECEIVED = "received"
     """Waiting for the upload or taking it. The browser moves it on; a crash leaves what whole records arrived."""
     SPOOLED = "spooled"
@@ -39,27 +39,27 @@ class State(StrEnum):
     """No byte of audio is left; the record keeps the receipt until its own time ends."""
 
 
-_ENDS = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED})
+_ENDS = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
-STEPS: dict[State, frozenset[State]] = {
-    State.RECEIVED: frozenset({State.SPOOLED}) | _ENDS,
-    State.SPOOLED: frozenset({State.QUEUED}) | _ENDS,
-    State.QUEUED: frozenset({State.RUNNING}) | _ENDS,
-    State.RUNNING: frozenset({State.QUEUED, State.SEALED}) | _ENDS,
-    State.SEALED: frozenset({State.MASTERED, State.EXPIRED}),
-    State.MASTERED: frozenset({State.DELIVERED, State.EXPIRED, State.CANCELLED}),
-    State.DELIVERED: frozenset({State.EXPIRED, State.CANCELLED}),
-    State.FAILED: frozenset({State.WIPED}),
-    State.CANCELLED: frozenset({State.WIPED}),
-    State.EXPIRED: frozenset({State.WIPED}),
-    State.WIPED: frozenset(),
+STEPS: dict[JobState, frozenset[JobState]] = {
+    JobState.RECEIVED: frozenset({JobState.SPOOLED}) | _ENDS,
+    JobState.SPOOLED: frozenset({JobState.QUEUED}) | _ENDS,
+    JobState.QUEUED: frozenset({JobState.RUNNING}) | _ENDS,
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SEALED}) | _ENDS,
+    JobState.SEALED: frozenset({JobState.MASTERED, JobState.EXPIRED}),
+    JobState.MASTERED: frozenset({JobState.DELIVERED, JobState.EXPIRED, JobState.CANCELLED}),
+    JobState.DELIVERED: frozenset({JobState.EXPIRED, JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.WIPED}),
+    JobState.CANCELLED: frozenset({JobState.WIPED}),
+    JobState.EXPIRED: frozenset({JobState.WIPED}),
+    JobState.WIPED: frozenset(),
 }
 
-ACTIVE = frozenset({State.RECEIVED, State.SPOOLED, State.QUEUED, State.RUNNING, State.SEALED})
+ACTIVE = frozenset({JobState.RECEIVED, JobState.SPOOLED, JobState.QUEUED, JobState.RUNNING, JobState.SEALED})
 """The job is still owed a master."""
-DONE = frozenset({State.MASTERED, State.DELIVERED})
+DONE = frozenset({JobState.MASTERED, JobState.DELIVERED})
 """A master can be fetched."""
-CLOSED = _ENDS | {State.WIPED}
+CLOSED = _ENDS | {JobState.WIPED}
 """Nothing more will come."""
 
 
@@ -67,7 +67,7 @@ class IllegalStep(Exception):
     """A step that the table does not have. It is a bug or a late writer; nothing was changed."""
 
 
-def check(before: State, after: State) -> None:
+def check(before: JobState, after: JobState) -> None:
     """Raise IllegalStep unless the table has the step."""
     if after not in STEPS[before]:
         raise IllegalStep(f"{before} → {after}")

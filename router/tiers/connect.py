@@ -7,24 +7,24 @@ from functools import partial
 from pydantic import ValidationError
 
 from mastering.protocol.signing import Signer, client_tls
-from router.core.command_error import Complaint
-from router.core.settings import Settings
-from router.tiers.fleet.catalogue import Entry
-from router.tiers.fleet.reload import Roster
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
+from router.tiers.fleet.catalogue import CatalogueEntry
+from router.tiers.fleet.reload import CatalogueWatcher
 from router.tiers.port import Backend
 from router.tiers.worker.backend import WorkerBackend
 
 
-def roster_of(settings: Settings) -> Roster:
+def catalogue_watcher_of(settings: RouterSettings) -> CatalogueWatcher:
     """The backends of the settings' worker addresses and of the catalogue."""
     fixed = tuple(_entry(n, url) for n, url in enumerate(settings.workers, 1))
-    return Roster(settings.catalogue, fixed, partial(connect, settings))
+    return CatalogueWatcher(settings.catalogue, fixed, partial(connect, settings))
 
 
-def connect(settings: Settings, entry: Entry) -> Backend:
+def connect(settings: RouterSettings, entry: CatalogueEntry) -> Backend:
     """A backend of a catalogue's entry. Raises Complaint."""
     if settings.regions and entry.region not in settings.regions:
-        raise Complaint(
+        raise CommandError(
             f"backend {entry.name!r}: its region {entry.region!r} is not among ROUTER_REGIONS.", exit_code=2
         )
     if entry.url is None or entry.speaks != "worker":
@@ -37,32 +37,32 @@ def connect(settings: Settings, entry: Entry) -> Backend:
         sentence = (
             "worker_secret needs 32 bytes or more (openssl rand -hex 32), worker_authority a file of certificates."
         )
-        raise Complaint(sentence, exit_code=2) from None
+        raise CommandError(sentence, exit_code=2) from None
     return WorkerBackend(entry.name, entry.url, tier=entry.tier, signer=signer, tls=tls)
 
 
-def _connect_space(settings: Settings, entry: Entry) -> Backend:
+def _connect_space(settings: RouterSettings, entry: CatalogueEntry) -> Backend:
     # Here, for the Hub's library takes a third of a second that a router without Spaces need not wait.
-    from router.tiers.space.address import Where
+    from router.tiers.space.address import SpaceAddress
     from router.tiers.space.backend import SpaceBackend
-    from router.tiers.space.gradio_backend import PlainBackend
+    from router.tiers.space.gradio_backend import GradioBackend
     from router.tiers.space.hub import Hub
     from router.tiers.space.stage import StageWatch
 
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     watch = StageWatch(Hub(token), entry.space) if entry.space else None
     # The Hub may see the token; whoever runs a Space only where the catalogue says so.
-    where = Where(entry.url, watch, token if entry.token else None)
+    where = SpaceAddress(entry.url, watch, token if entry.token else None)
     ram = settings.ram_dir / "spaces"
     if entry.speaks == "gradio":
-        return PlainBackend(entry.name, entry.tier, where, ram, endpoint=entry.endpoint, returns=entry.returns)
+        return GradioBackend(entry.name, entry.tier, where, ram, endpoint=entry.endpoint, returns=entry.returns)
     key = settings.space_key.get_secret_value() if settings.space_key else None
     return SpaceBackend(entry.name, entry.tier, where, ram, key)
 
 
-def _entry(number: int, url: str) -> Entry:
+def _entry(number: int, url: str) -> CatalogueEntry:
     try:
-        return Entry(name=f"worker-{number}", tier="managed", url=url)
+        return CatalogueEntry(name=f"worker-{number}", tier="managed", url=url)
     except ValidationError as error:
         what = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
-        raise Complaint(f"worker {number}: {what}.", exit_code=2) from None
+        raise CommandError(f"worker {number}: {what}.", exit_code=2) from None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from router.tiers.policy.faults import TierFault
-from router.tiers.port import Event, Finished, Health, Work
+from router.tiers.port import BackendHealth, Event, Finished, Work
 
 
 class Freeze:
@@ -22,14 +22,14 @@ class FakeBackend:
 
     def __init__(self, name: str, scripts: Sequence[Script], *, tier: str = "managed", silence_s: float = 10.0) -> None:
         self.name, self.tier, self.silence_s = name, tier, silence_s
-        self.health = Health(True, "scripted", slots=1)
+        self.health = BackendHealth(True, "scripted", slots=1)
         self.runs: list[Work] = []
         self.received: list[bytes] = []
         self.closed_early = 0
         self.woken = 0
         self._scripts = list(scripts)
 
-    async def probe(self) -> Health:
+    async def probe(self) -> BackendHealth:
         return self.health
 
     async def wake(self) -> None:

@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
-from router.core.buffers import Filling, Stretch
-from router.tiers.policy.breaker import State
+from router.core.buffers import BodySource, ReadBuffer
+from router.tiers.policy.breaker import BackendState
 
 
-class Health(NamedTuple):
+class BackendHealth(NamedTuple):
     """One answer of a backend about itself."""
 
     up: bool
@@ -24,7 +24,7 @@ class Health(NamedTuple):
     """Renders at once, busy ones included."""
     engine_version: str | None = None
     device: str | None = None
-    resting: State | None = None
+    resting: BackendState | None = None
     """Not up, yet not failing either: warming, sleeping, paused, or draining by its own word."""
     free: int | None = None
     """Of the slots, where it says so."""
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
     size_bytes: int
     open: Callable[[], AsyncIterator[bytes]]
-    lend: Callable[[], AbstractContextManager[Stretch]]
+    lend: Callable[[], AbstractContextManager[ReadBuffer]]
 
 
 class Work(NamedTuple):
@@ -80,7 +80,7 @@ class OutputBegins(NamedTuple):
 
     format: OutputFormat
     size_bytes: int
-    body: Filling | None = None
+    body: BodySource | None = None
 
 
 class Finished(NamedTuple):
@@ -101,7 +101,7 @@ class Backend(Protocol):
     silence_s: float
     """So long without a sign of life, and the attempt is given up."""
 
-    async def probe(self) -> Health:
+    async def probe(self) -> BackendHealth:
         """Ask how it is. Never raises for a backend that is down: that is an answer."""
         ...
 

@@ -22,7 +22,7 @@ _MAX_DIGITS = 6
 httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 * 1024
 
 
-class TooMuch(httpx.TransportError):
+class ResponseTooLarge(httpx.TransportError):
     """An answer that is packed, or larger than any that we have a use for."""
 
 
@@ -40,14 +40,14 @@ async def whole(response: httpx.Response) -> httpx.Response:
     async for chunk in response.stream:  # type: ignore[union-attr]
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise TooMuch("long")
+            raise ResponseTooLarge("long")
     return httpx.Response(response.status_code, headers=response.headers, content=body, request=response.request)
 
 
 def of_parts(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> httpx.Response:
     """An answer that came another way. Raises httpx.HTTPError."""
     if len(body) > MAX_ANSWER_BYTES:
-        raise TooMuch("long")
+        raise ResponseTooLarge("long")
     response = httpx.Response(status, headers=[(name.encode(), value.encode("latin-1")) for name, value in headers])
     refuse_packed(response.headers)
     return httpx.Response(status, headers=response.headers, content=body)
@@ -56,7 +56,7 @@ def of_parts(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> ht
 def refuse_packed(headers: Mapping[str, str] | Message) -> None:
     """Raises httpx.HTTPError."""
     if headers.get("content-encoding", "identity") != "identity":
-        raise TooMuch("packed")
+        raise ResponseTooLarge("packed")
 
 
 def json_of(response: httpx.Response) -> Any:
@@ -91,7 +91,7 @@ def translated(who: str, *, reached: bool) -> Iterator[None]:
         raise TierFault(FaultClass.UNREACHABLE, f"{who} can't be reached") from None
     except httpx.TimeoutException:
         raise TierFault(broken, f"{who} fell silent") from None
-    except TooMuch:
+    except ResponseTooLarge:
         raise TierFault(FaultClass.BUG if reached else broken, f"{who}'s answer is not one that is read") from None
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL):
         raise TierFault(broken, f"the connection to {who} broke") from None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fastapi import Request
 
 from router.core.errors import Problem
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.web import cookies
 
 GUEST = "guest"
@@ -34,14 +34,14 @@ class Account(NamedTuple):
 
 async def visitor_of(request: Request) -> Account:
     """Whoever asks, signed in or not. Raises Problem for a token or a request that must not be believed."""
-    house: House = request.app.state.house
-    if house.door is None:
+    services: Services = request.app.state.services
+    if services.door is None:
         return Account(GUEST, "guest")
     credentials = request.headers.get("authorization")
     if credentials is not None:
-        return _by_token(house, request.method, credentials)
-    secret = cookies.read(request, house, cookies.SESSION)
-    session = house.door.sessions.find(secret) if secret else None
+        return _by_token(services, request.method, credentials)
+    secret = cookies.read(request, services, cookies.SESSION)
+    session = services.door.sessions.find(secret) if secret else None
     if session is None:
         return Account("", SIGNED_OUT)
     if request.method not in SAFE_METHODS and not _is_from_our_page(request):
@@ -70,9 +70,9 @@ def _is_from_our_page(request: Request) -> bool:
     return "origin" in request.headers or request.headers.get("sec-fetch-site") == "same-origin"
 
 
-def _by_token(house: House, method: str, credentials: str) -> Account:
+def _by_token(services: Services, method: str, credentials: str) -> Account:
     scheme, _, secret = credentials.partition(" ")
-    token = house.accounts.token_of(secret.strip()) if scheme.lower() == "bearer" and len(secret) <= 200 else None
+    token = services.accounts.token_of(secret.strip()) if scheme.lower() == "bearer" and len(secret) <= 200 else None
     if token is None:
         raise Problem("bad_token", headers={"www-authenticate": 'Bearer error="invalid_token"'})
     if token.scope != "jobs" and method not in SAFE_METHODS:

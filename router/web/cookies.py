@@ -12,42 +12,42 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from router.identity.login import LIFETIME_S
-from router.jobs.services import House
+from router.jobs.services import Services
 
 SESSION, LOGIN = "sid", "login"
 MOST_CHARS = 128
 
 
-def name_of(house: House, kind: str) -> str:
+def name_of(services: Services, kind: str) -> str:
     """What this router calls its cookie."""
-    return f"__Host-{kind}" if _has_tls(house) else f"dev-{kind}"
+    return f"__Host-{kind}" if _has_tls(services) else f"dev-{kind}"
 
 
-def read(request: Request, house: House, kind: str) -> str | None:
+def read(request: Request, services: Services, kind: str) -> str | None:
     """What the browser brought; None for nothing, or for more than any of ours has."""
-    value = request.cookies.get(name_of(house, kind))
+    value = request.cookies.get(name_of(services, kind))
     return value if value and len(value) <= MOST_CHARS else None
 
 
-def put(response: Response, house: House, kind: str, value: str) -> None:
+def put(response: Response, services: Services, kind: str, value: str) -> None:
     """The session's cookie goes with the browser, the sign-in's after its minutes."""
-    response.headers.append("set-cookie", _written(house, kind, value, LIFETIME_S if kind == LOGIN else None))
+    response.headers.append("set-cookie", _written(services, kind, value, LIFETIME_S if kind == LOGIN else None))
 
 
-def drop(response: Response, house: House, kind: str) -> None:
+def drop(response: Response, services: Services, kind: str) -> None:
     """Have the browser forget it. A router without sign-in never set one."""
-    if house.door is not None:
-        response.headers.append("set-cookie", _written(house, kind, "", 0))
+    if services.door is not None:
+        response.headers.append("set-cookie", _written(services, kind, "", 0))
 
 
-def _written(house: House, kind: str, value: str, lifetime_s: int | None) -> str:
-    parts = [f"{name_of(house, kind)}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
-    if _has_tls(house):
+def _written(services: Services, kind: str, value: str, lifetime_s: int | None) -> str:
+    parts = [f"{name_of(services, kind)}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+    if _has_tls(services):
         parts.append("Secure")
     if lifetime_s is not None:
         parts.append(f"Max-Age={lifetime_s}")
     return "; ".join(parts)
 
 
-def _has_tls(house: House) -> bool:
-    return house.door is None or house.door.is_https
+def _has_tls(services: Services) -> bool:
+    return services.door is None or services.door.is_https

@@ -13,8 +13,8 @@ from fastapi.security.base import SecurityBase
 
 from router.core import clock
 from router.core.errors import Problem
-from router.jobs.services import House
-from router.store.port import Missing, Versioned
+from router.jobs.services import Services
+from router.store.port import JobMissing, Versioned
 from router.web.auth import Account, account_of, owner_of, visitor_of
 from router.web.stream_limits import Streams
 
@@ -36,14 +36,14 @@ class _Who(_Asks):
 
 class _TheirJob(_Asks):
     async def __call__(self, request: Request, job_id: str) -> Versioned:
-        return await owned_job(await house_of(request), await account_of(request), job_id)
+        return await owned_job(await services_of(request), await account_of(request), job_id)
 
 
 # None rests on another: FastAPI takes as long to solve one as to read a job's record, once for each time it is named.
 # All are coroutines, also where they await nothing: it sends every other function to a thread.
-async def house_of(request: Request) -> House:
-    house: House = request.app.state.house
-    return house
+async def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
 async def streams_of(request: Request) -> Streams:
@@ -51,7 +51,7 @@ async def streams_of(request: Request) -> Streams:
     return streams
 
 
-TheHouse = Annotated[House, Depends(house_of)]
+TheServices = Annotated[Services, Depends(services_of)]
 TheStreams = Annotated[Streams, Depends(streams_of)]
 TheAccount = Annotated[Account, Depends(_Who(account_of))]
 TheOwner = Annotated[Account, Depends(_Who(owner_of))]
@@ -61,11 +61,11 @@ NOT_FOUND_S = 0.025
 """When a 404 for a job is said, counted from the question: long enough to read any record and find it another's."""
 
 
-async def owned_job(house: House, account: Account, job_id: str) -> Versioned:
+async def owned_job(services: Services, account: Account, job_id: str) -> Versioned:
     """The job, if it is this account's. Another's job is the same 404 as a missing one, word and time."""
     due_s = clock.now() + NOT_FOUND_S
-    with suppress(Missing):
-        found = await house.jobs.get(job_id)
+    with suppress(JobMissing):
+        found = await services.jobs.get(job_id)
         if found.job.account == account.id:
             return found
     await asyncio.sleep(due_s - clock.now())
@@ -74,4 +74,4 @@ async def owned_job(house: House, account: Account, job_id: str) -> Versioned:
 
 async def seen_again(request: Request, found: Versioned) -> Versioned:
     """The job as it is now, after a while in which who asks may have lost what they showed."""
-    return await owned_job(await house_of(request), await account_of(request), found.job.id)
+    return await owned_job(await services_of(request), await account_of(request), found.job.id)

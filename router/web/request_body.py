@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from router.core.buffers import Room
+from router.core.buffers import WriteBuffer
 from router.core.errors import Problem
-from router.http.body_receiver import Lost, Silent, Wire
-from router.http.connection import TAKE_OVER, WIRE, TakesOver
-from router.jobs.services import House
-from router.spool.port import Full
+from router.http.body_receiver import BodyReceiver, BodyTimeout, ConnectionLost
+from router.http.connection import BODY_EXTENSION, RECEIVE_BODY, ReceiveBody
+from router.jobs.services import Services
+from router.spool.port import SpoolFull
 from router.spool.writer import Chunks
 
 _WORTH_A_WIRE_BYTES = 256 * 1024
@@ -27,14 +27,16 @@ class Incoming:
     rest straight from the connection, where the server can do that.
     """
 
-    def __init__(self, house: House, request: Request, arrived: int, content_length: int | None) -> None:
-        self._silence_s = house.settings.upload_silence_s
-        self._chunks = Chunks(self._pieces(request, arrived, house.settings.max_bytes))
+    def __init__(self, services: Services, request: Request, arrived: int, content_length: int | None) -> None:
+        self._silence_s = services.settings.upload_silence_s
+        self._chunks = Chunks(self._pieces(request, arrived, services.settings.max_bytes))
         self._left = content_length or 0
-        self._takes_over: TakesOver | None = request.scope.get("extensions", {}).get(WIRE, {}).get(TAKE_OVER)
-        self._wire: Wire | None = None
+        self._takes_over: ReceiveBody | None = (
+            request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(RECEIVE_BODY)
+        )
+        self._wire: BodyReceiver | None = None
 
-    async def fill(self, room: Room) -> bool:
+    async def fill(self, room: WriteBuffer) -> bool:
         """As `spool.port.Filling`. Raises Problem when it stalls, Full when more comes than an upload may have, and
         ClientDisconnect."""
         if self._wire is None:
@@ -44,9 +46,9 @@ class Incoming:
             return more
         try:
             more = await self._wire.fill(room, self._silence_s)
-        except Silent:
+        except BodyTimeout:
             raise self._stalled() from None
-        except Lost:
+        except ConnectionLost:
             raise ClientDisconnect from None
         if not more:
             self.close()
@@ -78,7 +80,7 @@ class Incoming:
                 return
             arrived += len(piece)
             if arrived > most:
-                raise Full("more than an upload may have", retry_after_s=0)
+                raise SpoolFull("more than an upload may have", retry_after_s=0)
             if piece:
                 yield piece
 
@@ -89,9 +91,9 @@ class Incoming:
 
 
 @contextmanager
-def incoming(house: House, request: Request, arrived: int, content_length: int | None) -> Iterator[Incoming]:
+def incoming(services: Services, request: Request, arrived: int, content_length: int | None) -> Iterator[Incoming]:
     """The request's body, which is ASGI's again afterwards."""
-    body = Incoming(house, request, arrived, content_length)
+    body = Incoming(services, request, arrived, content_length)
     try:
         yield body
     finally:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mastering.fit import Chain, Descent, Knobs, Limits
+    from mastering.fit import Chain, Descent, KnobLimits, Knobs
 
 FIRST_S = 4.0
 """Of a GPU: its start, moving the contour there, loading what an iteration needs, recording it. An H100 took 0.83 s."""
@@ -87,7 +87,7 @@ def _descend(request: bytes, tick: Any) -> bytes:
     given = _unpack(request)
     scene = _record(fit.Scene, given, "scene")
     start, low, high = (_record(fit.Knobs, given, name) for name in ("start", "low", "high"))
-    limits: Limits = _record(fit.Limits, given, "limits")
+    limits: KnobLimits = _record(fit.KnobLimits, given, "limits")
     # It must end by itself before ZeroGPU ends it.
     limits = dataclasses.replace(limits, seconds=min(limits.seconds, duration_s(request) - FIRST_S / 2))
     found = fit.descend(

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
 from typing import TypeVar, cast
 
-from mastering.worker.render_pool import Message, Renderer
+from mastering.worker.render_pool import Message, RenderProcess
 
 Descend = Callable[[bytes], Iterator[float | bytes]]
 Answer = TypeVar("Answer")
@@ -26,7 +26,7 @@ class ZeroGpuError(Exception):
 class Helper:
     """Serves one render; whatever still runs is stopped when its `with` block ends."""
 
-    def __init__(self, descend: Descend | None, renderer: Renderer) -> None:
+    def __init__(self, descend: Descend | None, renderer: RenderProcess) -> None:
         self._descend = descend
         self._renderer = renderer
         self._work: asyncio.Task[None] | None = None

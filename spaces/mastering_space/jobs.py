@@ -22,7 +22,7 @@ _SPARSEST = 400
 
 
 @dataclass
-class Job:
+class SpaceJob:
     """What one caller has here. `inputs` are by name: audio, references/0 …"""
 
     inputs: dict[str, Memory] = field(default_factory=dict)
@@ -67,19 +67,19 @@ class Job:
         self.outputs.clear()
 
 
-class Conflict(Exception):
+class UploadConflict(Exception):
     """This part of the job is there already, or the job no longer takes any."""
 
 
-class Jobs:
+class SpaceJobs:
     """All jobs of the process."""
 
     def __init__(self, settings: SpaceSettings) -> None:
         self._settings = settings
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, SpaceJob] = {}
         self.is_draining = False
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str) -> SpaceJob | None:
         return self._jobs.get(job_id)
 
     @property
@@ -94,9 +94,9 @@ class Jobs:
         """A place for an upload of `size` bytes, if it says so. Raises Conflict and Fault(too_large, busy)."""
         if size is not None:
             self.check_size(size)
-        job = self._jobs.get(job_id) or Job()
+        job = self._jobs.get(job_id) or SpaceJob()
         if part in job.inputs or part in job.arriving or not job.is_open:
-            raise Conflict
+            raise UploadConflict
         self._check_room(job_id, size or 0)
         self._jobs[job_id] = job
         job.arriving.add(part)
@@ -118,7 +118,7 @@ class Jobs:
         elif not job.arriving:
             self._keep(job_id, job, self._settings.keep_s)
 
-    def begin(self, job_id: str) -> Job:
+    def begin(self, job_id: str) -> SpaceJob:
         """The job to be rendered now. Raises Fault where there is none that is whole and waits for it."""
         job = self._jobs.get(job_id)
         if job is None or not job.is_open or AUDIO not in job.inputs or job.arriving:
@@ -131,7 +131,7 @@ class Jobs:
         self._keep(job_id, job, None)
         return job
 
-    def ended(self, job_id: str, job: Job) -> None:
+    def ended(self, job_id: str, job: SpaceJob) -> None:
         """The render is over: nobody needs the inputs any more, and the outputs have their time."""
         job.drop_inputs()
         if self._jobs.get(job_id) is not job or not job.outputs:
@@ -165,23 +165,23 @@ class Jobs:
                 allowed_bytes=allowed,
             )
 
-    def output_bytes(self, job: Job) -> int:
+    def output_bytes(self, job: SpaceJob) -> int:
         """What the outputs of `job` could have together if it were alone here."""
         return max(1, self._settings.memory_bytes - job.bytes_held)
 
-    def unforeseen_bytes(self, job: Job, formats: int) -> int:
+    def unforeseen_bytes(self, job: SpaceJob, formats: int) -> int:
         """The same where the song does not say its length: what so many bytes may come to, and at most half of what is
         free, so that others find room beside."""
         free = self._settings.memory_bytes - self.bytes_held
         return max(1, min(free // 2, job.inputs[AUDIO].size * _SPARSEST * formats))
 
-    def store(self, job: Job, outputs: dict[OutputFormat, Memory]) -> None:
+    def store(self, job: SpaceJob, outputs: dict[OutputFormat, Memory]) -> None:
         """The outputs take the place of the room kept for them. Raises Fault(busy) where they are more than fits."""
         job.reserved_bytes = 0
         job.outputs.update(outputs)  # the job closes them, whatever follows
         self.check_memory(0)
 
-    def reserve(self, job: Job, size: int) -> None:
+    def reserve(self, job: SpaceJob, size: int) -> None:
         """Keep `size` bytes free for outputs. Raises Fault(busy)."""
         self.check_memory(size)
         job.reserved_bytes = size
@@ -199,7 +199,7 @@ class Jobs:
             raise Fault(FaultCode.BUSY, f"All {self._settings.places} places of this Space are taken.", retry_after_s=5)
         self.check_memory(size)
 
-    def _keep(self, job_id: str, job: Job, seconds: float | None) -> None:
+    def _keep(self, job_id: str, job: SpaceJob, seconds: float | None) -> None:
         """Forget the job in `seconds`; None stops the clock."""
         if job.expiry is not None:
             job.expiry.cancel()

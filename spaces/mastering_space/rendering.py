@@ -19,9 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputFormat, Report, Settings, presets
 from mastering.protocol.frames import AcceptedEvent, FaultEvent, HeartbeatEvent, PartEvent, ProgressEvent, ReportEvent
 from mastering.worker.budget import check_duration
-from mastering.worker.render_pool import Message, Renderer, Renderers
+from mastering.worker.render_pool import Message, RenderPool, RenderProcess
 from mastering_space.helper import Descend, Helper, ZeroGpuError
-from mastering_space.jobs import AUDIO, Job, Jobs
+from mastering_space.jobs import AUDIO, SpaceJob, SpaceJobs
 from mastering_space.logs import SpaceLog
 from mastering_space.memory import Memory
 from mastering_space.settings import SpaceSettings
@@ -38,7 +38,12 @@ class Rendering:
     """Renders what `jobs` holds, `settings.concurrency` songs at a time."""
 
     def __init__(
-        self, settings: SpaceSettings, jobs: Jobs, renderers: Renderers, log: SpaceLog, descend: Descend | None = None
+        self,
+        settings: SpaceSettings,
+        jobs: SpaceJobs,
+        renderers: RenderPool,
+        log: SpaceLog,
+        descend: Descend | None = None,
     ) -> None:
         self._settings = settings
         self._jobs = jobs
@@ -78,7 +83,7 @@ class Rendering:
         presets.check(settings)
         return settings, min(self._settings.max_render_s, wanted if wanted is not None else float("inf"))
 
-    async def _work(self, job_id: str, job: Job, settings: Settings, limit_s: float, say: Say) -> None:
+    async def _work(self, job_id: str, job: SpaceJob, settings: Settings, limit_s: float, say: Say) -> None:
         """Render, and say how it ended: by the last event, whatever happens."""
         began, outcome = time.monotonic(), "done"
         try:
@@ -109,7 +114,7 @@ class Rendering:
             return Fault(FaultCode.BUSY, "This Space is stopping. Ask another one.", retry_after_s=60)
         return Fault(FaultCode.CANCELLED, "The render was stopped, and the song deleted.")
 
-    async def _render(self, job: Job, settings: Settings, say: Say) -> Report:
+    async def _render(self, job: SpaceJob, settings: Settings, say: Say) -> Report:
         """The outputs are in the job when this returns. Raises Fault."""
         async with self._renderers.take() as renderer:
             say(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]).model_dump(mode="json"))
@@ -122,7 +127,7 @@ class Rendering:
         check_duration(report.before.duration_s, self._settings.max_duration_s)  # where the header kept it back
         return report
 
-    async def _relay(self, renderer: Renderer, job: Job, settings: Settings, say: Say) -> Message:
+    async def _relay(self, renderer: RenderProcess, job: SpaceJob, settings: Settings, say: Say) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         parts = [job.inputs[AUDIO], *job.references()]
         for part in parts:
@@ -139,7 +144,7 @@ class Rendering:
         async with Helper(self._descend, renderer) as helper:
             return await self._until_done(renderer, helper, job, say)
 
-    async def _until_done(self, renderer: Renderer, helper: Helper, job: Job, say: Say) -> Message:
+    async def _until_done(self, renderer: RenderProcess, helper: Helper, job: SpaceJob, say: Say) -> Message:
         while True:
             message = await helper.or_fail(self._next(renderer))
             match message.body:
@@ -156,7 +161,7 @@ class Rendering:
                 case _:
                     return message
 
-    async def _next(self, renderer: Renderer) -> Message:
+    async def _next(self, renderer: RenderProcess) -> Message:
         try:
             return await _within(renderer.read(), self._settings.stall_s)
         except TimeoutError:
@@ -178,7 +183,7 @@ async def _beating(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
         yield event
 
 
-async def _results(job: Job, report: Report, say: Say) -> Event:
+async def _results(job: SpaceJob, report: Report, say: Say) -> Event:
     """Say the report and each output's size and checksum; the last event holds all of it once more."""
     say(ReportEvent(report=report).model_dump(mode="json"))
     outputs = []

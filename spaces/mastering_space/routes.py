@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat
 from mastering.protocol.frames import PROTOCOL_VERSION
-from mastering.worker.render_pool import Renderers
-from mastering_space.jobs import AUDIO, Conflict, Jobs
+from mastering.worker.render_pool import RenderPool
+from mastering_space.jobs import AUDIO, SpaceJobs, UploadConflict
 from mastering_space.memory import Memory
 from mastering_space.problems import problem, refused
 from mastering_space.settings import Kind, SpaceSettings
@@ -31,8 +31,8 @@ class Room:
 
     kind: Kind
     settings: SpaceSettings
-    jobs: Jobs
-    renderers: Renderers
+    jobs: SpaceJobs
+    renderers: RenderPool
 
 
 def create_routes(room: Room) -> Starlette:
@@ -93,7 +93,7 @@ class Endpoints:
         job_id, stated = _job_id(request), request.headers.get("content-length", "")
         try:
             memory = self._room.jobs.receive(job_id, part, int(stated[:20]) if stated.isdecimal() else None)
-        except Conflict:
+        except UploadConflict:
             return refused(409, "This part of the job is here already, or the job takes no more.")
         except Fault as fault:
             return problem(fault)

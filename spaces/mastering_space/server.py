@@ -20,11 +20,11 @@ from starlette.types import ASGIApp
 
 import mastering
 from mastering.runtime.sandbox import forbid_core_dumps
-from mastering.worker.render_pool import Renderers
+from mastering.worker.render_pool import RenderPool
 from mastering_space import master_call
 from mastering_space.gate import Gate
 from mastering_space.helper import Descend
-from mastering_space.jobs import Jobs
+from mastering_space.jobs import SpaceJobs
 from mastering_space.logs import SpaceLog
 from mastering_space.page import create_page
 from mastering_space.rendering import Rendering
@@ -41,8 +41,8 @@ class Space(gradio.Server):
     def __init__(self, kind: Kind, settings: SpaceSettings, log: SpaceLog, descend: Descend | None = None) -> None:
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
         self.log = log
-        self.jobs = Jobs(settings)
-        self.renderers = Renderers(settings.engine, settings.concurrency + 1, "mastering_space.remote:install")
+        self.jobs = SpaceJobs(settings)
+        self.renderers = RenderPool(settings.engine, settings.concurrency + 1, "mastering_space.remote:install")
         self.loop: asyncio.AbstractEventLoop
         """Of the thread that serves, once it does."""
         self._settings = settings

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from ops.bench._field import Field, free_port, song, standing
+from ops.bench._field import Field, free_port, running_field, song
 
 SOON_MS = 20_000
 
@@ -17,7 +17,7 @@ SOON_MS = 20_000
 @pytest.fixture(scope="module")
 def operated() -> Iterator[tuple[Field, str]]:
     port = free_port()
-    with standing(["managed", "managed", "cpu_space"], render_s=4.0, admin_port=port) as field:
+    with running_field(["managed", "managed", "cpu_space"], render_s=4.0, admin_port=port) as field:
         yield field, f"http://127.0.0.1:{port}/"
 
 

@@ -27,7 +27,7 @@ AROUND = """<!doctype html><html lang="en"><title>A Space</title><h1>owner/route
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running_house(tmp_path_factory.mktemp("framed"), profile="space") as running:
         yield running
 
@@ -59,8 +59,8 @@ def inside(page: Page) -> Frame:
     return frame
 
 
-def test_the_frame_offers_a_tab_of_its_own_where_signing_in_works(context: BrowserContext, house: House) -> None:
-    page, frame = framed(context, f"{house.url}/")
+def test_the_frame_offers_a_tab_of_its_own_where_signing_in_works(context: BrowserContext, services: House) -> None:
+    page, frame = framed(context, f"{services.url}/")
     expect(frame.locator("#welcome")).to_be_visible()
     expect(frame.get_by_role("link", name="Sign in with Google")).to_be_hidden()
     expect(frame.locator("#welcome .notice")).to_contain_text("Signing in needs a tab of its own")
@@ -69,12 +69,12 @@ def test_the_frame_offers_a_tab_of_its_own_where_signing_in_works(context: Brows
         frame.get_by_role("link", name="Open in a tab of its own").click()
     tab = opened.value
     expect(tab.locator("#welcome")).to_be_visible()
-    assert tab.url == f"{house.url}/", "at the router's own address"
+    assert tab.url == f"{services.url}/", "at the router's own address"
     assert tab.evaluate("window.opener") is None
     expect(tab.locator("#welcome .notice")).to_be_hidden()
-    walk_in(tab, house)
+    walk_in(tab, services)
     expect(tab.locator("#choose")).to_be_visible()
-    (session,) = [cookie for cookie in context.cookies(house.url) if cookie["name"] == "dev-sid"]
+    (session,) = [cookie for cookie in context.cookies(services.url) if cookie["name"] == "dev-sid"]
     assert session["sameSite"] == "Lax"
 
     # What the page in the frame says is true: whatever it asks, it is not signed in there.
@@ -83,32 +83,32 @@ def test_the_frame_offers_a_tab_of_its_own_where_signing_in_works(context: Brows
     expect(inside(page).locator("#welcome .notice")).to_be_visible()
 
 
-def test_the_account_page_leads_to_itself(context: BrowserContext, house: House) -> None:
-    _, frame = framed(context, f"{house.url}/account")
+def test_the_account_page_leads_to_itself(context: BrowserContext, services: House) -> None:
+    _, frame = framed(context, f"{services.url}/account")
     with context.expect_page() as opened:
         frame.get_by_role("link", name="Open in a tab of its own").click()
     expect(opened.value.locator("#signed-out")).to_be_visible()
-    assert opened.value.url == f"{house.url}/account"
+    assert opened.value.url == f"{services.url}/account"
     expect(opened.value.get_by_role("link", name="Sign in with Google")).to_be_visible()
 
 
 def test_a_sign_in_that_begins_in_the_frame_is_told_the_same_and_sets_no_cookie(
-    context: BrowserContext, house: House
+    context: BrowserContext, services: House
 ) -> None:
-    _, frame = framed(context, f"{house.url}/sign-in")
+    _, frame = framed(context, f"{services.url}/sign-in")
     expect(frame.locator("h1")).to_have_text("Not in this frame")
     expect(frame.get_by_role("link", name="Open in a tab of its own")).to_be_visible()
     assert context.cookies() == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (320, "dark")])
-def test_what_the_frame_shows_is_for_everybody(chromium: Browser, house: House, width: int, scheme: str) -> None:
+def test_what_the_frame_shows_is_for_everybody(chromium: Browser, services: House, width: int, scheme: str) -> None:
     context = chromium.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if scheme == "dark" else "light",
         permissions=["local-network-access"],
     )
-    page, frame = framed(context, f"{house.url}/")
+    page, frame = framed(context, f"{services.url}/")
     expect(frame.locator("#welcome .notice")).to_be_visible()
     assert frame.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     SHOTS.mkdir(parents=True, exist_ok=True)
@@ -118,9 +118,9 @@ def test_what_the_frame_shows_is_for_everybody(chromium: Browser, house: House, 
     context.close()
 
 
-def test_no_other_page_may_frame_it(context: BrowserContext, house: House) -> None:
+def test_no_other_page_may_frame_it(context: BrowserContext, services: House) -> None:
     said: list[str] = []
-    with stranger(AROUND.format(src=f"{house.url}/")) as url:
+    with stranger(AROUND.format(src=f"{services.url}/")) as url:
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.goto(url)

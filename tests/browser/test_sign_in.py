@@ -45,7 +45,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with running_house(tmp_path_factory.mktemp("sign-in")) as running:
         yield running
 
@@ -86,47 +86,47 @@ def _start_provider(folder: Path, port: int, redirect_uri: str) -> Running:
 
 
 @pytest.fixture
-def context(chromium: Browser, house: House) -> Iterator[BrowserContext]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, base_url=house.url)
+def context(chromium: Browser, services: House) -> Iterator[BrowserContext]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, base_url=services.url)
     context.set_default_timeout(20_000)
     yield context
     context.close()
 
 
-def sign_in(page: Page, house: House, path: str = "/") -> None:
+def sign_in(page: Page, services: House, path: str = "/") -> None:
     """Walk the whole way as a person does: our button, the provider's two pages, and back."""
     page.goto(path)
-    walk_in(page, house)
+    walk_in(page, services)
 
 
-def walk_in(page: Page, house: House) -> None:
+def walk_in(page: Page, services: House) -> None:
     """The same from a page of ours that offers it."""
     page.get_by_role("link", name="Sign in with Google").click()
-    page.wait_for_url(f"{house.provider.url}/interaction/**")
+    page.wait_for_url(f"{services.provider.url}/interaction/**")
     page.fill("input[name=login]", LOGIN)
     page.fill("input[name=password]", "whatever")
     page.get_by_role("button", name="Sign-in").click()
     page.get_by_role("button", name="Continue").click()
-    page.wait_for_url(f"{house.url}/**")
+    page.wait_for_url(f"{services.url}/**")
 
 
 def test_a_person_signs_in_masters_a_song_sees_what_is_held_and_erases_it(
-    context: BrowserContext, house: House, song: Path
+    context: BrowserContext, services: House, song: Path
 ) -> None:
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     strangers: list[str] = []
-    page.on("request", lambda request: strangers.append(request.url) if page.url.startswith(house.url) else None)
+    page.on("request", lambda request: strangers.append(request.url) if page.url.startswith(services.url) else None)
     page.goto("/")
     expect(page.locator("#welcome")).to_be_visible()
     expect(page.locator("#choose")).to_be_hidden()
     _look(page, "signed-out")
     assert context.cookies() == [], "to look around sets no cookie"
 
-    sign_in(page, house)
+    sign_in(page, services)
     expect(page.locator("#choose")).to_be_visible()
-    ours = {cookie["name"]: cookie for cookie in context.cookies(house.url)}
+    ours = {cookie["name"]: cookie for cookie in context.cookies(services.url)}
     ours = {name: cookie for name, cookie in ours.items() if not name.startswith("_")}
     assert set(ours) == {"dev-sid"}, "the sign-in's own cookie went with the sign-in"
     assert ours["dev-sid"]["httpOnly"]
@@ -144,26 +144,26 @@ def test_a_person_signs_in_masters_a_song_sees_what_is_held_and_erases_it(
     page.get_by_role("button", name="Make a token").click()
     expect(page.locator("#secret")).to_have_text(re.compile(r"mr_[\w-]{43}"))
     token = page.locator("#secret").inner_text()
-    shown = httpx.get(f"{house.url}/v1/options", headers={"authorization": f"Bearer {token}"}).json()
+    shown = httpx.get(f"{services.url}/v1/options", headers={"authorization": f"Bearer {token}"}).json()
     kind, managed_only = shown["account"]["kind"], shown["account"]["managed_only"]
     assert (kind, managed_only) == ("token", True), "what was chosen on the page holds for the token's jobs"
     _look(page, "account-token")
 
-    before = {cookie["name"]: cookie["value"] for cookie in context.cookies(house.url)}["dev-sid"]
+    before = {cookie["name"]: cookie["value"] for cookie in context.cookies(services.url)}["dev-sid"]
     page.get_by_role("button", name="Erase everything").click()
     page.locator("#confirm button[value=erase]").click()
     expect(page.locator("#erased-text")).to_contain_text("One job was destroyed")
-    assert [c["name"] for c in context.cookies(house.url) if not c["name"].startswith("_")] == []
-    refused = httpx.get(f"{house.url}/v1/account", headers={"cookie": f"dev-sid={before}"})
+    assert [c["name"] for c in context.cookies(services.url) if not c["name"].startswith("_")] == []
+    refused = httpx.get(f"{services.url}/v1/account", headers={"cookie": f"dev-sid={before}"})
     assert refused.status_code == 401
-    assert httpx.get(f"{house.url}/v1/options", headers={"authorization": f"Bearer {token}"}).status_code == 401
-    assert not [path for path in house.stack.spool_dir.rglob("*") if path.is_file() and path.name != "CACHEDIR.TAG"]
+    assert httpx.get(f"{services.url}/v1/options", headers={"authorization": f"Bearer {token}"}).status_code == 401
+    assert not [path for path in services.stack.spool_dir.rglob("*") if path.is_file() and path.name != "CACHEDIR.TAG"]
     assert complaints == []
     assert {_origin(url) for url in strangers if not url.startswith(("blob:", "data:"))} <= {
-        house.url,
-        house.provider.url,
+        services.url,
+        services.provider.url,
     }
-    said = house.provider.said()
+    said = services.provider.said()
     assert said.count("grant.success") >= 1
     assert "userinfo" not in said
 
@@ -172,19 +172,19 @@ def _origin(url: str) -> str:
     return "/".join(url.split("/")[:3])
 
 
-def test_signing_out_ends_the_session_and_the_page_asks_again(context: BrowserContext, house: House) -> None:
+def test_signing_out_ends_the_session_and_the_page_asks_again(context: BrowserContext, services: House) -> None:
     page = context.new_page()
-    sign_in(page, house, "/account")
+    sign_in(page, services, "/account")
     expect(page.locator("#account")).to_be_visible()
     assert page.url.endswith("/account"), "back to where the sign-in began"
     page.get_by_role("button", name="Sign out", exact=True).click()
     expect(page.locator("#welcome")).to_be_visible()
-    assert [c["name"] for c in context.cookies(house.url) if not c["name"].startswith("_")] == []
+    assert [c["name"] for c in context.cookies(services.url) if not c["name"].startswith("_")] == []
     page.goto("/account")
     expect(page.locator("#signed-out")).to_be_visible()
 
 
-def test_p35_signing_in_needs_no_storage_but_the_cookie(context: BrowserContext, house: House) -> None:
+def test_p35_signing_in_needs_no_storage_but_the_cookie(context: BrowserContext, services: House) -> None:
     page = context.new_page()
     page.add_init_script(
         'for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name,'
@@ -196,26 +196,26 @@ def test_p35_signing_in_needs_no_storage_but_the_cookie(context: BrowserContext,
     page.fill("input[name=password]", "whatever")
     page.get_by_role("button", name="Sign-in").click()
     page.get_by_role("button", name="Continue").click()
-    page.wait_for_url(f"{house.url}/")
+    page.wait_for_url(f"{services.url}/")
     expect(page.locator("#choose")).to_be_visible()
 
 
-def test_a_person_who_says_no_stays_out_and_reads_a_sentence(context: BrowserContext, house: House) -> None:
+def test_a_person_who_says_no_stays_out_and_reads_a_sentence(context: BrowserContext, services: House) -> None:
     page = context.new_page()
     page.goto("/sign-in")
     page.get_by_role("link", name=re.compile("Cancel")).click()
-    page.wait_for_url(f"{house.url}/**")
+    page.wait_for_url(f"{services.url}/**")
     expect(page.locator("h1")).to_have_text("You stayed signed out")
     _look(page, "declined")
-    assert [c["name"] for c in context.cookies(house.url) if not c["name"].startswith("_")] == []
+    assert [c["name"] for c in context.cookies(services.url) if not c["name"].startswith("_")] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
-def test_the_pages_of_signing_in_are_for_everybody(chromium: Browser, house: House, width: int, scheme: str) -> None:
+def test_the_pages_of_signing_in_are_for_everybody(chromium: Browser, services: House, width: int, scheme: str) -> None:
     context = chromium.new_context(
         viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light",
-        base_url=house.url,
+        base_url=services.url,
     )  # fmt: skip
     context.set_default_timeout(20_000)
     try:
@@ -223,7 +223,7 @@ def test_the_pages_of_signing_in_are_for_everybody(chromium: Browser, house: Hou
         page.goto("/")
         expect(page.locator("#welcome")).to_be_visible()
         _check(page, f"welcome-{width}-{scheme}")
-        sign_in(page, house, "/account")
+        sign_in(page, services, "/account")
         page.get_by_role("button", name="Make a token").click()
         expect(page.locator("#secret")).to_be_visible()
         _check(page, f"account-{width}-{scheme}")
@@ -244,9 +244,9 @@ def _look(page: Page, name: str) -> None:
     page.screenshot(path=SHOTS / f"sign-in-{name}.png", full_page=True)
 
 
-def test_nothing_of_the_person_is_in_any_file_of_the_router(context: BrowserContext, house: House) -> None:
-    sign_in(context.new_page(), house)
-    running = house.stack
+def test_nothing_of_the_person_is_in_any_file_of_the_router(context: BrowserContext, services: House) -> None:
+    sign_in(context.new_page(), services)
+    running = services.stack
     folders = (running.ram_dir, running.spool_dir, running.folder / "state")
     kept = b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
     said = running.router.said()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from router.store.embedded import sqlite
-from tests.houses import ram_folder
+from tests.services import ram_folder
 
 KILLS = 6
 

@@ -15,11 +15,11 @@ import pytest
 from mastering.contract import OutputFormat, Settings
 from router.core import clock
 from router.store.embedded import sqlite
-from router.store.port import WIPED_TTL_S, Conflict, Full, Lease, Missing, Store, change_until_stored
+from router.store.port import WIPED_TTL_S, JobMissing, Lease, QueueFull, RevisionConflict, Store, change_until_stored
 from router.store.record import BlobRef, Job, new_id
-from router.store.state import State
+from router.store.state import JobState
 from router.store.testing import memory
-from tests.houses import ram_folder
+from tests.services import ram_folder
 
 LEASE_S = 20.0
 Open = Callable[..., Store]
@@ -96,7 +96,7 @@ async def test_creating_the_same_id_again_gives_the_job_that_is_there(store: Sto
 
 
 async def test_an_unknown_job_is_missing(store: Store) -> None:
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.get("nothing")
 
 
@@ -112,15 +112,15 @@ async def test_a_change_at_any_other_revision_is_a_conflict_and_changes_nothing(
     job, revision = await store.jobs.create(a_job(), 100)
     current = (job.with_(faults=1), await store.jobs.change(job.with_(faults=1), revision))
     for wrong in (revision, current[1] + 1, 0):
-        with pytest.raises(Conflict):
+        with pytest.raises(RevisionConflict):
             await store.jobs.change(job.with_(faults=9), wrong)
     assert await store.jobs.get(job.id) == current
 
 
 async def test_changing_a_job_that_is_not_there_is_missing_and_makes_none(store: Store) -> None:
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.change(a_job("x"), 0)
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.get("x")
 
 
@@ -129,9 +129,9 @@ async def test_a_record_is_gone_when_its_time_is_over_and_not_before(store: Stor
     time.pass_by(99.9)
     assert (await store.jobs.get(job.id)).job == job
     time.pass_by(0.2)
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.get(job.id)
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.change(job, revision)
     assert [found async for found in store.jobs.scan()] == []
 
@@ -141,7 +141,7 @@ async def test_changes_do_not_lengthen_a_records_time(store: Store, time: Time) 
     time.pass_by(60)
     await store.jobs.change(job, revision)
     time.pass_by(60)
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.get(job.id)
 
 
@@ -163,7 +163,7 @@ async def test_active_counts_the_accounts_jobs_that_are_still_owed_a_master(stor
     await store.jobs.create(a_job("c", account="another"), 100)
     assert await store.jobs.active("mine") == 2
     job, revision = await store.jobs.get("a")
-    await store.jobs.change(job.to(State.FAILED), revision)
+    await store.jobs.change(job.to(JobState.FAILED), revision)
     assert await store.jobs.active("mine") == 1
     await store.jobs.forget("b")
     assert await store.jobs.active("mine") == 0
@@ -181,7 +181,7 @@ async def test_refs_name_all_audio_of_the_accounts_jobs_until_they_are_wiped(sto
     await store.jobs.change(made, revision)
     assert sorted(await store.jobs.refs("mine")) == ["a/1", "a/2", "b/1"]
     job, revision = await store.jobs.get("a")
-    await store.jobs.change(job.to(State.CANCELLED).to(State.WIPED), revision)
+    await store.jobs.change(job.to(JobState.CANCELLED).to(JobState.WIPED), revision)
     assert await store.jobs.refs("mine") == ["b/1"]
     await store.jobs.forget("b")
     assert await store.jobs.refs("mine") == []
@@ -193,9 +193,9 @@ async def test_due_names_the_jobs_whose_time_is_over_until_they_are_wiped(store:
     assert await store.jobs.due(49.9) == []
     assert await store.jobs.due(50.0) == ["soon"]
     job, revision = await store.jobs.get("soon")
-    revision = await store.jobs.change(job.to(State.EXPIRED), revision)
+    revision = await store.jobs.change(job.to(JobState.EXPIRED), revision)
     assert await store.jobs.due(50.0) == ["soon"]
-    await store.jobs.change(job.to(State.EXPIRED).to(State.WIPED), revision)
+    await store.jobs.change(job.to(JobState.EXPIRED).to(JobState.WIPED), revision)
     assert await store.jobs.due(100.0) == ["late"]
 
 
@@ -205,11 +205,11 @@ async def test_a_wiped_job_is_forgotten_soon_though_others_are_kept(
     for name in ("wiped", "kept"):
         await store.jobs.create(a_job(name), 10_000)
     job, revision = await store.jobs.get("wiped")
-    await store.jobs.change(job.to(State.CANCELLED).to(State.WIPED), revision)
-    assert (await store.jobs.get("wiped")).job.state is State.WIPED
+    await store.jobs.change(job.to(JobState.CANCELLED).to(JobState.WIPED), revision)
+    assert (await store.jobs.get("wiped")).job.state is JobState.WIPED
     later_s = clock.now() + WIPED_TTL_S + 1
     monkeypatch.setattr(clock, "now", lambda: later_s)
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.get("wiped")
     assert (await store.jobs.get("kept")).job.id == "kept"
 
@@ -229,7 +229,7 @@ async def test_a_forgotten_job_is_missing_and_may_be_forgotten_twice(store: Stor
     job, _ = await store.jobs.create(a_job(), 100)
     await store.jobs.forget(job.id)
     await store.jobs.forget(job.id)
-    with pytest.raises(Missing):
+    with pytest.raises(JobMissing):
         await store.jobs.get(job.id)
 
 
@@ -246,7 +246,7 @@ async def test_of_many_changers_at_once_each_change_is_kept(store: Store) -> Non
 async def test_a_step_that_is_illegal_raises_and_changes_nothing(store: Store) -> None:
     created = await store.jobs.create(a_job(), 100)
     with pytest.raises(Exception, match="received → mastered"):
-        await change_until_stored(store.jobs, store.events, created.job.id, lambda job: job.to(State.MASTERED))
+        await change_until_stored(store.jobs, store.events, created.job.id, lambda job: job.to(JobState.MASTERED))
     assert await store.jobs.get(created.job.id) == created
 
 
@@ -278,7 +278,7 @@ async def test_an_account_with_enough_in_line_is_refused_and_told_when_to_come_b
     store = open_store(max_queued=2)
     for name in ("x", "y"):
         await store.queue.offer(name, "any", "a", 60)
-    with pytest.raises(Full) as full:
+    with pytest.raises(QueueFull) as full:
         await store.queue.offer("z", "any", "a", 60)
     assert full.value.retry_after_s > 0
     await store.queue.offer("x", "any", "a", 60)

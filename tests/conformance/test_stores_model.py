@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mastering.contract import Settings
 from router.core import clock
 from router.store.embedded import sqlite
-from router.store.port import Conflict, Full, Lease, Missing
+from router.store.port import JobMissing, Lease, QueueFull, RevisionConflict
 from router.store.record import Job
-from router.store.state import STEPS, IllegalStep, State
+from router.store.state import STEPS, IllegalStep, JobState
 from router.store.testing import memory
-from tests.houses import ram_folder
+from tests.services import ram_folder
 
 T = TypeVar("T")
 IDS = st.sampled_from("abcdefgh")
@@ -82,12 +82,12 @@ class JobTable(Stores):
         for store in self.stores:
             assert now_and_here(store.jobs.create(job, TTL_S)).job == expected
 
-    @rule(job_id=IDS, after=st.sampled_from(State), is_stale=st.booleans())
-    def step(self, job_id: str, after: State, is_stale: bool) -> None:
+    @rule(job_id=IDS, after=st.sampled_from(JobState), is_stale=st.booleans())
+    def step(self, job_id: str, after: JobState, is_stale: bool) -> None:
         before = self._alive(job_id)
         for store in self.stores:
             if before is None:
-                with pytest.raises(Missing):
+                with pytest.raises(JobMissing):
                     now_and_here(store.jobs.get(job_id))
                 continue
             job, revision = now_and_here(store.jobs.get(job_id))
@@ -95,7 +95,7 @@ class JobTable(Stores):
                 with pytest.raises(IllegalStep):
                     job.to(after)
             elif is_stale:
-                with pytest.raises(Conflict):
+                with pytest.raises(RevisionConflict):
                     now_and_here(store.jobs.change(job.to(after), revision - 1))
             else:
                 now_and_here(store.jobs.change(job.to(after, faults=job.faults + 1), revision))
@@ -115,7 +115,7 @@ class JobTable(Stores):
             for store in self.stores:
                 try:
                     assert now_and_here(store.jobs.get(job_id)).job == expected
-                except Missing:
+                except JobMissing:
                     assert expected is None
 
 
@@ -138,7 +138,7 @@ class Line(Stores):
             try:
                 now_and_here(store.queue.offer(job_id, lane, account, cost_s))
                 outcomes.append("taken")
-            except Full:
+            except QueueFull:
                 outcomes.append("full")
         is_new = job_id not in self.accounts
         is_full = is_new and list(self.accounts.values()).count(account) >= MAX_QUEUED

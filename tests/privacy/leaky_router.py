@@ -70,7 +70,7 @@ def _plain_seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, roo
     return size
 
 
-def _plain_unseal(record: bytes | memoryview, key: bytes, ref: str, place: records.Place) -> bytes:
+def _plain_unseal(record: bytes | memoryview, key: bytes, ref: str, place: records.RecordPosition) -> bytes:
     return bytes(record[records._HEADER.size :][: place.plain_size])
 
 

@@ -16,14 +16,14 @@ import httpx
 import pytest
 
 from router.app.asgi import make_app
-from router.core.command_error import Complaint
-from router.core.settings import Settings
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
 from router.identity.pseudonyms import Peppers
 from router.tiers.fake import FakeBackend, Freeze
-from tests.houses import PATIENCE_S, SONG, mastering
 from tests.openid import EMAIL, NAME, Provider, openid_provider, settings_of
 from tests.people import person
 from tests.served import Served, served
+from tests.services import PATIENCE_S, SONG, mastering
 
 ISSUER = "https://accounts.google.com"
 CANDIDATES = 1_000_000
@@ -36,7 +36,7 @@ def provider() -> Iterator[Provider]:
 
 
 def files_of(router: Served) -> bytes:
-    settings = router.house.settings
+    settings = router.services.settings
     folders = (settings.state_dir, settings.ram_dir, settings.spool_dir)
     return b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
 
@@ -92,7 +92,7 @@ async def test_p01_p02_p03_nothing_that_the_provider_says_is_in_any_file(tmp_pat
 async def test_p03_no_lasting_access_is_asked_for(tmp_path: Path, provider: Provider) -> None:
     provider.asked.clear()
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "a"):
-        assert router.house.door is not None
+        assert router.services.door is not None
     asked = [parameters for _, path, parameters in provider.asked if path == "/authorize"]
     assert [parameters["scope"] for parameters in asked] == ["openid"]
     assert not {"access_type", "prompt", "include_granted_scopes"} & set(asked[0])
@@ -101,10 +101,10 @@ async def test_p03_no_lasting_access_is_asked_for(tmp_path: Path, provider: Prov
 
 def test_p36_without_credentials_no_other_machine_is_listened_to() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.7", "master.example"):  # noqa: S104 — to be refused
-        with pytest.raises(Complaint, match="this machine only"):
-            make_app(Settings(host=host))
+        with pytest.raises(CommandError, match="this machine only"):
+            make_app(RouterSettings(host=host))
     for host in ("127.0.0.1", "::1", "localhost"):
-        make_app(Settings(host=host))
+        make_app(RouterSettings(host=host))
 
 
 async def test_p36_a_guest_needs_no_account_and_no_cookie(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ async def test_p39_a_consent_is_a_row_with_its_minute_and_its_withdrawal_holds_f
             await browser.put("/v1/account/consent", json={"managed_only": managed_only})
             assert (await browser.post("/v1/jobs")).json()["managed_only"] is managed_only
         account = (await browser.get("/v1/account")).json()["account"]
-        with sqlite3.connect(router.house.settings.state_dir / "accounts.sqlite") as database:
+        with sqlite3.connect(router.services.settings.state_dir / "accounts.sqlite") as database:
             rows = database.execute("SELECT * FROM consents").fetchall()
         database.close()
         ((held, managed, version, minute),) = rows
-        assert (held, managed, version) == (account, 0, router.house.tiers_version())
+        assert (held, managed, version) == (account, 0, router.services.tiers_version())
         assert re.fullmatch(r"\d{8}", str(minute)), "minutes since the epoch, no finer"
 
 
@@ -151,8 +151,8 @@ async def test_p52_p53_an_erasure_stops_what_runs_and_leaves_nothing_of_the_pers
         assert (await browser.delete("/v1/account")).json() == {"jobs": 3}
         go_on.set()
         assert (await upload).status_code in (404, 410)
-        assert router.house.spool.usage().blobs == 0
-        assert [found async for found in router.house.jobs.scan()] == []
+        assert router.services.spool.usage().blobs == 0
+        assert [found async for found in router.services.jobs.scan()] == []
         async with asyncio.timeout(PATIENCE_S):  # the attempt that ran notices by itself that nobody waits for it
             while account.encode() in files_of(router):  # noqa: ASYNC110 — nothing tells of a file's content
                 await asyncio.sleep(0.02)

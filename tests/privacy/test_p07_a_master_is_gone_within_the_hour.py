@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from router.core import clock
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.spool.disk import Spool
-from router.spool.port import Gone
+from router.spool.port import BlobGone
 from tests.api import Api
 from tests.songs import demo
 from tests.stack import ram, stack
@@ -45,7 +45,7 @@ async def _first_refusal(spool: Spool, ref: str, give_up_s: float) -> float:
     while clock.now() < give_up_s:
         try:
             await spool.extent(ref)
-        except Gone:
+        except BlobGone:
             return clock.now()
         await asyncio.sleep(0.01)
     raise AssertionError("it never went")
@@ -53,8 +53,8 @@ async def _first_refusal(spool: Spool, ref: str, give_up_s: float) -> float:
 
 def test_no_longer_life_than_an_hour_can_be_configured() -> None:
     with pytest.raises(ValidationError):
-        Settings(output_ttl_s=3601)
-    assert Settings(output_ttl_s=3600).output_ttl_s == 3600
+        RouterSettings(output_ttl_s=3601)
+    assert RouterSettings(output_ttl_s=3600).output_ttl_s == 3600
 
 
 def test_a_master_whose_time_is_over_is_410_and_its_key_and_file_are_gone(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from limits.aio.storage import MemoryStorage
 
 from router.http import rate_limit
-from router.http.rate_limit import Slots
+from router.http.rate_limit import NetworkSlots
 from tests.served import served
 
 ADDRESS = "203.0.113.77"
 
 
 def test_a_network_counts_elsewhere_after_a_restart() -> None:
-    assert len({Slots().of(ip_address(ADDRESS)) for _ in range(20)}) > 15
+    assert len({NetworkSlots().of(ip_address(ADDRESS)) for _ in range(20)}) > 15
 
 
 def test_no_window_is_longer_than_ten_minutes() -> None:

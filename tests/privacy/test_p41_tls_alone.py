@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.tiers.fleet import catalogue
 from tests.proxied import Proxy, proxy
 from tests.stack import free_port, stack
@@ -66,6 +66,6 @@ def test_plain_http_sends_people_on_and_refuses_programs(before: Proxy) -> None:
 
 def test_a_worker_elsewhere_is_not_spoken_to_in_the_clear() -> None:
     text = '[[backend]]\nname = "far"\ntier = "managed"\nurl = "http://gpu.example:9000"\n'
-    with pytest.raises(Complaint, match="https only"):
+    with pytest.raises(CommandError, match="https only"):
         catalogue.parse(text)
     assert catalogue.parse(text.replace("http:", "https:"))[0].name == "far"

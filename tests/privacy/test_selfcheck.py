@@ -15,10 +15,10 @@ import pytest
 
 from ops import privacy_page
 from ops.space_requirements import CHECKOUT, key, package_names
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.privacy import checks, live, packages
 from router.privacy.canary import Hit
-from router.privacy.finding import Finding, Where
+from router.privacy.finding import Finding, Installation
 from router.privacy.register import promises
 from router.privacy.selfcheck import judged
 from tests.stack import ram, stack
@@ -134,7 +134,7 @@ def test_the_live_canary_sends_a_song_through_a_router_of_its_own_and_finds_noth
 
 
 def test_a_line_in_the_log_that_is_not_on_the_list_is_noticed(tmp_path: Path) -> None:
-    where = Where(Settings(log_dir=tmp_path), None)
+    where = Installation(RouterSettings(log_dir=tmp_path), None)
     (tmp_path / "router-2026-01-01.jsonl").write_text('{"minute": "2026-01-01T00:00Z", "event": "stopped"}\n')
     assert [finding.holds for finding in checks.log(where)] == [True, True]
     (tmp_path / "router-2026-01-02.jsonl").write_text('{"event": "stopped", "address": "127.0.0.77"}\n')
@@ -146,25 +146,25 @@ def test_a_port_that_is_open_to_the_network_is_noticed() -> None:
 
     with socket.create_server(("0.0.0.0", 0)) as everywhere:  # noqa: S104 — that is what is to be noticed
         port = int(everywhere.getsockname()[1])
-        found = list(checks.sockets(Where(Settings(port=port), None)))
+        found = list(checks.sockets(Installation(RouterSettings(port=port), None)))
     assert found[0].holds is False
     assert str(port) in found[0].cure
     with socket.create_server(("127.0.0.1", 0)) as here:
-        settings = Settings(port=int(here.getsockname()[1]))
-        assert next(iter(checks.sockets(Where(settings, None)))).holds is True
+        settings = RouterSettings(port=int(here.getsockname()[1]))
+        assert next(iter(checks.sockets(Installation(settings, None)))).holds is True
 
 
 def test_a_folder_that_is_no_ram_is_noticed(tmp_path: Path) -> None:
     assert ram() is not None
     with tempfile.TemporaryDirectory(dir=ram(), prefix="mastering-test-") as good:
-        first = next(iter(checks.storage(Where(Settings(ram_dir=Path(good)), None))))
+        first = next(iter(checks.storage(Installation(RouterSettings(ram_dir=Path(good)), None))))
         assert first.what == "keys and job records lie in RAM"
-    assert next(iter(checks.storage(Where(Settings(ram_dir=Path("/proc/self")), None)))).holds is False
+    assert next(iter(checks.storage(Installation(RouterSettings(ram_dir=Path("/proc/self")), None)))).holds is False
 
 
 def test_without_a_contact_a_public_router_breaks_its_promise_and_a_private_one_is_told() -> None:
-    private, public = Settings(), Settings(public_url="https://master.example")
-    assert [one.holds for one in checks.contact(Where(private, None))] == [None]
-    assert [one.holds for one in checks.contact(Where(public, None))] == [False]
-    told = Settings(public_url="https://master.example", contact="mailto:us@master.example")
-    assert [one.holds for one in checks.contact(Where(told, None))] == [True]
+    private, public = RouterSettings(), RouterSettings(public_url="https://master.example")
+    assert [one.holds for one in checks.contact(Installation(private, None))] == [None]
+    assert [one.holds for one in checks.contact(Installation(public, None))] == [False]
+    told = RouterSettings(public_url="https://master.example", contact="mailto:us@master.example")
+    assert [one.holds for one in checks.contact(Installation(told, None))] == [True]

@@ -24,13 +24,13 @@ from mastering.runtime.event_log import Book, DayFiles, contain
 from mastering.worker import logs as worker_logs
 from router.app import server
 from router.core import errors, event_log
-from router.core.event_log import EVENTS, Pseudonyms
+from router.core.event_log import EVENTS, LogPseudonyms
 from router.tiers.fake import FakeBackend
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import TIER_ORDER
 from router.tiers.policy.faults import FaultClass
-from tests.houses import SONG, mastering
 from tests.served import served
+from tests.services import SONG, mastering
 
 DAY_S = 86_400
 CANARY = "canary-7f3a"
@@ -95,7 +95,7 @@ def test_p23_an_unknown_event_and_an_unknown_field_are_dropped_and_counted() -> 
 def test_p24_the_words_of_the_log_are_those_of_the_tables() -> None:
     assert set(TIER_ORDER) == event_log.TIERS.words
     assert {fault.value for fault in FaultClass} == event_log.FAULTS.words
-    assert {state.value for state in State} == event_log.STATES.words
+    assert {state.value for state in BackendState} == event_log.STATES.words
     assert {"mastered", "expired", "cancelled", *errors.TABLE} == event_log.OUTCOMES.words
     assert set(decoders._SUBTYPES.values()) | set(CODECS.values()) <= event_log.CODECS.words
     assert set(decoders._DEMUXERS) | {"wav", "aiff"} == event_log.CONTAINERS.words
@@ -189,7 +189,7 @@ async def test_p27_what_is_too_old_goes_at_the_start_and_again_every_hour(
 
 def test_p27_an_account_is_called_otherwise_every_day_after_every_start_and_after_an_erasure() -> None:
     now = 20_000.0 * DAY_S
-    names = Pseudonyms(lambda: now)
+    names = LogPseudonyms(lambda: now)
     first = names.of("account")
     now += DAY_S - 1
     assert names.of("account") == first
@@ -197,7 +197,7 @@ def test_p27_an_account_is_called_otherwise_every_day_after_every_start_and_afte
     names.forget()
     second = names.of("account")
     now += 1
-    assert len({first, second, names.of("account"), Pseudonyms(lambda: now).of("account")}) == 4
+    assert len({first, second, names.of("account"), LogPseudonyms(lambda: now).of("account")}) == 4
     assert EVENTS["render"]["account"].admits(first)
 
 

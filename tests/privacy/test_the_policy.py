@@ -10,27 +10,27 @@ import pytest
 
 from ops import policy_edition
 from router.core import event_log
-from router.core.command_error import Complaint
-from router.core.settings import Settings
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
 from router.identity import accounts, sessions
 from router.store.record import Job
 from router.tiers.connect import connect
 from router.tiers.fake import FakeBackend
-from router.tiers.fleet.catalogue import Entry
-from router.tiers.fleet.fleet import Member
+from router.tiers.fleet.catalogue import CatalogueEntry
+from router.tiers.fleet.fleet import ConfiguredBackend
 from router.tiers.fleet.member import Terms
 from router.web.pages import privacy_policy
 from tests.served import served
 
-OURS = Member(FakeBackend("a", []), Terms(region="eu-central"))
-THEIRS = Member(FakeBackend("zero", [], tier="gpu_space"), Terms(region="us-east", operator="Hugging Face"))
+OURS = ConfiguredBackend(FakeBackend("a", []), Terms(region="eu-central"))
+THEIRS = ConfiguredBackend(FakeBackend("zero", [], tier="gpu_space"), Terms(region="us-east", operator="Hugging Face"))
 
 
 async def test_p49_every_tier_of_the_fleet_is_named_with_operator_and_region_and_a_new_one_at_once(
     tmp_path: Path,
 ) -> None:
     async with served(tmp_path) as router:
-        fleet = router.house.fleet
+        fleet = router.services.fleet
         await fleet.replace({"a": OURS})
         before = (await router.http.get("/privacy.json")).json()
         assert [(place["tier"], place["region"]) for place in before["tiers"]] == [("managed", "eu-central")]
@@ -46,17 +46,17 @@ async def test_p49_every_tier_of_the_fleet_is_named_with_operator_and_region_and
         }
         assert after["tiers_version"] != before["tiers_version"]
         page = (await router.http.get("/privacy")).text
-        for standing in fleet.standings():
-            assert standing.terms.region in page
-            assert standing.terms.operator in page
+        for member in fleet.members():
+            assert member.terms.region in page
+            assert member.terms.operator in page
 
 
 async def test_p58_an_agreement_to_the_old_tiers_does_not_cover_new_ones(tmp_path: Path) -> None:
     async with served(tmp_path) as router:
-        await router.house.fleet.replace({"a": OURS})
+        await router.services.fleet.replace({"a": OURS})
         await router.http.put("/v1/account/consent", json={"managed_only": False})
         assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is False
-        await router.house.fleet.replace({"a": OURS, "zero": THEIRS})
+        await router.services.fleet.replace({"a": OURS, "zero": THEIRS})
         assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is True
 
 
@@ -132,10 +132,10 @@ def test_p29_p46_p47_nothing_is_counted_of_an_account_but_the_day_s_quota() -> N
 
 
 def test_p50_a_backend_outside_the_pinned_regions_is_refused() -> None:
-    entry = Entry(name="far", tier="managed", url="https://far.example", region="us-east")
-    with pytest.raises(Complaint, match="us-east"):
-        connect(Settings(regions=("eu-central",)), entry)
-    assert connect(Settings(regions=("us-east",)), entry).name == "far"
+    entry = CatalogueEntry(name="far", tier="managed", url="https://far.example", region="us-east")
+    with pytest.raises(CommandError, match="us-east"):
+        connect(RouterSettings(regions=("eu-central",)), entry)
+    assert connect(RouterSettings(regions=("us-east",)), entry).name == "far"
 
 
 async def test_p63_security_txt_names_a_contact_and_has_not_expired(tmp_path: Path) -> None:
@@ -173,11 +173,11 @@ async def test_p15_where_the_router_is_a_space_the_page_says_that_all_passes_thr
     "other", [Terms(operator="a stranger"), Terms(region="elsewhere"), Terms(operator="Hugging Face", forgets=False)]
 )
 async def test_p49_another_operator_or_region_is_another_list_to_agree_to(tmp_path: Path, other: Terms) -> None:
-    def member(terms: Terms) -> Member:
-        return Member(FakeBackend("b", [], tier="cpu_space"), terms)
+    def member(terms: Terms) -> ConfiguredBackend:
+        return ConfiguredBackend(FakeBackend("b", [], tier="cpu_space"), terms)
 
     async with served(tmp_path) as router:
-        fleet = router.house.fleet
+        fleet = router.services.fleet
         await fleet.replace({"a": OURS, "b": member(Terms(operator="Hugging Face"))})
         await router.http.put("/v1/account/consent", json={"managed_only": False})
         assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is False

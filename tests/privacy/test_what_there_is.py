@@ -21,18 +21,18 @@ import router
 from router.admin.app import make_admin
 from router.app.asgi import make_app
 from router.core import clock
-from router.core.settings import Settings
-from router.http.access_log import templates
+from router.core.settings import RouterSettings
+from router.http.access_log import templates_of
 from router.jobs import reaper
 from router.spool.disk import Spool
-from router.spool.port import Gone
+from router.spool.port import BlobGone
 from router.store.record import new_id
 from router.tiers.fake import FakeBackend
 from router.web.pages import pages
 from tests.api import Api
-from tests.houses import house_of, mastering
 from tests.recorder import recorder
 from tests.served import served
+from tests.services import mastering, services_in
 from tests.songs import demo
 from tests.stack import stack
 
@@ -44,7 +44,7 @@ async def test_p08_no_audio_is_read_after_its_time_nor_kept_beyond_the_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand songs at random times, and sweeps only as often as the reaper does."""
-    now_s, ttl_s, draw = 1000.0, Settings.model_fields["output_ttl_s"].default, random.Random(8)
+    now_s, ttl_s, draw = 1000.0, RouterSettings.model_fields["output_ttl_s"].default, random.Random(8)
     monkeypatch.setattr(clock, "now", lambda: now_s)
     spool = Spool(tmp_path / "spool", tmp_path / "keys", 1 << 30)
     born: dict[str, float] = {}
@@ -56,7 +56,7 @@ async def test_p08_no_audio_is_read_after_its_time_nor_kept_beyond_the_hour(
         await spool.extent(ref)
         oldest_read_s = max(oldest_read_s, now_s - born_s)
         now_s = born_s + ttl_s
-        with pytest.raises(Gone):
+        with pytest.raises(BlobGone):
             await spool.extent(ref)
     now_s = min(born.values()) + ttl_s
     while born:
@@ -103,7 +103,7 @@ def test_p20_a_million_job_addresses_are_all_different_and_128_bits_long() -> No
 async def test_p20_another_s_job_is_the_same_answer_as_a_missing_one(tmp_path: Path) -> None:
     async with served(tmp_path, [FakeBackend("a", [mastering()])]) as running:
         job = await running.create()
-        await running.house.change(job["id"], lambda job: job.with_(account="somebody else"))
+        await running.services.change(job["id"], lambda job: job.with_(account="somebody else"))
         for method, tail in (
             ("GET", ""),
             ("DELETE", ""),
@@ -170,14 +170,14 @@ def test_p18_nothing_in_the_router_digests_or_listens_to_music() -> None:
 async def test_p38_looking_around_writes_no_record(tmp_path: Path) -> None:
     async with served(tmp_path) as running:
         await running.http.get("/v1/options")
-        before = _rows(running.house.settings)
+        before = _rows(running.services.settings)
         for path in ("/", "/docs", "/privacy", "/privacy.json", "/v1/options", "/openapi.json", "/errors/gone"):
             assert (await running.http.get(path)).status_code == 200
-        assert _rows(running.house.settings) == before
-        assert [job async for job in running.house.jobs.scan()] == []
+        assert _rows(running.services.settings) == before
+        assert [job async for job in running.services.jobs.scan()] == []
 
 
-def _rows(settings: Settings) -> list[str]:
+def _rows(settings: RouterSettings) -> list[str]:
     import sqlite3
     from contextlib import closing
 
@@ -202,10 +202,10 @@ ADMIN_ROUTES = {
 
 
 async def test_p40_there_is_no_way_to_bring_music_back_for_anybody(tmp_path: Path) -> None:
-    async with house_of(tmp_path) as house:
-        admin = make_admin(house)
-    assert set(templates(admin.router)) == ADMIN_ROUTES
-    app = make_app(Settings(ram_check="warn"))
+    async with services_in(tmp_path) as services:
+        admin = make_admin(services)
+    assert set(templates_of(admin.router)) == ADMIN_ROUTES
+    app = make_app(RouterSettings(ram_check="warn"))
     paths = set(app.openapi()["paths"]) | {"/", "/docs", "/errors/{code}", "/openapi.json", "/privacy"}
     assert {path for path in paths if not OF_SIGN_IN.fullmatch(path)} <= ROUTES
 
@@ -248,8 +248,8 @@ LABELS = {
 
 
 async def test_p64_no_figure_for_operators_names_a_person_and_more_people_make_no_more_of_them(tmp_path: Path) -> None:
-    async with house_of(tmp_path, [FakeBackend("a", [])]) as house:
-        metrics = house.fleet.metrics
+    async with services_in(tmp_path, [FakeBackend("a", [])]) as services:
+        metrics = services.fleet.metrics
         for _ in range(3):
             metrics.job_ended("mastered", 1.0)
         before = list(_series(metrics.page()))

@@ -25,15 +25,15 @@ import pytest
 
 from ops.bench._field import song
 from router.store.embedded import sqlite
-from router.store.port import Conflict, Store
+from router.store.port import RevisionConflict, Store
 from router.store.record import Job
-from router.store.state import CLOSED, DONE, STEPS, State
+from router.store.state import CLOSED, DONE, STEPS, JobState
 from tests.api import Api
 from tests.stack import free_port, own_ram
 
 SONG = song(1_200_000)
 """Larger than what the stub worker reads before it springs its trap."""
-ENDS = CLOSED - {State.WIPED}
+ENDS = CLOSED - {JobState.WIPED}
 TRANSITIONS = [(before, after) for before, steps in STEPS.items() for after in sorted(steps)]
 _LONGEST_S = 60.0
 
@@ -86,10 +86,10 @@ class Mortal:
             if pipe is not None:
                 pipe.close()
 
-    def plan(self, job_id: str, before: State, after: State, moment: str) -> None:
+    def plan(self, job_id: str, before: JobState, after: JobState, moment: str) -> None:
         self._put("plan", {"job": job_id, "before": before, "after": after, "moment": moment})
 
-    def end(self, job_id: str, state: State) -> None:
+    def end(self, job_id: str, state: JobState) -> None:
         self._put("end", {"job": job_id, "state": state})
 
     def hold(self, where: str) -> None:
@@ -105,7 +105,7 @@ class Mortal:
         (text,) = self._records.execute("SELECT document FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return Job.model_validate_json(text)
 
-    def until(self, job_id: str, *states: State) -> Job:
+    def until(self, job_id: str, *states: JobState) -> Job:
         self._until(lambda: self.record(job_id).state in states)
         return self.record(job_id)
 
@@ -170,25 +170,25 @@ async def write_late(store: Store, late: str) -> int:
     return await store.jobs.change(Job.model_validate_json(document), revision)
 
 
-def bring_to(router: Mortal, job_id: str, state: State) -> None:
+def bring_to(router: Mortal, job_id: str, state: JobState) -> None:
     """The job in `state`, and held there."""
-    if state in (State.RECEIVED, *ENDS):
+    if state in (JobState.RECEIVED, *ENDS):
         return
-    if state is State.RUNNING:
+    if state is JobState.RUNNING:
         router.trap.touch()
-    elif hold := {State.SPOOLED: "probe", State.QUEUED: "queue", State.SEALED: "sealed"}.get(state):
+    elif hold := {JobState.SPOOLED: "probe", JobState.QUEUED: "queue", JobState.SEALED: "sealed"}.get(state):
         router.hold(hold)
     router.upload_beside(job_id)
-    reached = State.MASTERED if state is State.DELIVERED else state
+    reached = JobState.MASTERED if state is JobState.DELIVERED else state
     router.until(job_id, reached)
-    if state is State.RUNNING:
+    if state is JobState.RUNNING:
         router._until(lambda: not router.trap.exists())
-    if state is State.DELIVERED:
+    if state is JobState.DELIVERED:
         router.api.fetch({"id": job_id})
-        router.until(job_id, State.DELIVERED)
+        router.until(job_id, JobState.DELIVERED)
 
 
-def die_at(router: Mortal, job_id: str, before: State, after: State, moment: str) -> None:
+def die_at(router: Mortal, job_id: str, before: JobState, after: JobState, moment: str) -> None:
     """Lead the job to the step, and the router to its death there."""
     if before in ENDS:
         router.plan(job_id, before, after, moment)
@@ -197,17 +197,17 @@ def die_at(router: Mortal, job_id: str, before: State, after: State, moment: str
         bring_to(router, job_id, before)
         router.plan(job_id, before, after, moment)
         router.end(job_id, after)
-    elif (before, after) == (State.RUNNING, State.QUEUED):  # what a start does with what ran
+    elif (before, after) == (JobState.RUNNING, JobState.QUEUED):  # what a start does with what ran
         bring_to(router, job_id, before)
         router.kill()
         router.plan(job_id, before, after, moment)
         assert not router.start()
         return
     else:
-        if after is State.DELIVERED:
+        if after is JobState.DELIVERED:
             bring_to(router, job_id, before)
         router.plan(job_id, before, after, moment)
-        if after is State.DELIVERED:
+        if after is JobState.DELIVERED:
             with suppress(httpx.HTTPError):
                 router.api.fetch({"id": job_id})
         else:
@@ -218,7 +218,7 @@ def die_at(router: Mortal, job_id: str, before: State, after: State, moment: str
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(("before", "after"), TRANSITIONS, ids=lambda state: str(state))
 def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(
-    router: Mortal, before: State, after: State, moment: str
+    router: Mortal, before: JobState, after: JobState, moment: str
 ) -> None:
     job_id = router.api.create(size_bytes=len(SONG))["id"]
     die_at(router, job_id, before, after, moment)
@@ -229,25 +229,25 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(
 
     has_ended = dead.state in CLOSED
     if has_ended:
-        ended = router.until(job_id, State.WIPED)
+        ended = router.until(job_id, JobState.WIPED)
         assert ended.ended_as == (dead.ended_as or dead.state)
         assert router.api.http.get(f"/v1/jobs/{job_id}/outputs/wav24").status_code == 410
     else:
-        if router.record(job_id).state is State.RECEIVED:
+        if router.record(job_id).state is JobState.RECEIVED:
             router.upload_beside(job_id)
         mastered = router.until(job_id, *DONE)
         assert mastered.input is None
         assert len(router.keys()) == 1, "the input's key, or a late attempt's, is still there"
         assert router.api.fetch({"id": job_id}) == SONG
-        assert router.journal(job_id).count((State.RUNNING, State.SEALED)) == 1
-        assert router.journal(job_id).count((State.SEALED, State.MASTERED)) == 1
+        assert router.journal(job_id).count((JobState.RUNNING, JobState.SEALED)) == 1
+        assert router.journal(job_id).count((JobState.SEALED, JobState.MASTERED)) == 1
         assert mastered.faults == 0, "a kill of the router is no fault of a backend"
-        if dead.state is State.RUNNING:
+        if dead.state is JobState.RUNNING:
             assert mastered.generation == dead.generation + 1
             assert mastered.attempts[-2].outcome == "interrupted"
 
     if not has_ended:
         assert router.api.http.delete(f"/v1/jobs/{job_id}").is_success
-    with closing(sqlite.open_store(router.ram_dir / "jobs.sqlite")) as store, pytest.raises(Conflict):
+    with closing(sqlite.open_store(router.ram_dir / "jobs.sqlite")) as store, pytest.raises(RevisionConflict):
         asyncio.run(write_late(store, (router.folder / "late").read_text()))
     assert (router.keys(), router.files()) == ([], [])

@@ -17,12 +17,12 @@ import pytest
 from ops.demo import a_song, check
 from router.tiers.fake import FakeBackend
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Health
-from router.tiers.space.address import Where
+from router.tiers.port import BackendHealth
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
-from tests.houses import SONG, eventually, ram_folder
 from tests.rough_space import RoughSpace, rough_space
 from tests.served import Served, served
+from tests.services import SONG, eventually, ram_folder
 
 SECONDS = 12.0
 
@@ -73,7 +73,7 @@ async def routed(folder: Path, *spaces: RoughSpace, worker: FakeBackend | None =
     """A router before these Spaces, the first on the GPU's tier and the second on the CPU's."""
     with ram_folder() as ram:
         backends = [
-            SpaceBackend(tier.removesuffix("_space"), tier, Where(space.url), Path(ram))
+            SpaceBackend(tier.removesuffix("_space"), tier, SpaceAddress(space.url), Path(ram))
             for tier, space in zip(("gpu_space", "cpu_space"), spaces, strict=False)
         ]
         for space in spaces:
@@ -120,7 +120,7 @@ async def test_what_the_gpu_space_refuses_the_cpu_space_masters(
         job = await router.over((await router.send())["id"])
         assert job["state"] == "mastered"
         assert outcomes(job) == [("gpu_space", outcome), *ON]
-        shown = [entry.what for entry in router.house.fleet.journal.latest() if entry.kind == "state"]
+        shown = [entry.what for entry in router.services.fleet.journal.latest() if entry.kind == "state"]
         assert state == "healthy" or state in shown
     assert cpu.saw()["ended"] == ["ended"]
 
@@ -173,7 +173,7 @@ async def test_managed_only_sends_no_byte_of_a_job_to_a_space_whatever_is_down(
     gpu: RoughSpace, cpu: RoughSpace, tmp_path: Path
 ) -> None:
     worker = FakeBackend("worker", [[TierFault(FaultClass.UNREACHABLE, "it is down")]])
-    worker.health = Health(False, "down")
+    worker.health = BackendHealth(False, "down")
     async with routed(tmp_path, gpu, cpu, worker=worker) as router:
         private = await router.send(SONG, managed_only=True)
         other = await router.over((await router.send(SONG))["id"])

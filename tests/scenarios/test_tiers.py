@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ops.bench._field import Field, free_port, song, standing
+from ops.bench._field import Field, free_port, running_field, song
 
 SMALL = song(200_000)
 PATIENCE_S = 30.0
@@ -44,7 +44,7 @@ def tiers_of(job: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_when_a_whole_tier_dies_under_its_jobs_everybody_gets_a_master() -> None:
-    with standing(["managed", "managed", "cpu_space"], render_s=0.5, max_running_per_account=4) as field:
+    with running_field(["managed", "managed", "cpu_space"], render_s=0.5, max_running_per_account=4) as field:
         client = field.client()
         jobs = [client.send(SMALL) for _ in range(4)]
         for worker in field.workers[:2]:
@@ -58,7 +58,7 @@ def test_when_a_whole_tier_dies_under_its_jobs_everybody_gets_a_master() -> None
 
 def test_a_song_in_flight_to_a_worker_that_is_killed_arrives_whole_at_another() -> None:
     audio = song(8 * 2**20)
-    with standing(["managed", "managed"]) as field:
+    with running_field(["managed", "managed"]) as field:
         client = field.client()
         field.trap.touch()
         began_s = time.monotonic()
@@ -71,7 +71,7 @@ def test_a_song_in_flight_to_a_worker_that_is_killed_arrives_whole_at_another() 
 
 
 def test_a_worker_that_freezes_is_given_up_and_the_song_goes_elsewhere() -> None:
-    with standing(["managed", "managed"]) as field:
+    with running_field(["managed", "managed"]) as field:
         client = field.client()
         field.trap.touch()
         began_s = time.monotonic()
@@ -83,7 +83,7 @@ def test_a_worker_that_freezes_is_given_up_and_the_song_goes_elsewhere() -> None
 
 
 def test_managed_only_sends_no_byte_to_another_tier_whatever_is_down() -> None:
-    with standing(["managed", "gpu_space", "cpu_space"]) as field:
+    with running_field(["managed", "gpu_space", "cpu_space"]) as field:
         client = field.client()
         field.workers[0].stop()
         field.workers[0].process.wait()
@@ -98,7 +98,7 @@ def test_managed_only_sends_no_byte_to_another_tier_whatever_is_down() -> None:
 
 
 def test_cancelling_a_render_frees_its_worker() -> None:
-    with standing(["managed"], render_s=600.0) as field:
+    with running_field(["managed"], render_s=600.0) as field:
         client = field.client()
         began_s = time.monotonic()
         job_id = client.send(SMALL)
@@ -110,7 +110,7 @@ def test_cancelling_a_render_frees_its_worker() -> None:
 @pytest.fixture(scope="module")
 def operated() -> Iterator[tuple[Field, Operator]]:
     port = free_port()
-    with standing(["managed", "managed"], render_s=0.2, admin_port=port) as field:
+    with running_field(["managed", "managed"], render_s=0.2, admin_port=port) as field:
         yield field, Operator(port)
 
 

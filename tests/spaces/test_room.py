@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mastering_space.jobs import AUDIO, Job, Jobs
+from mastering_space.jobs import AUDIO, SpaceJob, SpaceJobs
 from mastering_space.settings import MIB, SpaceSettings
 
 
-def job_of(jobs: Jobs, name: str, size_bytes: int) -> Job:
+def job_of(jobs: SpaceJobs, name: str, size_bytes: int) -> SpaceJob:
     memory = jobs.receive(name, AUDIO, size_bytes)
     memory.write(bytes(size_bytes))
     jobs.received(name, AUDIO, memory, is_whole=True)
@@ -14,7 +14,7 @@ def job_of(jobs: Jobs, name: str, size_bytes: int) -> Job:
 
 
 async def test_songs_that_do_not_say_their_length_find_room_beside_each_other() -> None:
-    jobs = Jobs(SpaceSettings(memory_bytes=64 * MIB))
+    jobs = SpaceJobs(SpaceSettings(memory_bytes=64 * MIB))
     for number in range(8):
         job = job_of(jobs, f"{number:032x}", 10_000)
         allowed_bytes = jobs.unforeseen_bytes(job, 1)
@@ -24,7 +24,7 @@ async def test_songs_that_do_not_say_their_length_find_room_beside_each_other() 
 
 
 async def test_a_large_song_that_does_not_say_its_length_leaves_half_of_the_room() -> None:
-    jobs = Jobs(SpaceSettings(memory_bytes=64 * MIB))
+    jobs = SpaceJobs(SpaceSettings(memory_bytes=64 * MIB))
     job = job_of(jobs, "0" * 32, 4 * MIB)
     assert jobs.unforeseen_bytes(job, 3) == 30 * MIB
     jobs.forget_all()

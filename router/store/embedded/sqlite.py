@@ -24,14 +24,14 @@ from router.store.port import (
     MAX_QUEUED_PER_ACCOUNT,
     MAX_RUNNING_PER_ACCOUNT,
     WIPED_TTL_S,
-    Conflict,
-    Full,
-    Missing,
+    JobMissing,
+    QueueFull,
+    RevisionConflict,
     Store,
     Versioned,
 )
 from router.store.record import Job
-from router.store.state import ACTIVE, State
+from router.store.state import ACTIVE, JobState
 
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY;"
 _SCHEMA = """
@@ -88,16 +88,16 @@ class LocalJobs:
         query = "SELECT document, revision FROM jobs WHERE id = ? AND forget_s > ?"
         row = self._db.execute(query, (job_id, clock.now())).fetchone()
         if row is None:
-            raise Missing(job_id)
+            raise JobMissing(job_id)
         try:
             return Versioned(Job.model_validate_json(row[0]), row[1])
         except ValidationError:
             # Written by a router of another form, or damaged: nobody can bring it on, so its audio is an orphan.
-            raise Missing(job_id) from None
+            raise JobMissing(job_id) from None
 
     async def change(self, job: Job, expected_revision: int) -> int:
         now = clock.now()
-        at_most_s = now + WIPED_TTL_S if job.state is State.WIPED else math.inf
+        at_most_s = now + WIPED_TTL_S if job.state is JobState.WIPED else math.inf
         changed = self._db.execute(
             "UPDATE jobs SET document = ?, revision = revision + 1, forget_s = min(forget_s, ?)"
             " WHERE id = ? AND revision = ? AND forget_s > ?",
@@ -105,7 +105,7 @@ class LocalJobs:
         )
         if changed.rowcount == 0:
             await self.get(job.id)
-            raise Conflict(job.id)
+            raise RevisionConflict(job.id)
         self._tell(job)
         return expected_revision + 1
 
@@ -127,7 +127,7 @@ class LocalJobs:
         return [job_id for (job_id,) in self._db.execute("SELECT id FROM told WHERE due_s <= ?", (at_s,))]
 
     def _tell(self, job: Job) -> None:
-        due_s, blobs = (None, []) if job.state is State.WIPED else (job.expires_s, job.blobs)
+        due_s, blobs = (None, []) if job.state is JobState.WIPED else (job.expires_s, job.blobs)
         row = (job.id, job.account, job.state in ACTIVE, due_s, " ".join(blob.ref for blob in blobs))
         self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?)", row)
 
@@ -140,7 +140,7 @@ class LocalJobs:
         for (job_id,) in self._db.execute("SELECT id FROM jobs").fetchall():
             try:
                 yield await self.get(job_id)
-            except Missing:
+            except JobMissing:
                 continue
 
 
@@ -174,7 +174,7 @@ class LocalQueue:
             return
         (waiting,) = self._db.execute("SELECT count(*) FROM queue WHERE account = ?", (account,)).fetchone()
         if waiting >= self._max_queued:
-            raise Full(30.0)
+            raise QueueFull(30.0)
         if not waiting:
             # An account that joins starts level with the least served one that is here, never ahead of it.
             self._db.execute(

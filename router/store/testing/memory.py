@@ -22,14 +22,14 @@ from router.store.port import (
     MAX_QUEUED_PER_ACCOUNT,
     MAX_RUNNING_PER_ACCOUNT,
     WIPED_TTL_S,
-    Conflict,
-    Full,
-    Missing,
+    JobMissing,
+    QueueFull,
+    RevisionConflict,
     Store,
     Versioned,
 )
 from router.store.record import Job
-from router.store.state import ACTIVE, State
+from router.store.state import ACTIVE, JobState
 
 
 class Cell(NamedTuple):
@@ -96,7 +96,7 @@ class MemoryJobs:
         cell = self._cells.get(f"job/{job_id}")
         record = _Record.model_validate_json(cell.value) if cell else None
         if cell is None or record is None or record.forget_s <= clock.now():
-            raise Missing(job_id)
+            raise JobMissing(job_id)
         return record, cell.revision
 
     async def create(self, job: Job, ttl_s: float) -> Versioned:
@@ -113,10 +113,10 @@ class MemoryJobs:
     async def change(self, job: Job, expected_revision: int) -> int:
         record, _ = self._read(job.id)
         record.document = job.model_dump_json()
-        if job.state is State.WIPED:
+        if job.state is JobState.WIPED:
             record.forget_s = min(record.forget_s, clock.now() + WIPED_TTL_S)
         if not self._cells.put_if(f"job/{job.id}", record.model_dump_json(), expected_revision):
-            raise Conflict(job.id)
+            raise RevisionConflict(job.id)
         return expected_revision + 1
 
     async def forget(self, job_id: str) -> None:
@@ -126,17 +126,17 @@ class MemoryJobs:
         return len([job async for job, _ in self.scan() if job.account == account and job.state in ACTIVE])
 
     async def refs(self, account: str) -> list[str]:
-        jobs = [job async for job, _ in self.scan() if job.account == account and job.state is not State.WIPED]
+        jobs = [job async for job, _ in self.scan() if job.account == account and job.state is not JobState.WIPED]
         return [blob.ref for job in jobs for blob in job.blobs]
 
     async def due(self, at_s: float) -> list[str]:
-        return [job.id async for job, _ in self.scan() if job.expires_s <= at_s and job.state is not State.WIPED]
+        return [job.id async for job, _ in self.scan() if job.expires_s <= at_s and job.state is not JobState.WIPED]
 
     async def scan(self) -> AsyncIterator[Versioned]:
         for key in self._cells.keys("job/"):
             try:
                 yield await self.get(key.removeprefix("job/"))
-            except Missing:
+            except JobMissing:
                 self._cells.delete(key)
 
 
@@ -180,7 +180,7 @@ class MemoryQueue:
         entries = [entry for entry, _ in self._entries()]
         mine = sum(entry.account == account for entry in entries)
         if mine >= self._max_queued:
-            raise Full(30.0)
+            raise QueueFull(30.0)
         if not mine:
             level = min((self._used_s[entry.account] for entry in entries), default=0.0)
             self._used_s[account] = max(self._used_s[account], level)

@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mastering.contract import OutputFormat
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.core.settings import LOOPBACK_NAMES
 from router.tiers.fleet.member import Terms
 from router.tiers.space.hosts import is_of_hub
@@ -44,7 +44,7 @@ _HEADER = re.compile(r"\s*\[\[\s*backend\s*\]\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 
 
-class Entry(BaseModel):
+class CatalogueEntry(BaseModel):
     """One backend as the catalogue has it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,7 +95,7 @@ class Entry(BaseModel):
         return url
 
     @model_validator(mode="after")
-    def _has_one_address(self) -> Entry:
+    def _has_one_address(self) -> CatalogueEntry:
         if (self.url is None) == (self.space is None):
             raise ValueError("give either url or space")
         if self.token and self.space is None and not is_of_hub(self.url or ""):
@@ -120,12 +120,12 @@ class Entry(BaseModel):
         return Terms(**{name: getattr(self, name) for name in Terms._fields})
 
 
-def parse(text: str, name: str = "catalogue") -> tuple[Entry, ...]:
+def parse(text: str, name: str = "catalogue") -> tuple[CatalogueEntry, ...]:
     """The entries of a catalogue's text. Raises Complaint with the line of the first thing that is wrong."""
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise Complaint(f"{name}: {error}.", exit_code=2) from None
+        raise CommandError(f"{name}: {error}.", exit_code=2) from None
     for key in found:
         if key != "backend" or not isinstance(found[key], list):
             raise _complaint(name, _line_of(text, key), "only [[backend]] tables are known")
@@ -137,18 +137,18 @@ def parse(text: str, name: str = "catalogue") -> tuple[Entry, ...]:
     return entries
 
 
-def read(path: Path) -> tuple[Entry, ...]:
+def read(path: Path) -> tuple[CatalogueEntry, ...]:
     """The entries of a catalogue file. Raises Complaint."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise Complaint(f"the catalogue {path.name} can't be read.", exit_code=2) from None
+        raise CommandError(f"the catalogue {path.name} can't be read.", exit_code=2) from None
     return parse(text, path.name)
 
 
-def _entry(text: str, name: str, index: int, table: Any) -> Entry:
+def _entry(text: str, name: str, index: int, table: Any) -> CatalogueEntry:
     try:
-        return Entry.model_validate(table, strict=False)
+        return CatalogueEntry.model_validate(table, strict=False)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = str(first["loc"][0]) if first["loc"] else ""
@@ -156,8 +156,8 @@ def _entry(text: str, name: str, index: int, table: Any) -> Entry:
         raise _complaint(name, _line_in(text, index, key), f"{key}: {what}" if key else what) from None
 
 
-def _complaint(name: str, line: int, what: str) -> Complaint:
-    return Complaint(f"{name}, line {line}: {what}.", exit_code=2)
+def _complaint(name: str, line: int, what: str) -> CommandError:
+    return CommandError(f"{name}, line {line}: {what}.", exit_code=2)
 
 
 def _line_of(text: str, key: str) -> int:

@@ -11,14 +11,14 @@ from typing import NamedTuple
 from router.core import clock
 from router.core.event_log import log, log_exception
 from router.core.metrics import Metrics
-from router.tiers.fleet.journal import Entry, Journal, Kind
-from router.tiers.fleet.member import Standing, Stint, Terms
+from router.tiers.fleet.journal import Journal, JournalEntry, Kind
+from router.tiers.fleet.member import FleetMember, Reservation, Terms
 from router.tiers.fleet.modes import Mode, Modes, NoModes
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import Candidate, Choice, Need
 from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Backend, Health
+from router.tiers.port import Backend, BackendHealth
 
 PROBE_EVERY_S = 2.0
 PROBE_WARMING_EVERY_S = 0.25
@@ -28,7 +28,7 @@ _DEFAULT = Terms()
 _BROKEN = frozenset({FaultClass.CRASH, FaultClass.UNREACHABLE})
 
 
-class Member(NamedTuple):
+class ConfiguredBackend(NamedTuple):
     """A backend and the terms under which it is used."""
 
     backend: Backend
@@ -38,7 +38,7 @@ class Member(NamedTuple):
 class Fleet:
     def __init__(
         self,
-        members: Sequence[Backend | Member],
+        configured: Sequence[Backend | ConfiguredBackend],
         probe_every_s: float = PROBE_EVERY_S,
         *,
         modes: Modes | None = None,
@@ -49,16 +49,16 @@ class Fleet:
         self.metrics = metrics or Metrics()
         self.draw = draw
         self._modes = modes or NoModes()
-        self._standings: dict[str, Standing] = {}
-        self._leaving: set[Standing] = set()
+        self._members: dict[str, FleetMember] = {}
+        self._leaving: set[FleetMember] = set()
         self._probe_every_s = probe_every_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._probing: set[Standing] = set()
+        self._probing: set[FleetMember] = set()
         self.catalogue_error: str | None = None
         """What is wrong with the catalogue as it is now, while an older one is in force."""
-        for member in members:
-            self._add(member if isinstance(member, Member) else Member(member))
+        for entry in configured:
+            self._add(entry if isinstance(entry, ConfiguredBackend) else ConfiguredBackend(entry))
 
     async def start(self) -> None:
         """Ask every backend once, then go on asking in the background."""
@@ -70,76 +70,76 @@ class Fleet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for standing in [*self._standings.values(), *self._leaving]:
-            await standing.backend.close()
+        for member in [*self._members.values(), *self._leaving]:
+            await member.backend.close()
 
-    async def replace(self, members: Mapping[str, Member]) -> None:
+    async def replace(self, configured: Mapping[str, ConfiguredBackend]) -> None:
         """Have these backends from now on. Who stays keeps what is known of it; who goes finishes what it has.
 
         A member whose backend is the very object that is here already stays; any other is new.
         """
-        for name, standing in list(self._standings.items()):
-            kept = members.get(name)
-            if kept is not None and kept.backend is standing.backend:
+        for name, member in list(self._members.items()):
+            kept = configured.get(name)
+            if kept is not None and kept.backend is member.backend:
                 continue
-            del self._standings[name]
-            self._leaving.add(standing)
-            await self._bury(standing)
-        for name, member in members.items():
-            if name not in self._standings:
-                self._add(member)
+            del self._members[name]
+            self._leaving.add(member)
+            await self._bury(member)
+        for name, entry in configured.items():
+            if name not in self._members:
+                self._add(entry)
         await self.probe_all()
         self._changed.set()
 
     async def probe_all(self) -> None:
-        await asyncio.gather(*(self._probe(standing) for standing in list(self._standings.values())))
+        await asyncio.gather(*(self._probe(member) for member in list(self._members.values())))
 
     def candidates(self) -> list[Candidate]:
         now = clock.now()
-        return [standing.candidate(now) for standing in self._standings.values()]
+        return [member.candidate(now) for member in self._members.values()]
 
-    def standings(self) -> list[Standing]:
-        return list(self._standings.values())
+    def members(self) -> list[FleetMember]:
+        return list(self._members.values())
 
-    def standing(self, name: str) -> Standing | None:
-        return self._standings.get(name)
+    def member(self, name: str) -> FleetMember | None:
+        return self._members.get(name)
 
     def tell(self, name: str, mode: Mode) -> None:
         """An operator's word, kept over restarts. Raises KeyError for a backend that is not here."""
-        standing = self._standings[name]
-        standing.mode = mode
+        member = self._members[name]
+        member.mode = mode
         self._modes.save(name, mode)
         if mode is Mode.MAINTENANCE:
-            standing.evict()
-        self._look(standing)
+            member.evict()
+        self._look(member)
         self._changed.set()
 
     def wake(self, name: str) -> None:
         """Have a sleeping backend get up; its probes tell when it has."""
-        if (standing := self._standings.get(name)) is not None:
-            self._spawn(standing.backend.wake(), f"wake {name}")
+        if (member := self._members.get(name)) is not None:
+            self._spawn(member.backend.wake(), f"wake {name}")
 
-    def begin(self, choice: Choice, need: Need) -> Stint:
+    def begin(self, choice: Choice, need: Need) -> Reservation:
         """A place on the chosen backend; whoever calls this calls `end`."""
-        return self._standings[choice.backend].begin(need, clock.now())
+        return self._members[choice.backend].begin(need, clock.now())
 
-    def end(self, stint: Stint, fault: TierFault | None = None, timing: Timing | None = None) -> None:
+    def end(self, reservation: Reservation, fault: TierFault | None = None, timing: Timing | None = None) -> None:
         """The attempt is over: with a fault, well, or stopped from here (neither)."""
-        standing, now = stint.standing, clock.now()
-        standing.end(stint, now, fault, timing)
+        member, now = reservation.member, clock.now()
+        member.end(reservation, now, fault, timing)
         outcome = fault.fault_class.value if fault else "done" if timing else "stopped"
-        self._journal(standing, "attempt", outcome, fault.detail if fault else "", now - stint.began_s)
-        self.metrics.attempt_ended(standing.backend.tier, outcome, now - stint.began_s)
+        self._journal(member, "attempt", outcome, fault.detail if fault else "", now - reservation.began_s)
+        self.metrics.attempt_ended(member.backend.tier, outcome, now - reservation.began_s)
         if fault is not None and fault.fault_class in _BROKEN:
-            self._spawn(self._probe(standing), f"instant probe of {standing.backend.name}")
-        self._look(standing)
+            self._spawn(self._probe(member), f"instant probe of {member.backend.name}")
+        self._look(member)
         self._changed.set()
-        if standing in self._leaving:
-            self._spawn(self._bury(standing), f"farewell of {standing.backend.name}")
+        if member in self._leaving:
+            self._spawn(self._bury(member), f"farewell of {member.backend.name}")
 
     def note_failover(self, choice: Choice, why: str) -> None:
         """A job that failed elsewhere starts on `choice`."""
-        self._journal(self._standings[choice.backend], "failover", why, choice.reason)
+        self._journal(self._members[choice.backend], "failover", why, choice.reason)
         self.metrics.failover(choice.tier)
 
     async def wait_for_change(self, timeout_s: float) -> None:
@@ -150,15 +150,15 @@ class Fleet:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
 
-    def _add(self, member: Member) -> None:
-        standing = Standing(member.backend, member.terms, clock.now(), self.draw)
-        standing.mode = self._modes.load().get(member.backend.name, Mode.READY)
-        self._standings[member.backend.name] = standing
+    def _add(self, entry: ConfiguredBackend) -> None:
+        member = FleetMember(entry.backend, entry.terms, clock.now(), self.draw)
+        member.mode = self._modes.load().get(entry.backend.name, Mode.READY)
+        self._members[entry.backend.name] = member
 
-    async def _bury(self, standing: Standing) -> None:
-        if standing.in_flight == 0 and standing in self._leaving:
-            self._leaving.discard(standing)
-            await standing.backend.close()
+    async def _bury(self, member: FleetMember) -> None:
+        if member.in_flight == 0 and member in self._leaving:
+            self._leaving.discard(member)
+            await member.backend.close()
 
     async def _probe_for_ever(self) -> None:
         last_s = clock.now()
@@ -168,54 +168,60 @@ class Fleet:
                 due = clock.now() - last_s >= self._probe_every_s
                 last_s = clock.now() if due else last_s
                 self._tick()
-                for standing in self._standings.values():
-                    if due or standing.state(clock.now()) is State.WARMING:
-                        self._spawn(self._probe(standing), f"probe of {standing.backend.name}")
+                for member in self._members.values():
+                    if due or member.state(clock.now()) is BackendState.WARMING:
+                        self._spawn(self._probe(member), f"probe of {member.backend.name}")
             except Exception as error:
                 # Without probes nothing ever comes back: this loop outlives whatever one round meets.
                 log_exception(error)
 
     def _tick(self) -> None:
         now = clock.now()
-        alone = not any(s.breaker.admits() and s.mode is Mode.READY for s in self._standings.values())
-        for standing in self._standings.values():
-            standing.breaker.tick(now, alone=alone)
-            if self._look(standing) is State.HALF_OPEN:
-                self._spawn(self._probe(standing), f"first probe of {standing.backend.name}")
+        alone = not any(s.breaker.admits() and s.mode is Mode.READY for s in self._members.values())
+        for member in self._members.values():
+            member.breaker.tick(now, alone=alone)
+            if self._look(member) is BackendState.HALF_OPEN:
+                self._spawn(self._probe(member), f"first probe of {member.backend.name}")
 
-    async def _probe(self, standing: Standing) -> None:
+    async def _probe(self, member: FleetMember) -> None:
         """Ask one backend; a probe that is on its way answers for two."""
-        if standing in self._probing or standing.mode is Mode.MAINTENANCE:
+        if member in self._probing or member.mode is Mode.MAINTENANCE:
             return
-        self._probing.add(standing)
+        self._probing.add(member)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                health = await standing.backend.probe()
+                health = await member.backend.probe()
         except TimeoutError:
-            health = Health(False, "no answer in time")
+            health = BackendHealth(False, "no answer in time")
         except Exception as error:
             # One odd answer must end neither the start nor a reload, which wait for all the probes.
             log_exception(error)
-            health = Health(False, "its answer could not be read")
+            health = BackendHealth(False, "its answer could not be read")
         finally:
-            self._probing.discard(standing)
-        standing.note_health(health, clock.now())
-        self._look(standing)
+            self._probing.discard(member)
+        member.note_health(health, clock.now())
+        self._look(member)
 
-    def _look(self, standing: Standing) -> State | None:
+    def _look(self, member: FleetMember) -> BackendState | None:
         """Tell whoever is concerned when the backend has come to another state."""
         now = clock.now()
-        state = standing.turned(now)
+        state = member.turned(now)
         if state is not None:
-            name, tier = standing.backend.name, standing.backend.tier
-            log("backend", tier=tier, backend=name, up=state in (State.HEALTHY, State.SUSPECT), state=state.value)
-            self._journal(standing, "state", state.value, standing.reason(now))
+            name, tier = member.backend.name, member.backend.tier
+            log(
+                "backend",
+                tier=tier,
+                backend=name,
+                up=state in (BackendState.HEALTHY, BackendState.SUSPECT),
+                state=state.value,
+            )
+            self._journal(member, "state", state.value, member.reason(now))
             self._changed.set()
         return state
 
-    def _journal(self, standing: Standing, kind: Kind, what: str, detail: str, seconds: float | None = None) -> None:
-        backend = standing.backend
-        entry = Entry(clock.now(), kind, backend.tier, backend.name, what, detail, seconds)
+    def _journal(self, member: FleetMember, kind: Kind, what: str, detail: str, seconds: float | None = None) -> None:
+        backend = member.backend
+        entry = JournalEntry(clock.now(), kind, backend.tier, backend.name, what, detail, seconds)
         self.journal.note(entry)
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:

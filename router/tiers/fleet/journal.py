@@ -9,7 +9,7 @@ Kind = Literal["attempt", "failover", "state"]
 KEPT = 200
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     at_s: float
     """On the clock of `clock.now`."""
     kind: Kind
@@ -23,11 +23,11 @@ class Entry(NamedTuple):
 
 class Journal:
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._entries: deque[JournalEntry] = deque(maxlen=KEPT)
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: JournalEntry) -> None:
         self._entries.append(entry)
 
-    def latest(self, count: int = KEPT) -> list[Entry]:
+    def latest(self, count: int = KEPT) -> list[JournalEntry]:
         """The newest first."""
         return list(self._entries)[: -count - 1 : -1]

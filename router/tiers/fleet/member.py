@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from router.tiers.fleet.modes import Mode
-from router.tiers.policy.breaker import Breaker, State, Ticket
+from router.tiers.policy.breaker import BackendState, Breaker, Ticket
 from router.tiers.policy.choice import Candidate, Need
 from router.tiers.policy.estimate import PRIORS, Timing
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.policy.quota import Promise, Quota
-from router.tiers.port import Backend, Health
+from router.tiers.policy.quota import Quota, QuotaHold
+from router.tiers.port import Backend, BackendHealth
 
 UNREACHABLE_REST_S = 1.0
 """After a refused connection it is left alone until the instant probe, a second at most, has decided."""
@@ -38,48 +38,48 @@ class Terms(NamedTuple):
         return self.operator, self.region, self.forgets
 
 
-class Stint(NamedTuple):
+class Reservation(NamedTuple):
     """One attempt's place on a backend, from `begin` to `end`."""
 
-    standing: Standing
+    member: FleetMember
     need: Need
     ticket: Ticket
-    promise: Promise
+    promise: QuotaHold
     began_s: float
     evicted: asyncio.Event
     """Set when the attempt must go elsewhere."""
 
 
-class Standing:
+class FleetMember:
     def __init__(self, backend: Backend, terms: Terms, now_s: float, draw: Callable[[], float]) -> None:
         self.backend, self.terms = backend, terms
         self.mode = Mode.READY
-        self.health = Health(False, "not asked yet")
+        self.health = BackendHealth(False, "not asked yet")
         self.breaker = Breaker(now_s, draw)
         self.quota = Quota(terms.quota_s, terms.quota_period_s, now_s)
         self.pace = PRIORS[backend.tier]
         self.in_flight = 0
         self.evicted = asyncio.Event()
         self._rest_until_s = now_s
-        self._shown: tuple[State, float] = (State.UNKNOWN, now_s)
+        self._shown: tuple[BackendState, float] = (BackendState.UNKNOWN, now_s)
 
-    def state(self, now_s: float) -> State:
+    def state(self, now_s: float) -> BackendState:
         """What it is to the router now: an operator's word before its own, that before what the breaker found."""
         if self.mode is not Mode.READY:
-            return State(self.mode.value)
-        if self.health.resting in (State.PAUSED, State.DRAINING):
+            return BackendState(self.mode.value)
+        if self.health.resting in (BackendState.PAUSED, BackendState.DRAINING):
             return self.health.resting
         if self.quota.out_until_s(now_s) is not None:
-            return State.QUOTA_OUT
-        return State.SLEEPING if self.health.resting is State.SLEEPING else self.breaker.state
+            return BackendState.QUOTA_OUT
+        return BackendState.SLEEPING if self.health.resting is BackendState.SLEEPING else self.breaker.state
 
     def reason(self, now_s: float) -> str:
         match self.state(now_s):
-            case State.MAINTENANCE | State.DRAINING if self.mode is not Mode.READY:
+            case BackendState.MAINTENANCE | BackendState.DRAINING if self.mode is not Mode.READY:
                 return "an operator said so"
-            case State.QUOTA_OUT:
+            case BackendState.QUOTA_OUT:
                 return "its quota is used up"
-            case State.SLEEPING | State.PAUSED | State.DRAINING:
+            case BackendState.SLEEPING | BackendState.PAUSED | BackendState.DRAINING:
                 return self.health.detail
             case _:
                 return self.breaker.reason
@@ -88,7 +88,7 @@ class Standing:
         self.turned(now_s)
         return self._shown[1]
 
-    def turned(self, now_s: float) -> State | None:
+    def turned(self, now_s: float) -> BackendState | None:
         """The state it has come to since the last call, or None when it is the same."""
         state = self.state(now_s)
         if state is self._shown[0]:
@@ -99,17 +99,17 @@ class Standing:
     def back_in_s(self, now_s: float) -> float | None:
         """Seconds until it may take work again; None where nobody knows."""
         match self.state(now_s):
-            case State.OPEN:
+            case BackendState.OPEN:
                 return self.breaker.reopens_in_s(now_s)
-            case State.QUOTA_OUT:
+            case BackendState.QUOTA_OUT:
                 return (self.quota.out_until_s(now_s) or now_s) - now_s
-            case State.DRAINING | State.MAINTENANCE | State.PAUSED:
+            case BackendState.DRAINING | BackendState.MAINTENANCE | BackendState.PAUSED:
                 return None
             case _:
                 return 0.0
 
     def candidate(self, now_s: float) -> Candidate:
-        half_open = self.breaker.state is State.HALF_OPEN
+        half_open = self.breaker.state is BackendState.HALF_OPEN
         return Candidate(
             name=self.backend.name,
             tier=self.backend.tier,
@@ -126,15 +126,21 @@ class Standing:
             engine_version=self.health.engine_version,
         )
 
-    def note_health(self, health: Health, now_s: float) -> None:
-        busy_warming = health.resting is State.WARMING and self.in_flight > 0  # its next renderer, while one works
+    def note_health(self, health: BackendHealth, now_s: float) -> None:
+        busy_warming = (
+            health.resting is BackendState.WARMING and self.in_flight > 0
+        )  # its next renderer, while one works
         # A backend that fell silent is still what it said of itself last: as large, of the same version.
         self.health = health if health.up or health.resting else self.health._replace(up=False, detail=health.detail)
         if health.quota_left_s is not None:
             self.quota.told(health.quota_left_s, health.quota_resets_in_s, now_s)
-        if health.up or busy_warming or health.resting in (State.DRAINING, State.PAUSED, State.SLEEPING):
+        if (
+            health.up
+            or busy_warming
+            or health.resting in (BackendState.DRAINING, BackendState.PAUSED, BackendState.SLEEPING)
+        ):
             self.breaker.probe_answered(now_s, health.detail)
-        elif health.resting is State.WARMING:
+        elif health.resting is BackendState.WARMING:
             self.breaker.probe_warming(now_s, health.detail)
         else:
             self.breaker.probe_failed(now_s, health.detail)
@@ -144,42 +150,44 @@ class Standing:
         self.evicted.set()
         self.evicted = asyncio.Event()
 
-    def begin(self, need: Need, now_s: float) -> Stint:
+    def begin(self, need: Need, now_s: float) -> Reservation:
         """One more attempt there; whoever calls this calls `end` when it is over, however it is over."""
         self.in_flight += 1
         promise = self.quota.promise(self.pace.render_s(need.duration_s, need.effort), now_s)
-        return Stint(self, need, self.breaker.begin(), promise, now_s, self.evicted)
+        return Reservation(self, need, self.breaker.begin(), promise, now_s, self.evicted)
 
-    def end(self, stint: Stint, now_s: float, fault: TierFault | None, timing: Timing | None) -> None:
+    def end(self, reservation: Reservation, now_s: float, fault: TierFault | None, timing: Timing | None) -> None:
         """The attempt is over: with a fault, or well (then `timing` says how long it took), or neither when it was
         stopped from here."""
         self.in_flight -= 1
-        self.quota.settle(stint.promise, now_s - stint.began_s if fault or timing else 0.0, now_s)
+        self.quota.settle(reservation.promise, now_s - reservation.began_s if fault or timing else 0.0, now_s)
         if fault is not None:
-            self._note_fault(stint, fault, now_s)
+            self._note_fault(reservation, fault, now_s)
         elif timing is not None:
-            self.pace = self.pace.fold(timing, stint.need.size_bytes, stint.need.duration_s, stint.need.effort)
-            self.breaker.succeeded(stint.ticket, now_s)
+            self.pace = self.pace.fold(
+                timing, reservation.need.size_bytes, reservation.need.duration_s, reservation.need.effort
+            )
+            self.breaker.succeeded(reservation.ticket, now_s)
         else:
-            self.breaker.ended(stint.ticket)
+            self.breaker.ended(reservation.ticket)
 
-    def _note_fault(self, stint: Stint, fault: TierFault, now_s: float) -> None:
+    def _note_fault(self, reservation: Reservation, fault: TierFault, now_s: float) -> None:
         match fault.fault_class:
             case FaultClass.CAPACITY:
                 self._rest_until_s = now_s + (fault.retry_after_s or CAPACITY_REST_S)
             case FaultClass.QUOTA:
                 self.quota.exhausted(now_s, fault.retry_after_s)
             case FaultClass.ASLEEP:
-                self.health = self.health._replace(up=False, resting=State.SLEEPING, detail=fault.detail)
+                self.health = self.health._replace(up=False, resting=BackendState.SLEEPING, detail=fault.detail)
             case FaultClass.UNREACHABLE:
                 self._rest_until_s = now_s + UNREACHABLE_REST_S
             case FaultClass.CONFIGURATION:
                 self.breaker.trip(now_s, fault.detail)
         if fault.consequence.counts:
             broken = fault.fault_class in (FaultClass.CRASH, FaultClass.UNREACHABLE)
-            self.breaker.failed(stint.ticket, now_s, fault.detail, broken=broken)
+            self.breaker.failed(reservation.ticket, now_s, fault.detail, broken=broken)
         else:
-            self.breaker.ended(stint.ticket)
+            self.breaker.ended(reservation.ticket)
 
 
 def _least(*limits: float | None) -> Any:

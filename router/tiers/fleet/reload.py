@@ -6,36 +6,38 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.core.event_log import log, log_exception
-from router.tiers.fleet.catalogue import Entry, read
-from router.tiers.fleet.fleet import Fleet, Member
+from router.tiers.fleet.catalogue import CatalogueEntry, read
+from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
 from router.tiers.port import Backend
 
 LOOK_EVERY_S = 2.0
 _Stamp = tuple[int, int, int] | None
 
 
-class Roster:
+class CatalogueWatcher:
     """Who is in the fleet by the settings and the catalogue. `connect` makes a backend of an entry, or complains."""
 
-    def __init__(self, catalogue: Path | None, fixed: tuple[Entry, ...], connect: Callable[[Entry], Backend]) -> None:
+    def __init__(
+        self, catalogue: Path | None, fixed: tuple[CatalogueEntry, ...], connect: Callable[[CatalogueEntry], Backend]
+    ) -> None:
         self._catalogue, self._fixed, self._connect = catalogue, fixed, connect
-        self._known: dict[Entry, Backend] = {}
+        self._known: dict[CatalogueEntry, Backend] = {}
         self._seen: _Stamp = None
         self._asked = asyncio.Event()
 
-    def members(self) -> dict[str, Member]:
+    def configured(self) -> dict[str, ConfiguredBackend]:
         """Every backend with its terms; one whose entry is as before stays the same object. Raises Complaint."""
         self._seen = self._stamp()
         entries = (*self._fixed, *(read(self._catalogue) if self._catalogue else ()))
         names = [entry.name for entry in entries]
         for name in names:
             if names.count(name) > 1:
-                raise Complaint(f"the catalogue has a backend {name!r}, and so has ROUTER_WORKERS.", exit_code=2)
+                raise CommandError(f"the catalogue has a backend {name!r}, and so has ROUTER_WORKERS.", exit_code=2)
         known = {entry: self._known.get(entry) or self._connect(entry) for entry in entries}
         self._known = known
-        return {entry.name: Member(backend, entry.terms) for entry, backend in known.items()}
+        return {entry.name: ConfiguredBackend(backend, entry.terms) for entry, backend in known.items()}
 
     def look_again(self) -> None:
         """Read the catalogue now, changed or not."""
@@ -55,11 +57,11 @@ class Roster:
 
     async def _reload(self, fleet: Fleet) -> None:
         try:
-            await fleet.replace(self.members())
+            await fleet.replace(self.configured())
             fleet.catalogue_error = None
             log("catalogue", ok=True, backends=len(self._known))
-        except Complaint as complaint:
-            fleet.catalogue_error = str(complaint)
+        except CommandError as command_error:
+            fleet.catalogue_error = str(command_error)
             log("catalogue", ok=False, backends=len(self._known))
         except Exception as error:
             # The fleet goes on as it is; the next change of the file is another chance.

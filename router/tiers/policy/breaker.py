@@ -33,7 +33,7 @@ CANARIES_TO_CLOSE = 2
 SLOW_START_S, SLOW_START_WEIGHT = 30.0, 0.1
 
 
-class State(StrEnum):
+class BackendState(StrEnum):
     """What a backend is to the router. The breaker moves through the first six; the others are told from outside."""
 
     UNKNOWN = "unknown"
@@ -59,7 +59,7 @@ class Ticket(NamedTuple):
 class Breaker:
     def __init__(self, now_s: float, draw: Callable[[], float]) -> None:
         """`draw` gives numbers from 0 to 1, for spreading the reopening."""
-        self.state = State.UNKNOWN
+        self.state = BackendState.UNKNOWN
         self.since_s = now_s
         self.reason = "not asked yet"
         self.generation = 0
@@ -81,9 +81,9 @@ class Breaker:
 
     def admits(self) -> bool:
         """May an attempt begin now?"""
-        if self.state is State.HALF_OPEN:
+        if self.state is BackendState.HALF_OPEN:
             return self._probed and not self._canary_out
-        return self.state in (State.HEALTHY, State.SUSPECT)
+        return self.state in (BackendState.HEALTHY, BackendState.SUSPECT)
 
     def weight(self, now_s: float) -> float:
         """Its share against others of its tier, 0.1 … 1."""
@@ -94,25 +94,25 @@ class Breaker:
 
     def reopens_in_s(self, now_s: float) -> float:
         """Seconds until it is tried again; 0 unless it is open."""
-        return max(0.0, self._open_until_s - now_s) if self.state is State.OPEN else 0.0
+        return max(0.0, self._open_until_s - now_s) if self.state is BackendState.OPEN else 0.0
 
     def tick(self, now_s: float, *, alone: bool = False) -> None:
         """Let time pass. `alone`: no other backend is left, so that this one is tried sooner."""
         until_s = min(self._open_until_s, self.since_s + ALONE_S) if alone else self._open_until_s
-        if self.state is State.OPEN and now_s >= until_s:
+        if self.state is BackendState.OPEN and now_s >= until_s:
             self.generation += 1
             self._probed, self._canary_out, self._canaries_ok = False, False, 0
-            self._to(State.HALF_OPEN, now_s, "its time is over; tried with one job at a time")
+            self._to(BackendState.HALF_OPEN, now_s, "its time is over; tried with one job at a time")
 
     def probe_answered(self, now_s: float, detail: str = "answers") -> None:
         self._failed_probes = 0
         match self.state:
-            case State.UNKNOWN | State.SUSPECT:
-                self._to(State.HEALTHY, now_s, detail)
-            case State.WARMING:
+            case BackendState.UNKNOWN | BackendState.SUSPECT:
+                self._to(BackendState.HEALTHY, now_s, detail)
+            case BackendState.WARMING:
                 self._slow_since_s = now_s
-                self._to(State.HEALTHY, now_s, detail)
-            case State.HALF_OPEN:
+                self._to(BackendState.HEALTHY, now_s, detail)
+            case BackendState.HALF_OPEN:
                 self._probed = True
             case _:
                 return
@@ -120,25 +120,25 @@ class Breaker:
     def probe_warming(self, now_s: float, detail: str) -> None:
         """It answered that it is starting or loading: no work yet, and no failure either."""
         self._failed_probes = 0
-        if self.state not in (State.WARMING, State.OPEN):
+        if self.state not in (BackendState.WARMING, BackendState.OPEN):
             self.generation += 1
-            self._to(State.WARMING, now_s, detail)
+            self._to(BackendState.WARMING, now_s, detail)
 
     def probe_failed(self, now_s: float, why: str) -> None:
         self._failed_probes += 1
         match self.state:
-            case State.HEALTHY:
-                self._to(State.SUSPECT, now_s, why)
-            case State.SUSPECT | State.HALF_OPEN:
+            case BackendState.HEALTHY:
+                self._to(BackendState.SUSPECT, now_s, why)
+            case BackendState.SUSPECT | BackendState.HALF_OPEN:
                 self._open(now_s, why)
-            case State.UNKNOWN | State.WARMING if self._failed_probes >= FAILED_PROBES:
+            case BackendState.UNKNOWN | BackendState.WARMING if self._failed_probes >= FAILED_PROBES:
                 self._open(now_s, why)
             case _:
                 return
 
     def begin(self) -> Ticket:
         """An attempt begins; call only when it admits one."""
-        canary = self.state is State.HALF_OPEN
+        canary = self.state is BackendState.HALF_OPEN
         self._canary_out = self._canary_out or canary
         return Ticket(self.generation, canary)
 
@@ -162,8 +162,8 @@ class Breaker:
         self._note(now_s, ok=False)
         if ticket.canary or self._row >= FAILURES_IN_A_ROW or self._half_failed():
             self._open(now_s, why)
-        elif broken and self.state is State.HEALTHY:
-            self._to(State.SUSPECT, now_s, why)
+        elif broken and self.state is BackendState.HEALTHY:
+            self._to(BackendState.SUSPECT, now_s, why)
 
     def ended(self, ticket: Ticket) -> None:
         """The attempt ended in a way that says nothing about the backend's health."""
@@ -171,7 +171,7 @@ class Breaker:
 
     def trip(self, now_s: float, why: str) -> None:
         """Open at once: it is misconfigured or was told to stop, and trying it again soon would not help."""
-        if self.state is not State.OPEN:
+        if self.state is not BackendState.OPEN:
             self._open(now_s, why)
 
     def _release(self, ticket: Ticket) -> bool:
@@ -200,14 +200,14 @@ class Breaker:
         self.generation += 1
         self._row = 0
         self._window.clear()
-        self._to(State.OPEN, now_s, why)
+        self._to(BackendState.OPEN, now_s, why)
 
     def _heal(self, now_s: float) -> None:
         self._openings = 0
         self._slow_since_s = now_s
         self.generation += 1
         self._window.clear()
-        self._to(State.HEALTHY, now_s, f"{CANARIES_TO_CLOSE} canaries succeeded")
+        self._to(BackendState.HEALTHY, now_s, f"{CANARIES_TO_CLOSE} canaries succeeded")
 
-    def _to(self, state: State, now_s: float, reason: str) -> None:
+    def _to(self, state: BackendState, now_s: float, reason: str) -> None:
         self.state, self.since_s, self.reason = state, now_s, reason

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mastering.contract import ENGINE_VERSION, Effort
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.estimate import PRIORS, Pace
 from router.tiers.policy.quota import HEADROOM
 
@@ -32,8 +32,8 @@ TIER_TITLES = {
 }
 TIER_BIAS, TIER_HANDICAP_S = 0.25, 5.0
 
-_AT_WORK = frozenset({State.HEALTHY, State.SUSPECT, State.HALF_OPEN})
-_COMING = frozenset({State.WARMING, State.SLEEPING})
+_AT_WORK = frozenset({BackendState.HEALTHY, BackendState.SUSPECT, BackendState.HALF_OPEN})
+_COMING = frozenset({BackendState.WARMING, BackendState.SLEEPING})
 
 
 class Candidate(NamedTuple):
@@ -41,7 +41,7 @@ class Candidate(NamedTuple):
 
     name: str
     tier: str
-    state: State
+    state: BackendState
     in_flight: int = 0
     slots: int = 1
     admits: bool = True
@@ -148,7 +148,9 @@ def worth_waking(candidates: Sequence[Candidate], need: Need, draw: Callable[[],
     than half the spill point, or is out of the question while jobs are in line.
     """
     for rank, tier in enumerate(TIER_ORDER):
-        here = [c for c in candidates if c.tier == tier and c.state is State.SLEEPING and why_not(c, need) is None]
+        here = [
+            c for c in candidates if c.tier == tier and c.state is BackendState.SLEEPING and why_not(c, need) is None
+        ]
         if not here:
             continue
         biased_s = min(_service_s(c, need) for c in here) * (1 + TIER_BIAS * rank) + TIER_HANDICAP_S * rank
@@ -165,8 +167,8 @@ def _lets_down(
     here = [candidate for candidate in candidates if candidate.tier == tier]
     if not any(c.state in _AT_WORK and why_not(c, need) is None for c in here):
         return need.queued > 0
-    if all(c.state is not State.HEALTHY for c in here):
-        return any(c.state is State.SUSPECT for c in here)
+    if all(c.state is not BackendState.HEALTHY for c in here):
+        return any(c.state is BackendState.SUSPECT for c in here)
     option, _ = _option(tier, TIER_ORDER.index(tier), here, need, draw)
     if option is None:
         return need.queued > 0
@@ -184,7 +186,7 @@ def why_not(candidate: Candidate, need: Need) -> str | None:
     if need.managed_only and candidate.tier != TIER_ORDER[0]:
         return "not consented to"
     if candidate.state not in _AT_WORK | _COMING:
-        return "down" if candidate.state in (State.OPEN, State.UNKNOWN) else str(candidate.state)
+        return "down" if candidate.state in (BackendState.OPEN, BackendState.UNKNOWN) else str(candidate.state)
     if candidate.name in need.avoid or candidate.tier in need.avoid_tiers:
         return "failed this job before"
     if candidate.max_bytes is not None and need.size_bytes > candidate.max_bytes:
@@ -210,7 +212,9 @@ def _option(
     if not eligible:
         return None, ", ".join(sorted({verdict for _, verdict in verdicts if verdict}))
     # A suspect one only where nothing better is free: the next probe, seconds away, decides about it.
-    free = [c for c in eligible if c.is_free and c.state is not State.SUSPECT] or [c for c in eligible if c.is_free]
+    free = [c for c in eligible if c.is_free and c.state is not BackendState.SUSPECT] or [
+        c for c in eligible if c.is_free
+    ]
     if free:
         chosen = _best_of_two(free, need, draw)
         return _Option(tier, rank, chosen, True, 0.0, _service_s(chosen, need)), ""

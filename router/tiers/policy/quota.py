@@ -12,7 +12,7 @@ HEADROOM = 1.2
 """A job is sent only where this many times what it needs is left: the provider checks what is asked for, not used."""
 
 
-class Promise(NamedTuple):
+class QuotaHold(NamedTuple):
     """What is set aside for one attempt."""
 
     need_s: float
@@ -52,13 +52,13 @@ class Quota:
             return self._told_until_s
         return None
 
-    def promise(self, need_s: float, now_s: float) -> Promise:
+    def promise(self, need_s: float, now_s: float) -> QuotaHold:
         """Set aside what an attempt needs; every promise is settled when the attempt ends."""
         self._turn(now_s)
         self._promised_s += need_s
-        return Promise(need_s, self._period)
+        return QuotaHold(need_s, self._period)
 
-    def settle(self, promise: Promise, used_s: float, now_s: float) -> None:
+    def settle(self, promise: QuotaHold, used_s: float, now_s: float) -> None:
         """The attempt used `used_s`. What was promised in a period that is over no longer weighs on this one."""
         self._turn(now_s)
         if promise.period == self._period:

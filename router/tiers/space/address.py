@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from router.core import clock
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Health
+from router.tiers.port import BackendHealth
 from router.tiers.space.stage import StageWatch
 
 IN_USE_S = 600.0
@@ -16,7 +16,7 @@ WAKE_EVERY_S = 20.0
 _MAY_BE_ASLEEP = frozenset({FaultClass.UNREACHABLE, FaultClass.CRASH, FaultClass.BUG})
 
 
-class Where:
+class SpaceAddress:
     def __init__(self, url: str | None = None, stage: StageWatch | None = None, token: str | None = None) -> None:
         """`url`, or a watched stage. `token` opens a private Space."""
         self._url, self._stage, self.token = url, stage, token
@@ -34,7 +34,7 @@ class Where:
         """It is being used: for a while it may be asked how it is."""
         self._used_s = clock.now()
 
-    async def resting(self, last: Health | None) -> Health | None:
+    async def resting(self, last: BackendHealth | None) -> BackendHealth | None:
         """What the Hub says, where that is all there is to say; None: ask the Space itself."""
         if self._stage is None:
             return None
@@ -45,7 +45,7 @@ class Where:
             return None
         return self.with_quota((last or stage.health)._replace(up=True, resting=None, detail="runs; not in use"))
 
-    def with_quota(self, health: Health) -> Health:
+    def with_quota(self, health: BackendHealth) -> BackendHealth:
         """The answer with what the Hub says is left of the quota."""
         allowance = self._stage.allowance if self._stage else None
         if allowance is None:

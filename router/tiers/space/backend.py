@@ -21,12 +21,12 @@ from mastering.contract import OutputFormat, Record, Report
 from mastering.protocol import frames
 from router.core import clock
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Finished, Health, OutputBegins, Work, Working
+from router.tiers.port import Accepted, Alive, BackendHealth, Event, Finished, OutputBegins, Work, Working
 from router.tiers.space import faults
-from router.tiers.space.address import Where
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.call import READ_S, Call, Question, Value
-from router.tiers.space.cleanup import Debts
-from router.tiers.space.transfer import Wire
+from router.tiers.space.cleanup import PendingDeletions
+from router.tiers.space.transfer import SpaceTransfer
 
 QUEUE_S = 30.0
 """So long a job may stand in the Space's own queue, behind people on its page, before it goes elsewhere."""
@@ -53,19 +53,19 @@ class SpaceBackend:
 
     silence_s = READ_S
 
-    def __init__(self, name: str, tier: str, where: Where, ram: Path, key: str | None = None) -> None:
+    def __init__(self, name: str, tier: str, where: SpaceAddress, ram: Path, key: str | None = None) -> None:
         """`ram`: a folder in RAM for its debts and its children. `key`: what our own Spaces want to hear."""
         self.name, self.tier, self._where = name, tier, where
         self._key = {"x-mastering-key": key} if key else {}
-        self._debts = Debts(ram / name / "jobs")
+        self._pending_deletions = PendingDeletions(ram / name / "jobs")
         self._scratch = ram / name / "calls"
-        self._wire: Wire | None = None
-        self._last: Health | None = None
+        self._wire: SpaceTransfer | None = None
+        self._last: BackendHealth | None = None
         self._paying: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def probe(self) -> Health:
-        owed = self._debts.owed()
+    async def probe(self) -> BackendHealth:
+        owed = self._pending_deletions.owed()
         if owed:
             self._where.use()
         try:
@@ -74,7 +74,7 @@ class SpaceBackend:
                 return resting
             self._last = await self._reach().health()
         except TierFault as fault:
-            return Health(False, fault.detail)
+            return BackendHealth(False, fault.detail)
         for job_id in owed:
             self._spawn(self._pay(job_id))
         return self._where.with_quota(self._last)
@@ -85,7 +85,7 @@ class SpaceBackend:
     async def run(self, work: Work) -> AsyncGenerator[Event]:
         self._where.use()
         await self._refuse_unless_fit(work)
-        wire, job_id, call, whole = self._reach(), self._debts.begin(), Call(self._scratch), False
+        wire, job_id, call, whole = self._reach(), self._pending_deletions.begin(), Call(self._scratch), False
         try:
             await call.start()
             await wire.put(job_id, "audio", work.audio)
@@ -99,7 +99,7 @@ class SpaceBackend:
             raise await self._where.explained(fault) from None
         finally:
             self._where.use()
-            self._debts.end(job_id)
+            self._pending_deletions.end(job_id)
             self._spawn(self._pay(job_id, again=not whole))
             await call.close()
 
@@ -154,11 +154,11 @@ class SpaceBackend:
         if work.facts.duration_s > (health.max_duration_s or work.facts.duration_s):
             raise TierFault(FaultClass.TOO_BIG, "the song is too long for the Space")
 
-    def _reach(self) -> Wire:
+    def _reach(self) -> SpaceTransfer:
         """Raises TierFault while nobody has said where the Space answers."""
         if self._wire is None:
             bearer = {"authorization": f"Bearer {self._where.token}"} if self._where.token else {}
-            self._wire = Wire(self._where.url(), {**bearer, **self._key})
+            self._wire = SpaceTransfer(self._where.url(), {**bearer, **self._key})
         return self._wire
 
     async def _pay(self, job_id: str, *, again: bool = False) -> None:
@@ -172,7 +172,7 @@ class SpaceBackend:
                 await asyncio.sleep(_AGAIN_S)
                 gone = await self._reach().delete(job_id)
             if gone:
-                self._debts.strike(job_id)
+                self._pending_deletions.strike(job_id)
         except TierFault:
             return  # it stays owed
         finally:

@@ -16,7 +16,7 @@ LONGEST_S = 600.0
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-class Debts:
+class PendingDeletions:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: set[str] = set()

@@ -13,32 +13,32 @@ from typing import Any, NamedTuple
 from mastering.contract import FaultCode
 from router.core import errors
 from router.tiers import responses
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault, of_engine
-from router.tiers.port import Health
+from router.tiers.port import BackendHealth
 
 
-class Stage(NamedTuple):
+class SpaceStage(NamedTuple):
     """What a stage says of the Space, and what an attempt that meets it comes to."""
 
-    health: Health
+    health: BackendHealth
     fault: FaultClass | None
 
 
-def _stage(what: str, resting: State | None, fault: FaultClass) -> Stage:
-    return Stage(Health(False, what, resting=resting), fault)
+def _stage(what: str, resting: BackendState | None, fault: FaultClass) -> SpaceStage:
+    return SpaceStage(BackendHealth(False, what, resting=resting), fault)
 
 
-_RUNNING = Stage(Health(True, "the Hub says that it runs"), None)
-STAGES: dict[str, Stage] = {
+_RUNNING = SpaceStage(BackendHealth(True, "the Hub says that it runs"), None)
+STAGES: dict[str, SpaceStage] = {
     "RUNNING": _RUNNING,
     "RUNNING_BUILDING": _RUNNING,
     "RUNNING_APP_STARTING": _RUNNING,
-    "SLEEPING": _stage("asleep", State.SLEEPING, FaultClass.ASLEEP),
-    "STOPPED": _stage("stopped", State.SLEEPING, FaultClass.ASLEEP),
-    "BUILDING": _stage("being built", State.WARMING, FaultClass.ASLEEP),
-    "APP_STARTING": _stage("starting", State.WARMING, FaultClass.ASLEEP),
-    "PAUSED": _stage("paused by its owner", State.PAUSED, FaultClass.CONFIGURATION),
+    "SLEEPING": _stage("asleep", BackendState.SLEEPING, FaultClass.ASLEEP),
+    "STOPPED": _stage("stopped", BackendState.SLEEPING, FaultClass.ASLEEP),
+    "BUILDING": _stage("being built", BackendState.WARMING, FaultClass.ASLEEP),
+    "APP_STARTING": _stage("starting", BackendState.WARMING, FaultClass.ASLEEP),
+    "PAUSED": _stage("paused by its owner", BackendState.PAUSED, FaultClass.CONFIGURATION),
     "NO_APP_FILE": _stage("without an application file", None, FaultClass.CONFIGURATION),
     "CONFIG_ERROR": _stage("configured wrongly", None, FaultClass.CONFIGURATION),
     "BUILD_ERROR": _stage("not to be built", None, FaultClass.CONFIGURATION),
@@ -50,7 +50,7 @@ STAGES: dict[str, Stage] = {
 _UNKNOWN = _stage("in a stage that this router does not know", None, FaultClass.CONFIGURATION)
 
 
-def stage_of(name: str) -> Stage:
+def stage_of(name: str) -> SpaceStage:
     return STAGES.get(name, _UNKNOWN)
 
 

@@ -21,9 +21,9 @@ import httpx
 from mastering.contract import OutputFormat
 from router.tiers import responses
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Event, Finished, Health, OutputBegins, Work
+from router.tiers.port import Accepted, BackendHealth, Event, Finished, OutputBegins, Work
 from router.tiers.space import faults
-from router.tiers.space.address import Where
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.api_prefix import ElsewhereError, prefix_in
 from router.tiers.space.call import CONNECT_S, READ_S, Call, Question, Value
 
@@ -32,30 +32,32 @@ _MAX_SIZE_DIGITS = 15
 _NOT_IN_A_SUFFIX = re.compile(r"[^a-z0-9]")
 
 
-class PlainBackend:
+class GradioBackend:
     """A Gradio app's endpoint with one file as its only argument."""
 
     silence_s = 30 * 60.0
     """It says nothing while it works: only its deadline ends it, or that its connection breaks."""
 
-    def __init__(self, name: str, tier: str, where: Where, ram: Path, *, endpoint: str, returns: OutputFormat) -> None:
+    def __init__(
+        self, name: str, tier: str, where: SpaceAddress, ram: Path, *, endpoint: str, returns: OutputFormat
+    ) -> None:
         self.name, self.tier, self._where = name, tier, where
         self._endpoint, self._returns = endpoint, returns
         self._scratch = ram / name / "calls"
         timeout = httpx.Timeout(READ_S, connect=CONNECT_S)
         bearer = {"authorization": f"Bearer {where.token}"} if where.token else {}
         self._http = httpx.AsyncClient(headers=bearer, timeout=timeout, trust_env=False)
-        self._last: Health | None = None
+        self._last: BackendHealth | None = None
 
-    async def probe(self) -> Health:
+    async def probe(self) -> BackendHealth:
         try:
             resting = await self._where.resting(self._last)
             if resting is not None:
                 return resting
             await self._prefix()
         except TierFault as fault:
-            return Health(False, fault.detail)
-        self._last = Health(True, "answers")
+            return BackendHealth(False, fault.detail)
+        self._last = BackendHealth(True, "answers")
         return self._where.with_quota(self._last)
 
     async def wake(self) -> None:

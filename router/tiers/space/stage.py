@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from router.core import clock
 from router.core.settings import LOOPBACK_NAMES
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.faults import FaultClass
-from router.tiers.port import Health
-from router.tiers.space.faults import Stage, stage_of
+from router.tiers.port import BackendHealth
+from router.tiers.space.faults import SpaceStage, stage_of
 from router.tiers.space.hosts import is_of_hub
 from router.tiers.space.hub import Allowance, Hub, HubError
 
@@ -23,9 +23,9 @@ RUNNING_EVERY_S, OTHERWISE_EVERY_S = 15.0, 3.0
 QUOTA_EVERY_S = 60.0
 _WAIT_S = 0.8
 """Less than a probe may take."""
-_UNTOLD = Stage(Health(False, "the Hub has not answered yet", resting=State.WARMING), None)
+_UNTOLD = SpaceStage(BackendHealth(False, "the Hub has not answered yet", resting=BackendState.WARMING), None)
 
-_ELSEWHERE = Stage(Health(False, "not below hf.space, by what the Hub says"), FaultClass.CONFIGURATION)
+_ELSEWHERE = SpaceStage(BackendHealth(False, "not below hf.space, by what the Hub says"), FaultClass.CONFIGURATION)
 
 
 def _is_safe(host: str) -> bool:
@@ -52,7 +52,7 @@ class StageWatch:
         self.allowance: Allowance | None = None
         self.host: str | None = None
 
-    async def look(self) -> Stage:
+    async def look(self) -> SpaceStage:
         """The stage as it was last heard of; waits a moment for the first answer, or for one that is due."""
         if self._asking is None and self._is_due():
             self._asking = asyncio.create_task(self._ask(), name="stage of a Space")
@@ -106,6 +106,6 @@ class StageWatch:
     def _note(self, error: HubError) -> None:
         """A Hub that is down says nothing about a Space that ran a moment ago."""
         if error.status in (401, 403, 404):
-            self.name, self._stage = "", Stage(Health(False, str(error)), FaultClass.CONFIGURATION)
+            self.name, self._stage = "", SpaceStage(BackendHealth(False, str(error)), FaultClass.CONFIGURATION)
         elif not self.name:
-            self._stage = Stage(Health(False, str(error)), FaultClass.UNREACHABLE)
+            self._stage = SpaceStage(BackendHealth(False, str(error)), FaultClass.UNREACHABLE)

@@ -11,18 +11,18 @@ import httpx
 from mastering.contract import OutputFormat
 from mastering.protocol.frames import PROTOCOL_VERSION
 from router.tiers import responses
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Health, Source
+from router.tiers.port import BackendHealth, Source
 from router.tiers.space import faults
 from router.tiers.space.call import CONNECT_S, READ_S
 
 _QUESTION_S = 1.0
 _DELETE_S = 2.0
-_RESTING = {"draining": State.DRAINING, "warming": State.WARMING}
+_RESTING = {"draining": BackendState.DRAINING, "warming": BackendState.WARMING}
 
 
-class Wire:
+class SpaceTransfer:
     """The addresses of one Space at `url`."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
@@ -31,7 +31,7 @@ class Wire:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=False)
 
-    async def health(self, timeout_s: float = _QUESTION_S) -> Health:
+    async def health(self, timeout_s: float = _QUESTION_S) -> BackendHealth:
         """What the Space says of itself. Raises TierFault."""
         with responses.translated("the Space", reached=False):
             response = await responses.ask(self._http, "GET", "/v1/health", timeout=timeout_s)
@@ -86,13 +86,13 @@ class Wire:
         await self._http.aclose()
 
 
-def _health(body: Any) -> Health:
+def _health(body: Any) -> BackendHealth:
     """Raises TierFault for what is no answer of ours."""
     try:
         if body["protocol"] != PROTOCOL_VERSION:
-            return Health(False, f"does not speak protocol {PROTOCOL_VERSION}")
+            return BackendHealth(False, f"does not speak protocol {PROTOCOL_VERSION}")
         resting = _RESTING.get(body["state"])
-        return Health(
+        return BackendHealth(
             up=resting is None,
             detail="answers" if resting is None else f"says that it is {resting}",
             slots=int(body["slots"]["total"]),

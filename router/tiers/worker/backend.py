@@ -14,13 +14,13 @@ from mastering.contract import FaultCode
 from mastering.protocol import frames
 from mastering.protocol.signing import Keys, Signed, Signer, checked_url, client_tls
 from router.core import clock
-from router.core.buffers import Stretch
+from router.core.buffers import ReadBuffer
 from router.tiers import responses
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault, of_engine
-from router.tiers.port import Event, Finished, Health, Work
-from router.tiers.worker.connection import Line
-from router.tiers.worker.response import Answer, translated
+from router.tiers.port import BackendHealth, Event, Finished, Work
+from router.tiers.worker.connection import WorkerConnection
+from router.tiers.worker.response import RenderResponse, translated
 
 _CONNECT_S = 2.0
 _PROBE_S = 1.0
@@ -28,7 +28,7 @@ _SLOT_S = 5.0
 _KEPT_S = 15.0
 """A line that has been idle for longer may be forgotten by somebody in between, who says nothing of it."""
 _RENDERS = "/v1/renders"
-_RESTING = {"warming": State.WARMING, "draining": State.DRAINING}
+_RESTING = {"warming": BackendState.WARMING, "draining": BackendState.DRAINING}
 
 
 class WorkerBackend:
@@ -44,18 +44,18 @@ class WorkerBackend:
         self._url, self._tls = checked_url(url).rstrip("/"), tls or client_tls()
         # What is small is asked of httpx; what a song needs goes by lines, which are kept from one to the next.
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(_PROBE_S), trust_env=False, verify=self._tls)
-        self._lines: list[tuple[Line, float]] = []
+        self._lines: list[tuple[WorkerConnection, float]] = []
         """And since when."""
         self._signer = signer
 
-    async def probe(self) -> Health:
+    async def probe(self) -> BackendHealth:
         try:
             signed = self._sign("GET", "/v1/health")
             response = await responses.ask(self._http, "GET", f"{self._url}/v1/health", headers=signed.headers)
             response.raise_for_status()
             return _health(responses.json_of(response))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, OverflowError) as error:
-            return Health(False, f"no healthy answer ({type(error).__name__})")
+            return BackendHealth(False, f"no healthy answer ({type(error).__name__})")
 
     async def wake(self) -> None:
         return  # a worker never sleeps
@@ -71,14 +71,14 @@ class WorkerBackend:
                 if response.status != httpx.codes.OK:
                     raise _refusal(await line.whole(response), signed.keys.response)
                 responses.refuse_packed(response.headers)
-                answer = Answer(line, response, frames.Seal(signed.keys.response))
+                answer = RenderResponse(line, response, frames.Seal(signed.keys.response))
                 while not isinstance(event := await answer.next(), Finished):
                     yield event
                 yield event
         finally:
             self._put_back(line)
 
-    async def _reserve(self) -> tuple[Line, str]:
+    async def _reserve(self) -> tuple[WorkerConnection, str]:
         """A slot first: a busy worker costs no upload, since all of a song is sent before the answer is read."""
         while self._lines:
             line, since_s = self._lines.pop()
@@ -89,12 +89,12 @@ class WorkerBackend:
                 return await self._with_slot(line)
         return await self._with_slot(await self._opened())
 
-    async def _opened(self) -> Line:
-        line = Line(self._url, self._tls)
+    async def _opened(self) -> WorkerConnection:
+        line = WorkerConnection(self._url, self._tls)
         await line.open(_CONNECT_S)
         return line
 
-    async def _with_slot(self, line: Line) -> tuple[Line, str]:
+    async def _with_slot(self, line: WorkerConnection) -> tuple[WorkerConnection, str]:
         """A slot asked for by `line`, and the line for its render: another one where that answer was its last."""
         slot = await self._slot(line)
         if line.is_idle:
@@ -102,7 +102,7 @@ class WorkerBackend:
         line.close()
         return await self._opened(), slot
 
-    async def _slot(self, line: Line) -> str:
+    async def _slot(self, line: WorkerConnection) -> str:
         """The line is put back, or closed, where there is none."""
         signed = self._sign("POST", "/v1/slots")
         with ExitStack() as otherwise:
@@ -120,7 +120,7 @@ class WorkerBackend:
             otherwise.pop_all()
             return slot
 
-    async def _send(self, line: Line, work: Work, signed: Signed) -> None:
+    async def _send(self, line: WorkerConnection, work: Work, signed: Signed) -> None:
         """The song, as far as the worker listens."""
         headers = {**signed.headers, **responses.IDENTITY, "transfer-encoding": "chunked"}
         await line.begin("POST", _RENDERS, headers, self.silence_s)
@@ -129,7 +129,7 @@ class WorkerBackend:
             parts = [(name, one.size_bytes, lent.enter_context(one.lend())) for name, one in named.items()]
             await line.step(_put, line, frames.Seal(signed.keys.request), work, parts)
 
-    def _put_back(self, line: Line) -> None:
+    def _put_back(self, line: WorkerConnection) -> None:
         if line.is_idle:
             self._lines.append((line, clock.now()))
         else:
@@ -146,12 +146,14 @@ class WorkerBackend:
         return self._signer.sign(method, self._url + path, headers or {})
 
 
-def _health(body: Any) -> Health:
+def _health(body: Any) -> BackendHealth:
     """Raises KeyError, TypeError, ValueError or OverflowError if the worker's answer is not one of ours."""
     if body["protocol"] != frames.PROTOCOL_VERSION:
-        return Health(False, f"speaks protocol {responses.text(body['protocol'], 8)}, not {frames.PROTOCOL_VERSION}")
+        return BackendHealth(
+            False, f"speaks protocol {responses.text(body['protocol'], 8)}, not {frames.PROTOCOL_VERSION}"
+        )
     resting = _RESTING.get(body["state"])
-    return Health(
+    return BackendHealth(
         up=resting is None,
         detail="answers" if resting is None else f"says that it is {resting}",
         slots=int(body["slots"]["total"]),
@@ -165,7 +167,7 @@ def _word(said: Any, longest: int) -> str | None:
     return None if said is None else responses.text(said, longest)
 
 
-def _put(line: Line, seal: frames.Seal, work: Work, parts: list[tuple[str, int, Stretch]]) -> None:
+def _put(line: WorkerConnection, seal: frames.Seal, work: Work, parts: list[tuple[str, int, ReadBuffer]]) -> None:
     """In a thread: the frames of a request, and the end of its body."""
     asked = frames.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
     line.put(seal.pass_on(frames.encode_event(asked)))

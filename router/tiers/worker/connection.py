@@ -46,7 +46,7 @@ def _writing(call: Callable[P, T]) -> Callable[P, T]:
     return _translated(httpx.WriteError, httpx.WriteTimeout)(call)
 
 
-class Line:
+class WorkerConnection:
     """A connection to the host of `url` (https by `tls`). One request at a time; close it, whatever comes.
 
     What waits raises httpx.TransportError, as other ways to a backend do, and frees the other side at once when it is

@@ -8,18 +8,18 @@ from http.client import HTTPResponse
 
 from mastering.contract import OutputFormat, Report
 from mastering.protocol import frames
-from router.core.buffers import Room
+from router.core.buffers import WriteBuffer
 from router.core.threads import AT_ONCE_BYTES
 from router.tiers import responses
 from router.tiers.policy.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import Accepted, Alive, Finished, OutputBegins, Working
-from router.tiers.worker.connection import Line, read, read_into
+from router.tiers.worker.connection import WorkerConnection, read, read_into
 
 
-class Answer:
+class RenderResponse:
     """The frames of `response`, which came by `line`. Raises TierFault, ProtocolError, httpx.TransportError."""
 
-    def __init__(self, line: Line, response: HTTPResponse, seal: frames.Seal) -> None:
+    def __init__(self, line: WorkerConnection, response: HTTPResponse, seal: frames.Seal) -> None:
         self._line, self._response, self._seal = line, response, seal
         self._data_left = 0
         """Of the data frame that has begun."""
@@ -57,7 +57,7 @@ class Answer:
             return None
         head = self._exactly(frames.HEADER_BYTES)
         kind, size = frames.frame_header(head)
-        if kind is frames.Kind.DATA:
+        if kind is frames.FrameKind.DATA:
             self._seal.pass_on(head)
             self._data_left = size
             return None
@@ -102,14 +102,14 @@ class Answer:
 class _Master:
     """The next `left` bytes of an answer, as `router.core.buffers.Filling`. Raises TierFault."""
 
-    def __init__(self, line: Line, answer: Answer, left: int) -> None:
+    def __init__(self, line: WorkerConnection, answer: RenderResponse, left: int) -> None:
         self._line, self._answer, self._left = line, answer, left
 
-    async def fill(self, room: Room) -> bool:
+    async def fill(self, room: WriteBuffer) -> bool:
         await self._line.step(self._drain, room)
         return self._left > 0
 
-    def _drain(self, room: Room) -> None:
+    def _drain(self, room: WriteBuffer) -> None:
         """In a thread. What `room` raises is none of the worker's doing, and stays as it is."""
         enough = max(0, self._left - AT_ONCE_BYTES)
         while self._left > enough:

@@ -13,12 +13,12 @@ from router.core.event_log import forget_pseudonyms
 from router.http.problems import responses
 from router.identity.accounts import Consent
 from router.jobs import account_data
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.web import cookies
 from router.web.api.credentials import SessionView, session_views
 from router.web.api.views import JobView, view
 from router.web.auth import Account
-from router.web.dependencies import TheHouse, TheOwner
+from router.web.dependencies import TheOwner, TheServices
 
 router = APIRouter(prefix="/v1/account", tags=["account"])
 
@@ -64,7 +64,7 @@ class Holdings(BaseModel):
 
 
 @router.get("", responses=responses("session_only"))
-async def export(house: TheHouse, owner: TheOwner, response: Response) -> Holdings:
+async def export(services: TheServices, owner: TheOwner, response: Response) -> Holdings:
     """Everything we hold that belongs to this account, as JSON; nothing is left out but secrets, which we can't read
     ourselves."""
     response.headers["cache-control"] = "no-store"
@@ -72,14 +72,14 @@ async def export(house: TheHouse, owner: TheOwner, response: Response) -> Holdin
     return Holdings(
         account=owner.id,
         kind=owner.kind,
-        consent=consent_view(house, owner),
+        consent=consent_view(services, owner),
         quota=QuotaView(
-            used_audio_s=house.accounts.used_audio_s(owner.id, day),
-            allowed_audio_s=house.settings.daily_audio_s_per_account,
+            used_audio_s=services.accounts.used_audio_s(owner.id, day),
+            allowed_audio_s=services.settings.daily_audio_s_per_account,
         ),
-        stored=house.accounts.export(owner.id),
-        sessions=session_views(house, owner),
-        jobs=[await view(house, *found) for found in await account_data.jobs_of(house, owner.id)],
+        stored=services.accounts.export(owner.id),
+        sessions=session_views(services, owner),
+        jobs=[await view(services, *found) for found in await account_data.jobs_of(services, owner.id)],
     )
 
 
@@ -90,43 +90,43 @@ class Erased(BaseModel):
 
 
 @router.delete("", responses=responses("session_only"))
-async def erase(house: TheHouse, owner: TheOwner, response: Response) -> Erased:
+async def erase(services: TheServices, owner: TheOwner, response: Response) -> Erased:
     """Erase everything at once: jobs and their audio, sessions, tokens, consent, quota. Signing in again later begins
     anew."""
-    jobs = await account_data.erase(house, owner.id)
+    jobs = await account_data.erase(services, owner.id)
     forget_pseudonyms()
     response.headers["clear-site-data"] = '"storage"'
-    cookies.drop(response, house, cookies.SESSION)
+    cookies.drop(response, services, cookies.SESSION)
     return Erased(jobs=jobs)
 
 
 @router.get("/consent", responses=responses("session_only"))
-async def show(house: TheHouse, owner: TheOwner) -> ConsentView:
+async def show(services: TheServices, owner: TheOwner) -> ConsentView:
     """On which tiers the next job may run, and why."""
-    return consent_view(house, owner)
+    return consent_view(services, owner)
 
 
 @router.put("/consent", responses=responses("session_only"))
-async def choose(house: TheHouse, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
+async def choose(services: TheServices, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
     """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
-    refuse_empty_promise(house, managed_only=wanted.managed_only)
-    consent = Consent(wanted.managed_only, house.tiers_version(), int(time.time() // 60))
-    house.accounts.set_consent(owner.id, consent)
-    return consent_view(house, owner)
+    refuse_empty_promise(services, managed_only=wanted.managed_only)
+    consent = Consent(wanted.managed_only, services.tiers_version(), int(time.time() // 60))
+    services.accounts.set_consent(owner.id, consent)
+    return consent_view(services, owner)
 
 
-def refuse_empty_promise(house: House, *, managed_only: bool) -> None:
+def refuse_empty_promise(services: Services, *, managed_only: bool) -> None:
     """Raise Problem where "our own workers only" is asked of a router that can't keep it."""
-    if managed_only and not house.offers_managed_only:
+    if managed_only and not services.offers_managed_only:
         raise Problem("bad_settings", NOT_OFFERED, field="managed_only")
 
 
-def consent_view(house: House, account: Account) -> ConsentView:
-    consent = house.accounts.consent(account.id)
-    managed_only = house.accounts.managed_only(account.id, house.tiers_version())
-    if not house.offers_managed_only:
+def consent_view(services: Services, account: Account) -> ConsentView:
+    consent = services.accounts.consent(account.id)
+    managed_only = services.accounts.managed_only(account.id, services.tiers_version())
+    if not services.offers_managed_only:
         reason = NOT_OFFERED
-    elif not house.accounts.trusted:
+    elif not services.accounts.trusted:
         reason = "The record of who refused which tiers was lost: only our own workers until the operator confirms."
     elif consent is None:
         reason = "The service's default: the tiers in their order."
@@ -137,5 +137,5 @@ def consent_view(house: House, account: Account) -> ConsentView:
     else:
         reason = "You agreed to every tier."
     return ConsentView(
-        managed_only=managed_only, offered=house.offers_managed_only, chosen=consent is not None, reason=reason
+        managed_only=managed_only, offered=services.offers_managed_only, chosen=consent is not None, reason=reason
     )

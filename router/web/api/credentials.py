@@ -13,10 +13,10 @@ from router.core import clock
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.identity.accounts import Token
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.web import cookies
 from router.web.auth import Account
-from router.web.dependencies import TheHouse, TheOwner
+from router.web.dependencies import TheOwner, TheServices
 
 router = APIRouter(prefix="/v1/account", tags=["account"])
 
@@ -55,60 +55,60 @@ class Ended(BaseModel):
 
 
 @router.get("/sessions", responses=responses("session_only"))
-async def sessions(house: TheHouse, owner: TheOwner) -> list[SessionView]:
+async def sessions(services: TheServices, owner: TheOwner) -> list[SessionView]:
     """Where this account is signed in."""
-    return session_views(house, owner)
+    return session_views(services, owner)
 
 
 @router.delete("/sessions", responses=responses("session_only"))
-async def sign_out_everywhere(house: TheHouse, owner: TheOwner, response: Response) -> Ended:
+async def sign_out_everywhere(services: TheServices, owner: TheOwner, response: Response) -> Ended:
     """End every session of the account, this one too. Tokens stay."""
-    ended = house.door.sessions.end_all(owner.id) if house.door else 0
-    cookies.drop(response, house, cookies.SESSION)
+    ended = services.door.sessions.end_all(owner.id) if services.door else 0
+    cookies.drop(response, services, cookies.SESSION)
     return Ended(ended=ended)
 
 
 @router.delete("/sessions/{session_id}", responses=responses("session_only", "not_found"))
-async def end_session(house: TheHouse, owner: TheOwner, session_id: str) -> Ended:
+async def end_session(services: TheServices, owner: TheOwner, session_id: str) -> Ended:
     """End one session of the account."""
-    if house.door is None or not house.door.sessions.end(owner.id, session_id):
+    if services.door is None or not services.door.sessions.end(owner.id, session_id):
         raise Problem("not_found", "There is no such session; it may have ended.")
     return Ended(ended=1)
 
 
 @router.get("/tokens", responses=responses("session_only"))
-async def tokens(house: TheHouse, owner: TheOwner) -> list[TokenView]:
+async def tokens(services: TheServices, owner: TheOwner) -> list[TokenView]:
     """The account's tokens, without their secrets."""
-    return [TokenView(**_shown(token)) for token in house.accounts.tokens(owner.id)]
+    return [TokenView(**_shown(token)) for token in services.accounts.tokens(owner.id)]
 
 
 @router.post("/tokens", status_code=201, responses=responses("session_only", "not_found", "too_many_tokens"))
 async def make_token(
-    house: TheHouse, owner: TheOwner, response: Response, wanted: TokenWanted | None = None
+    services: TheServices, owner: TheOwner, response: Response, wanted: TokenWanted | None = None
 ) -> NewToken:
     """A new token for `Authorization: Bearer …`. It works until it is revoked."""
-    if house.door is None:
+    if services.door is None:
         raise Problem("not_found", "This router has no sign-in: whoever reaches it needs no token.")
-    if len(house.accounts.tokens(owner.id)) >= MOST_TOKENS:
+    if len(services.accounts.tokens(owner.id)) >= MOST_TOKENS:
         raise Problem(
             "too_many_tokens", f"An account may have {MOST_TOKENS} tokens. Revoke one first.", allowed=MOST_TOKENS
         )
     scope = (wanted or TokenWanted()).scope
-    token, secret = house.accounts.make_token(owner.id, scope, int(time.time() // 60))
+    token, secret = services.accounts.make_token(owner.id, scope, int(time.time() // 60))
     response.headers["cache-control"] = "no-store"
     return NewToken(secret=secret, **_shown(token))
 
 
 @router.delete("/tokens/{token_id}", status_code=204, responses=responses("session_only", "not_found"))
-async def revoke_token(house: TheHouse, owner: TheOwner, token_id: str) -> Response:
+async def revoke_token(services: TheServices, owner: TheOwner, token_id: str) -> Response:
     """The token is worth nothing from now on."""
-    if not house.accounts.revoke_token(owner.id, token_id):
+    if not services.accounts.revoke_token(owner.id, token_id):
         raise Problem("not_found", "There is no such token; it may have been revoked.")
     return Response(status_code=204)
 
 
-def session_views(house: House, owner: Account) -> list[SessionView]:
-    living = house.door.sessions.of(owner.id) if house.door else []
+def session_views(services: Services, owner: Account) -> list[SessionView]:
+    living = services.door.sessions.of(owner.id) if services.door else []
     return [
         SessionView(id=s.id, began_at=_minute(s.began_s), seen_at=_minute(s.seen_s), is_this_one=s.id == owner.session)
         for s in living

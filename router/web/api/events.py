@@ -13,8 +13,8 @@ from fastapi import Request
 
 from router.core import clock
 from router.core.errors import Problem
-from router.jobs.services import House
-from router.store.port import Missing, Versioned
+from router.jobs.services import Services
+from router.store.port import JobMissing, Versioned
 from router.web.api.views import is_over, shown_state, view
 from router.web.auth import visitor_of
 
@@ -24,24 +24,26 @@ _LOOK_S = 5.0
 """So often it is seen whether whoever waits is still there."""
 
 
-async def job_events(house: House, found: Versioned, request: Request, last_event_id: str | None) -> AsyncIterator[str]:
+async def job_events(
+    services: Services, found: Versioned, request: Request, last_event_id: str | None
+) -> AsyncIterator[str]:
     job_id = found.job.id
-    async with house.events.listen(job_id) as changes:
+    async with services.events.listen(job_id) as changes:
         seen = last_event_id or ""
         while await _may_still_see(request, found.job.account):
             try:
-                job, revision = await house.jobs.get(job_id)
-            except Missing:
+                job, revision = await services.jobs.get(job_id)
+            except JobMissing:
                 return
             if str(revision) != seen:
                 seen = str(revision)
-                shown = await view(house, job, revision)
+                shown = await view(services, job, revision)
                 yield f"id: {revision}\nevent: job\ndata: {shown.model_dump_json()}\n\n"
             if is_over(shown_state(job)):
                 return
             if not await changes.wait(HEARTBEAT_S):
                 yield ": still here\n\n"
-            if house.events.is_closing:  # the client comes back by itself, with Last-Event-ID
+            if services.events.is_closing:  # the client comes back by itself, with Last-Event-ID
                 return
             if await request.is_disconnected():
                 return
@@ -55,29 +57,29 @@ async def _may_still_see(request: Request, account: str) -> bool:
         return False
 
 
-async def wait_for_change(house: House, found: Versioned, wait_s: float, request: Request) -> None:
+async def wait_for_change(services: Services, found: Versioned, wait_s: float, request: Request) -> None:
     """Until the job's state has changed, `wait_s` are over, or nobody waits any more."""
     before = shown_state(found.job)
-    await _wait(house, found, wait_s, request, lambda shown: shown != before or is_over(before))
+    await _wait(services, found, wait_s, request, lambda shown: shown != before or is_over(before))
 
 
-async def wait_for_master(house: House, found: Versioned, wait_s: float, request: Request) -> None:
+async def wait_for_master(services: Services, found: Versioned, wait_s: float, request: Request) -> None:
     """Until its master is made or it has ended without one, `wait_s` are over, or nobody waits any more."""
-    await _wait(house, found, wait_s, request, is_over)
+    await _wait(services, found, wait_s, request, is_over)
 
 
 async def _wait(
-    house: House, found: Versioned, wait_s: float, request: Request, is_there: Callable[[str], bool]
+    services: Services, found: Versioned, wait_s: float, request: Request, is_there: Callable[[str], bool]
 ) -> None:
     deadline_s = clock.now() + wait_s
-    async with house.events.listen(found.job.id) as changes:
+    async with services.events.listen(found.job.id) as changes:
         while True:
             try:
-                job, _ = await house.jobs.get(found.job.id)
-            except Missing:
+                job, _ = await services.jobs.get(found.job.id)
+            except JobMissing:
                 return
             left_s = deadline_s - clock.now()
-            if is_there(shown_state(job)) or left_s <= 0 or house.events.is_closing:
+            if is_there(shown_state(job)) or left_s <= 0 or services.events.is_closing:
                 return
             if not await changes.wait(min(left_s, _LOOK_S)) and await request.is_disconnected():
                 return

@@ -18,16 +18,16 @@ from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import admission, lifecycle
 from router.jobs.reservation import reserve
-from router.jobs.services import House
-from router.store.port import Missing, Versioned
+from router.jobs.services import Services
+from router.store.port import JobMissing, Versioned
 from router.store.record import BlobRef, Job, Receipt, new_id
-from router.store.state import ACTIVE, State
+from router.store.state import ACTIVE, JobState
 from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES
 from router.web.api.account import consent_view, refuse_empty_promise
 from router.web.api.events import applied, job_events, wait_for_change, wait_of
 from router.web.api.views import JobView, view
 from router.web.auth import Account
-from router.web.dependencies import TheAccount, TheHouse, TheJob, TheStreams, TheVisitor, seen_again
+from router.web.dependencies import TheAccount, TheJob, TheServices, TheStreams, TheVisitor, seen_again
 from router.web.stream_limits import EventStream
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -48,10 +48,10 @@ class NewJob(Settings):
 
 
 @router.get("/options")
-async def options(house: TheHouse, visitor: TheVisitor) -> dict[str, object]:
+async def options(services: TheServices, visitor: TheVisitor) -> dict[str, object]:
     """What can be asked for, and within which limits."""
-    settings = house.settings
-    tiers = {standing.backend.tier: standing.terms for standing in reversed(house.fleet.standings())}
+    settings = services.settings
+    tiers = {member.backend.tier: member.terms for member in reversed(services.fleet.members())}
     return {
         "targets": {name: t.model_dump(by_alias=True) for name, t in presets().targets.items()},
         "styles": {name: s.model_dump(by_alias=True) for name, s in presets().styles.items()},
@@ -69,7 +69,7 @@ async def options(house: TheHouse, visitor: TheVisitor) -> dict[str, object]:
             if t in tiers
         ],
         "engine_version": ENGINE_VERSION,
-        "account": {"kind": visitor.kind, **consent_view(house, visitor).model_dump()},
+        "account": {"kind": visitor.kind, **consent_view(services, visitor).model_dump()},
     }
 
 
@@ -88,34 +88,34 @@ async def options(house: TheHouse, visitor: TheVisitor) -> dict[str, object]:
     ),
 )
 async def create(
-    house: TheHouse,
+    services: TheServices,
     account: TheAccount,
     response: Response,
     wanted: NewJob | None = None,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> JobView:
     """Make a job. The same Idempotency-Key gives the same job."""
-    job, revision = await make_job(house, account, wanted or NewJob(), idempotency_key)
-    allowed = house.settings.max_queued_per_account
-    left = max(0, allowed - await house.jobs.active(account.id))
+    job, revision = await make_job(services, account, wanted or NewJob(), idempotency_key)
+    allowed = services.settings.max_queued_per_account
+    left = max(0, allowed - await services.jobs.active(account.id))
     response.headers["location"] = f"/v1/jobs/{job.id}"
     # https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/: jobs at once, so no window is named.
     response.headers["ratelimit-policy"] = f'"jobs";q={allowed}'
     response.headers["ratelimit"] = f'"jobs";r={left}'
-    return await view(house, job, revision)
+    return await view(services, job, revision)
 
 
-async def make_job(house: House, account: Account, wanted: NewJob, idempotency_key: str | None) -> Versioned:
+async def make_job(services: Services, account: Account, wanted: NewJob, idempotency_key: str | None) -> Versioned:
     """A new job with its room in the spool, or the one that the key names already. Raises Problem."""
-    _check(house, wanted)
-    job_id = _keyed_id(house, account.id, idempotency_key) if idempotency_key else new_id()
-    with suppress(Missing):
-        return _same(await house.jobs.get(job_id), wanted)
-    await _refuse_too_many(house, account.id)
-    managed_only = wanted.managed_only or house.accounts.managed_only(account.id, house.tiers_version())
-    await admission.admit(house, wanted.size_bytes, managed_only=managed_only)
+    _check(services, wanted)
+    job_id = _keyed_id(services, account.id, idempotency_key) if idempotency_key else new_id()
+    with suppress(JobMissing):
+        return _same(await services.jobs.get(job_id), wanted)
+    await _refuse_too_many(services, account.id)
+    managed_only = wanted.managed_only or services.accounts.managed_only(account.id, services.tiers_version())
+    await admission.admit(services, wanted.size_bytes, managed_only=managed_only)
     now = clock.now()
-    expires_s = now + house.settings.output_ttl_s
+    expires_s = now + services.settings.output_ttl_s
     job = Job(
         id=job_id,
         account=account.id,
@@ -124,11 +124,11 @@ async def make_job(house: House, account: Account, wanted: NewJob, idempotency_k
         created_s=now,
         expires_s=expires_s,
         size_bytes=wanted.size_bytes,
-        input=await _room(house, account.id, wanted.size_bytes, expires_s),
+        input=await _room(services, account.id, wanted.size_bytes, expires_s),
     )
-    made = await house.jobs.create(job, RECORD_TTL_S)
+    made = await services.jobs.create(job, RECORD_TTL_S)
     if made.job != job and job.input:  # another request with the same key was quicker
-        await house.spool.drop(job.input.ref)
+        await services.spool.drop(job.input.ref)
     return _same(made, wanted)
 
 
@@ -138,11 +138,11 @@ def _same(found: Versioned, wanted: NewJob) -> Versioned:
     return found
 
 
-async def _room(house: House, account: str, size_bytes: int | None, expires_s: float) -> BlobRef | None:
+async def _room(services: Services, account: str, size_bytes: int | None, expires_s: float) -> BlobRef | None:
     """Room for an upload whose size is known, taken before a byte of it moves."""
     if size_bytes is None:
         return None
-    return BlobRef(ref=await reserve(house, account, size_bytes, expires_s), size_bytes=0)
+    return BlobRef(ref=await reserve(services, account, size_bytes, expires_s), size_bytes=0)
 
 
 @router.get(
@@ -155,7 +155,7 @@ async def _room(house: House, account: str, size_bytes: int | None, expires_s: f
 )
 async def show(
     found: TheJob,
-    house: TheHouse,
+    services: TheServices,
     streams: TheStreams,
     request: Request,
     prefer: Annotated[str | None, Header()] = None,
@@ -164,23 +164,23 @@ async def show(
     """The job as JSON (`Prefer: wait=30` waits for its next change of state), or its changes as server-sent events."""
     if "text/event-stream" in request.headers.get("accept", ""):
         ended = streams.take(found.job.account)
-        return EventStream(job_events(house, found, request, last_event_id), ended)
+        return EventStream(job_events(services, found, request, last_event_id), ended)
     etag = f'"{found.revision}"'
     if prefer is None and request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag})
     if (wait_s := wait_of(prefer)) is not None:
         with streams.place(found.job.account):
-            await wait_for_change(house, found, wait_s, request)
+            await wait_for_change(services, found, wait_s, request)
         found = await seen_again(request, found)
-    body = (await view(house, *found)).model_dump_json()
+    body = (await view(services, *found)).model_dump_json()
     headers = {"etag": f'"{found.revision}"', "cache-control": "no-store", **applied(wait_s)}
     return Response(body, headers=headers, media_type="application/json")
 
 
 @router.delete("/jobs/{job_id}", responses=responses("not_found"))
-async def delete(found: TheJob, house: TheHouse) -> dict[str, Receipt]:
+async def delete(found: TheJob, services: TheServices) -> dict[str, Receipt]:
     """Stop the job if it runs and destroy everything of it; the receipt says when."""
-    job = await lifecycle.end(house, found.job.id, State.CANCELLED, _cancelled(found))
+    job = await lifecycle.end(services, found.job.id, JobState.CANCELLED, _cancelled(found))
     return {"receipt": job.receipt}
 
 
@@ -188,18 +188,18 @@ def _cancelled(found: Versioned) -> Problem | None:
     return Problem("cancelled", "You cancelled the job.") if found.job.state in ACTIVE else None
 
 
-def _check(house: House, wanted: NewJob) -> None:
+def _check(services: Services, wanted: NewJob) -> None:
     try:
         check(wanted)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from None
-    check_size(house, wanted.size_bytes)
-    refuse_empty_promise(house, managed_only=wanted.managed_only)
+    check_size(services, wanted.size_bytes)
+    refuse_empty_promise(services, managed_only=wanted.managed_only)
 
 
-def check_size(house: House, size_bytes: int | None) -> None:
+def check_size(services: Services, size_bytes: int | None) -> None:
     """Raise Problem(too_large) if that many bytes are more than an upload may have."""
-    allowed = house.settings.max_bytes
+    allowed = services.settings.max_bytes
     if size_bytes is not None and size_bytes > allowed:
         raise Problem(
             "too_large",
@@ -210,9 +210,9 @@ def check_size(house: House, size_bytes: int | None) -> None:
         )
 
 
-async def _refuse_too_many(house: House, account: str) -> None:
-    allowed = house.settings.max_queued_per_account
-    active = await house.jobs.active(account)
+async def _refuse_too_many(services: Services, account: str) -> None:
+    allowed = services.settings.max_queued_per_account
+    active = await services.jobs.active(account)
     if active >= allowed:
         raise Problem(
             "too_many_jobs",
@@ -223,7 +223,7 @@ async def _refuse_too_many(house: House, account: str) -> None:
         )
 
 
-def _keyed_id(house: House, account: str, key: str) -> str:
+def _keyed_id(services: Services, account: str, key: str) -> str:
     """The id that this account's Idempotency-Key always gives, and nobody can guess without the boot's secret."""
-    digest = hmac.digest(house.secret, f"{account}\0{key}".encode(), hashlib.sha256)
+    digest = hmac.digest(services.secret, f"{account}\0{key}".encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()

@@ -12,16 +12,16 @@ from fastapi.responses import StreamingResponse
 from mastering.contract import OutputFormat
 from router.core import clock
 from router.core.errors import Problem
-from router.http.body_sender import Pipe
-from router.http.connection import POUR, WIRE, Pours
+from router.http.body_sender import BodySender
+from router.http.connection import BODY_EXTENSION, SEND_BODY, SendBody
 from router.http.problems import responses
-from router.jobs.services import House
-from router.spool.port import Gone
+from router.jobs.services import Services
+from router.spool.port import BlobGone
 from router.store.record import BlobRef, Job
-from router.store.state import ACTIVE, DONE, State
+from router.store.state import ACTIVE, DONE, JobState
 from router.web.api.events import applied, wait_for_master, wait_of
 from router.web.api.views import ended
-from router.web.dependencies import TheHouse, TheJob, TheStreams, seen_again
+from router.web.dependencies import TheJob, TheServices, TheStreams, seen_again
 
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
@@ -43,7 +43,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 async def fetch(
     found: TheJob,
     output_format: str,
-    house: TheHouse,
+    services: TheServices,
     streams: TheStreams,
     request: Request,
     range_: Annotated[str | None, Header(alias="range")] = None,
@@ -54,11 +54,11 @@ async def fetch(
     _refuse_unasked(found.job, output_format)
     if (wait_s := wait_of(prefer)) is not None and found.job.state in ACTIVE:
         with streams.place(found.job.account):
-            await wait_for_master(house, found, wait_s, request)
+            await wait_for_master(services, found, wait_s, request)
         found = await seen_again(request, found)
     wanted, blob = _blob(found.job, output_format)
     etag = f'"{found.job.generation}-{wanted.value}"'
-    await _check_there(house, blob)
+    await _check_there(services, blob)
     stretch = _range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
     start, end = stretch or (0, blob.size_bytes)
     headers = {
@@ -71,8 +71,8 @@ async def fetch(
     }
     if stretch:
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
-    pours: Pours | None = request.scope.get("extensions", {}).get(WIRE, {}).get(POUR)
-    body = _send(house, found.job, blob, start, end, pours)
+    pours: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY)
+    body = _send(services, found.job, blob, start, end, pours)
     return StreamingResponse(body, 206 if stretch else 200, headers, media_type=wanted.media_type)
 
 
@@ -91,37 +91,39 @@ def _refuse_unasked(job: Job, name: str) -> None:
 
 
 async def _send(
-    house: House, job: Job, blob: BlobRef, start: int, end: int, pours: Pours | None
+    services: Services, job: Job, blob: BlobRef, start: int, end: int, pours: SendBody | None
 ) -> AsyncIterator[bytes]:
     """What is not poured into the connection itself."""
     try:
         pipe = await pours() if pours and end - start >= _WORTH_A_PIPE_BYTES else None
         if pipe is not None:
-            await _pour(house, blob, start, end, pipe)
+            await _pour(services, blob, start, end, pipe)
         else:
-            async for chunk in house.spool.read(blob.ref, start, end):
+            async for chunk in services.spool.read(blob.ref, start, end):
                 yield chunk
-    except Gone:
+    except BlobGone:
         # Its time came while it was being sent: the response ends short, which the client can see.
         return
     if end == blob.size_bytes:
-        await house.change(job.id, lambda job: job.to(State.DELIVERED) if job.state is State.MASTERED else None)
+        await services.change(
+            job.id, lambda job: job.to(JobState.DELIVERED) if job.state is JobState.MASTERED else None
+        )
 
 
-async def _pour(house: House, blob: BlobRef, start: int, end: int, pipe: Pipe) -> None:
+async def _pour(services: Services, blob: BlobRef, start: int, end: int, pipe: BodySender) -> None:
     """Raises Gone. Whoever hangs up ends the response, and this with it."""
     try:
-        with house.spool.lend(blob.ref, start, end) as stretch:
+        with services.spool.lend(blob.ref, start, end) as stretch:
             await pipe.pour(stretch)
     finally:
         pipe.release()
 
 
-async def _check_there(house: House, blob: BlobRef) -> None:
+async def _check_there(services: Services, blob: BlobRef) -> None:
     """Raise Problem(gone) while it can still be said: the record may be a moment behind the spool."""
     try:
-        await house.spool.extent(blob.ref)
-    except Gone:
+        await services.spool.extent(blob.ref)
+    except BlobGone:
         raise Problem("gone", _GONE) from None
 
 

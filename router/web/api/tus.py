@@ -19,11 +19,11 @@ from router.core import clock
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import lifecycle
-from router.store.state import State
+from router.store.state import JobState
 from router.web.api.jobs import NewJob, make_job
 from router.web.api.uploads import FAULTS, arrived_bytes, receive
 from router.web.api.uploads import TUS_VERSION as VERSION
-from router.web.dependencies import TheAccount, TheHouse, TheJob
+from router.web.dependencies import TheAccount, TheJob, TheServices
 
 EXTENSIONS = "creation,termination,expiration"
 _MEDIA_TYPE = "application/offset+octet-stream"
@@ -39,13 +39,13 @@ router = APIRouter(prefix="/v1", tags=["tus"])
 
 
 @router.options("/uploads", status_code=204, tags=["tus"])
-async def abilities(house: TheHouse) -> Response:
+async def abilities(services: TheServices) -> Response:
     """What this server offers; needs no version."""
     headers = {
         "tus-resumable": VERSION,
         "tus-version": VERSION,
         "tus-extension": EXTENSIONS,
-        "tus-max-size": str(house.settings.max_bytes),
+        "tus-max-size": str(services.settings.max_bytes),
     }
     return Response(status_code=204, headers=headers)
 
@@ -59,7 +59,7 @@ async def abilities(house: TheHouse) -> Response:
     ),
 )
 async def begin(
-    house: TheHouse,
+    services: TheServices,
     account: TheAccount,
     upload_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
     upload_metadata: Annotated[str, Header(max_length=4096)] = "",
@@ -68,7 +68,7 @@ async def begin(
     which many clients send, is dropped unread."""
     if upload_length is None:
         raise Problem("length_required", "Send the header Upload-Length: the size of the whole file in bytes.")
-    job, _ = await make_job(house, account, _wanted(upload_metadata, upload_length), None)
+    job, _ = await make_job(services, account, _wanted(upload_metadata, upload_length), None)
     headers = {"tus-resumable": VERSION, "upload-expires": _http_date(job.expires_s)}
     return Response(status_code=201, headers={"location": f"/v1/jobs/{job.id}/audio", **headers})
 
@@ -82,7 +82,7 @@ async def begin(
 )
 async def go_on(
     found: TheJob,
-    house: TheHouse,
+    services: TheServices,
     request: Request,
     upload_offset: Annotated[int, Header(ge=0, le=2**53)],
     content_type: Annotated[str, Header()] = "",
@@ -91,8 +91,8 @@ async def go_on(
     """Bytes from `Upload-Offset` on. What is wrong with a complete file is said in answer to its last bytes."""
     if content_type != _MEDIA_TYPE:
         raise Problem("unsupported_media_type", f"Send Content-Type: {_MEDIA_TYPE}.")
-    job, _ = await receive(house, found.job, request, upload_offset, content_length)
-    offset = await arrived_bytes(house, job)
+    job, _ = await receive(services, found.job, request, upload_offset, content_length)
+    offset = await arrived_bytes(services, job)
     headers = {"tus-resumable": VERSION, "upload-offset": str(offset), "upload-expires": _http_date(job.expires_s)}
     return Response(status_code=204, headers=headers)
 
@@ -103,9 +103,9 @@ async def go_on(
     dependencies=[Depends(speak)],
     responses=responses("not_found", "tus_version"),
 )
-async def end(found: TheJob, house: TheHouse) -> Response:
+async def end(found: TheJob, services: TheServices) -> Response:
     """Give the upload up; its job is cancelled and everything of it destroyed."""
-    await lifecycle.end(house, found.job.id, State.CANCELLED, Problem("cancelled", "You cancelled the job."))
+    await lifecycle.end(services, found.job.id, JobState.CANCELLED, Problem("cancelled", "You cancelled the job."))
     return Response(status_code=204, headers={"tus-resumable": VERSION})
 
 

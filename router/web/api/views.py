@@ -12,10 +12,10 @@ from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import admission
-from router.jobs.services import House
-from router.spool.port import Gone
+from router.jobs.services import Services
+from router.spool.port import BlobGone
 from router.store.record import Attempt, Job, Receipt
-from router.store.state import CLOSED, DONE, State
+from router.store.state import CLOSED, DONE, JobState
 from router.tiers.policy.choice import TIER_TITLES
 
 
@@ -80,8 +80,8 @@ class JobView(BaseModel):
     receipt: Receipt | None
 
 
-async def view(house: House, job: Job, revision: int) -> JobView:
-    ahead = await house.queue.ahead_of(job.id) if job.state is State.QUEUED else None
+async def view(services: Services, job: Job, revision: int) -> JobView:
+    ahead = await services.queue.ahead_of(job.id) if job.state is JobState.QUEUED else None
     return JobView(
         id=job.id,
         revision=revision,
@@ -90,10 +90,10 @@ async def view(house: House, job: Job, revision: int) -> JobView:
         expires_in_s=round(max(0.0, job.expires_s - clock.now()), 1),
         settings=job.settings,
         managed_only=job.managed_only,
-        upload=await _upload(house, job),
+        upload=await _upload(services, job),
         references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
         facts=job.facts,
-        queue=_queue(house, job, ahead) if ahead is not None else None,
+        queue=_queue(services, job, ahead) if ahead is not None else None,
         progress=_progress(job),
         attempts=[_attempt(attempt) for attempt in job.attempts],
         outputs=_outputs(job),
@@ -105,9 +105,9 @@ async def view(house: House, job: Job, revision: int) -> JobView:
 
 def shown_state(job: Job) -> str:
     """The state in the API's words: nobody sees the end of a job before its keys are destroyed."""
-    if job.state is State.WIPED:
+    if job.state is JobState.WIPED:
         had_master = job.report is not None
-        return str(State.WIPED if had_master or job.ended_as is None else job.ended_as)
+        return str(JobState.WIPED if had_master or job.ended_as is None else job.ended_as)
     return "ending" if job.state in CLOSED else str(job.state)
 
 
@@ -121,20 +121,20 @@ def is_over(shown: str) -> bool:
     return shown in {*map(str, DONE), *map(str, CLOSED)}
 
 
-async def _upload(house: House, job: Job) -> UploadView:
+async def _upload(services: Services, job: Job) -> UploadView:
     offset = job.input.size_bytes if job.input else 0
-    if job.state is State.RECEIVED and job.input:
-        with suppress(Gone):  # its time is over and the reaper comes next
-            offset = (await house.spool.extent(job.input.ref)).size_bytes
+    if job.state is JobState.RECEIVED and job.input:
+        with suppress(BlobGone):  # its time is over and the reaper comes next
+            offset = (await services.spool.extent(job.input.ref)).size_bytes
     return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
 
 
-def _queue(house: House, job: Job, ahead: int) -> QueueView:
-    return QueueView(position=ahead, eta_s=admission.queued_eta_s(house, job, ahead))
+def _queue(services: Services, job: Job, ahead: int) -> QueueView:
+    return QueueView(position=ahead, eta_s=admission.queued_eta_s(services, job, ahead))
 
 
 def _progress(job: Job) -> ProgressView | None:
-    if job.state not in (State.RUNNING, State.SEALED) or not job.attempts:
+    if job.state not in (JobState.RUNNING, JobState.SEALED) or not job.attempts:
         return None
     attempt, progress = job.attempts[-1], job.progress
     return ProgressView(

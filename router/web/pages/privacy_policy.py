@@ -23,13 +23,13 @@ from pydantic import BaseModel, Field
 
 from router.core import event_log
 from router.core.errors import Problem
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.identity import accounts, sessions
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.store.record import Job
 from router.tiers.fleet.member import Terms
 from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES
-from router.web.dependencies import TheHouse
+from router.web.dependencies import TheServices
 from router.web.pages.pages import ASK_FIRST, StaticFile, answer, rendered
 
 router = APIRouter(tags=["privacy"])
@@ -40,7 +40,7 @@ _NO_TRACE = ("store", "backends", "peppers", "spent")
 """Tables in which no account is named."""
 
 
-class Place(BaseModel):
+class ProcessingPlace(BaseModel):
     """One place where songs are rendered."""
 
     tier: str
@@ -64,7 +64,7 @@ class Policy(BaseModel):
 
     edition: Edition
     contact: str | None = Field(description="Where to write.")
-    tiers: list[Place] = Field(description="Where songs may be rendered, in order of preference.")
+    tiers: list[ProcessingPlace] = Field(description="Where songs may be rendered, in order of preference.")
     tiers_version: str = Field(description="Names this list; a consent holds for the list it was given for.")
     master_kept_s: float = Field(description="How long a master can be fetched, counted from the making of its job.")
     log_days: int | None = Field(description="Days that the log is kept; null where the operator's host keeps it.")
@@ -76,56 +76,56 @@ class Policy(BaseModel):
 class _Where(NamedTuple):
     """What of a policy is not the same for every router."""
 
-    places: tuple[Place, ...] = ()
+    places: tuple[ProcessingPlace, ...] = ()
     tiers_version: str = "managed"
     contact: str | None = None
-    master_kept_s: float = Settings.model_fields["output_ttl_s"].default
+    master_kept_s: float = RouterSettings.model_fields["output_ttl_s"].default
     log_days: int | None = None
 
 
 @router.get("/privacy.json")
-async def as_json(house: TheHouse) -> Policy:
+async def as_json(services: TheServices) -> Policy:
     """What is held, where, and for how long: read from the schemas of the log, the store and the job record."""
-    return policy(_where(house))
+    return policy(_where(services))
 
 
 @router.api_route("/privacy", methods=["GET", "HEAD"], include_in_schema=False)
-async def page(request: Request, house: TheHouse) -> Response:
-    return answer(request, _page(policy(_where(house)).model_dump_json(), house.settings.profile), ASK_FIRST)
+async def page(request: Request, services: TheServices) -> Response:
+    return answer(request, _page(policy(_where(services)).model_dump_json(), services.settings.profile), ASK_FIRST)
 
 
 @router.get("/.well-known/security.txt", include_in_schema=False)
-async def security_txt(house: TheHouse) -> Response:
+async def security_txt(services: TheServices) -> Response:
     """RFC 9116. Without a contact there is none: the file would be invalid."""
-    if house.settings.contact is None:
+    if services.settings.contact is None:
         raise Problem("not_found", "The operator of this router has not named a contact.")
     until = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + dt.timedelta(days=_VALID_DAYS)
-    lines = [f"Contact: {house.settings.contact}", f"Expires: {until:%Y-%m-%dT%H:%M:%SZ}", "Preferred-Languages: en"]
-    if house.settings.public_url:
-        base = house.settings.public_url
+    lines = [f"Contact: {services.settings.contact}", f"Expires: {until:%Y-%m-%dT%H:%M:%SZ}", "Preferred-Languages: en"]
+    if services.settings.public_url:
+        base = services.settings.public_url
         lines += [f"Canonical: {base}/.well-known/security.txt", f"Policy: {base}/privacy"]
     return Response("\n".join([*lines, ""]), media_type="text/plain; charset=utf-8")
 
 
-def _where(house: House) -> _Where:
+def _where(services: Services) -> _Where:
     return _Where(
-        places=tuple(places(house)),
-        tiers_version=house.tiers_version(),
-        contact=house.settings.contact,
-        master_kept_s=house.settings.output_ttl_s,
-        log_days=event_log.DAYS_KEPT if house.settings.log_dir else None,
+        places=tuple(places(services)),
+        tiers_version=services.tiers_version(),
+        contact=services.settings.contact,
+        master_kept_s=services.settings.output_ttl_s,
+        log_days=event_log.DAYS_KEPT if services.settings.log_dir else None,
     )
 
 
-def places(house: House) -> list[Place]:
+def places(services: Services) -> list[ProcessingPlace]:
     """Every place of the fleet as it is now, each once."""
     found = {}
-    for standing in house.fleet.standings():
-        tier, (operator, region, forgets) = standing.backend.tier, standing.terms.of_the_place
+    for member in services.fleet.members():
+        tier, (operator, region, forgets) = member.backend.tier, member.terms.of_the_place
         outside = tier != "managed"
         if outside and operator == Terms().operator:  # the catalogue does not say; the machine is not this service's
             operator = "Hugging Face" if forgets else "somebody whom the operator does not name"
-        found[tier, operator, region, forgets] = Place(
+        found[tier, operator, region, forgets] = ProcessingPlace(
             tier=tier, title=TIER_TITLES[tier], operator=operator, region=region, third_party=outside, forgets=forgets
         )
     return [found[key] for key in sorted(found, key=lambda key: (TIER_ORDER.index(key[0]), *key[1:]))]

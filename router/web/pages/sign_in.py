@@ -13,12 +13,12 @@ from router.core.errors import TABLE, Problem
 from router.core.event_log import log
 from router.http.problems import responses
 from router.identity import login as attempts
-from router.identity.http_fetch import Refused, Unavailable
-from router.identity.sign_in import Door
+from router.identity.http_fetch import ProviderUnavailable, SignInRefused
+from router.identity.sign_in import SignIn
 from router.jobs import account_data
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.web import cookies
-from router.web.dependencies import TheHouse, TheOwner
+from router.web.dependencies import TheOwner, TheServices
 from router.web.pages.pages import rendered
 
 router = APIRouter(include_in_schema=False)
@@ -27,9 +27,9 @@ _FRAMES = frozenset({"frame", "iframe", "embed", "object"})
 
 
 @router.get("/sign-in")
-async def begin(request: Request, house: TheHouse, then: str = "") -> Response:
+async def begin(request: Request, services: TheServices, then: str = "") -> Response:
     """Send the browser to the provider, with a cookie that binds the answer to it."""
-    door = _door(house)
+    door = _door(services)
     if request.headers.get("sec-fetch-dest") in _FRAMES:
         # The provider's page may not be shown in a frame, and a cookie set there would not be one of a tab's.
         return Response(rendered("sign_in_framed.html").plain, headers=_STAY_OUT, media_type="text/html")
@@ -37,72 +37,72 @@ async def begin(request: Request, house: TheHouse, then: str = "") -> Response:
         # This machine has several names; the provider sends people back to one, where the cookie must be.
         then = then if then in attempts.THEN else ""
         return RedirectResponse(f"{door.origin}/sign-in?then={then}", 303, _STAY_OUT)
-    attempt, cookie = attempts.begin(house.secret, clock.now(), then)
+    attempt, cookie = attempts.begin(services.secret, clock.now(), then)
     try:
         url = await door.provider.authorization_url(attempt)
-    except (Refused, Unavailable) as error:
-        return _failed(house, error)
+    except (SignInRefused, ProviderUnavailable) as error:
+        return _failed(services, error)
     response = RedirectResponse(url, 303, _STAY_OUT)
-    cookies.put(response, house, cookies.LOGIN, cookie)
+    cookies.put(response, services, cookies.LOGIN, cookie)
     return response
 
 
 @router.get("/sign-in/callback")
-async def finish(request: Request, house: TheHouse) -> Response:
+async def finish(request: Request, services: TheServices) -> Response:
     """Back from the provider: a new session, or a page that says to try again."""
-    door = _door(house)
+    door = _door(services)
     try:
-        names = await _vouched(request, house, door)
-    except (Refused, Unavailable) as error:
-        return _failed(house, error)
+        names = await _vouched(request, services, door)
+    except (SignInRefused, ProviderUnavailable) as error:
+        return _failed(services, error)
     for older in names[1:]:
-        await account_data.move(house, older, names[0])
-    secret = door.sessions.begin(names[0], replaces=cookies.read(request, house, cookies.SESSION))
-    then = (cookies.read(request, house, cookies.LOGIN) or "").rpartition(".")[2]
+        await account_data.move(services, older, names[0])
+    secret = door.sessions.begin(names[0], replaces=cookies.read(request, services, cookies.SESSION))
+    then = (cookies.read(request, services, cookies.LOGIN) or "").rpartition(".")[2]
     response = RedirectResponse(f"/{then if then in attempts.THEN else ''}", 303, _STAY_OUT)
-    cookies.put(response, house, cookies.SESSION, secret)
-    cookies.drop(response, house, cookies.LOGIN)
+    cookies.put(response, services, cookies.SESSION, secret)
+    cookies.drop(response, services, cookies.LOGIN)
     log("sign_in", outcome="signed_in")
     return response
 
 
-async def _vouched(request: Request, house: House, door: Door) -> list[str]:
+async def _vouched(request: Request, services: Services, door: SignIn) -> list[str]:
     """The pseudonyms of the person whom the provider names, newest first. Raises Refused, Unavailable."""
-    cookie = cookies.read(request, house, cookies.LOGIN)
-    attempt = attempts.resume(house.secret, clock.now(), cookie) if cookie else None
+    cookie = cookies.read(request, services, cookies.LOGIN)
+    attempt = attempts.resume(services.secret, clock.now(), cookie) if cookie else None
     if attempt is None:
-        raise Refused("no_attempt")
+        raise SignInRefused("no_attempt")
     if any(len(request.query_params.getlist(name)) > 1 for name in request.query_params):
-        raise Refused("said_twice")
+        raise SignInRefused("said_twice")
     answer = dict(request.query_params)
     if answer.get("state") == attempt.state and not door.sessions.spend(attempt.state, attempts.LIFETIME_S):
-        raise Refused("used_before")
+        raise SignInRefused("used_before")
     return await door.provider.identify(attempt, answer, door.peppers.pseudonyms)
 
 
 @router.post("/sign-out", status_code=204, response_class=Response, responses=responses("sign_in"))
-async def leave(house: TheHouse, owner: TheOwner) -> Response:
+async def leave(services: TheServices, owner: TheOwner) -> Response:
     """End this session. What the browser kept for this page goes with it. Asked for by a script: a form of a page
     without referrer says `Origin: null`, as a stranger's would."""
-    door = _door(house)
+    door = _door(services)
     door.sessions.end(owner.id, owner.session)
     response = Response(status_code=204, headers={"clear-site-data": '"storage"', **_STAY_OUT})
-    cookies.drop(response, house, cookies.SESSION)
+    cookies.drop(response, services, cookies.SESSION)
     return response
 
 
-def _door(house: House) -> Door:
-    if house.door is None:
+def _door(services: Services) -> SignIn:
+    if services.door is None:
         raise Problem("not_found", "This router has no sign-in: whoever reaches it may use it.")
-    return house.door
+    return services.door
 
 
-def _failed(house: House, error: Refused | Unavailable) -> Response:
+def _failed(services: Services, error: SignInRefused | ProviderUnavailable) -> Response:
     """The page for people; which check failed is told to the log alone, where it helps nobody to guess."""
     log("sign_in", outcome=error.reason)
-    code = "sign_in_failed" if isinstance(error, Refused) else "sign_in_unavailable"
+    code = "sign_in_failed" if isinstance(error, SignInRefused) else "sign_in_unavailable"
     declined = error.reason == "declined"
     page = rendered("sign_in_failed.html", code=code, row=TABLE[code], declined=declined)
     response = Response(page.plain, TABLE[code].status, _STAY_OUT, media_type=page.media_type)
-    cookies.drop(response, house, cookies.LOGIN)
+    cookies.drop(response, services, cookies.LOGIN)
     return response

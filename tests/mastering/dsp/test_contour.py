@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mastering.dsp.contour import Contour, ContourMeter, Layout, character_of, distance_db, features, weights
-from mastering.dsp.loudness import CellMeter, integrated
+from mastering.dsp.loudness import BlockEnergyMeter, integrated
 from mastering.dsp.spectrum import SpectrumMeter
 from tests.mastering.sound import music
 
@@ -24,7 +24,7 @@ def _contour(samples: np.ndarray, size: int = 1 << 16) -> Contour:
 
 
 def _lufs(samples: np.ndarray) -> float:
-    meter = CellMeter(RATE_HZ, np.ones(2))
+    meter = BlockEnergyMeter(RATE_HZ, np.ones(2))
     meter.feed(samples)
     found = integrated(meter.cells())
     assert found is not None

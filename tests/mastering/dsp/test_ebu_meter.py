@@ -29,7 +29,7 @@ def _tones(parts: Sequence[tuple[float | None, float]]) -> np.ndarray:
 
 
 def _cells(samples: np.ndarray, weights: Sequence[float] = (1.0, 1.0), rate_hz: int = RATE_HZ) -> np.ndarray:
-    meter = loudness.CellMeter(rate_hz, np.array(weights))
+    meter = loudness.BlockEnergyMeter(rate_hz, np.array(weights))
     # An odd block length: the reading must not depend on how the sound was cut.
     for start in range(0, samples.shape[1], 10_007):
         meter.feed(samples[:, start : start + 10_007])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from mastering.dsp import limiter
-from mastering.dsp.loudness import CellMeter, cell_edges, k_weighting
+from mastering.dsp.loudness import BlockEnergyMeter, block_edges, k_weighting
 from mastering.dsp.recursive import RecursiveFilter
 from mastering.dsp.spectrum import SpectrumMeter, band_levels_db
 from mastering.dsp.true_peak import PeakMeter, block_length
@@ -54,10 +54,10 @@ def test_the_state_of_a_long_recording_is_that_of_the_recursion() -> None:
 @pytest.mark.parametrize("size", [777, 65_536])
 def test_cells_are_the_same_at_every_rate_and_block_size(rate_hz: int, size: int) -> None:
     samples = _noise(3 * rate_hz + 5)
-    meter = CellMeter(rate_hz, np.ones(2))
+    meter = BlockEnergyMeter(rate_hz, np.ones(2))
     for start in range(0, samples.shape[1], size):
         meter.feed(samples[:, start : start + size])
-    edges = cell_edges(samples.shape[1], rate_hz)
+    edges = block_edges(samples.shape[1], rate_hz)
     power = np.square(signal.sosfilt(k_weighting(rate_hz), samples.astype(float), axis=1)).sum(axis=0)
     expected = np.add.reduceat(power[: edges[-1]], edges[:-1]) / np.diff(edges)
     np.testing.assert_allclose(meter.cells(), expected, rtol=1e-4)

@@ -29,7 +29,7 @@ from mastering.audio.structure import container_of, shortfall_of
 from mastering.contract import Fault, FaultCode
 from mastering.probe import decoders
 from mastering.probe.checks import listen
-from mastering.probe.decoders import Recording
+from mastering.probe.decoders import ProbedRecording
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.mastering.worker_process import until
 from tests.processes import children
@@ -284,7 +284,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_decodes_to_next_to_nothing_is_given_up_when_patience_ends() -> None:
     blocks = iter([np.full((100, 2), 0.5, np.float32)] * 10_000)
     with pytest.raises(Fault) as caught:
-        listen(Recording("ogg", "opus", 48_000, 2, None, lambda: blocks), 600.0)
+        listen(ProbedRecording("ogg", "opus", 48_000, 2, None, lambda: blocks), 600.0)
     assert caught.value.code is FaultCode.RESOURCE_LIMIT
     assert 6_900 <= len(list(blocks)) <= 7_000
 
@@ -292,5 +292,5 @@ def test_what_decodes_to_next_to_nothing_is_given_up_when_patience_ends() -> Non
 @pytest.mark.usefixtures("clock")
 def test_an_honest_recording_may_take_longer_than_patience() -> None:
     block = np.full((48_000, 2), 0.5, np.float32)
-    heard = listen(Recording("ogg", "opus", 48_000, 2, None, lambda: iter([block] * 4_000)), 5400.0)
+    heard = listen(ProbedRecording("ogg", "opus", 48_000, 2, None, lambda: iter([block] * 4_000)), 5400.0)
     assert heard.frames == 4_000 * 48_000

@@ -11,7 +11,7 @@ from mastering.protocol import signing
 from mastering.protocol.signing import (
     CLOCK_SKEW,
     MAX_AGE,
-    Guard,
+    SignatureVerifier,
     Signer,
     Unsigned,
     checked_url,
@@ -25,8 +25,8 @@ HEADERS = {"mastering-slot": "slot-1", "content-type": "application/x"}
 
 
 @pytest.fixture
-def guard() -> Guard:
-    return Guard({"router": SECRET})
+def guard() -> SignatureVerifier:
+    return SignatureVerifier({"router": SECRET})
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def signer() -> Signer:
     return Signer("router", SECRET)
 
 
-def test_a_signed_request_is_admitted_with_the_signers_keys(guard: Guard, signer: Signer) -> None:
+def test_a_signed_request_is_admitted_with_the_signers_keys(guard: SignatureVerifier, signer: Signer) -> None:
     signed = signer.sign("POST", URL, HEADERS)
     assert guard.admit("POST", URL, signed.headers, 0.0) == signed.keys
 
@@ -44,7 +44,7 @@ def test_every_exchange_and_each_direction_has_a_key_of_its_own(signer: Signer) 
     assert len({first.request, first.response, second.request, second.response}) == 4
 
 
-def test_behind_a_proxy_the_scheme_may_be_another(guard: Guard, signer: Signer) -> None:
+def test_behind_a_proxy_the_scheme_may_be_another(guard: SignatureVerifier, signer: Signer) -> None:
     signed = signer.sign("POST", URL, HEADERS)
     assert guard.admit("POST", URL.replace("https", "http"), signed.headers, 0.0) == signed.keys
 
@@ -61,14 +61,14 @@ def test_behind_a_proxy_the_scheme_may_be_another(guard: Guard, signer: Signer) 
     ],
 )
 def test_a_request_that_was_changed_is_refused(
-    guard: Guard, signer: Signer, method: str, url: str, changed: dict[str, str]
+    guard: SignatureVerifier, signer: Signer, method: str, url: str, changed: dict[str, str]
 ) -> None:
     signed = signer.sign("POST", URL, HEADERS)
     with pytest.raises(Unsigned):
         guard.admit(method, url, {**signed.headers, **changed}, 0.0)
 
 
-def test_a_slot_that_was_added_after_signing_is_refused(guard: Guard, signer: Signer) -> None:
+def test_a_slot_that_was_added_after_signing_is_refused(guard: SignatureVerifier, signer: Signer) -> None:
     signed = signer.sign("POST", URL, {})
     with pytest.raises(Unsigned):
         guard.admit("POST", URL, {**signed.headers, "mastering-slot": "slot-1"}, 0.0)
@@ -77,38 +77,40 @@ def test_a_slot_that_was_added_after_signing_is_refused(guard: Guard, signer: Si
 @pytest.mark.parametrize(
     "headers", [{}, {"Signature": "x"}, {"Signature-Input": "mastering=()", "Signature": "mastering=::"}]
 )
-def test_a_request_without_a_signature_is_refused(guard: Guard, headers: dict[str, str]) -> None:
+def test_a_request_without_a_signature_is_refused(guard: SignatureVerifier, headers: dict[str, str]) -> None:
     with pytest.raises(Unsigned):
         guard.admit("POST", URL, headers, 0.0)
 
 
-def test_another_key_or_an_unknown_one_is_refused(guard: Guard) -> None:
+def test_another_key_or_an_unknown_one_is_refused(guard: SignatureVerifier) -> None:
     for stranger in (Signer("router", SECRET[::-1]), Signer("somebody", SECRET)):
         with pytest.raises(Unsigned):
             guard.admit("POST", URL, stranger.sign("POST", URL, HEADERS).headers, 0.0)
 
 
 def test_two_keys_are_known_while_one_replaces_the_other() -> None:
-    guard = Guard({"old": SECRET, "new": SECRET[::-1]})
+    guard = SignatureVerifier({"old": SECRET, "new": SECRET[::-1]})
     for signer in (Signer("old", SECRET), Signer("new", SECRET[::-1])):
         signed = signer.sign("POST", URL, HEADERS)
         assert guard.admit("POST", URL, signed.headers, 0.0) == signed.keys
 
 
 @pytest.mark.parametrize("off", [MAX_AGE + CLOCK_SKEW + timedelta(seconds=2), -(CLOCK_SKEW + timedelta(seconds=2))])
-def test_a_request_of_another_time_is_refused(guard: Guard, signer: Signer, off: timedelta) -> None:
+def test_a_request_of_another_time_is_refused(guard: SignatureVerifier, signer: Signer, off: timedelta) -> None:
     signed = signer.sign("POST", URL, HEADERS, datetime.now(UTC) - off)
     with pytest.raises(Unsigned):
         guard.admit("POST", URL, signed.headers, 0.0)
 
 
-def test_clocks_may_differ_by_the_skew(guard: Guard, signer: Signer) -> None:
+def test_clocks_may_differ_by_the_skew(guard: SignatureVerifier, signer: Signer) -> None:
     for off in (CLOCK_SKEW, -CLOCK_SKEW):
         signed = signer.sign("POST", URL, HEADERS, datetime.now(UTC) + off * 0.9)
         assert guard.admit("POST", URL, signed.headers, 0.0) == signed.keys
 
 
-def test_a_request_is_admitted_once_for_as_long_as_its_signature_holds(guard: Guard, signer: Signer) -> None:
+def test_a_request_is_admitted_once_for_as_long_as_its_signature_holds(
+    guard: SignatureVerifier, signer: Signer
+) -> None:
     signed = signer.sign("POST", URL, HEADERS)
     guard.admit("POST", URL, signed.headers, 0.0)
     for moment in (0.0, 1.0, (MAX_AGE + 2 * CLOCK_SKEW).total_seconds() - 0.1):
@@ -117,7 +119,7 @@ def test_a_request_is_admitted_once_for_as_long_as_its_signature_holds(guard: Gu
 
 
 def test_the_record_of_nonces_is_bounded_and_forgets(
-    guard: Guard, signer: Signer, monkeypatch: pytest.MonkeyPatch
+    guard: SignatureVerifier, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signing, "MAX_NONCES", 3)
     for at in range(3):
@@ -129,7 +131,7 @@ def test_the_record_of_nonces_is_bounded_and_forgets(
     assert len(guard._seen) == 1
 
 
-def test_a_stranger_cannot_fill_the_record(guard: Guard) -> None:
+def test_a_stranger_cannot_fill_the_record(guard: SignatureVerifier) -> None:
     stranger = Signer("router", SECRET[::-1])
     for _ in range(5):
         with pytest.raises(Unsigned):
@@ -138,14 +140,14 @@ def test_a_stranger_cannot_fill_the_record(guard: Guard) -> None:
 
 
 def test_without_keys_all_are_admitted_and_nothing_is_sealed() -> None:
-    assert Guard({}).admit("POST", URL, {}, 0.0) == signing.Keys(None, None)
+    assert SignatureVerifier({}).admit("POST", URL, {}, 0.0) == signing.Keys(None, None)
 
 
 def test_a_short_secret_is_refused_on_both_sides() -> None:
     with pytest.raises(ValueError, match="at least 32"):
         Signer("router", b"short")
     with pytest.raises(ValueError, match="at least 32"):
-        Guard({"router": b"short"})
+        SignatureVerifier({"router": b"short"})
 
 
 @pytest.mark.parametrize(

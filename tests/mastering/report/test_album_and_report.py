@@ -125,9 +125,9 @@ def test_every_report_has_readings_over_time_and_only_one_that_asks_has_costs() 
 
 
 def test_readings_of_the_longest_song_stay_few() -> None:
-    cells = np.full(90 * 60 * loudness.CELLS_PER_S, 0.01)
+    cells = np.full(90 * 60 * loudness.BLOCKS_PER_S, 0.01)
     peaks = np.full(90 * 60 * 8000 // block_length(8000), 0.5, np.float32)
-    song = render.Toned(stored(np.broadcast_to(np.float32(0), (2, 90 * 60 * 8000)), 8000), peaks, cells)
+    song = render.ShapedSong(stored(np.broadcast_to(np.float32(0), (2, 90 * 60 * 8000)), 8000), peaks, cells)
     chosen = pipeline.make_plan(io.BytesIO(wav(music(seconds=4))), Settings())
     found = traces(song, chosen, cells, cells, with_costs=False)
     assert found.step_s == 18

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from mastering.worker import connections
-from mastering.worker.connections import MAX_HEAD_BYTES, MOST_WAITING, Connection
+from mastering.worker.connections import MAX_HEAD_BYTES, MOST_WAITING, WorkerServerConnection
 from tests.mastering.worker_process import WorkerProcess, running_worker, until
 
 
@@ -77,7 +77,7 @@ async def served(started: asyncio.Event) -> AsyncIterator[tuple[int, ServerState
     config, state = uvicorn.Config(app, ws="none", log_config=None), ServerState()
     config.load()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: WorkerServerConnection(config, state, {}), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1], state
     finally:
@@ -104,7 +104,7 @@ async def test_a_further_request_on_a_kept_connection_owes_its_head_as_well(monk
         writer.write(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n")
         assert b" 204 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         (connection,) = state.connections
-        assert isinstance(connection, Connection)
+        assert isinstance(connection, WorkerServerConnection)
         assert connection.head_due is None
         monkeypatch.setattr(connections, "HEAD_S", 0.05)
         writer.write(b"GET / HT")
@@ -122,7 +122,7 @@ async def test_a_body_may_take_its_time_once_the_head_is_whole() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 1\r\n\r\n")
         await asyncio.wait_for(started.wait(), 20)
-        assert [one.head_due for one in state.connections if isinstance(one, Connection)] == [None]
+        assert [one.head_due for one in state.connections if isinstance(one, WorkerServerConnection)] == [None]
         writer.write(b"x")
         assert b" 204 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         writer.close()

@@ -18,25 +18,25 @@ from mastering.contract import FaultCode
 from router.admin.app import make_admin
 from router.admin.status import BackendStatus, TierStatus, _summary
 from router.cli import operate
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.core.errors import Problem
 from router.jobs import lifecycle
-from router.jobs.services import House
-from router.store.state import State
+from router.jobs.services import Services
+from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Freeze
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Health
-from tests.houses import mastering, queue_song, until, working
+from router.tiers.port import Accepted, BackendHealth
+from tests.services import mastering, queue_song, until, working
 
 
 @asynccontextmanager
 async def admin(
     folder: Path, *backends: FakeBackend, **settings: Any
-) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
-    async with working(folder, backends, **settings) as house:
-        transport = httpx.ASGITransport(make_admin(house))
+) -> AsyncIterator[tuple[Services, httpx.AsyncClient]]:
+    async with working(folder, backends, **settings) as services:
+        transport = httpx.ASGITransport(make_admin(services))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            yield house, client
+            yield services, client
 
 
 def fake(name: str = "a", **changes: Any) -> FakeBackend:
@@ -52,11 +52,11 @@ async def test_the_status_says_what_is_up_what_runs_and_what_happened(tmp_path: 
 
     frozen = FakeBackend("a", [[TierFault(FaultClass.CAPACITY, "busy", retry_after_s=0.01)], [begun, Freeze()]])
     down = fake("space", tier="gpu_space")
-    down.health = Health(False, "silent")
-    async with admin(tmp_path, frozen, down) as (house, client):
-        await house.fleet.probe_all()
-        running = await queue_song(house)
-        waiting = await queue_song(house)
+    down.health = BackendHealth(False, "silent")
+    async with admin(tmp_path, frozen, down) as (services, client):
+        await services.fleet.probe_all()
+        running = await queue_song(services)
+        waiting = await queue_song(services)
         await started.wait()
         body = (await client.get("/v1/status")).json()
         assert body["summary"] == "Songs are mastered, but without: Hugging Face GPU Space."
@@ -94,9 +94,9 @@ async def test_the_summary_is_one_true_sentence(
 ) -> None:
     backends = [fake(f"b{n}") for n, _ in enumerate(health)]
     for backend, up in zip(backends, health, strict=True):
-        backend.health = Health(up, "as told")
-    async with admin(tmp_path, *backends) as (house, client):
-        house.fleet.catalogue_error = error
+        backend.health = BackendHealth(up, "as told")
+    async with admin(tmp_path, *backends) as (services, client):
+        services.fleet.catalogue_error = error
         body = (await client.get("/v1/status")).json()
         assert body["summary"] == summary
         assert body["healthy"] == (summary == "All tiers are up.")
@@ -123,13 +123,13 @@ async def test_a_tier_that_is_only_tried_or_in_doubt_is_not_said_to_be_up(states
 
 
 async def test_a_drained_backend_gets_nothing_and_a_ready_one_gets_the_job_that_waited(tmp_path: Path) -> None:
-    async with admin(tmp_path, fake()) as (house, client):
+    async with admin(tmp_path, fake()) as (services, client):
         told = await client.put("/v1/backends/a/mode", json={"mode": "draining"})
         assert told.json()["tiers"][0]["backends"][0]["state"] == "draining"
-        job = await queue_song(house)
+        job = await queue_song(services)
         assert (await client.get("/v1/status")).json()["queue"]["waiting"] == 1
         await client.put("/v1/backends/a/mode", json={"mode": "ready"})
-        assert (await until(house, job.id, State.MASTERED, State.WIPED)).state is State.MASTERED
+        assert (await until(services, job.id, JobState.MASTERED, JobState.WIPED)).state is JobState.MASTERED
 
 
 async def test_maintenance_moves_a_running_job_to_another_backend_at_no_cost(tmp_path: Path) -> None:
@@ -140,11 +140,11 @@ async def test_maintenance_moves_a_running_job_to_another_backend_at_no_cost(tmp
         return Accepted("scripted")
 
     first = FakeBackend("a", [[begun, Freeze()]])
-    async with admin(tmp_path, first, fake("b", tier="cpu_space")) as (house, client):
-        job = await queue_song(house)
+    async with admin(tmp_path, first, fake("b", tier="cpu_space")) as (services, client):
+        job = await queue_song(services)
         await started.wait()
         await client.put("/v1/backends/a/mode", json={"mode": "maintenance"})
-        done = await until(house, job.id, State.MASTERED, State.WIPED)
+        done = await until(services, job.id, JobState.MASTERED, JobState.WIPED)
         assert [(a.backend, a.outcome) for a in done.attempts] == [("a", "capacity"), ("b", "done")]
         assert (done.faults, done.deaths, first.closed_early) == (0, 0, 1)
 
@@ -176,19 +176,19 @@ async def test_other_sites_and_other_names_are_refused(tmp_path: Path) -> None:
 async def test_load_balancers_learn_that_it_lives_and_whether_songs_can_be_taken_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with admin(tmp_path) as (house, client):
+    async with admin(tmp_path) as (services, client):
         assert [(await client.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 200]
-        full = house.spool.usage()._replace(reserved_bytes=house.settings.spool_quota_bytes)
-        monkeypatch.setattr(house.spool, "usage", lambda: full)
+        full = services.spool.usage()._replace(reserved_bytes=services.settings.spool_quota_bytes)
+        monkeypatch.setattr(services.spool, "usage", lambda: full)
         assert [(await client.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 503]
 
 
 async def test_the_metrics_follow_the_conventions_and_have_no_label_of_a_person(tmp_path: Path) -> None:
     down = fake("b", tier="cpu_space")
-    down.health = Health(False, "silent")
-    async with admin(tmp_path, fake(), down) as (house, client):
-        job = await queue_song(house, account="someone")
-        await until(house, job.id, State.MASTERED)
+    down.health = BackendHealth(False, "silent")
+    async with admin(tmp_path, fake(), down) as (services, client):
+        job = await queue_song(services, account="someone")
+        await until(services, job.id, JobState.MASTERED)
         answer = await client.get("/metrics")
         families = {family.name: family for family in text_string_to_metric_families(answer.text)}
         ours = {name: family for name, family in families.items() if name.startswith("router_")}
@@ -266,12 +266,12 @@ def test_the_verbs_show_the_status_and_tell_backends(
     operate.tell("http://127.0.0.1:1", "a", "draining")
     assert capsys.readouterr().out == "a is draining (an operator said so); 1 in flight.\n"
     assert answering[-1] == ("PUT", "http://127.0.0.1:1/v1/backends/a/mode", {"mode": "draining"})
-    with pytest.raises(Complaint, match=r"There is no backend of that name\."):
+    with pytest.raises(CommandError, match=r"There is no backend of that name\."):
         operate.tell("http://127.0.0.1:1", "nobody", "ready")
 
 
 def test_a_router_that_does_not_answer_is_one_line_with_the_cure(unused_tcp_port: int) -> None:
-    with pytest.raises(Complaint, match=r"no router answers at .* ROUTER_ADMIN_PORT"):
+    with pytest.raises(CommandError, match=r"no router answers at .* ROUTER_ADMIN_PORT"):
         operate.show(f"http://127.0.0.1:{unused_tcp_port}", as_json=False)
 
 
@@ -285,15 +285,15 @@ def test_every_operators_verb_is_a_command() -> None:
 
 async def test_each_job_is_counted_once_by_how_it_ended(tmp_path: Path) -> None:
     scripts = [mastering(), [TierFault(FaultClass.USER, "it is bad", code=FaultCode.UNDECODABLE)], [Freeze()]]
-    async with admin(tmp_path, FakeBackend("a", scripts)) as (house, client):
-        mastered = await until(house, (await queue_song(house)).id, State.MASTERED)
-        await lifecycle.end(house, mastered.id, State.CANCELLED)  # it was fetched; nothing more is owed
-        await until(house, (await queue_song(house)).id, State.WIPED)
-        running = await until(house, (await queue_song(house)).id, State.RUNNING)
-        await lifecycle.end(house, running.id, State.CANCELLED, Problem("cancelled"))
-        await lifecycle.end(house, running.id, State.CANCELLED, Problem("cancelled"))
+    async with admin(tmp_path, FakeBackend("a", scripts)) as (services, client):
+        mastered = await until(services, (await queue_song(services)).id, JobState.MASTERED)
+        await lifecycle.end(services, mastered.id, JobState.CANCELLED)  # it was fetched; nothing more is owed
+        await until(services, (await queue_song(services)).id, JobState.WIPED)
+        running = await until(services, (await queue_song(services)).id, JobState.RUNNING)
+        await lifecycle.end(services, running.id, JobState.CANCELLED, Problem("cancelled"))
+        await lifecycle.end(services, running.id, JobState.CANCELLED, Problem("cancelled"))
         with pytest.raises(Problem):
-            await queue_song(house, b"fault:silent")
+            await queue_song(services, b"fault:silent")
         families = text_string_to_metric_families((await client.get("/metrics")).text)
         jobs = next(family for family in families if family.name == "router_jobs")
         counted = {s.labels["outcome"]: s.value for s in jobs.samples if s.name.endswith("_total")}

@@ -14,18 +14,18 @@ from mastering.contract import Fault, FaultCode, OutputFormat, Settings, Stage
 from router.core import clock
 from router.dispatch import dispatcher
 from router.jobs import attempts, lifecycle, reaper
-from router.jobs.services import House
-from router.spool.port import Gone
+from router.jobs.services import Services
+from router.spool.port import BlobGone
 from router.store.port import Lease
 from router.store.record import Job
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Freeze, Script
 from router.tiers.policy import breaker
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Event, Finished, OutputBegins, Working
-from tests.houses import MASTER, SONG, eventually, mastering, probe_of, queue_song, read_all, report, until, working
+from tests.services import MASTER, SONG, eventually, mastering, probe_of, queue_song, read_all, report, until, working
 
-ENDS = (State.MASTERED, State.WIPED)
+ENDS = (JobState.MASTERED, JobState.WIPED)
 
 
 def fault(kind: FaultClass, **details: Any) -> list[TierFault]:
@@ -46,42 +46,42 @@ def runs(backends: list[FakeBackend]) -> int:
     return sum(len(backend.runs) for backend in backends)
 
 
-async def assert_nothing_left(house: House) -> None:
-    assert house.spool.usage().blobs == 0
-    assert await house.queue.depth() == 0
+async def assert_nothing_left(services: Services) -> None:
+    assert services.spool.usage().blobs == 0
+    assert await services.queue.depth() == 0
 
 
 async def test_a_song_that_is_queued_becomes_a_master_and_its_input_is_gone_by_then(tmp_path: Path) -> None:
     backend = FakeBackend("a", [mastering()])
-    async with working(tmp_path, [backend]) as house:
-        queued = await queue_song(house)
-        job = await until(house, queued.id, *ENDS)
-        assert job.state is State.MASTERED
+    async with working(tmp_path, [backend]) as services:
+        queued = await queue_song(services)
+        job = await until(services, queued.id, *ENDS)
+        assert job.state is JobState.MASTERED
         assert backend.received == [SONG]
-        assert await read_all(house, job.outputs[OutputFormat.WAV24].ref) == MASTER
+        assert await read_all(services, job.outputs[OutputFormat.WAV24].ref) == MASTER
         assert job.receipt.input_key_destroyed_at is not None
         assert queued.input is not None
-        with pytest.raises(Gone):
-            await house.spool.extent(queued.input.ref)
+        with pytest.raises(BlobGone):
+            await services.spool.extent(queued.input.ref)
         assert [attempt.outcome for attempt in job.attempts] == ["done"]
         assert job.report == report()
 
 
 async def test_every_format_that_was_asked_for_can_be_read(tmp_path: Path) -> None:
     formats = (OutputFormat.WAV24, OutputFormat.MP3)
-    async with working(tmp_path, [FakeBackend("a", [mastering(MASTER, *formats)])]) as house:
-        job = await queue_song(house, settings=Settings(outputs=formats))
-        job = await until(house, job.id, *ENDS)
+    async with working(tmp_path, [FakeBackend("a", [mastering(MASTER, *formats)])]) as services:
+        job = await queue_song(services, settings=Settings(outputs=formats))
+        job = await until(services, job.id, *ENDS)
         assert set(job.outputs) == set(formats)
-        assert {await read_all(house, blob.ref) for blob in job.outputs.values()} == {MASTER}
+        assert {await read_all(services, blob.ref) for blob in job.outputs.values()} == {MASTER}
 
 
 @pytest.mark.parametrize("kind", [FaultClass.CRASH, FaultClass.BUG, FaultClass.BAD_OUTPUT])
 async def test_after_a_backend_broke_another_one_makes_the_master(tmp_path: Path, kind: FaultClass) -> None:
     backends = two(fault(kind))
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
-        assert job.state is State.MASTERED
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert job.state is JobState.MASTERED
         assert [attempt.outcome for attempt in job.attempts] == [kind.value, "done"]
         assert len({attempt.backend for attempt in job.attempts}) == 2
         assert [backend.received for backend in backends] == [[SONG], [SONG]]
@@ -95,28 +95,28 @@ async def test_a_fault_of_the_song_stops_the_job_and_never_falls_through(tmp_pat
         FakeBackend("c", [mastering()], tier="cpu_space"),
     ]
     backends[1].health = backends[1].health._replace(up=False)
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, State.WIPED)
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, JobState.WIPED)
         assert job.error is not None
         assert (job.error["code"], job.error["at_s"]) == ("undecodable", 3)
-        assert job.ended_as is State.FAILED
+        assert job.ended_as is JobState.FAILED
         assert runs(backends) == 1
-        await assert_nothing_left(house)
+        await assert_nothing_left(services)
 
 
 async def test_a_busy_backend_costs_the_job_nothing(tmp_path: Path) -> None:
     backends = two(fault(FaultClass.CAPACITY))
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
-        assert job.state is State.MASTERED
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert job.state is JobState.MASTERED
         assert job.faults == 0
 
 
 async def test_a_job_that_only_a_busy_backend_could_take_waits_for_it(tmp_path: Path) -> None:
     backend = FakeBackend("a", [fault(FaultClass.CAPACITY, retry_after_s=0.05), mastering()])
-    async with working(tmp_path, [backend]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
-        assert job.state is State.MASTERED
+    async with working(tmp_path, [backend]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert job.state is JobState.MASTERED
         assert len(backend.runs) == 2
 
 
@@ -124,9 +124,9 @@ async def test_a_backend_that_freezes_is_given_up_and_let_go(tmp_path: Path) -> 
     backends = two([Accepted("scripted"), Freeze()])
     for backend in backends:
         backend.silence_s = 0.2
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
-        assert job.state is State.MASTERED
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert job.state is JobState.MASTERED
         assert [attempt.outcome for attempt in job.attempts] == ["crash", "done"]
         assert sum(backend.closed_early for backend in backends) == 1
 
@@ -148,31 +148,31 @@ BAD_OUTPUTS: dict[str, list[Event]] = {
 
 @pytest.mark.parametrize("events", BAD_OUTPUTS.values(), ids=BAD_OUTPUTS.keys())
 async def test_an_output_that_is_not_as_announced_is_never_delivered(tmp_path: Path, events: list[Event]) -> None:
-    async with working(tmp_path, two([Accepted("scripted"), *events])) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, two([Accepted("scripted"), *events])) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [attempt.outcome for attempt in job.attempts] == ["bad_output", "done"]
-        assert await read_all(house, job.outputs[OutputFormat.WAV24].ref) == MASTER
-        assert house.spool.usage().blobs == 1
+        assert await read_all(services, job.outputs[OutputFormat.WAV24].ref) == MASTER
+        assert services.spool.usage().blobs == 1
 
 
 async def test_an_answer_that_ends_before_it_is_finished_is_a_crash(tmp_path: Path) -> None:
-    async with working(tmp_path, two([Accepted("scripted"), Working(Stage.RENDER, 0.5)])) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, two([Accepted("scripted"), Working(Stage.RENDER, 0.5)])) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [attempt.outcome for attempt in job.attempts] == ["crash", "done"]
 
 
 async def test_a_master_that_the_probe_refuses_is_a_bad_output_of_its_backend(tmp_path: Path) -> None:
-    async with working(tmp_path, two(mastering())) as house:
-        probe_of(house).verify_faults.append(Fault(FaultCode.BAD_MASTER, "It is too short."))
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, two(mastering())) as services:
+        probe_of(services).verify_faults.append(Fault(FaultCode.BAD_MASTER, "It is too short."))
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [attempt.outcome for attempt in job.attempts] == ["bad_output", "done"]
-        assert house.spool.usage().blobs == 1
+        assert services.spool.usage().blobs == 1
 
 
 async def test_a_probe_that_breaks_is_blamed_on_no_backend(tmp_path: Path) -> None:
-    async with working(tmp_path, two(mastering())) as house:
-        probe_of(house).verify_faults.append(Fault(FaultCode.INTERNAL, "The check was interrupted."))
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, two(mastering())) as services:
+        probe_of(services).verify_faults.append(Fault(FaultCode.INTERNAL, "The check was interrupted."))
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [attempt.outcome for attempt in job.attempts] == ["ours", "done"]
         assert job.deaths == 0
 
@@ -182,32 +182,32 @@ async def test_a_bug_of_our_own_repeats_a_job_a_few_times_and_then_fails_it(tmp_
         raise ZeroDivisionError
 
     backends = [FakeBackend(name, [[Accepted("scripted"), broken]]) for name in "abcdef"]
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "attempts_exhausted"
         assert runs(backends) == 4
-        await assert_nothing_left(house)
+        await assert_nothing_left(services)
 
 
 async def test_a_job_during_which_two_backends_died_stops_there(tmp_path: Path) -> None:
     backends = [FakeBackend(name, [fault(FaultClass.CRASH)]) for name in "abc"]
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "poison"
         assert (runs(backends), job.deaths) == (2, 2)
-        await assert_nothing_left(house)
+        await assert_nothing_left(services)
 
 
 async def test_deadline_stops_the_job_with_an_honest_error(tmp_path: Path) -> None:
     backend = FakeBackend("a", [[Accepted("scripted"), Freeze()]])
-    async with working(tmp_path, [backend], attempt_deadline_s=0.2) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [backend], attempt_deadline_s=0.2) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "deadline"
         assert backend.closed_early == 1
-        await assert_nothing_left(house)
+        await assert_nothing_left(services)
 
 
 async def test_cancelling_a_running_job_frees_its_backend_and_leaves_nothing(tmp_path: Path) -> None:
@@ -218,19 +218,19 @@ async def test_cancelling_a_running_job_frees_its_backend_and_leaves_nothing(tmp
         return b"half"
 
     backend = FakeBackend("a", [[Accepted("scripted"), OutputBegins(OutputFormat.WAV24, 9), half, Freeze()]])
-    async with working(tmp_path, [backend]) as house:
-        queued = await queue_song(house)
+    async with working(tmp_path, [backend]) as services:
+        queued = await queue_song(services)
         await sending.wait()
-        running = await until(house, queued.id, State.RUNNING)
-        job = await lifecycle.end(house, queued.id, State.CANCELLED)
-        assert (job.state, job.ended_as) == (State.WIPED, State.CANCELLED)
+        running = await until(services, queued.id, JobState.RUNNING)
+        job = await lifecycle.end(services, queued.id, JobState.CANCELLED)
+        assert (job.state, job.ended_as) == (JobState.WIPED, JobState.CANCELLED)
         assert running.attempts[0].outcome == "running"
         assert [attempt.outcome for attempt in job.attempts] == ["cancelled"]
-        following = await queue_song(house, account="b")
+        following = await queue_song(services, account="b")
         backend.script_from_now_on(mastering())
-        assert (await until(house, following.id, *ENDS)).state is State.MASTERED
+        assert (await until(services, following.id, *ENDS)).state is JobState.MASTERED
         assert backend.closed_early == 1
-        assert house.spool.usage().blobs == 1
+        assert services.spool.usage().blobs == 1
 
 
 async def test_the_result_of_an_older_generation_changes_nothing(tmp_path: Path) -> None:
@@ -246,16 +246,16 @@ async def test_the_result_of_an_older_generation_changes_nothing(tmp_path: Path)
                     await gate.wait()
                 yield event
 
-    async with working(tmp_path, [Late("a", [mastering()])]) as house:
-        queued = await queue_song(house)
+    async with working(tmp_path, [Late("a", [mastering()])]) as services:
+        queued = await queue_song(services)
         await waiting.wait()
-        job, revision = await house.jobs.get(queued.id)
+        job, revision = await services.jobs.get(queued.id)
         # Written past the hints, so that only the compare-and-set can notice.
         taken = job.with_(generation=job.generation + 1)
-        await house.jobs.change(taken, revision)
+        await services.jobs.change(taken, revision)
         gate.set()
-        await eventually(lambda: _has_blobs(house, 1))
-        assert (await house.jobs.get(queued.id)).job == taken
+        await eventually(lambda: _has_blobs(services, 1))
+        assert (await services.jobs.get(queued.id)).job == taken
 
 
 async def test_the_fault_of_an_older_generation_changes_nothing(tmp_path: Path) -> None:
@@ -268,64 +268,64 @@ async def test_the_fault_of_an_older_generation_changes_nothing(tmp_path: Path) 
             async for event in super().run(work):
                 yield event
 
-    async with working(tmp_path, [Late("a", [fault(FaultClass.USER, code=FaultCode.UNDECODABLE)])]) as house:
-        queued = await queue_song(house)
+    async with working(tmp_path, [Late("a", [fault(FaultClass.USER, code=FaultCode.UNDECODABLE)])]) as services:
+        queued = await queue_song(services)
         await started.wait()
-        job, revision = await house.jobs.get(queued.id)
+        job, revision = await services.jobs.get(queued.id)
         taken = job.with_(generation=job.generation + 1)
-        await house.jobs.change(taken, revision)
+        await services.jobs.change(taken, revision)
         gate.set()
-        await eventually(lambda: _is_out_of_line(house, queued.id))
-        assert (await house.jobs.get(queued.id)).job == taken
+        await eventually(lambda: _is_out_of_line(services, queued.id))
+        assert (await services.jobs.get(queued.id)).job == taken
 
 
-async def _has_blobs(house: House, count: int) -> bool:
-    return house.spool.usage().blobs == count
+async def _has_blobs(services: Services, count: int) -> bool:
+    return services.spool.usage().blobs == count
 
 
-async def _is_out_of_line(house: House, job_id: str) -> bool:
+async def _is_out_of_line(services: Services, job_id: str) -> bool:
     """Offering again is without effect while the job is in line, leased or not."""
-    before = await house.queue.depth()
-    await house.queue.offer(job_id, "nobody's lane", "nobody", 1)
-    added = await house.queue.depth() > before
+    before = await services.queue.depth()
+    await services.queue.offer(job_id, "nobody's lane", "nobody", 1)
+    added = await services.queue.depth() > before
     if added:
-        await house.queue.withdraw(job_id)
+        await services.queue.withdraw(job_id)
     return added
 
 
 async def test_a_job_whose_upload_vanished_ends_in_an_honest_error(tmp_path: Path) -> None:
     backend = FakeBackend("a", [mastering()])
     backend.health = backend.health._replace(up=False)
-    async with working(tmp_path, [backend]) as house:
-        queued = await queue_song(house)
+    async with working(tmp_path, [backend]) as services:
+        queued = await queue_song(services)
         assert queued.input is not None
-        await house.spool.drop(queued.input.ref)
+        await services.spool.drop(queued.input.ref)
         backend.health = backend.health._replace(up=True)
-        await house.fleet.probe_all()
-        job = await until(house, queued.id, *ENDS)
+        await services.fleet.probe_all()
+        job = await until(services, queued.id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "input_lost"
-        await assert_nothing_left(house)
+        await assert_nothing_left(services)
 
 
 async def test_a_full_spool_makes_room_for_a_master_by_evicting_the_oldest_finished_one(tmp_path: Path) -> None:
     quota = 2 * len(SONG) + len(MASTER)
-    async with working(tmp_path, [FakeBackend("a", [mastering()])], spool_quota_bytes=quota) as house:
-        first = await until(house, (await queue_song(house)).id, *ENDS)
-        second = await until(house, (await queue_song(house)).id, *ENDS)
-        third = await until(house, (await queue_song(house)).id, *ENDS)
-        assert (second.state, third.state) == (State.MASTERED, State.MASTERED)
-        assert (await house.jobs.get(first.id)).job.ended_as is State.EXPIRED
+    async with working(tmp_path, [FakeBackend("a", [mastering()])], spool_quota_bytes=quota) as services:
+        first = await until(services, (await queue_song(services)).id, *ENDS)
+        second = await until(services, (await queue_song(services)).id, *ENDS)
+        third = await until(services, (await queue_song(services)).id, *ENDS)
+        assert (second.state, third.state) == (JobState.MASTERED, JobState.MASTERED)
+        assert (await services.jobs.get(first.id)).job.ended_as is JobState.EXPIRED
 
 
 async def test_a_master_for_which_there_is_no_room_ends_in_an_honest_error(tmp_path: Path) -> None:
     backends = [FakeBackend(name, [mastering()]) for name in "abc"]
-    async with working(tmp_path, backends, spool_quota_bytes=len(SONG) + len(MASTER) // 2) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, backends, spool_quota_bytes=len(SONG) + len(MASTER) // 2) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "spool_full"
         assert runs(backends) == 1
-        await assert_nothing_left(house)
+        await assert_nothing_left(services)
 
 
 async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_nobody(
@@ -336,34 +336,34 @@ async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_n
     monkeypatch.setattr(dispatcher, "WAIT_FOR_ROOM_S", 0.01)
     backend = FakeBackend("a", [mastering(), mastering()])
     quota = 2 * len(SONG) + len(MASTER) // 2
-    async with working(tmp_path, [backend], spool_quota_bytes=quota) as house:
-        other = await house.spool.reserve(17_000, 1e9)  # somebody else's upload
-        queued = await queue_song(house)
+    async with working(tmp_path, [backend], spool_quota_bytes=quota) as services:
+        other = await services.spool.reserve(17_000, 1e9)  # somebody else's upload
+        queued = await queue_song(services)
 
         async def waits() -> bool:
-            job, _ = await house.jobs.get(queued.id)
-            return attempts.lacked_room(job) and job.state is State.QUEUED
+            job, _ = await services.jobs.get(queued.id)
+            return attempts.lacked_room(job) and job.state is JobState.QUEUED
 
         await eventually(waits)
-        waiting, _ = await house.jobs.get(queued.id)
+        waiting, _ = await services.jobs.get(queued.id)
         assert (waiting.faults, waiting.deaths) == (0, 0)
-        assert house.fleet.standings()[0].breaker.state is breaker.State.HEALTHY
-        await house.spool.drop(other)
-        job = await until(house, queued.id, *ENDS)
-        assert (job.state, runs([backend])) == (State.MASTERED, 2)
+        assert services.fleet.members()[0].breaker.state is breaker.BackendState.HEALTHY
+        await services.spool.drop(other)
+        job = await until(services, queued.id, *ENDS)
+        assert (job.state, runs([backend])) == (JobState.MASTERED, 2)
 
 
 async def test_a_managed_only_job_waits_rather_than_leave_our_own_workers(tmp_path: Path) -> None:
     own, space = FakeBackend("own", [mastering()]), FakeBackend("space", [mastering()], tier="gpu_space")
     own.health = own.health._replace(up=False)
-    async with working(tmp_path, [own, space]) as house:
-        private = await queue_song(house, managed_only=True)
-        anywhere = await until(house, (await queue_song(house, account="b")).id, *ENDS)
+    async with working(tmp_path, [own, space]) as services:
+        private = await queue_song(services, managed_only=True)
+        anywhere = await until(services, (await queue_song(services, account="b")).id, *ENDS)
         assert anywhere.attempts[0].tier == "gpu_space"
-        assert (await house.jobs.get(private.id)).job.state is State.QUEUED
+        assert (await services.jobs.get(private.id)).job.state is JobState.QUEUED
         own.health = own.health._replace(up=True)
-        await house.fleet.probe_all()
-        private = await until(house, private.id, *ENDS)
+        await services.fleet.probe_all()
+        private = await until(services, private.id, *ENDS)
         assert [attempt.tier for attempt in private.attempts] == ["managed"]
         assert len(space.runs) == 1
 
@@ -371,20 +371,20 @@ async def test_a_managed_only_job_waits_rather_than_leave_our_own_workers(tmp_pa
 async def test_a_job_found_sealed_only_loses_its_input_and_is_not_rendered_again(tmp_path: Path) -> None:
     backend = FakeBackend("a", [mastering()])
     backend.health = backend.health._replace(up=False)
-    async with working(tmp_path, [backend]) as house:
-        queued = await queue_song(house)
-        ref = await house.spool.reserve(4, queued.expires_s)
+    async with working(tmp_path, [backend]) as services:
+        queued = await queue_song(services)
+        ref = await services.spool.reserve(4, queued.expires_s)
 
         def seal(job: Job) -> Job:
             assert job.input is not None
             blob = job.input.model_copy(update={"ref": ref, "size_bytes": 4})
-            return job.to(State.RUNNING, generation=1).to(State.SEALED, outputs={OutputFormat.WAV24: blob})
+            return job.to(JobState.RUNNING, generation=1).to(JobState.SEALED, outputs={OutputFormat.WAV24: blob})
 
-        await house.change(queued.id, seal)
+        await services.change(queued.id, seal)
         backend.health = backend.health._replace(up=True)
-        await house.fleet.probe_all()
-        job = await until(house, queued.id, *ENDS)
-        assert (job.state, job.input, len(backend.runs)) == (State.MASTERED, None, 0)
+        await services.fleet.probe_all()
+        job = await until(services, queued.id, *ENDS)
+        assert (job.state, job.input, len(backend.runs)) == (JobState.MASTERED, None, 0)
 
 
 async def test_many_jobs_of_many_accounts_all_end_mastered_though_backends_break(tmp_path: Path) -> None:
@@ -398,51 +398,51 @@ async def test_many_jobs_of_many_accounts_all_end_mastered_though_backends_break
     for name in "abcd":
         scripts = sometimes(name)
         backends.append(FakeBackend(name, [lambda _, scripts=scripts: next(scripts)]))
-    async with working(tmp_path, backends) as house:
-        jobs = [await queue_song(house, account=f"account {n % 4}") for n in range(16)]
-        ends = [await until(house, job.id, *ENDS) for job in jobs]
-        assert {job.state for job in ends} == {State.MASTERED}
-        assert house.spool.usage().blobs == len(jobs)
-        assert await house.queue.depth() == 0
+    async with working(tmp_path, backends) as services:
+        jobs = [await queue_song(services, account=f"account {n % 4}") for n in range(16)]
+        ends = [await until(services, job.id, *ENDS) for job in jobs]
+        assert {job.state for job in ends} == {JobState.MASTERED}
+        assert services.spool.usage().blobs == len(jobs)
+        assert await services.queue.depth() == 0
 
 
 async def test_a_job_is_leased_only_after_its_record_says_that_it_is_queued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that hands the job to a dispatcher the moment it is offered, as a cluster's may."""
-    seen: list[State] = []
-    async with working(tmp_path, []) as house:
-        offer = house.queue.offer
+    seen: list[JobState] = []
+    async with working(tmp_path, []) as services:
+        offer = services.queue.offer
 
         async def look(job_id: str, *rest: Any) -> None:
-            seen.append((await house.jobs.get(job_id)).job.state)
+            seen.append((await services.jobs.get(job_id)).job.state)
             await offer(job_id, *rest)
 
-        monkeypatch.setattr(house.queue, "offer", look)
-        await queue_song(house)
-    assert seen == [State.QUEUED]
+        monkeypatch.setattr(services.queue, "offer", look)
+        await queue_song(services)
+    assert seen == [JobState.QUEUED]
 
 
 async def test_outputs_are_readable_until_the_moment_the_record_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with working(tmp_path, [FakeBackend("a", [mastering()])]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [FakeBackend("a", [mastering()])]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         ref = job.outputs[OutputFormat.WAV24].ref
         monkeypatch.setattr(clock, "now", lambda: job.expires_s - 0.001)
-        assert await read_all(house, ref) == MASTER
+        assert await read_all(services, ref) == MASTER
         monkeypatch.setattr(clock, "now", lambda: job.expires_s)
-        with pytest.raises(Gone):
-            await read_all(house, ref)
-        await reaper.sweep(house)
-        assert house.spool.usage().blobs == 0
+        with pytest.raises(BlobGone):
+            await read_all(services, ref)
+        await reaper.sweep(services)
+        assert services.spool.usage().blobs == 0
 
 
 async def test_a_store_that_fails_for_a_while_stops_no_dispatcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with working(tmp_path, [FakeBackend("a", [mastering()])], concurrency=2) as house:
-        real, failures = house.queue.lease, 0
+    async with working(tmp_path, [FakeBackend("a", [mastering()])], concurrency=2) as services:
+        real, failures = services.queue.lease, 0
 
         async def failing(lanes: Sequence[str], wait_s: float) -> Lease | None:
             nonlocal failures
@@ -451,8 +451,8 @@ async def test_a_store_that_fails_for_a_while_stops_no_dispatcher(
                 raise sqlite3.OperationalError("database or disk is full")
             return await real(lanes, wait_s)
 
-        monkeypatch.setattr(house.queue, "lease", failing)
+        monkeypatch.setattr(services.queue, "lease", failing)
         monkeypatch.setattr(dispatcher, "WAIT_FOR_ROOM_S", 0.01)
-        job = await queue_song(house)
-        assert (await until(house, job.id, State.MASTERED)).state is State.MASTERED
+        job = await queue_song(services)
+        assert (await until(services, job.id, JobState.MASTERED)).state is JobState.MASTERED
         assert failures == 5

@@ -10,14 +10,14 @@ import pytest
 
 from mastering.contract import Stage
 from router.dispatch import dispatcher, placement, stall
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Script
 from router.tiers.fleet import member
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Work, Working
-from tests.houses import eventually, mastering, queue_song, until, working
+from tests.services import eventually, mastering, queue_song, until, working
 
-ENDS = (State.MASTERED, State.WIPED)
+ENDS = (JobState.MASTERED, JobState.WIPED)
 
 
 @pytest.fixture(autouse=True)
@@ -32,22 +32,22 @@ def failing(kind: FaultClass, times: int) -> list[Script]:
 
 
 async def test_a_song_that_broke_the_only_worker_there_is_goes_back_to_it_once(tmp_path: Path) -> None:
-    async with working(tmp_path, [FakeBackend("a", failing(FaultClass.CRASH, 1))]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [FakeBackend("a", failing(FaultClass.CRASH, 1))]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [(a.backend, a.outcome) for a in job.attempts] == [("a", "crash"), ("a", "done")]
 
 
 async def test_a_song_that_broke_the_only_worker_twice_stops_there(tmp_path: Path) -> None:
-    async with working(tmp_path, [FakeBackend("a", failing(FaultClass.CRASH, 2))]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [FakeBackend("a", failing(FaultClass.CRASH, 2))]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "poison"
 
 
 async def test_a_song_never_goes_back_to_a_worker_it_broke_while_another_tier_can_take_it(tmp_path: Path) -> None:
     own = FakeBackend("own", failing(FaultClass.CRASH, 1))
-    async with working(tmp_path, [own, FakeBackend("space", [mastering()], tier="cpu_space")]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [own, FakeBackend("space", [mastering()], tier="cpu_space")]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [(a.backend, a.outcome) for a in job.attempts] == [("own", "crash"), ("space", "done")]
 
 
@@ -55,9 +55,9 @@ async def test_an_outage_costs_a_song_nothing_however_long_it_lasts(tmp_path: Pa
     """More refusals than a song may have faults; the probes go on answering, so the breaker gives chances."""
     kind = FaultClass.UNREACHABLE
     backends = [FakeBackend(name, failing(kind, 2)) for name in "abc"]
-    async with working(tmp_path, backends) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
-        assert job.state is State.MASTERED
+    async with working(tmp_path, backends) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert job.state is JobState.MASTERED
         assert [a.outcome for a in job.attempts[:-1]] == [kind.value] * (len(job.attempts) - 1)
         assert len(job.attempts) > 3
         assert (job.faults, job.deaths) == (0, 0)
@@ -69,23 +69,23 @@ async def test_retries_beyond_their_budget_wait_and_are_not_failed(
     monkeypatch.setattr(placement, "RETRIES_LEAST", 0)
     monkeypatch.setattr(placement, "RETRY_SHARE", 0.0)
     backends = [FakeBackend("a", failing(FaultClass.CRASH, 1)), FakeBackend("b", failing(FaultClass.CRASH, 1))]
-    async with working(tmp_path, backends) as house:
-        queued = await queue_song(house)
+    async with working(tmp_path, backends) as services:
+        queued = await queue_song(services)
 
         async def waits() -> bool:
-            job, _ = await house.jobs.get(queued.id)
-            return job.state is State.QUEUED and job.faults == 1
+            job, _ = await services.jobs.get(queued.id)
+            return job.state is JobState.QUEUED and job.faults == 1
 
         await eventually(waits)
         assert sum(len(backend.runs) for backend in backends) == 1
         monkeypatch.setattr(placement, "RETRIES_LEAST", 3)
-        assert (await until(house, queued.id, *ENDS)).attempts[-1].number == 2
+        assert (await until(services, queued.id, *ENDS)).attempts[-1].number == 2
 
 
 async def test_a_file_too_big_for_a_tier_goes_to_the_next_and_never_back(tmp_path: Path) -> None:
     own = FakeBackend("own", failing(FaultClass.TOO_BIG, 1))
-    async with working(tmp_path, [own, FakeBackend("space", [mastering()], tier="gpu_space")]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [own, FakeBackend("space", [mastering()], tier="gpu_space")]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [(a.tier, a.outcome) for a in job.attempts] == [("managed", "too_big"), ("gpu_space", "done")]
         assert job.faults == 0
 
@@ -113,8 +113,8 @@ async def test_a_render_that_only_beats_is_given_up_as_stalled(tmp_path: Path, m
     monkeypatch.setattr(stall, "LEAST_S", 0.05)
     monkeypatch.setattr("router.tiers.policy.estimate.Pace.render_s", lambda *_: 0.0)
     backend = Beating("a", [mastering()])
-    async with working(tmp_path, [backend]) as house:
-        job = await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [backend]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [a.outcome for a in job.attempts] == ["crash", "done"]
         assert "got nowhere" in job.attempts[0].detail
         assert backend.closed_early == 1
@@ -122,6 +122,6 @@ async def test_a_render_that_only_beats_is_given_up_as_stalled(tmp_path: Path, m
 
 async def test_the_backend_is_told_how_long_the_caller_waits(tmp_path: Path) -> None:
     backend = FakeBackend("a", [mastering()])
-    async with working(tmp_path, [backend], attempt_deadline_s=77.0) as house:
-        await until(house, (await queue_song(house)).id, *ENDS)
+    async with working(tmp_path, [backend], attempt_deadline_s=77.0) as services:
+        await until(services, (await queue_song(services)).id, *ENDS)
         assert backend.runs[0].deadline_s == 77.0

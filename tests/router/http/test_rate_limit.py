@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.http.rate_limit import Slots, client_address
+from router.http.rate_limit import NetworkSlots, client_address
 from tests.served import served
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -45,7 +45,7 @@ def test_this_machine_itself_is_not_counted_without_a_proxy() -> None:
 
 
 def test_neighbours_share_a_slot_and_strangers_mostly_do_not() -> None:
-    slots = Slots()
+    slots = NetworkSlots()
     assert slots.of(ip_address("203.0.113.1")) == slots.of(ip_address("203.0.113.254"))
     assert slots.of(ip_address("::ffff:203.0.113.1")) == slots.of(ip_address("203.0.113.9"))
     assert slots.of(ip_address("2001:db8:0:1::1")) == slots.of(ip_address("2001:db8:0:ff::9"))

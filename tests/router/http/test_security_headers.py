@@ -11,8 +11,8 @@ import pytest
 from router.core.errors import TABLE
 from router.http import security_headers
 from router.web.api import jobs
-from tests.houses import SONG
 from tests.served import Served, served
+from tests.services import SONG
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ async def test_unsafe_methods_from_another_site_are_refused_and_do_nothing(route
             response = await router.http.request(method, path, headers={"origin": origin}, content=b"")
             assert_problem(response, 403, "foreign_origin")
     assert (await router.http.get(address)).json()["state"] == "received"
-    assert len([found async for found in router.house.jobs.scan()]) == 1
+    assert len([found async for found in router.services.jobs.scan()]) == 1
 
 
 async def test_the_page_itself_may_do_everything_and_others_may_look(router: Served) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.identity import accounts as accounts_module
 from router.identity.accounts import Accounts, Consent
 
@@ -174,7 +174,7 @@ def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
 
     with monkeypatch.context() as patch:
         patch.setattr(accounts_module, "_connect", full)
-        with pytest.raises(Complaint, match="SQLITE_FULL"):
+        with pytest.raises(CommandError, match="SQLITE_FULL"):
             reopened(tmp_path)
     second = reopened(tmp_path)
     assert second.trusted

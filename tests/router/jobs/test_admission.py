@@ -10,15 +10,15 @@ from mastering.contract import Stage
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import admission
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.store.record import Attempt, Progress
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.fake import FakeBackend
-from router.tiers.fleet.member import Standing
+from router.tiers.fleet.member import FleetMember
 from router.tiers.fleet.modes import Mode
-from router.tiers.policy.breaker import State as Health
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.estimate import Ewma, Pace
-from tests.houses import house_of, mastering, new_job, queue_song
+from tests.services import mastering, new_job, queue_song, services_in
 
 MIB = 2**20
 
@@ -32,15 +32,15 @@ def pace(seconds: float) -> Pace:
     return Pace(Ewma(0.0), Ewma(0.0), Ewma(seconds), Ewma(0.0))
 
 
-def standing(house: House, name: str = "a") -> Standing:
-    found = house.fleet.standing(name)
+def member(services: Services, name: str = "a") -> FleetMember:
+    found = services.fleet.member(name)
     assert found is not None
     return found
 
 
-async def refusal(house: House, *, managed_only: bool = False) -> Problem | None:
+async def refusal(services: Services, *, managed_only: bool = False) -> Problem | None:
     try:
-        await admission.admit(house, 5 * MIB, managed_only=managed_only)
+        await admission.admit(services, 5 * MIB, managed_only=managed_only)
     except Problem as problem:
         return problem
     return None
@@ -53,20 +53,20 @@ async def refusal(house: House, *, managed_only: bool = False) -> Problem | None
 async def test_a_song_that_would_be_done_too_late_is_sent_away_for_as_long_as_it_is_too_late(
     tmp_path: Path, takes_s: float, waiting: int, retry_s: float | None
 ) -> None:
-    async with house_of(tmp_path, [fake()]) as house:
-        await house.fleet.probe_all()
-        standing(house).pace = pace(takes_s)
+    async with services_in(tmp_path, [fake()]) as services:
+        await services.fleet.probe_all()
+        member(services).pace = pace(takes_s)
         if waiting:
-            standing(house).in_flight = 1
+            member(services).in_flight = 1
         for n in range(waiting):
-            await queue_song(house, account=str(n))
-        found = await refusal(house)
+            await queue_song(services, account=str(n))
+        found = await refusal(services)
         assert (found.retry_after_s if found else None) == retry_s
         assert found is None or (found.code, found.row.status) == ("overloaded", 503)
 
 
-def trip(house: House, name: str, times: int) -> None:
-    breaker = standing(house, name).breaker
+def trip(services: Services, name: str, times: int) -> None:
+    breaker = member(services, name).breaker
     for _ in range(times):
         breaker.trip(clock.now(), "down")
         if breaker.openings < times:
@@ -77,66 +77,66 @@ def trip(house: House, name: str, times: int) -> None:
 async def test_an_outage_refuses_songs_once_it_is_no_stumble_and_says_when_to_come_back(
     tmp_path: Path, openings: int, refused: bool
 ) -> None:
-    async with house_of(tmp_path, [fake()]) as house:
-        await house.fleet.probe_all()
-        trip(house, "a", openings)
-        found = await refusal(house)
+    async with services_in(tmp_path, [fake()]) as services:
+        await services.fleet.probe_all()
+        trip(services, "a", openings)
+        found = await refusal(services)
         assert (found is not None) == refused
         if found:
             assert (found.code, found.row.status) == ("no_tier", 503)
-            assert found.retry_after_s == pytest.approx(standing(house).back_in_s(clock.now()), abs=1.0)
+            assert found.retry_after_s == pytest.approx(member(services).back_in_s(clock.now()), abs=1.0)
 
 
 async def test_one_backend_that_may_come_back_is_worth_waiting_for(tmp_path: Path) -> None:
-    async with house_of(tmp_path, [fake("a"), fake("b")]) as house:
-        trip(house, "a", 5)
-        assert standing(house, "b").state(0.0) is Health.UNKNOWN
-        assert await refusal(house) is None
+    async with services_in(tmp_path, [fake("a"), fake("b")]) as services:
+        trip(services, "a", 5)
+        assert member(services, "b").state(0.0) is BackendState.UNKNOWN
+        assert await refusal(services) is None
 
 
 async def test_a_managed_only_song_is_not_comforted_by_other_tiers(tmp_path: Path) -> None:
-    async with house_of(tmp_path, [fake("a"), fake("b", "cpu_space")]) as house:
-        await house.fleet.probe_all()
-        trip(house, "a", 5)
-        assert await refusal(house) is None
-        found = await refusal(house, managed_only=True)
+    async with services_in(tmp_path, [fake("a"), fake("b", "cpu_space")]) as services:
+        await services.fleet.probe_all()
+        trip(services, "a", 5)
+        assert await refusal(services) is None
+        found = await refusal(services, managed_only=True)
         assert found is not None
         assert "not consented to" in found.detail
 
 
 @pytest.mark.parametrize("mode", [Mode.DRAINING, Mode.MAINTENANCE])
 async def test_when_all_are_told_to_rest_one_comes_back_in_a_minute(tmp_path: Path, mode: Mode) -> None:
-    async with house_of(tmp_path, [fake()]) as house:
-        await house.fleet.probe_all()
-        house.fleet.tell("a", mode)
-        found = await refusal(house)
+    async with services_in(tmp_path, [fake()]) as services:
+        await services.fleet.probe_all()
+        services.fleet.tell("a", mode)
+        found = await refusal(services)
         assert found is not None
         assert found.retry_after_s == 60.0
 
 
 async def test_a_router_without_backends_takes_songs_in_and_lets_them_wait(tmp_path: Path) -> None:
-    async with house_of(tmp_path) as house:
-        assert await refusal(house) is None
+    async with services_in(tmp_path) as services:
+        assert await refusal(services) is None
 
 
 async def test_a_waiting_job_is_told_the_line_before_it_and_its_own_time(tmp_path: Path) -> None:
-    async with house_of(tmp_path, [fake()]) as house:
-        job = await queue_song(house)
-        assert admission.queued_eta_s(house, job, 0) is None
-        await house.fleet.probe_all()
-        standing(house).pace = pace(20.0)
-        assert admission.queued_eta_s(house, job, 0) == 20.0
-        standing(house).in_flight = 1
-        assert [admission.queued_eta_s(house, job, ahead) for ahead in (0, 3)] == [40.0, 100.0]
+    async with services_in(tmp_path, [fake()]) as services:
+        job = await queue_song(services)
+        assert admission.queued_eta_s(services, job, 0) is None
+        await services.fleet.probe_all()
+        member(services).pace = pace(20.0)
+        assert admission.queued_eta_s(services, job, 0) == 20.0
+        member(services).in_flight = 1
+        assert [admission.queued_eta_s(services, job, ahead) for ahead in (0, 3)] == [40.0, 100.0]
 
 
 async def test_a_running_job_is_told_by_its_pace_first_and_by_its_own_progress_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now", lambda: 110.0)
-    async with house_of(tmp_path) as house:
+    async with services_in(tmp_path) as services:
         begun = Attempt(number=1, generation=1, tier="managed", backend="a", reason="", started_s=100.0, eta_s=30.0)
-        job = new_job(house).with_(state=State.RUNNING, attempts=(begun,))
+        job = new_job(services).with_(state=JobState.RUNNING, attempts=(begun,))
         assert admission.running_eta_s(job) == 20.0
         early, late = Progress(stage=Stage.PLAN, fraction=0.05), Progress(stage=Stage.RENDER, fraction=0.25)
         assert admission.running_eta_s(job.with_(progress=early)) == 20.0

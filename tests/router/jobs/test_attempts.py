@@ -7,7 +7,7 @@ import pytest
 from mastering.contract import Facts, FaultCode, Settings
 from router.jobs import attempts as job_attempts
 from router.store.record import Attempt, BlobRef, Job
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.policy.choice import Choice
 from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault, of_engine
 
@@ -23,7 +23,7 @@ def tried(*outcomes: tuple[str, str, str]) -> Job:
     return Job(
         id="j",
         account="a",
-        state=State.RUNNING,
+        state=JobState.RUNNING,
         settings=Settings(),
         created_s=0.0,
         expires_s=100.0,
@@ -105,15 +105,15 @@ def test_the_budget_ends_a_job_at_its_number_not_before(faults: int, deaths: int
     assert (problem.code if problem else None) == code
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_only_queued_and_running_jobs_are_put_to_work_each_time_under_a_new_generation(state: State) -> None:
+@pytest.mark.parametrize("state", list(JobState))
+def test_only_queued_and_running_jobs_are_put_to_work_each_time_under_a_new_generation(state: JobState) -> None:
     job = tried(("managed", "w1", "crash")).with_(state=state)
     put = job_attempts.put_to_work(job, Choice("w2", "managed", "because", 12.34), 5.0)
-    if state not in (State.QUEUED, State.RUNNING):
+    if state not in (JobState.QUEUED, JobState.RUNNING):
         assert put is None
         return
     assert put is not None
-    assert (put.state, put.generation, len(put.attempts)) == (State.RUNNING, 2, 2)
+    assert (put.state, put.generation, len(put.attempts)) == (JobState.RUNNING, 2, 2)
     assert (put.attempts[-1].backend, put.attempts[-1].reason, put.attempts[-1].eta_s) == ("w2", "because", 12.3)
 
 
@@ -127,17 +127,17 @@ def test_a_long_history_keeps_its_newest_attempts() -> None:
 
 
 def test_only_a_running_job_is_requeued() -> None:
-    assert job_attempts.requeued(tried().with_(state=State.SEALED)) is None
+    assert job_attempts.requeued(tried().with_(state=JobState.SEALED)) is None
     job = job_attempts.requeued(tried())
     assert job is not None
-    assert job.state is State.QUEUED
+    assert job.state is JobState.QUEUED
 
 
 def test_a_record_at_another_generation_is_another_attempts() -> None:
     job = tried()
     assert job_attempts.is_still(job, job)
     assert not job_attempts.is_still(job.with_(generation=9), job)
-    assert not job_attempts.is_still(job.with_(state=State.QUEUED), job)
+    assert not job_attempts.is_still(job.with_(state=JobState.QUEUED), job)
 
 
 def test_closing_the_last_of_no_attempts_changes_nothing() -> None:

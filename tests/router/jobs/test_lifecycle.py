@@ -11,61 +11,63 @@ from hypothesis import strategies as st
 from mastering.contract import OutputFormat, Traces
 from router.core.errors import Problem
 from router.jobs import lifecycle
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.spool import records
-from router.spool.port import Gone
-from router.store.port import Missing
+from router.spool.port import BlobGone
+from router.store.port import JobMissing
 from router.store.record import BlobRef, Job
-from router.store.state import ACTIVE, DONE, State
-from tests.houses import house_of, new_job, pieces, report
+from router.store.state import ACTIVE, DONE, JobState
+from tests.services import new_job, pieces, report, services_in
 
 OPEN = sorted(ACTIVE | DONE)
 
 
-async def job_in(house: House, state: State, size: int = 1000, traces: Traces | None = None, **changes: object) -> Job:
+async def job_in(
+    services: Services, state: JobState, size: int = 1000, traces: Traces | None = None, **changes: object
+) -> Job:
     """A job in `state` with the audio that a job has there."""
-    job = new_job(house, state=state, **changes)
+    job = new_job(services, state=state, **changes)
     has_input = state in ACTIVE
-    has_output = state in DONE or state is State.SEALED
+    has_output = state in DONE or state is JobState.SEALED
     if has_input:
-        job = job.with_(input=await stored(house, job, size))
+        job = job.with_(input=await stored(services, job, size))
     if has_output:
         made = report().model_copy(update={"traces": traces})
-        job = job.with_(outputs={OutputFormat.WAV24: await stored(house, job, size)}, report=made)
-    await house.jobs.create(job, 3600)
-    if state in (State.QUEUED, State.RUNNING):
-        await house.queue.offer(job.id, "any", job.account, 1)
+        job = job.with_(outputs={OutputFormat.WAV24: await stored(services, job, size)}, report=made)
+    await services.jobs.create(job, 3600)
+    if state in (JobState.QUEUED, JobState.RUNNING):
+        await services.queue.offer(job.id, "any", job.account, 1)
     return job
 
 
-async def stored(house: House, job: Job, size: int) -> BlobRef:
-    ref = await house.spool.reserve(size, job.expires_s)
-    await house.spool.append(ref, 0, pieces(bytes(size)), size)
+async def stored(services: Services, job: Job, size: int) -> BlobRef:
+    ref = await services.spool.reserve(size, job.expires_s)
+    await services.spool.append(ref, 0, pieces(bytes(size)), size)
     return BlobRef(ref=ref, size_bytes=size)
 
 
-async def assert_gone(house: House, blob: BlobRef | None) -> None:
+async def assert_gone(services: Services, blob: BlobRef | None) -> None:
     if blob is not None:
-        with pytest.raises(Gone):
-            await house.spool.extent(blob.ref)
+        with pytest.raises(BlobGone):
+            await services.spool.extent(blob.ref)
 
 
 @pytest.mark.parametrize("state", OPEN)
-@pytest.mark.parametrize("end", [State.FAILED, State.CANCELLED, State.EXPIRED])
-async def test_a_job_that_ends_leaves_no_audio_and_a_receipt(tmp_path: Path, state: State, end: State) -> None:
-    async with house_of(tmp_path) as house:
-        before = await job_in(house, state)
-        after = await lifecycle.end(house, before.id, end, Problem("gone"))
-        await assert_gone(house, before.input)
-        if end is State.FAILED and state in (*DONE, State.SEALED):
+@pytest.mark.parametrize("end", [JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED])
+async def test_a_job_that_ends_leaves_no_audio_and_a_receipt(tmp_path: Path, state: JobState, end: JobState) -> None:
+    async with services_in(tmp_path) as services:
+        before = await job_in(services, state)
+        after = await lifecycle.end(services, before.id, end, Problem("gone"))
+        await assert_gone(services, before.input)
+        if end is JobState.FAILED and state in (*DONE, JobState.SEALED):
             # A master was made: the job can't fail any more, and nothing of the master is touched.
             assert after.state in DONE
-            assert (await house.spool.extent(after.outputs[OutputFormat.WAV24].ref)).complete
+            assert (await services.spool.extent(after.outputs[OutputFormat.WAV24].ref)).complete
             return
-        assert (after.state, after.ended_as) == (State.WIPED, end)
+        assert (after.state, after.ended_as) == (JobState.WIPED, end)
         assert (after.input, after.outputs, after.references) == (None, {}, {})
-        assert house.spool.usage().blobs == 0
-        assert await house.queue.depth() == 0
+        assert services.spool.usage().blobs == 0
+        assert await services.queue.depth() == 0
         if before.input:
             assert after.receipt.input_key_destroyed_at is not None
         if before.outputs:
@@ -73,38 +75,38 @@ async def test_a_job_that_ends_leaves_no_audio_and_a_receipt(tmp_path: Path, sta
 
 
 async def test_how_the_song_went_from_second_to_second_goes_with_its_master(tmp_path: Path) -> None:
-    async with house_of(tmp_path) as house:
+    async with services_in(tmp_path) as services:
         course = Traces(
             step_s=1, loudness_before_lufs=(-20.0,), loudness_after_lufs=(-14.0,), gain_reduction_db=(-1.0,)
         )
-        job = await job_in(house, State.MASTERED, traces=course)
+        job = await job_in(services, JobState.MASTERED, traces=course)
         assert job.report == report().model_copy(update={"traces": course})
-        assert (await lifecycle.end(house, job.id, State.EXPIRED)).report == report()
+        assert (await lifecycle.end(services, job.id, JobState.EXPIRED)).report == report()
 
 
 @pytest.mark.parametrize("state", OPEN)
-async def test_ending_a_job_again_changes_neither_its_end_nor_its_receipt(tmp_path: Path, state: State) -> None:
-    async with house_of(tmp_path) as house:
-        job = await job_in(house, state)
-        first = await lifecycle.end(house, job.id, State.EXPIRED)
-        assert await lifecycle.end(house, job.id, State.CANCELLED, Problem("cancelled")) == first
+async def test_ending_a_job_again_changes_neither_its_end_nor_its_receipt(tmp_path: Path, state: JobState) -> None:
+    async with services_in(tmp_path) as services:
+        job = await job_in(services, state)
+        first = await lifecycle.end(services, job.id, JobState.EXPIRED)
+        assert await lifecycle.end(services, job.id, JobState.CANCELLED, Problem("cancelled")) == first
 
 
 async def test_ending_what_is_not_there_is_missing(tmp_path: Path) -> None:
-    async with house_of(tmp_path) as house:
-        with pytest.raises(Missing):
-            await lifecycle.end(house, "nothing", State.CANCELLED)
+    async with services_in(tmp_path) as services:
+        with pytest.raises(JobMissing):
+            await lifecycle.end(services, "nothing", JobState.CANCELLED)
 
 
 async def test_a_failure_of_an_older_generation_ends_nothing(tmp_path: Path) -> None:
-    async with house_of(tmp_path) as house:
-        job = await job_in(house, State.RUNNING, generation=5)
-        kept = await lifecycle.end(house, job.id, State.FAILED, Problem("deadline"), generation=4)
-        assert (kept.state, kept.error) == (State.RUNNING, None)
+    async with services_in(tmp_path) as services:
+        job = await job_in(services, JobState.RUNNING, generation=5)
+        kept = await lifecycle.end(services, job.id, JobState.FAILED, Problem("deadline"), generation=4)
+        assert (kept.state, kept.error) == (JobState.RUNNING, None)
         assert job.input is not None
-        assert (await house.spool.extent(job.input.ref)).complete
-        ended = await lifecycle.end(house, job.id, State.FAILED, Problem("deadline"), generation=5)
-        assert ended.state is State.WIPED
+        assert (await services.spool.extent(job.input.ref)).complete
+        ended = await lifecycle.end(services, job.id, JobState.FAILED, Problem("deadline"), generation=5)
+        assert ended.state is JobState.WIPED
 
 
 async def test_nobody_sees_a_closed_state_before_the_keys_are_destroyed(
@@ -113,47 +115,47 @@ async def test_nobody_sees_a_closed_state_before_the_keys_are_destroyed(
     """At the moment each key goes the record is not yet at the end that people are shown."""
     from router.web.api.views import shown_state
 
-    async with house_of(tmp_path) as house:
-        job = await job_in(house, State.SEALED)
+    async with services_in(tmp_path) as services:
+        job = await job_in(services, JobState.SEALED)
         seen: list[str] = []
-        drop = house.spool.drop
+        drop = services.spool.drop
 
         async def watched(ref: str) -> None:
-            seen.append(shown_state((await house.jobs.get(job.id)).job))
+            seen.append(shown_state((await services.jobs.get(job.id)).job))
             await drop(ref)
 
-        monkeypatch.setattr(house.spool, "drop", watched)
-        await lifecycle.finish_sealed(house, job.id)
-        await lifecycle.end(house, job.id, State.CANCELLED)
+        monkeypatch.setattr(services.spool, "drop", watched)
+        await lifecycle.finish_sealed(services, job.id)
+        await lifecycle.end(services, job.id, JobState.CANCELLED)
         assert seen == ["sealed", "ending"]
 
 
 async def test_finishing_a_sealed_job_may_be_repeated(tmp_path: Path) -> None:
-    async with house_of(tmp_path) as house:
-        job = await job_in(house, State.SEALED)
-        first = await lifecycle.finish_sealed(house, job.id)
-        assert (first.state, first.input) == (State.MASTERED, None)
-        assert await lifecycle.finish_sealed(house, job.id) == first
-        await assert_gone(house, job.input)
+    async with services_in(tmp_path) as services:
+        job = await job_in(services, JobState.SEALED)
+        first = await lifecycle.finish_sealed(services, job.id)
+        assert (first.state, first.input) == (JobState.MASTERED, None)
+        assert await lifecycle.finish_sealed(services, job.id) == first
+        await assert_gone(services, job.input)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(states=st.lists(st.sampled_from(OPEN), max_size=8), needed=st.integers(0, 24_000))
 async def test_eviction_takes_the_oldest_finished_and_never_one_that_is_still_owed(
-    tmp_path: Path, states: list[State], needed: int
+    tmp_path: Path, states: list[JobState], needed: int
 ) -> None:
     quota = 20 * records.sealed_size(1000)
-    async with house_of(tmp_path, spool_quota_bytes=quota) as house:
-        jobs = [await job_in(house, state, created_s=float(age)) for age, state in enumerate(states)]
-        evicted = await lifecycle.evict(house, needed)
-        after = [(await house.jobs.get(job.id)).job for job in jobs]
+    async with services_in(tmp_path, spool_quota_bytes=quota) as services:
+        jobs = [await job_in(services, state, created_s=float(age)) for age, state in enumerate(states)]
+        evicted = await lifecycle.evict(services, needed)
+        after = [(await services.jobs.get(job.id)).job for job in jobs]
         finished = [n for n, state in enumerate(states) if state in DONE]
-        gone = [n for n, job in enumerate(after) if job.state is State.WIPED]
+        gone = [n for n, job in enumerate(after) if job.state is JobState.WIPED]
         assert gone == finished[: len(gone)]
         assert evicted == len(gone)
-        fits = house.spool.usage().reserved_bytes + records.sealed_size(needed) <= quota
+        fits = services.spool.usage().reserved_bytes + records.sealed_size(needed) <= quota
         assert fits or gone == [], "nobody loses a master for a request that is refused all the same"
         for n, job in enumerate(jobs):
             if n not in gone:
                 for blob in filter(None, [job.input, *job.outputs.values()]):
-                    assert (await house.spool.extent(blob.ref)).complete
+                    assert (await services.spool.extent(blob.ref)).complete

@@ -15,7 +15,7 @@ from mastering.contract import Facts, Fault, FaultCode
 from router.probe import answers as probe_answers
 from router.probe import client
 from router.probe.client import Probe
-from router.probe.process import Lost
+from router.probe.process import ProbeLost
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.probes import feed, glancing_child, hearing_children, running_zygote, until, waiting_children, zygote_of
 from tests.processes import children, is_alive
@@ -253,7 +253,7 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
     ],
 )
 async def test_an_answer_that_is_none_of_ours_is_a_broken_probe(line: bytes) -> None:
-    with pytest.raises(Lost):
+    with pytest.raises(ProbeLost):
         probe_answers.record(Facts, probe_answers.parse(line + b"\n"))
 
 

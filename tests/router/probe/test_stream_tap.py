@@ -15,9 +15,9 @@ import pytest
 from mastering.contract import Facts, Fault, FaultCode
 from router.probe import client, stream_tap, wav_header
 from router.probe.client import Probe
-from router.probe.process import Zygote
-from router.probe.stream_tap import Ear
-from router.probe.wav_header import Glances
+from router.probe.process import ProbeProcess
+from router.probe.stream_tap import StreamTap
+from router.probe.wav_header import WavHeaderReader
 from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced, written
 from tests.probes import (
     feed,
@@ -50,22 +50,22 @@ HONEST = {
 }
 
 
-async def hears(ear: Ear[Any], body: AsyncIterator[bytes]) -> None:
+async def hears(tap: StreamTap[Any], body: AsyncIterator[bytes]) -> None:
     async for piece in body:
-        await asyncio.to_thread(ear.take, memoryview(piece))
+        await asyncio.to_thread(tap.take, memoryview(piece))
 
 
 async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault | None:
     """What an ear says of the file: its facts, its fault, or nothing."""
-    ear = probe.hear_song(len(data))
-    assert ear is not None
+    tap = probe.tap_song(len(data))
+    assert tap is not None
     try:
-        await hears(ear, feed(data, chunk))
-        return await ear.verdict()
+        await hears(tap, feed(data, chunk))
+        return await tap.verdict()
     except Fault as fault:
         return fault
     finally:
-        ear.close()
+        tap.close()
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -103,15 +103,15 @@ async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[],
     """The last byte never comes, and yet the child has taken more than any socket holds."""
     data = song()
     waiting, glancing = await waiting_children(probe), await glancing_child(probe)
-    ear = probe.hear_song(len(data))
-    assert ear is not None
+    tap = probe.tap_song(len(data))
+    assert tap is not None
     try:
-        await hears(ear, feed(data[:-1000]))
-        assert ear._heard == len(data) - 1000 > 2_000_000
-        assert await ear.verdict() is None
+        await hears(tap, feed(data[:-1000]))
+        assert tap._heard == len(data) - 1000 > 2_000_000
+        assert await tap.verdict() is None
         assert hearing_children(probe, glancing) == waiting
     finally:
-        ear.close()
+        tap.close()
     await until(lambda: len(hearing_children(probe, glancing)) == 1)
 
 
@@ -126,17 +126,17 @@ async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> 
     """Nothing that follows can change what the file is, if it has its announced size."""
     data = late_whole_numbers()
     for missing in (0, 1000):
-        ear = probe.hear_song(len(data))
-        assert ear is not None
+        tap = probe.tap_song(len(data))
+        assert tap is not None
         try:
-            await hears(ear, feed(data[:300_000]))
-            await until(lambda ear=ear: ear._listening is not None and ear._listening.done())
-            heard_so_far = ear._heard
-            await hears(ear, feed(data[300_000 : len(data) - missing]))
-            assert ear._heard == heard_so_far > RATE_HZ * 4
-            found = await ear.verdict()
+            await hears(tap, feed(data[:300_000]))
+            await until(lambda tap=tap: tap._listening is not None and tap._listening.done())
+            heard_so_far = tap._heard
+            await hears(tap, feed(data[300_000 : len(data) - missing]))
+            assert tap._heard == heard_so_far > RATE_HZ * 4
+            found = await tap.verdict()
         finally:
-            ear.close()
+            tap.close()
         assert found == (None if missing else await probe.probe(feed(data)))
 
 
@@ -145,14 +145,14 @@ async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe)
     data = whole_numbers()
     waiting, glancing = await waiting_children(probe), await glancing_child(probe)
     for missing in (0, 1000):
-        ear = probe.hear_song(len(data))
-        assert ear is not None
+        tap = probe.tap_song(len(data))
+        assert tap is not None
         try:
-            await hears(ear, feed(data[: len(data) - missing]))
-            found = await ear.verdict()
-            assert ear._listening is None
+            await hears(tap, feed(data[: len(data) - missing]))
+            found = await tap.verdict()
+            assert tap._listening is None
         finally:
-            ear.close()
+            tap.close()
         assert found == (None if missing else await probe.probe(feed(data), size=len(data)))
         if missing == 0:
             waiting = await waiting_children(probe)
@@ -169,7 +169,7 @@ async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Prob
         await until(lambda dead=dead: not is_alive(dead))
         assert await heard(probe, data) == expected
         assert await heard(probe, data) == expected  # the next song has one opened, if that one could not yet
-        await until(probe._glances._is_open)
+        await until(probe._wav_headers._is_open)
         assert await glancing_child(probe) != dead
 
 
@@ -178,13 +178,13 @@ async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting
     await running_zygote(probe)
     frozen = await glancing_child(probe)
     os.kill(frozen, signal.SIGSTOP)
-    ears = [ear for _ in range(4) if (ear := probe.hear_song(len(data))) is not None]
+    taps = [tap for _ in range(4) if (tap := probe.tap_song(len(data))) is not None]
     async with asyncio.timeout(1.5):  # were each to wait for its own turn it would be two seconds
-        await asyncio.gather(*(asyncio.to_thread(ear._glance, data) for ear in ears))
-    assert not probe._glances._is_open()
+        await asyncio.gather(*(asyncio.to_thread(tap._glance, data) for tap in taps))
+    assert not probe._wav_headers._is_open()
     await until(lambda: not is_alive(frozen))
-    for ear in ears:
-        ear.close()
+    for tap in taps:
+        tap.close()
     assert await heard(probe, bytes(data)) == await probe.probe(feed(bytes(data)))
 
 
@@ -193,15 +193,15 @@ async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting
     [b"", b"{\n", b"[]\n", b"7\n", b'{"fault":{"code":"silent"}}\n', 5000 * b"[", b"null\nnull\n"],
 )
 async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer_and_the_last(line: bytes) -> None:
-    glances = Glances(Zygote())
+    wav_headers = WavHeaderReader(ProbeProcess())
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
     with ours, theirs:
-        glances._conversation = ours
+        wav_headers._conversation = ours
         theirs.sendall(line)
         theirs.shutdown(socket.SHUT_WR)
-        assert await asyncio.to_thread(glances.at, {}, memoryview(whole_numbers()[:1000])) is None
-        assert glances._conversation is None
+        assert await asyncio.to_thread(wav_headers.at, {}, memoryview(whole_numbers()[:1000])) is None
+        assert wav_headers._conversation is None
         assert ours.fileno() == -1
 
 
@@ -211,7 +211,7 @@ async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
     try:
         for said in ({"container": "wav"}, {**(await probe.probe(feed(data))).model_dump(), "frames": 0}):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(probe._glances, "at", lambda *_, said=said: said)
+                patch.setattr(probe._wav_headers, "at", lambda *_, said=said: said)
                 assert await heard(probe, data) == await probe.probe(feed(data))
     finally:
         await probe.close()
@@ -228,16 +228,16 @@ async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_ques
     with monkeypatch.context() as patch:
         patch.setattr(wav_header, "_line", fails)
         with pytest.raises(MemoryError):
-            await asyncio.to_thread(probe._glances.at, {}, memoryview(whole_numbers()))
-    assert probe._glances._conversation is None
+            await asyncio.to_thread(probe._wav_headers.at, {}, memoryview(whole_numbers()))
+    assert probe._wav_headers._conversation is None
 
 
 async def test_one_glances_however_many_have_it_opened(probe: Probe) -> None:
     await running_zygote(probe)
     before = await glancing_child(probe)
-    probe._glances.close()
+    probe._wav_headers.close()
     await until(lambda: not is_alive(before))
-    await asyncio.gather(*(probe._glances.open() for _ in range(5)))
+    await asyncio.gather(*(probe._wav_headers.open() for _ in range(5)))
     waiting = await waiting_children(probe)
     assert len(children(zygote_of(probe)) - waiting) == 1
 
@@ -255,15 +255,15 @@ async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> No
         expected: Facts | FaultCode = await probe.probe(feed(data))
     except Fault as fault:
         expected = fault.code
-    ear = probe.hear_song(len(data))
-    assert ear is not None
+    tap = probe.tap_song(len(data))
+    assert tap is not None
     try:
-        await hears(ear, in_two_halves())
-        found: Facts | FaultCode | None = await ear.verdict()
+        await hears(tap, in_two_halves())
+        found: Facts | FaultCode | None = await tap.verdict()
     except Fault as fault:
         found = fault.code
     finally:
-        ear.close()
+        tap.close()
     assert found == expected
 
 
@@ -281,12 +281,12 @@ async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: 
     waiting = await waiting_children(probe)
     for pid in waiting:
         os.kill(int(pid), signal.SIGSTOP)
-    ear = probe.hear_song(len(data))
-    assert ear is not None
+    tap = probe.tap_song(len(data))
+    assert tap is not None
     async with asyncio.timeout(5):
-        await hears(ear, feed(data))
-        assert await ear.verdict() is None
-    await until(lambda: ear._listening is not None and ear._listening.cancelled())
+        await hears(tap, feed(data))
+        assert await tap.verdict() is None
+    await until(lambda: tap._listening is not None and tap._listening.cancelled())
     for pid in waiting:  # the one that has a file was killed as it was; the other one is still to be had
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGCONT)
@@ -297,7 +297,7 @@ async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
     probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
     try:
-        first, second = probe.hear_song(len(data)), probe.hear_song(len(data))
+        first, second = probe.tap_song(len(data)), probe.tap_song(len(data))
         assert first is not None
         assert second is not None
         await hears(first, feed(data[:1000]))
@@ -306,7 +306,7 @@ async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
         first.close()
         await until(lambda: probe._ears_left["probe"] == 1)
         assert await heard(probe, data) == await probe.probe(feed(data))
-        assert probe.hear_song(None) is None
+        assert probe.tap_song(None) is None
     finally:
         await probe.close()
 
@@ -316,16 +316,16 @@ async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch
     probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
     try:
-        ear = probe.hear_song(len(data))
-        assert ear is not None
+        tap = probe.tap_song(len(data))
+        assert tap is not None
 
         async def slowly() -> AsyncIterator[bytes]:
             yield data[:1000]
             await until(lambda: probe._ears_left["probe"] == 1)
             yield data[1000:]
 
-        await hears(ear, slowly())
-        assert await ear.verdict() is None
+        await hears(tap, slowly())
+        assert await tap.verdict() is None
     finally:
         await probe.close()
 
@@ -333,21 +333,21 @@ async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch
 async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
     data = written(noise(8.0), subtype="FLOAT")
     await running_zygote(probe)
-    ear = probe.hear_song(len(data))
-    assert ear is not None
+    tap = probe.tap_song(len(data))
+    assert tap is not None
 
     async def deadly() -> AsyncIterator[bytes]:
         yield data[:50_000]
-        await until(ear._begun.is_set)
+        await until(tap._begun.is_set)
         zygote = zygote_of(probe)
         seen = children(zygote)
         os.kill(zygote, signal.SIGKILL)
         await until(lambda: not any(is_alive(child) for child in seen))
         yield data[50_000:]
 
-    await hears(ear, deadly())
-    assert await ear.verdict() is None
-    ear.close()
+    await hears(tap, deadly())
+    assert await tap.verdict() is None
+    tap.close()
     assert (await probe.probe(feed(data))).frames == len(noise(8.0))
 
 
@@ -359,16 +359,16 @@ async def test_a_master_heard_on_its_way_must_be_the_one_announced(
 ) -> None:
     master = written(noise(), subtype="PCM_24")
     announced = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, "size": len(master), **wrong}
-    ear = probe.hear_master(**announced)  # type: ignore[arg-type]
-    assert ear is not None
+    tap = probe.tap_master(**announced)  # type: ignore[arg-type]
+    assert tap is not None
     found: FaultCode | None = None
     try:
-        await hears(ear, feed(master))
-        verified = await ear.verdict()
+        await hears(tap, feed(master))
+        verified = await tap.verdict()
         assert verified is not None
         assert verified.size == len(master)
     except Fault as fault:
         found = fault.code
     finally:
-        ear.close()
+        tap.close()
     assert found == code

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from router.core import clock
-from router.core.buffers import Room
-from router.core.command_error import Complaint
+from router.core.buffers import WriteBuffer
+from router.core.command_error import CommandError
 from router.core.threads import in_thread
 from router.spool import boot_id, records
 from router.spool.disk import Spool
-from router.spool.port import Extent, Full, Gone, WrongOffset
-from tests.houses import pieces, ram_folder
+from router.spool.port import BlobGone, Extent, SpoolFull, WrongOffset
+from tests.services import pieces, ram_folder
 
 RECORD = records.RECORD_BYTES
 HEADER_BYTES, TAG_BYTES = 17, 16
@@ -128,7 +128,7 @@ class Mixed:
         self._turns = 0
         self._before_thread = before_thread
 
-    async def fill(self, room: Room) -> bool:
+    async def fill(self, room: WriteBuffer) -> bool:
         self._turns += 1
         if self._turns % 4:
             self._put(room, len(room.free))
@@ -136,7 +136,7 @@ class Mixed:
             await in_thread(self._in_thread, room)
         return bool(self._rest)
 
-    def _in_thread(self, room: Room) -> None:
+    def _in_thread(self, room: WriteBuffer) -> None:
         self._before_thread()
         for _ in range(3):
             if self._rest and not room.free:
@@ -145,7 +145,7 @@ class Mixed:
         if self._rest and not room.free:
             room.empty()
 
-    def _put(self, room: Room, count: int) -> None:
+    def _put(self, room: WriteBuffer, count: int) -> None:
         taken = min(count, len(room.free), len(self._rest))
         room.free[:taken] = self._rest[:taken]
         room.add(taken)
@@ -177,7 +177,7 @@ async def test_nothing_is_stored_in_a_thread_once_the_blob_is_gone(spool: Spool)
         spool._reserved.pop(ref)
         heard.clear()
 
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await spool.append(ref, 0, Mixed(audio(8 * RECORD), dropped), 8 * RECORD, lambda stretch: heard.append(1))
     assert not heard
 
@@ -366,7 +366,7 @@ async def test_an_append_of_nothing_writes_nothing(spool: Spool, tmp_path: Path)
 
 async def test_more_than_was_announced_is_refused(spool: Spool) -> None:
     ref = await spool.reserve(100, FAR_S)
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.append(ref, 0, pieces(audio(101)), 100)
 
 
@@ -374,7 +374,7 @@ async def test_a_quota_that_is_taken_refuses_and_leaves_nothing(tmp_path: Path, 
     spool = Spool(tmp_path / "spool", keys, 3 * RECORD)
     ref = await spool.reserve(2 * RECORD, FAR_S)
     before = spool.usage()
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.reserve(RECORD, FAR_S)
     assert spool.usage()[:3] == before[:3]
     assert names(keys) == [ref.replace("/", ".")]
@@ -405,7 +405,7 @@ def tiny_disk() -> Iterator[Path]:
 
 async def test_a_disk_without_room_for_twice_the_song_refuses_it_before_a_byte(tiny_disk: Path, keys: Path) -> None:
     spool = Spool(tiny_disk / "spool", keys, 1 << 30)
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.reserve(1_200_000, FAR_S)
     assert spool.usage().blobs == 0
     assert names(keys) == []
@@ -419,7 +419,7 @@ async def test_a_disk_that_fills_up_meanwhile_keeps_whole_records_and_can_be_con
     ref = await spool.reserve(len(data), FAR_S)
     ballast = tiny_disk / "ballast"
     ballast.write_bytes(bytes(2 * 1024 * 1024 - RECORD - 64 * 1024))
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.append(ref, 0, pieces(data, 90_000), len(data))
     ballast.unlink()
     offset, complete = await spool.extent(ref)
@@ -442,7 +442,7 @@ async def test_room_that_comes_back_between_two_writes_leaves_no_gap(
         raise OSError(28, "full")
 
     monkeypatch.setattr(os, "pwritev", sometimes_full)
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.append(ref, 0, pieces(data, 3 * RECORD), len(data))
     offset = (await spool.extent(ref)).size_bytes
     assert (await spool.append(ref, offset, pieces(data[offset:]), len(data))).complete
@@ -460,11 +460,11 @@ async def test_expiry_is_checked_at_every_door(spool: Spool, monkeypatch: pytest
     assert await read(spool, ref) == data
     assert spool.expired() == []
     monkeypatch.setattr(clock, "now", lambda: now + 60)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await read(spool, ref)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await spool.extent(ref)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await spool.append(ref, 0, pieces(data), len(data))
     assert spool.expired() == [ref]
 
@@ -489,7 +489,7 @@ async def test_what_is_lent_ends_at_the_next_record_when_its_blob_is_dropped(spo
         stretch.next()
         await spool.drop(ref)
         for ask in (stretch.check, stretch.next):
-            with pytest.raises(Gone):
+            with pytest.raises(BlobGone):
                 ask()
 
 
@@ -512,7 +512,7 @@ async def test_a_read_stops_at_the_next_record_when_time_runs_out(
     reading = spool.read(ref)
     assert len(await anext(reading)) == RECORD
     monkeypatch.setattr(clock, "now", lambda: now + 61)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await anext(reading)
 
 
@@ -521,7 +521,7 @@ async def test_a_read_stops_at_the_next_record_when_the_blob_is_dropped(spool: S
     reading = spool.read(ref)
     await anext(reading)
     await spool.drop(ref)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await anext(reading)
 
 
@@ -537,7 +537,7 @@ async def test_an_upload_is_cut_off_when_its_blob_is_dropped(spool: Spool) -> No
             taken += 1
             yield bytes(RECORD)
 
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await spool.append(ref, 0, body(), 10 * RECORD)
     assert taken == 3
 
@@ -608,7 +608,7 @@ async def test_a_key_that_a_kill_left_zeroed_reads_nothing_and_is_due(tmp_path: 
     key = keys / ref.replace("/", ".")
     key.write_bytes(bytes(key.stat().st_size))
     again = Spool(tmp_path / "spool", keys, 1 << 30)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await read(again, ref)
     assert again.expired() == [ref]
 
@@ -625,7 +625,7 @@ async def test_references_are_random_and_nothing_else_is_taken_for_one(spool: Sp
     refs = {await spool.reserve(1, FAR_S) for _ in range(50)}
     assert len({ref.split("/")[0] for ref in refs}) == 50
     for wrong in ("../../etc/passwd", "a/b", "", "0" * 32):
-        with pytest.raises(Gone):
+        with pytest.raises(BlobGone):
             await spool.extent(wrong)
 
 
@@ -651,7 +651,7 @@ async def test_in_another_life_nothing_of_the_last_one_is_left(
     again = Spool(disk, keys, 1 << 30)
     path_of(tmp_path, ref).parent.mkdir()
     path_of(tmp_path, ref).write_bytes(kept)
-    with pytest.raises(Gone):
+    with pytest.raises(BlobGone):
         await read(again, ref)
 
 
@@ -661,7 +661,7 @@ def test_a_folder_of_somebody_else_is_never_emptied(tmp_path: Path, whose: str) 
     treasure = folders[whose] / "thesis.txt"
     treasure.parent.mkdir()
     treasure.write_text("years of work")
-    with pytest.raises(Complaint, match="not a router's"):
+    with pytest.raises(CommandError, match="not a router's"):
         boot_id.wipe_if_new(folders["ram"], folders["disk"])
     assert treasure.read_text() == "years of work"
 
@@ -676,7 +676,7 @@ def test_folders_are_made_ours_alone_and_another_users_are_refused(
     boot_id.wipe_if_new(folders["ram"], folders["disk"])
     assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders.values()] == [0o700, 0o700]
     monkeypatch.setattr(os, "geteuid", lambda: folders[whose].stat().st_uid + 1)
-    with pytest.raises(Complaint, match="another user"):
+    with pytest.raises(CommandError, match="another user"):
         boot_id.wipe_if_new(folders["ram"], folders["disk"])
 
 
@@ -696,7 +696,7 @@ async def test_an_upload_that_turns_out_larger_takes_its_room_or_is_refused(tmp_
     spool = Spool(tmp_path / "s", keys, 1_000_000)
     ref = await spool.reserve(2, clock.now() + 60)
     await spool.append(ref, 0, pieces(b"x"), 2)
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.append(ref, 1, pieces(bytes(2_500_000)), 2_500_001)
     assert (await spool.extent(ref)).size_bytes == 1
     assert (await spool.append(ref, 1, pieces(bytes(500_000)), 500_001)).complete
@@ -708,7 +708,7 @@ async def test_room_that_is_promised_counts_as_taken_on_the_disk(tiny_disk: Path
     free = shutil.disk_usage(tiny_disk).free
     await spool.reserve(free // 4, clock.now() + 60)
     await spool.reserve(free // 4, clock.now() + 60)
-    with pytest.raises(Full):
+    with pytest.raises(SpoolFull):
         await spool.reserve(free // 4 + 1000, clock.now() + 60)
 
 
@@ -717,6 +717,6 @@ def test_a_tag_that_is_not_ours_makes_no_folder_ours(tmp_path: Path) -> None:
     foreign.mkdir()
     (foreign / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n# made by a build tool\n")
     (foreign / "thesis.txt").write_text("years of work")
-    with pytest.raises(Complaint):
+    with pytest.raises(CommandError):
         boot_id.wipe_if_new(ram_dir, foreign)
     assert (foreign / "thesis.txt").read_text() == "years of work"

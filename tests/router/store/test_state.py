@@ -8,7 +8,7 @@ import pytest
 
 from mastering.contract import Settings
 from router.store.record import Job
-from router.store.state import ACTIVE, CLOSED, DONE, STEPS, IllegalStep, State, check, mermaid
+from router.store.state import ACTIVE, CLOSED, DONE, STEPS, IllegalStep, JobState, check, mermaid
 
 # Written a second time on purpose, in the words of the documentation: a step added by mistake is noticed.
 ALLOWED = {
@@ -24,11 +24,11 @@ ALLOWED = {
     "expired": "wiped",
     "wiped": "",
 }
-PAIRS = list(product(State, State))
+PAIRS = list(product(JobState, JobState))
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS, ids=[f"{before}-{after}" for before, after in PAIRS])
-def test_a_step_is_allowed_or_raises_and_changes_nothing(before: State, after: State) -> None:
+def test_a_step_is_allowed_or_raises_and_changes_nothing(before: JobState, after: JobState) -> None:
     job = Job(id="x", account="a", settings=Settings(), created_s=0, expires_s=1, state=before)
     kept = job.model_copy()
     if after in ALLOWED[before].split():
@@ -42,7 +42,7 @@ def test_a_step_is_allowed_or_raises_and_changes_nothing(before: State, after: S
     assert job == kept
 
 
-def _reachable(start: State) -> set[State]:
+def _reachable(start: JobState) -> set[JobState]:
     found, todo = {start}, [start]
     while todo:
         new = STEPS[todo.pop()] - found
@@ -52,16 +52,16 @@ def _reachable(start: State) -> set[State]:
 
 
 def test_every_state_is_reached_and_everything_ends_wiped() -> None:
-    assert _reachable(State.RECEIVED) == set(State)
-    assert all(State.WIPED in _reachable(state) for state in State)
-    assert STEPS[State.WIPED] == frozenset()
+    assert _reachable(JobState.RECEIVED) == set(JobState)
+    assert all(JobState.WIPED in _reachable(state) for state in JobState)
+    assert STEPS[JobState.WIPED] == frozenset()
 
 
 def test_a_master_is_reached_only_through_sealed_and_never_rendered_again() -> None:
-    assert [state for state in State if State.MASTERED in STEPS[state]] == [State.SEALED]
-    assert [state for state in State if State.SEALED in STEPS[state]] == [State.RUNNING]
-    for state in (State.SEALED, State.MASTERED, State.DELIVERED):
-        assert not _reachable(state) & {State.QUEUED, State.RUNNING, State.FAILED}
+    assert [state for state in JobState if JobState.MASTERED in STEPS[state]] == [JobState.SEALED]
+    assert [state for state in JobState if JobState.SEALED in STEPS[state]] == [JobState.RUNNING]
+    for state in (JobState.SEALED, JobState.MASTERED, JobState.DELIVERED):
+        assert not _reachable(state) & {JobState.QUEUED, JobState.RUNNING, JobState.FAILED}
 
 
 def test_no_closed_job_opens_again() -> None:
@@ -70,7 +70,7 @@ def test_no_closed_job_opens_again() -> None:
 
 
 def test_each_state_is_of_one_kind() -> None:
-    assert sorted([*ACTIVE, *DONE, *CLOSED]) == sorted(State)
+    assert sorted([*ACTIVE, *DONE, *CLOSED]) == sorted(JobState)
 
 
 def test_the_diagram_holds_every_step_and_no_other() -> None:

@@ -17,14 +17,14 @@ from mastering.protocol.frames import PROTOCOL_VERSION
 from router.tiers import responses
 from router.tiers.fleet import fleet
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Backend, Health
-from router.tiers.space.address import Where
+from router.tiers.port import Backend, BackendHealth
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.api_prefix import ElsewhereError, prefix_in
 from router.tiers.space.backend import SpaceBackend
-from router.tiers.space.gradio_backend import PlainBackend
-from router.tiers.space.transfer import Wire
+from router.tiers.space.gradio_backend import GradioBackend
+from router.tiers.space.transfer import SpaceTransfer
 from router.tiers.worker.backend import WorkerBackend
-from tests.houses import ram_folder
+from tests.services import ram_folder
 
 GOOD = {
     "protocol": PROTOCOL_VERSION,
@@ -55,11 +55,11 @@ async def saying(body: bytes, *headers: str, status: int = 200) -> AsyncIterator
 
 
 def backends(url: str, ram: Path) -> list[Backend]:
-    plain = PlainBackend("p", "cpu_space", Where(url), ram, endpoint="/predict", returns=OutputFormat.WAV24)
-    return [WorkerBackend("w", url), SpaceBackend("s", "cpu_space", Where(url), ram), plain]
+    plain = GradioBackend("p", "cpu_space", SpaceAddress(url), ram, endpoint="/predict", returns=OutputFormat.WAV24)
+    return [WorkerBackend("w", url), SpaceBackend("s", "cpu_space", SpaceAddress(url), ram), plain]
 
 
-async def healths(url: str) -> list[Health]:
+async def healths(url: str) -> list[BackendHealth]:
     with ram_folder() as ram:
         found = []
         for backend in backends(url, Path(ram)):
@@ -118,7 +118,7 @@ async def test_what_a_backend_calls_itself_is_short_and_can_be_written() -> None
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_packed_master_is_refused(status: int) -> None:
     async with saying(gzip.compress(b"0" * 10_000_000), "content-encoding: gzip", status=status) as (url, _):
-        wire = Wire(url, {})
+        wire = SpaceTransfer(url, {})
         try:
             with pytest.raises(TierFault) as caught:
                 _ = [chunk async for chunk in wire.output("j", OutputFormat.WAV24, 10_000_000, "0" * 64)]
@@ -137,7 +137,7 @@ def test_retry_after_is_a_sane_number_of_seconds_or_nothing(said: str, expected:
 class _Odd:
     name, tier, silence_s = "odd", "managed", 1.0
 
-    async def probe(self) -> Health:
+    async def probe(self) -> BackendHealth:
         raise httpx.DecodingError("odd")
 
     async def close(self) -> None:
@@ -148,9 +148,9 @@ async def test_a_probe_that_breaks_is_a_backend_that_is_down_and_stops_nobody() 
     made = fleet.Fleet([_Odd()])  # type: ignore[list-item]
     await made.start()
     await made.close()
-    (standing,) = made.standings()
-    assert standing.health is not None
-    assert (standing.health.up, standing.health.detail) == (False, "its answer could not be read")
+    (member,) = made.members()
+    assert member.health is not None
+    assert (member.health.up, member.health.detail) == (False, "its answer could not be read")
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "/gradio_api", "/gradio_api/", "/a/b-c"])

@@ -11,9 +11,9 @@ from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 
 from router.app.asgi import make_app
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from tests.api import Api
-from tests.houses import SONG
+from tests.services import SONG
 from tests.stack import Stack, stack
 
 HELD = (
@@ -33,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
-schema = schemathesis.openapi.from_dict(make_app(Settings(), []).openapi())
+schema = schemathesis.openapi.from_dict(make_app(RouterSettings(), []).openapi())
 schema.config.generation.update(modes=list(GenerationMode))
 schema.config.phases.coverage.enabled = False  # hundreds of requests more, for seconds of the same answers
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from router.app.asgi import make_app
-from router.core.command_error import Complaint
-from router.core.settings import Settings
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
 from tests.openid import openid_provider, settings_of
 from tests.served import served
 
@@ -61,5 +61,5 @@ async def test_elsewhere_they_are_offered(tmp_path: Path) -> None:
 
 
 def test_a_public_address_without_sign_in_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Complaint, match="Without sign-in"):
-        make_app(Settings(state_dir=tmp_path, public_url="https://master.example"))
+    with pytest.raises(CommandError, match="Without sign-in"):
+        make_app(RouterSettings(state_dir=tmp_path, public_url="https://master.example"))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from router.core.command_error import Complaint
-from router.core.settings import Settings
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings
 from router.tiers.connect import connect
-from router.tiers.fleet.catalogue import Entry, parse, read
+from router.tiers.fleet.catalogue import CatalogueEntry, parse, read
 from router.tiers.fleet.member import Terms
 
 GOOD = """\
@@ -76,7 +76,7 @@ def test_a_worker_may_stand_in_any_tier() -> None:
 )
 def test_a_mistake_is_named_with_its_line(before: str, after: str, line: str, says: str) -> None:
     assert before in GOOD
-    with pytest.raises(Complaint) as caught:
+    with pytest.raises(CommandError) as caught:
         parse(GOOD.replace(before, after, 1), "catalogue.toml")
     assert line in str(caught.value)
     assert says in str(caught.value)
@@ -84,7 +84,7 @@ def test_a_mistake_is_named_with_its_line(before: str, after: str, line: str, sa
 
 
 def test_a_single_table_where_a_list_belongs_is_named_too() -> None:
-    with pytest.raises(Complaint, match=r"line 1: only \[\[backend\]\] tables"):
+    with pytest.raises(CommandError, match=r"line 1: only \[\[backend\]\] tables"):
         parse('[backend]\nname = "a"\n')
 
 
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_one_line_without_its_folder(tmp_path: Pat
     path = tmp_path / "catalogue.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(Complaint) as caught:
+    with pytest.raises(CommandError) as caught:
         read(path)
     assert str(caught.value) == "the catalogue catalogue.toml can't be read."
 
@@ -105,7 +105,7 @@ def test_a_file_is_read_as_its_text(tmp_path: Path) -> None:
 
 
 def test_every_field_is_described() -> None:
-    assert [name for name, field in Entry.model_fields.items() if not field.description] == []
+    assert [name for name, field in CatalogueEntry.model_fields.items() if not field.description] == []
 
 
 def test_a_space_is_shown_the_token_only_where_its_entry_says_so() -> None:
@@ -114,7 +114,7 @@ def test_a_space_is_shown_the_token_only_where_its_entry_says_so() -> None:
             for protocol in ("space", "gradio"):
                 text = f'[[backend]]\nname = "s"\ntier = "cpu_space"\n{address}\nprotocol = "{protocol}"\n{more}'
                 (entry,) = parse(text)
-                backend: Any = connect(Settings(hf_token=SecretStr("hf_secret")), entry)
+                backend: Any = connect(RouterSettings(hf_token=SecretStr("hf_secret")), entry)
                 assert backend._where.token == expected
 
 
@@ -123,5 +123,5 @@ def test_a_space_is_shown_the_token_only_where_its_entry_says_so() -> None:
 )
 def test_the_token_is_for_hugging_face_alone(url: str) -> None:
     text = f'[[backend]]\nname = "s"\ntier = "cpu_space"\nurl = "{url}"\ntoken = true\n'
-    with pytest.raises(Complaint, match="Hugging Face alone"):
+    with pytest.raises(CommandError, match="Hugging Face alone"):
         parse(text)

@@ -11,27 +11,27 @@ from typing import Any
 import pytest
 
 from router.core import clock
-from router.core.command_error import Complaint
+from router.core.command_error import CommandError
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet import fleet as fleet_module
 from router.tiers.fleet import reload as roster_module
-from router.tiers.fleet.catalogue import Entry
-from router.tiers.fleet.fleet import Fleet, Member
-from router.tiers.fleet.member import Standing, Terms
+from router.tiers.fleet.catalogue import CatalogueEntry
+from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
+from router.tiers.fleet.member import FleetMember, Terms
 from router.tiers.fleet.modes import Mode
-from router.tiers.fleet.reload import Roster
-from router.tiers.policy.breaker import State
+from router.tiers.fleet.reload import CatalogueWatcher
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import TYPICAL, Choice
 from router.tiers.policy.estimate import PRIORS, Timing
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Health
-from tests.houses import eventually, mastering
+from router.tiers.port import BackendHealth
+from tests.services import eventually, mastering
 
-DOWN = Health(False, "silent")
+DOWN = BackendHealth(False, "silent")
 
 
 @asynccontextmanager
-async def started(*backends: FakeBackend | Member, **options: Any) -> AsyncIterator[Fleet]:
+async def started(*backends: FakeBackend | ConfiguredBackend, **options: Any) -> AsyncIterator[Fleet]:
     made = Fleet(backends, **options)
     await made.start()
     try:
@@ -44,10 +44,10 @@ def fake(name: str = "a", **changes: Any) -> FakeBackend:
     return FakeBackend(name, [mastering()], **changes)
 
 
-def state(fleet: Fleet, name: str = "a") -> State:
-    standing = fleet.standing(name)
-    assert standing is not None
-    return standing.state(clock.now())
+def state(fleet: Fleet, name: str = "a") -> BackendState:
+    member = fleet.member(name)
+    assert member is not None
+    return member.state(clock.now())
 
 
 def begin(fleet: Fleet, name: str = "a") -> Any:
@@ -59,18 +59,18 @@ async def test_a_backend_that_stops_answering_is_open_after_two_probes_and_healt
     async with started(backend, fake("b")) as fleet:
         backend.health = DOWN
         await fleet.probe_all()
-        assert state(fleet) is State.SUSPECT
+        assert state(fleet) is BackendState.SUSPECT
         await fleet.probe_all()
-        assert state(fleet) is State.OPEN
-        backend.health = Health(True, "answers")
-        standing = fleet.standing("a")
-        assert standing is not None
-        standing.breaker.tick(clock.now() + 60)
+        assert state(fleet) is BackendState.OPEN
+        backend.health = BackendHealth(True, "answers")
+        member = fleet.member("a")
+        assert member is not None
+        member.breaker.tick(clock.now() + 60)
         await fleet.probe_all()
         for _ in range(2):
             assert fleet.candidates()[0].is_free
             fleet.end(begin(fleet), timing=Timing())
-        assert state(fleet) is State.HEALTHY
+        assert state(fleet) is BackendState.HEALTHY
         told = [(e.backend, e.what) for e in reversed(fleet.journal.latest()) if e.kind == "state" and e.backend == "a"]
         assert told == [("a", s) for s in ("healthy", "suspect", "open", "half-open", "healthy")]
 
@@ -80,17 +80,17 @@ async def test_a_broken_connection_is_followed_by_a_probe_at_once() -> None:
     async with started(backend, probe_every_s=3600) as fleet:
         backend.health = DOWN
         fleet.end(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
-        await eventually(lambda: _is(fleet, State.OPEN))
+        await eventually(lambda: _is(fleet, BackendState.OPEN))
 
 
 async def test_a_broken_connection_to_a_backend_that_answers_leaves_it_healthy() -> None:
     async with started(fake(), probe_every_s=3600) as fleet:
         fleet.end(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
-        assert state(fleet) is State.SUSPECT
-        await eventually(lambda: _is(fleet, State.HEALTHY))
+        assert state(fleet) is BackendState.SUSPECT
+        await eventually(lambda: _is(fleet, BackendState.HEALTHY))
 
 
-async def _is(fleet: Fleet, wanted: State, name: str = "a") -> bool:
+async def _is(fleet: Fleet, wanted: BackendState, name: str = "a") -> bool:
     return state(fleet, name) is wanted
 
 
@@ -99,10 +99,10 @@ async def test_probes_go_on_by_themselves_and_open_ones_come_back(monkeypatch: p
     backend = fake()
     async with started(backend, probe_every_s=0.01) as fleet:
         backend.health = DOWN
-        await eventually(lambda: _is(fleet, State.OPEN))
-        backend.health = Health(True, "answers")
+        await eventually(lambda: _is(fleet, BackendState.OPEN))
+        backend.health = BackendHealth(True, "answers")
         await eventually(lambda: _admits(fleet))
-        assert state(fleet) is State.HALF_OPEN
+        assert state(fleet) is BackendState.HALF_OPEN
 
 
 async def _admits(fleet: Fleet) -> bool:
@@ -113,13 +113,13 @@ async def test_a_probe_that_hangs_counts_as_failed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fleet_module, "PROBE_TIMEOUT_S", 0.01)
 
     class Hanging(FakeBackend):
-        async def probe(self) -> Health:
+        async def probe(self) -> BackendHealth:
             await asyncio.Event().wait()
             raise AssertionError
 
     async with started(Hanging("a", [mastering()])) as fleet:
         await fleet.probe_all()
-        assert state(fleet) is State.OPEN
+        assert state(fleet) is BackendState.OPEN
 
 
 async def test_a_probe_loop_outlives_a_broken_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,21 +133,21 @@ async def test_a_probe_loop_outlives_a_broken_round(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(fleet, "_tick", tick)
         await broken.wait()
-        standing = fleet.standing("a")
-        assert standing is not None
-        backend: Any = standing.backend
+        member = fleet.member("a")
+        assert member is not None
+        backend: Any = member.backend
         backend.health = DOWN
-        await eventually(lambda: _is(fleet, State.OPEN))
+        await eventually(lambda: _is(fleet, BackendState.OPEN))
 
 
 async def test_a_drained_backend_gets_nothing_new_and_finishes_what_it_has() -> None:
     async with started(fake()) as fleet:
-        stint = begin(fleet)
+        reservation = begin(fleet)
         fleet.tell("a", Mode.DRAINING)
-        assert state(fleet) is State.DRAINING
-        assert not stint.evicted.is_set()
+        assert state(fleet) is BackendState.DRAINING
+        assert not reservation.evicted.is_set()
         assert not fleet.candidates()[0].is_free
-        fleet.end(stint, timing=Timing())
+        fleet.end(reservation, timing=Timing())
         fleet.tell("a", Mode.READY)
         assert fleet.candidates()[0].is_free
 
@@ -155,15 +155,15 @@ async def test_a_drained_backend_gets_nothing_new_and_finishes_what_it_has() -> 
 async def test_maintenance_sends_running_attempts_away_and_stops_asking() -> None:
     backend = fake()
     async with started(backend) as fleet:
-        stint = begin(fleet)
+        reservation = begin(fleet)
         fleet.tell("a", Mode.MAINTENANCE)
-        assert stint.evicted.is_set()
+        assert reservation.evicted.is_set()
         backend.health = DOWN
         await fleet.probe_all()
         await fleet.probe_all()
-        fleet.end(stint)
+        fleet.end(reservation)
         fleet.tell("a", Mode.READY)
-        assert state(fleet) is State.HEALTHY
+        assert state(fleet) is BackendState.HEALTHY
         assert not begin(fleet).evicted.is_set()
 
 
@@ -182,7 +182,7 @@ async def test_an_operators_word_outlives_a_restart() -> None:
     async with started(fake(), modes=kept) as fleet:
         fleet.tell("a", Mode.DRAINING)
     async with started(fake(), modes=kept) as fleet:
-        assert state(fleet) is State.DRAINING
+        assert state(fleet) is BackendState.DRAINING
         with pytest.raises(KeyError):
             fleet.tell("nobody", Mode.READY)
 
@@ -197,14 +197,14 @@ async def test_who_leaves_the_fleet_finishes_first_and_who_stays_keeps_what_is_k
     leaving.close = close  # type: ignore[method-assign]
     async with started(staying, leaving) as fleet:
         fleet.end(begin(fleet, "stays"), timing=Timing(1.0, 1.0, 1.0))
-        before = fleet.standing("stays")
-        stint = begin(fleet, "leaves")
-        await fleet.replace({"stays": Member(staying), "new": Member(fake("new"))})
+        before = fleet.member("stays")
+        reservation = begin(fleet, "leaves")
+        await fleet.replace({"stays": ConfiguredBackend(staying), "new": ConfiguredBackend(fake("new"))})
         assert [c.name for c in fleet.candidates()] == ["stays", "new"]
-        assert fleet.standing("stays") is before
-        assert state(fleet, "new") is State.HEALTHY
+        assert fleet.member("stays") is before
+        assert state(fleet, "new") is BackendState.HEALTHY
         assert closed == []
-        fleet.end(stint, timing=Timing())
+        fleet.end(reservation, timing=Timing())
         await eventually(lambda: _equal(closed, ["leaves"]))
 
 
@@ -223,87 +223,87 @@ async def test_a_backend_that_never_worked_is_closed_the_moment_it_leaves() -> N
     async with started(gone) as fleet:
         await fleet.replace({})
         assert closed.is_set()
-        assert fleet.standing("gone") is None
+        assert fleet.member("gone") is None
 
 
 @pytest.mark.parametrize(
     ("fault", "expected", "detail"),
     [
-        (TierFault(FaultClass.CAPACITY, "busy", retry_after_s=60), State.HEALTHY, "answers"),
-        (TierFault(FaultClass.QUOTA, "no more", retry_after_s=60), State.QUOTA_OUT, "its quota is used up"),
-        (TierFault(FaultClass.ASLEEP, "it sleeps"), State.SLEEPING, "it sleeps"),
-        (TierFault(FaultClass.CONFIGURATION, "401"), State.OPEN, "401"),
-        (TierFault(FaultClass.USER, "bad song"), State.HEALTHY, "answers"),
-        (TierFault(FaultClass.OURS, "we broke"), State.HEALTHY, "answers"),
-        (TierFault(FaultClass.UNREACHABLE, "refused"), State.SUSPECT, "refused"),
+        (TierFault(FaultClass.CAPACITY, "busy", retry_after_s=60), BackendState.HEALTHY, "answers"),
+        (TierFault(FaultClass.QUOTA, "no more", retry_after_s=60), BackendState.QUOTA_OUT, "its quota is used up"),
+        (TierFault(FaultClass.ASLEEP, "it sleeps"), BackendState.SLEEPING, "it sleeps"),
+        (TierFault(FaultClass.CONFIGURATION, "401"), BackendState.OPEN, "401"),
+        (TierFault(FaultClass.USER, "bad song"), BackendState.HEALTHY, "answers"),
+        (TierFault(FaultClass.OURS, "we broke"), BackendState.HEALTHY, "answers"),
+        (TierFault(FaultClass.UNREACHABLE, "refused"), BackendState.SUSPECT, "refused"),
     ],
 )
-def test_what_a_fault_makes_of_its_backend(fault: TierFault, expected: State, detail: str) -> None:
-    standing = standing_of(fake())
-    standing.end(standing.begin(TYPICAL, 1.0), 2.0, fault, None)
-    assert (standing.state(2.0), standing.reason(2.0)) == (expected, detail)
+def test_what_a_fault_makes_of_its_backend(fault: TierFault, expected: BackendState, detail: str) -> None:
+    member = member_of(fake())
+    member.end(member.begin(TYPICAL, 1.0), 2.0, fault, None)
+    assert (member.state(2.0), member.reason(2.0)) == (expected, detail)
     busy = fault.fault_class in (FaultClass.CAPACITY, FaultClass.UNREACHABLE)
-    assert (standing.candidate(2.0).rest_s > 0) == busy
-    assert standing.in_flight == 0
+    assert (member.candidate(2.0).rest_s > 0) == busy
+    assert member.in_flight == 0
 
 
-def standing_of(backend: FakeBackend, terms: Terms = Terms()) -> Standing:  # noqa: B008 — a frozen record
-    standing = Standing(backend, terms, 0.0, lambda: 0.5)
-    standing.note_health(Health(True, "answers", slots=3), 0.0)
-    return standing
+def member_of(backend: FakeBackend, terms: Terms = Terms()) -> FleetMember:  # noqa: B008 — a frozen record
+    member = FleetMember(backend, terms, 0.0, lambda: 0.5)
+    member.note_health(BackendHealth(True, "answers", slots=3), 0.0)
+    return member
 
 
-@pytest.mark.parametrize("resting", [State.SLEEPING, State.PAUSED, State.DRAINING])
-def test_a_backend_that_says_that_it_rests_is_believed_and_not_blamed(resting: State) -> None:
-    standing = standing_of(fake())
+@pytest.mark.parametrize("resting", [BackendState.SLEEPING, BackendState.PAUSED, BackendState.DRAINING])
+def test_a_backend_that_says_that_it_rests_is_believed_and_not_blamed(resting: BackendState) -> None:
+    member = member_of(fake())
     for now in (1.0, 3.0, 5.0):
-        standing.note_health(Health(False, "as it says", resting=resting), now)
-    assert (standing.state(5.0), standing.reason(5.0)) == (resting, "as it says")
-    standing.note_health(Health(True, "answers"), 7.0)
-    assert standing.state(7.0) is State.HEALTHY
+        member.note_health(BackendHealth(False, "as it says", resting=resting), now)
+    assert (member.state(5.0), member.reason(5.0)) == (resting, "as it says")
+    member.note_health(BackendHealth(True, "answers"), 7.0)
+    assert member.state(7.0) is BackendState.HEALTHY
 
 
 def test_a_worker_that_warms_its_next_renderer_while_one_works_is_not_held_back() -> None:
-    standing = standing_of(fake())
-    warming = Health(False, "warming", slots=3, resting=State.WARMING)
-    stint = standing.begin(TYPICAL, 1.0)
-    standing.note_health(warming, 2.0)
-    assert standing.state(2.0) is State.HEALTHY
-    standing.end(stint, 3.0, None, Timing())
-    standing.note_health(warming, 4.0)
-    assert standing.state(4.0) is State.WARMING
+    member = member_of(fake())
+    warming = BackendHealth(False, "warming", slots=3, resting=BackendState.WARMING)
+    reservation = member.begin(TYPICAL, 1.0)
+    member.note_health(warming, 2.0)
+    assert member.state(2.0) is BackendState.HEALTHY
+    member.end(reservation, 3.0, None, Timing())
+    member.note_health(warming, 4.0)
+    assert member.state(4.0) is BackendState.WARMING
 
 
 def test_a_half_open_backend_takes_one_whatever_its_slots() -> None:
-    standing = standing_of(fake())
-    assert standing.candidate(0.0).slots == 3
-    standing.breaker.trip(1.0, "broken")
-    standing.breaker.tick(100.0)
-    assert standing.candidate(100.0).slots == 1
+    member = member_of(fake())
+    assert member.candidate(0.0).slots == 3
+    member.breaker.trip(1.0, "broken")
+    member.breaker.tick(100.0)
+    assert member.candidate(100.0).slots == 1
 
 
 def test_a_silent_backend_keeps_the_size_it_told_last() -> None:
-    standing = standing_of(fake())
-    standing.note_health(DOWN, 1.0)
-    assert standing.candidate(1.0).slots == 3
+    member = member_of(fake())
+    member.note_health(DOWN, 1.0)
+    assert member.candidate(1.0).slots == 3
 
 
 def test_a_pace_is_learned_from_whole_attempts_only() -> None:
-    standing = standing_of(fake())
-    standing.end(standing.begin(TYPICAL, 1.0), 2.0, None, None)
-    assert standing.pace == PRIORS["managed"]
-    standing.end(standing.begin(TYPICAL, 1.0), 2.0, None, Timing(render_s=1000.0))
-    assert standing.pace.render_s(60.0) > PRIORS["managed"].render_s(60.0)
+    member = member_of(fake())
+    member.end(member.begin(TYPICAL, 1.0), 2.0, None, None)
+    assert member.pace == PRIORS["managed"]
+    member.end(member.begin(TYPICAL, 1.0), 2.0, None, Timing(render_s=1000.0))
+    assert member.pace.render_s(60.0) > PRIORS["managed"].render_s(60.0)
 
 
 def test_a_quota_is_promised_at_the_start_and_settled_at_the_end() -> None:
-    standing = standing_of(fake(), Terms(quota_s=100.0))
-    stint = standing.begin(TYPICAL, 0.0)
-    promised = standing.quota.left_s(0.0)
+    member = member_of(fake(), Terms(quota_s=100.0))
+    reservation = member.begin(TYPICAL, 0.0)
+    promised = member.quota.left_s(0.0)
     assert promised is not None
     assert promised < 100
-    standing.end(stint, 30.0, None, Timing())
-    assert standing.quota.left_s(30.0) == 70.0
+    member.end(reservation, 30.0, None, Timing())
+    assert member.quota.left_s(30.0) == 70.0
 
 
 @pytest.mark.parametrize(
@@ -313,19 +313,19 @@ def test_a_quota_is_promised_at_the_start_and_settled_at_the_end() -> None:
 def test_when_a_backend_comes_back_is_known_unless_somebody_must_say_so(
     mode: Mode, trip: bool, expected: float | None
 ) -> None:
-    standing = standing_of(fake())
-    standing.mode = mode
+    member = member_of(fake())
+    member.mode = mode
     if trip:
-        standing.breaker.trip(1.0, "broken")
-    assert standing.back_in_s(1.0) == expected
+        member.breaker.trip(1.0, "broken")
+    assert member.back_in_s(1.0) == expected
 
 
 def test_when_a_used_up_quota_comes_back_is_known_and_since_when_it_is_out() -> None:
-    standing = standing_of(fake())
-    standing.quota.exhausted(10.0, 60.0)
-    assert standing.back_in_s(20.0) == 50.0
-    assert standing.since_s(20.0) == 20.0
-    assert standing.since_s(25.0) == 20.0
+    member = member_of(fake())
+    member.quota.exhausted(10.0, 60.0)
+    assert member.back_in_s(20.0) == 50.0
+    assert member.since_s(20.0) == 20.0
+    assert member.since_s(25.0) == 20.0
 
 
 CATALOGUE = '[[backend]]\nname = "{}"\ntier = "managed"\nurl = "http://127.0.0.1:{}"\n'
@@ -337,13 +337,13 @@ async def test_a_changed_catalogue_changes_the_fleet_and_a_wrong_one_only_says_s
     monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.01)
     path = tmp_path / "catalogue.toml"
     path.write_text(CATALOGUE.format("one", 1))
-    roster = Roster(path, (), lambda entry: fake(entry.name))
-    async with started(*roster.members().values()) as fleet:
-        follower = asyncio.create_task(roster.follow(fleet))
-        one = fleet.standing("one")
+    catalogue_watcher = CatalogueWatcher(path, (), lambda entry: fake(entry.name))
+    async with started(*catalogue_watcher.configured().values()) as fleet:
+        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
+        one = fleet.member("one")
         path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("two", 2))
         await eventually(lambda: _members(fleet, ["one", "two"]))
-        assert fleet.standing("one") is one
+        assert fleet.member("one") is one
         path.write_text("[[backend]]\nname = 7\n")
         await eventually(lambda: _complains(fleet, "catalogue.toml, line 2: name"))
         assert [c.name for c in fleet.candidates()] == ["one", "two"]
@@ -366,17 +366,17 @@ async def _complains(fleet: Fleet, words: str) -> bool:
 async def test_an_unchanged_catalogue_is_read_again_when_somebody_asks(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text(CATALOGUE.format("one", 1))
-    made: list[Entry] = []
+    made: list[CatalogueEntry] = []
 
-    def connect(entry: Entry) -> FakeBackend:
+    def connect(entry: CatalogueEntry) -> FakeBackend:
         made.append(entry)
         return fake(entry.name)
 
-    roster = Roster(path, (), connect)
-    async with started(*roster.members().values()) as fleet:
+    catalogue_watcher = CatalogueWatcher(path, (), connect)
+    async with started(*catalogue_watcher.configured().values()) as fleet:
         fleet.catalogue_error = "an old complaint"
-        follower = asyncio.create_task(roster.follow(fleet))
-        roster.look_again()
+        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
+        catalogue_watcher.look_again()
         await eventually(lambda: _complains_not(fleet))
         assert len(made) == 1
         follower.cancel()
@@ -389,9 +389,9 @@ async def _complains_not(fleet: Fleet) -> bool:
 def test_a_name_in_the_settings_and_the_catalogue_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text(CATALOGUE.format("worker-1", 1))
-    fixed = (Entry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
-    with pytest.raises(Complaint, match="'worker-1', and so has ROUTER_WORKERS"):
-        Roster(path, fixed, lambda entry: fake(entry.name)).members()
+    fixed = (CatalogueEntry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
+    with pytest.raises(CommandError, match="'worker-1', and so has ROUTER_WORKERS"):
+        CatalogueWatcher(path, fixed, lambda entry: fake(entry.name)).configured()
 
 
 async def test_a_catalogue_that_breaks_our_own_code_leaves_the_fleet_as_it_is(tmp_path: Path) -> None:
@@ -399,32 +399,32 @@ async def test_a_catalogue_that_breaks_our_own_code_leaves_the_fleet_as_it_is(tm
     path.write_text(CATALOGUE.format("one", 1))
     tried = asyncio.Event()
 
-    def connect(entry: Entry) -> FakeBackend:
+    def connect(entry: CatalogueEntry) -> FakeBackend:
         if entry.name == "two":
             tried.set()
             raise ZeroDivisionError
         return fake(entry.name)
 
-    roster = Roster(path, (), connect)
-    async with started(*roster.members().values()) as fleet:
-        follower = asyncio.create_task(roster.follow(fleet))
+    catalogue_watcher = CatalogueWatcher(path, (), connect)
+    async with started(*catalogue_watcher.configured().values()) as fleet:
+        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
         path.write_text(CATALOGUE.format("two", 2))
-        roster.look_again()
+        catalogue_watcher.look_again()
         await tried.wait()
         path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("three", 3))
-        roster.look_again()
+        catalogue_watcher.look_again()
         await eventually(lambda: _members(fleet, ["one", "three"]))
         follower.cancel()
 
 
 async def test_without_a_catalogue_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.001)
-    fixed = (Entry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
-    roster = Roster(None, fixed, lambda entry: fake(entry.name))
-    async with started(*roster.members().values()) as fleet:
-        follower = asyncio.create_task(roster.follow(fleet))
-        before = fleet.standing("worker-1")
+    fixed = (CatalogueEntry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
+    catalogue_watcher = CatalogueWatcher(None, fixed, lambda entry: fake(entry.name))
+    async with started(*catalogue_watcher.configured().values()) as fleet:
+        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
+        before = fleet.member("worker-1")
         for _ in range(20):
             await asyncio.sleep(0.001)
-        assert fleet.standing("worker-1") is before
+        assert fleet.member("worker-1") is before
         follower.cancel()

@@ -7,7 +7,7 @@ from hypothesis import settings, stateful
 from hypothesis import strategies as st
 
 from router.tiers.policy import breaker
-from router.tiers.policy.breaker import Breaker, State, Ticket
+from router.tiers.policy.breaker import BackendState, Breaker, Ticket
 
 
 def healthy(draw: float = 0.5) -> Breaker:
@@ -20,14 +20,14 @@ def opened(draw: float = 0.5, at_s: float = 0.0) -> Breaker:
     made = healthy(draw)
     made.probe_failed(at_s, "silent")
     made.probe_failed(at_s, "silent")
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
     return made
 
 
 def half_open(draw: float = 0.5) -> Breaker:
     made = opened(draw)
     made.tick(1000.0)
-    assert made.state is State.HALF_OPEN
+    assert made.state is BackendState.HALF_OPEN
     return made
 
 
@@ -37,15 +37,15 @@ def test_a_backend_nobody_has_asked_gets_no_work() -> None:
 
 def test_the_first_good_answer_makes_it_healthy_at_full_weight() -> None:
     made = healthy()
-    assert (made.state, made.admits(), made.weight(0.0)) == (State.HEALTHY, True, 1.0)
+    assert (made.state, made.admits(), made.weight(0.0)) == (BackendState.HEALTHY, True, 1.0)
 
 
 def test_one_failed_probe_makes_it_suspect_and_the_second_opens_it() -> None:
     made = healthy()
     made.probe_failed(1.0, "silent")
-    assert (made.state, made.admits(), made.since_s, made.reason) == (State.SUSPECT, True, 1.0, "silent")
+    assert (made.state, made.admits(), made.since_s, made.reason) == (BackendState.SUSPECT, True, 1.0, "silent")
     made.probe_failed(3.0, "silent")
-    assert (made.state, made.admits()) == (State.OPEN, False)
+    assert (made.state, made.admits()) == (BackendState.OPEN, False)
 
 
 def test_a_good_probe_clears_a_suspicion() -> None:
@@ -53,30 +53,30 @@ def test_a_good_probe_clears_a_suspicion() -> None:
     made.probe_failed(1.0, "silent")
     made.probe_answered(3.0)
     made.probe_failed(5.0, "silent")
-    assert made.state is State.SUSPECT
+    assert made.state is BackendState.SUSPECT
 
 
 def test_a_backend_that_never_answered_opens_at_its_second_failed_probe() -> None:
     made = Breaker(0.0, lambda: 0.5)
     made.probe_failed(1.0, "refused")
-    assert made.state is State.UNKNOWN
+    assert made.state is BackendState.UNKNOWN
     made.probe_failed(2.0, "refused")
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
 
 
 def test_a_broken_connection_and_a_failed_instant_probe_open_it() -> None:
     made = healthy()
     made.failed(made.begin(), 1.0, "reset", broken=True)
-    assert made.state is State.SUSPECT
+    assert made.state is BackendState.SUSPECT
     made.probe_failed(1.0, "refused")
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
 
 
 def test_a_broken_connection_alone_does_not_open_it() -> None:
     made = healthy()
     made.failed(made.begin(), 1.0, "reset", broken=True)
     made.probe_answered(1.0)
-    assert made.state is State.HEALTHY
+    assert made.state is BackendState.HEALTHY
 
 
 def test_three_failures_in_a_row_open_it_and_a_success_between_starts_the_count_anew() -> None:
@@ -84,14 +84,14 @@ def test_three_failures_in_a_row_open_it_and_a_success_between_starts_the_count_
     for outcome in ("bad", "bad", "good", "bad"):
         ticket = made.begin()
         made.succeeded(ticket, 1.0) if outcome == "good" else made.failed(ticket, 1.0, "500")
-    assert made.state is State.HEALTHY
+    assert made.state is BackendState.HEALTHY
 
     made = healthy()
     for _ in range(breaker.FAILURES_IN_A_ROW - 1):
         made.failed(made.begin(), 1.0, "500")
-        assert made.state is State.HEALTHY
+        assert made.state is BackendState.HEALTHY
     made.failed(made.begin(), 1.0, "500")
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
 
 
 def test_half_of_five_within_a_minute_open_it_but_old_ones_do_not_count() -> None:
@@ -102,7 +102,7 @@ def test_half_of_five_within_a_minute_open_it_but_old_ones_do_not_count() -> Non
                 continue
             ticket = made.begin()
             made.failed(ticket, n * every_s, "500") if n % 2 else made.succeeded(ticket, n * every_s)
-    assert (spaced.state, dense.state) == (State.HEALTHY, State.OPEN)
+    assert (spaced.state, dense.state) == (BackendState.HEALTHY, BackendState.OPEN)
 
 
 @pytest.mark.parametrize(("draw", "factor"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])
@@ -114,7 +114,7 @@ def test_the_opening_doubles_up_to_five_minutes_spread_by_a_fifth(draw: float, f
         seen.append(made.reopens_in_s(now))
         now += made.reopens_in_s(now)
         made.tick(now)
-        assert made.state is State.HALF_OPEN
+        assert made.state is BackendState.HALF_OPEN
     assert seen == pytest.approx([factor * s for s in (5, 10, 20, 40, 80, 160, 300, 300, 300)])
     assert made.openings == 9
 
@@ -128,9 +128,9 @@ def test_it_stays_open_until_its_time_whatever_its_probes_say() -> None:
     ):
         answer(1.0)
         made.tick(4.9)
-        assert made.state is State.OPEN
+        assert made.state is BackendState.OPEN
     made.tick(5.0)
-    assert made.state is State.HALF_OPEN
+    assert made.state is BackendState.HALF_OPEN
 
 
 def test_the_last_one_left_is_tried_after_five_seconds_at_the_most() -> None:
@@ -138,10 +138,10 @@ def test_the_last_one_left_is_tried_after_five_seconds_at_the_most() -> None:
     for _ in range(6):  # by now it would stay open for five minutes
         now += 5.0
         made.tick(now, alone=True)
-        assert made.state is State.HALF_OPEN
+        assert made.state is BackendState.HALF_OPEN
         made.probe_failed(now, "silent")
     made.tick(now + 4.9, alone=True)
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
 
 
 def test_half_open_admits_one_canary_and_only_after_a_probe() -> None:
@@ -157,9 +157,9 @@ def test_two_canaries_close_it_and_it_starts_slowly() -> None:
     made = half_open()
     made.probe_answered(1001.0)
     made.succeeded(made.begin(), 1002.0)
-    assert made.state is State.HALF_OPEN
+    assert made.state is BackendState.HALF_OPEN
     made.succeeded(made.begin(), 1003.0)
-    assert made.state is State.HEALTHY
+    assert made.state is BackendState.HEALTHY
     assert [round(made.weight(1003.0 + s), 2) for s in (0, 15, 30, 300)] == [0.1, 0.55, 1.0, 1.0]
     assert made.openings == 0
 
@@ -168,20 +168,20 @@ def test_a_canary_that_fails_opens_it_for_longer() -> None:
     made = half_open()
     made.probe_answered(1001.0)
     made.failed(made.begin(), 1002.0, "500")
-    assert (made.state, made.reopens_in_s(1002.0)) == (State.OPEN, pytest.approx(10.0))
+    assert (made.state, made.reopens_in_s(1002.0)) == (BackendState.OPEN, pytest.approx(10.0))
 
 
 def test_a_canary_that_says_nothing_about_health_leaves_room_for_the_next() -> None:
     made = half_open()
     made.probe_answered(1001.0)
     made.ended(made.begin())
-    assert (made.state, made.admits()) == (State.HALF_OPEN, True)
+    assert (made.state, made.admits()) == (BackendState.HALF_OPEN, True)
 
 
 def test_a_failed_probe_ends_half_open() -> None:
     made = half_open()
     made.probe_failed(1001.0, "silent")
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
 
 
 def test_late_answers_of_an_older_generation_change_nothing() -> None:
@@ -212,25 +212,25 @@ def test_a_warming_backend_gets_no_work_then_starts_slowly() -> None:
     made = Breaker(0.0, lambda: 0.5)
     made.probe_warming(1.0, "loading")
     made.probe_warming(2.0, "loading")
-    assert (made.state, made.admits(), made.since_s) == (State.WARMING, False, 1.0)
+    assert (made.state, made.admits(), made.since_s) == (BackendState.WARMING, False, 1.0)
     made.probe_answered(5.0)
-    assert (made.state, made.weight(5.0)) == (State.HEALTHY, pytest.approx(0.1))
+    assert (made.state, made.weight(5.0)) == (BackendState.HEALTHY, pytest.approx(0.1))
 
 
 def test_a_warming_backend_that_falls_silent_opens_at_the_second_failed_probe() -> None:
     made = Breaker(0.0, lambda: 0.5)
     made.probe_warming(1.0, "loading")
     made.probe_failed(2.0, "silent")
-    assert made.state is State.WARMING
+    assert made.state is BackendState.WARMING
     made.probe_failed(3.0, "silent")
-    assert made.state is State.OPEN
+    assert made.state is BackendState.OPEN
 
 
 def test_tripping_opens_it_at_once_and_only_once() -> None:
     made = healthy()
     made.trip(1.0, "refused the signature")
     made.trip(2.0, "again")
-    assert (made.state, made.since_s, made.openings) == (State.OPEN, 1.0, 1)
+    assert (made.state, made.since_s, made.openings) == (BackendState.OPEN, 1.0, 1)
 
 
 class Breakers(stateful.RuleBasedStateMachine):
@@ -246,11 +246,11 @@ class Breakers(stateful.RuleBasedStateMachine):
 
     @stateful.rule(seconds=st.floats(0, 400))
     def time_passes(self, seconds: float) -> None:
-        due = self.breaker.state is State.OPEN and self.breaker.reopens_in_s(self.now) <= seconds
+        due = self.breaker.state is BackendState.OPEN and self.breaker.reopens_in_s(self.now) <= seconds
         self.now += seconds
         self.breaker.tick(self.now)
         if due:
-            assert self.breaker.state is State.HALF_OPEN
+            assert self.breaker.state is BackendState.HALF_OPEN
             self.canaries_ok = 0
 
     @stateful.rule(kind=st.sampled_from(["answered", "failed", "warming"]))
@@ -259,20 +259,20 @@ class Breakers(stateful.RuleBasedStateMachine):
         match kind:
             case "answered":
                 self.breaker.probe_answered(self.now)
-                assert before not in (State.OPEN, State.HALF_OPEN) or self.breaker.state is before
+                assert before not in (BackendState.OPEN, BackendState.HALF_OPEN) or self.breaker.state is before
             case "failed":
                 self.breaker.probe_failed(self.now, "silent")
-                assert self.breaker.state is not State.HEALTHY
+                assert self.breaker.state is not BackendState.HEALTHY
             case _:
                 self.breaker.probe_warming(self.now, "loading")
-                assert self.breaker.state in (State.WARMING, State.OPEN)
+                assert self.breaker.state in (BackendState.WARMING, BackendState.OPEN)
 
     @stateful.precondition(lambda self: self.breaker.admits())
     @stateful.rule()
     def begin(self) -> None:
         ticket = self.breaker.begin()
         self.tickets.append(ticket)
-        assert ticket.canary == (self.breaker.state is State.HALF_OPEN)
+        assert ticket.canary == (self.breaker.state is BackendState.HALF_OPEN)
 
     @stateful.precondition(lambda self: self.tickets)
     @stateful.rule(how=st.sampled_from(["ok", "fail", "broken", "nothing"]), which=st.integers(0, 10_000))
@@ -289,17 +289,17 @@ class Breakers(stateful.RuleBasedStateMachine):
                 assert (self.breaker.state, self.breaker.generation) == before[:2]
             case _:
                 self.breaker.failed(ticket, self.now, "500", broken=how == "broken")
-                assert not (ticket.canary and not late) or self.breaker.state is State.OPEN
+                assert not (ticket.canary and not late) or self.breaker.state is BackendState.OPEN
         if late:
             assert (self.breaker.state, self.breaker.generation, self.breaker.admits()) == before
-        if before[0] is State.HALF_OPEN and self.breaker.state is State.HEALTHY:
+        if before[0] is BackendState.HALF_OPEN and self.breaker.state is BackendState.HEALTHY:
             assert self.canaries_ok >= breaker.CANARIES_TO_CLOSE
 
     @stateful.invariant()
     def open_admits_nothing_and_always_ends(self) -> None:
         left = self.breaker.reopens_in_s(self.now)
         assert 0 <= left <= breaker.OPEN_LONGEST_S * breaker.OPEN_SPREAD[1]
-        if self.breaker.state in (State.OPEN, State.UNKNOWN, State.WARMING):
+        if self.breaker.state in (BackendState.OPEN, BackendState.UNKNOWN, BackendState.WARMING):
             assert not self.breaker.admits()
 
     @stateful.invariant()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mastering.contract import ENGINE_VERSION
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import TIER_ORDER, Candidate, Need, choose, outlook, why_not
 from router.tiers.policy.estimate import Ewma, Pace
 
@@ -25,7 +25,7 @@ def pace(render_s_per_minute: float = 5.0, cold_s: float = 0.0) -> Pace:
 
 def one(name: str, tier: str = "managed", **known: object) -> Candidate:
     given_pace = known.pop("pace", pace())
-    return Candidate(name, tier, known.pop("state", State.HEALTHY), pace=given_pace, **known)  # type: ignore[arg-type]
+    return Candidate(name, tier, known.pop("state", BackendState.HEALTHY), pace=given_pace, **known)  # type: ignore[arg-type]
 
 
 def chosen(candidates: list[Candidate], need: Need = SONG, draw: float = 0.0) -> str | None:
@@ -37,17 +37,24 @@ def test_in_ten_thousand_changes_of_health_the_first_tier_that_is_up_gets_the_jo
     """At empty queues, whatever their speeds: compared with an oracle that knows nothing of etas."""
     chance = random.Random(20_26)
     # A backend that is waking up is neither up nor down: its eta decides, see below.
-    resting = [State.UNKNOWN, State.OPEN, State.PAUSED, State.QUOTA_OUT, State.DRAINING, State.MAINTENANCE]
+    resting = [
+        BackendState.UNKNOWN,
+        BackendState.OPEN,
+        BackendState.PAUSED,
+        BackendState.QUOTA_OUT,
+        BackendState.DRAINING,
+        BackendState.MAINTENANCE,
+    ]
     fleet = [one(f"{tier}-{n}", tier) for tier in TIER_ORDER for n in range(3)]
     seen: Counter[str | None] = Counter()
     for _ in range(10_000):
         at = chance.randrange(len(fleet))
-        state = chance.choice([State.HEALTHY, State.SUSPECT, *resting])
+        state = chance.choice([BackendState.HEALTHY, BackendState.SUSPECT, *resting])
         new_pace = pace(chance.uniform(0.1, 300), chance.uniform(0, 100))
         fleet[at] = fleet[at]._replace(state=state, pace=new_pace, weight=chance.uniform(0.1, 1))
         need = SONG._replace(managed_only=chance.random() < 0.2)
         allowed = {"managed"} if need.managed_only else {"managed", "gpu_space", "cpu_space"}
-        up = {c.tier for c in fleet if c.state in (State.HEALTHY, State.SUSPECT)} & allowed
+        up = {c.tier for c in fleet if c.state in (BackendState.HEALTHY, BackendState.SUSPECT)} & allowed
         expected = next((tier for tier in ("managed", "gpu_space", "cpu_space") if tier in up), None)
         found = choose(fleet, need, chance.random)
         assert (found.tier if found else None) == expected
@@ -82,7 +89,7 @@ def test_a_spill_names_the_tier_it_passed() -> None:
 
 
 def test_a_fallback_says_what_is_wrong_with_the_tier_above() -> None:
-    found = choose([one("worker", state=State.OPEN), one("space", "gpu_space")], SONG, lambda: 0.0)
+    found = choose([one("worker", state=BackendState.OPEN), one("space", "gpu_space")], SONG, lambda: 0.0)
     assert found is not None
     assert found.reason == "Hugging Face GPU Space is the best that is free (Managed GPU workers: down)."
 
@@ -103,12 +110,12 @@ def test_nothing_set_up_is_said_in_so_many_words() -> None:
 @pytest.mark.parametrize(
     ("known", "need", "reason"),
     [
-        ({"state": State.OPEN}, {}, "down"),
-        ({"state": State.UNKNOWN}, {}, "down"),
-        ({"state": State.PAUSED}, {}, "paused"),
-        ({"state": State.QUOTA_OUT}, {}, "quota-out"),
-        ({"state": State.DRAINING}, {}, "draining"),
-        ({"state": State.MAINTENANCE}, {}, "maintenance"),
+        ({"state": BackendState.OPEN}, {}, "down"),
+        ({"state": BackendState.UNKNOWN}, {}, "down"),
+        ({"state": BackendState.PAUSED}, {}, "paused"),
+        ({"state": BackendState.QUOTA_OUT}, {}, "quota-out"),
+        ({"state": BackendState.DRAINING}, {}, "draining"),
+        ({"state": BackendState.MAINTENANCE}, {}, "maintenance"),
         ({"tier": "gpu_space"}, {"managed_only": True}, "not consented to"),
         ({}, {"avoid": frozenset({"b"})}, "failed this job before"),
         ({}, {"avoid_tiers": frozenset({"managed"})}, "failed this job before"),
@@ -117,7 +124,7 @@ def test_nothing_set_up_is_said_in_so_many_words() -> None:
         ({"engine_version": "999.0.0"}, {}, "another engine version"),
         ({"quota_left_s": 17.9}, {}, "its quota is used up"),  # 15 s of work, times 1.2
         ({}, {"deadline_s": 14.9}, "too slow for the time that is left"),
-        ({"state": State.SLEEPING, "pace": pace(5.0, cold_s=60.0)}, {"deadline_s": 70.0}, "too slow for the time that is left"),  # noqa: E501
+        ({"state": BackendState.SLEEPING, "pace": pace(5.0, cold_s=60.0)}, {"deadline_s": 70.0}, "too slow for the time that is left"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_a_backend_is_passed_over(known: dict[str, object], need: dict[str, object], reason: str) -> None:
@@ -136,8 +143,8 @@ def test_a_backend_is_passed_over(known: dict[str, object], need: dict[str, obje
         {"engine_version": ENGINE_VERSION},
         {"engine_version": ".".join(ENGINE_VERSION.split(".")[:2]) + ".77"},
         {"quota_left_s": 18.1},
-        {"state": State.SUSPECT},
-        {"state": State.HALF_OPEN},
+        {"state": BackendState.SUSPECT},
+        {"state": BackendState.HALF_OPEN},
     ],
 )
 def test_a_backend_just_inside_its_limits_gets_the_job(known: dict[str, object]) -> None:
@@ -145,7 +152,14 @@ def test_a_backend_just_inside_its_limits_gets_the_job(known: dict[str, object])
 
 
 @pytest.mark.parametrize(
-    "known", [{"in_flight": 1}, {"admits": False}, {"rest_s": 2.0}, {"state": State.WARMING}, {"state": State.SLEEPING}]
+    "known",
+    [
+        {"in_flight": 1},
+        {"admits": False},
+        {"rest_s": 2.0},
+        {"state": BackendState.WARMING},
+        {"state": BackendState.SLEEPING},
+    ],
 )
 def test_a_backend_that_is_not_free_is_waited_for_when_nobody_else_is_there(known: dict[str, object]) -> None:
     found = outlook([one("b", **known)], SONG, lambda: 0.0)
@@ -159,7 +173,7 @@ def test_a_tier_whose_line_is_too_long_for_the_deadline_is_out_of_the_question()
 
 
 def test_a_sleeping_tier_counts_its_cold_start() -> None:
-    found = outlook([one("b", "gpu_space", state=State.SLEEPING, pace=pace(5.0, 60.0))], SONG, lambda: 0.0)
+    found = outlook([one("b", "gpu_space", state=BackendState.SLEEPING, pace=pace(5.0, 60.0))], SONG, lambda: 0.0)
     assert found.eta_s == 75.0
 
 
@@ -167,12 +181,12 @@ def test_a_sleeping_tier_counts_its_cold_start() -> None:
 def test_a_tier_that_is_waking_up_is_waited_for_only_if_it_would_still_be_done_first(
     cold_s: float, expected: str | None
 ) -> None:
-    waking = one("worker", state=State.WARMING, pace=pace(5.0, cold_s))
+    waking = one("worker", state=BackendState.WARMING, pace=pace(5.0, cold_s))
     assert chosen([waking, one("space", "cpu_space", pace=pace(30.0))]) == expected
 
 
 def test_a_suspect_backend_comes_after_its_healthy_neighbours() -> None:
-    fleet = [one("a", state=State.SUSPECT), one("b", pace=pace(50.0))]
+    fleet = [one("a", state=BackendState.SUSPECT), one("b", pace=pace(50.0))]
     assert {chosen(fleet, draw=draw) for draw in (0.0, 0.5, 0.99)} == {"b"}
 
 

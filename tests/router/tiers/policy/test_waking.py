@@ -8,11 +8,11 @@ import pytest
 
 from router.dispatch import prewarm
 from router.tiers.fake import FakeBackend
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import Candidate, Need, worth_waking
 from router.tiers.policy.estimate import Ewma, Pace
-from router.tiers.port import Health
-from tests.houses import eventually, house_of, mastering, queue_song
+from router.tiers.port import BackendHealth
+from tests.services import eventually, mastering, queue_song, services_in
 
 SONG = Need(size_bytes=30 * 2**20, duration_s=180.0)
 
@@ -22,12 +22,12 @@ def pace(render_s_per_minute: float) -> Pace:
 
 
 def one(
-    name: str, tier: str, state: State = State.HEALTHY, render_s_per_minute: float = 20.0, **known: object
+    name: str, tier: str, state: BackendState = BackendState.HEALTHY, render_s_per_minute: float = 20.0, **known: object
 ) -> Candidate:
     return Candidate(name, tier, state, pace=pace(render_s_per_minute), **known)  # type: ignore[arg-type]
 
 
-ASLEEP = one("zero", "gpu_space", State.SLEEPING, 40.0)  # 120 s for the song, biased 155 s
+ASLEEP = one("zero", "gpu_space", BackendState.SLEEPING, 40.0)  # 120 s for the song, biased 155 s
 
 
 def woken(*candidates: Candidate, queued: int = 0) -> list[str]:
@@ -39,9 +39,9 @@ def test_nobody_is_woken_while_a_tier_above_is_well_and_free() -> None:
 
 
 def test_a_suspect_tier_above_wakes_the_first_tier_that_sleeps_even_before_a_job_comes() -> None:
-    cpu = one("cpu", "cpu_space", State.SLEEPING)
-    assert woken(one("worker", "managed", State.SUSPECT), ASLEEP, cpu) == ["zero"]
-    assert woken(one("a", "managed", State.SUSPECT), one("b", "managed"), ASLEEP) == []
+    cpu = one("cpu", "cpu_space", BackendState.SLEEPING)
+    assert woken(one("worker", "managed", BackendState.SUSPECT), ASLEEP, cpu) == ["zero"]
+    assert woken(one("a", "managed", BackendState.SUSPECT), one("b", "managed"), ASLEEP) == []
 
 
 def test_a_wait_above_beyond_half_the_spill_point_wakes() -> None:
@@ -53,14 +53,16 @@ def test_a_wait_above_beyond_half_the_spill_point_wakes() -> None:
 
 def test_a_wait_above_that_outlasts_the_time_that_is_left_wakes_for_jobs_that_are_there() -> None:
     """A song takes 60 s above and waits 60 s for its turn; awake, the quick one below has it in 90 s."""
-    busy, quick = one("worker", "managed", in_flight=1), one("zero", "gpu_space", State.SLEEPING, 10.0)
+    busy, quick = one("worker", "managed", in_flight=1), one("zero", "gpu_space", BackendState.SLEEPING, 10.0)
     hurried = SONG._replace(deadline_s=100.0)
     assert worth_waking([busy, quick], hurried, lambda: 0.0) == []
     assert worth_waking([busy, quick], hurried._replace(queued=1), lambda: 0.0) == ["zero"]
 
 
-@pytest.mark.parametrize("state", [State.OPEN, State.PAUSED, State.QUOTA_OUT, State.MAINTENANCE])
-def test_a_tier_above_that_is_down_wakes_only_for_jobs_that_are_there(state: State) -> None:
+@pytest.mark.parametrize(
+    "state", [BackendState.OPEN, BackendState.PAUSED, BackendState.QUOTA_OUT, BackendState.MAINTENANCE]
+)
+def test_a_tier_above_that_is_down_wakes_only_for_jobs_that_are_there(state: BackendState) -> None:
     down = one("worker", "managed", state)
     assert woken(down, ASLEEP) == []
     assert woken(down, ASLEEP, queued=1) == ["zero"]
@@ -72,8 +74,8 @@ def test_where_a_space_is_all_there_is_a_job_wakes_it() -> None:
 
 
 def test_a_tier_between_that_is_up_lets_the_lower_one_sleep() -> None:
-    cpu = one("cpu", "cpu_space", State.SLEEPING)
-    assert woken(one("worker", "managed", State.OPEN), one("zero", "gpu_space"), cpu, queued=3) == []
+    cpu = one("cpu", "cpu_space", BackendState.SLEEPING)
+    assert woken(one("worker", "managed", BackendState.OPEN), one("zero", "gpu_space"), cpu, queued=3) == []
 
 
 def test_a_space_that_the_song_is_too_long_for_sleeps_on() -> None:
@@ -82,13 +84,13 @@ def test_a_space_that_the_song_is_too_long_for_sleeps_on() -> None:
 
 async def test_a_router_with_a_job_and_only_a_sleeping_space_wakes_it(tmp_path: Path) -> None:
     space = FakeBackend("zero", [mastering()], tier="gpu_space")
-    space.health = Health(False, "asleep", resting=State.SLEEPING)
-    async with house_of(tmp_path, [space]) as house:
-        await house.fleet.start()
-        await prewarm.wake(house)
+    space.health = BackendHealth(False, "asleep", resting=BackendState.SLEEPING)
+    async with services_in(tmp_path, [space]) as services:
+        await services.fleet.start()
+        await prewarm.wake(services)
         assert space.woken == 0
-        await queue_song(house)
-        await prewarm.wake(house)
+        await queue_song(services)
+        await prewarm.wake(services)
 
         async def woken_once() -> bool:
             return space.woken == 1

@@ -18,11 +18,11 @@ from mastering.protocol.frames import PROTOCOL_VERSION
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Work, Working
-from router.tiers.space.address import Where
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
-from router.tiers.space.cleanup import Debts
-from tests.houses import PATIENCE_S, eventually, ram_folder, report
+from router.tiers.space.cleanup import PendingDeletions
 from tests.rough_space import RoughSpace, rough_space
+from tests.services import PATIENCE_S, eventually, ram_folder, report
 from tests.stack import free_port
 
 AUDIO = os.urandom(300_000)
@@ -52,7 +52,7 @@ class backend_of:
     def __init__(self, url: str, key: str | None = None, token: str | None = None) -> None:
         self._folder = ram_folder()
         self.ram = Path(self._folder.name)
-        self._backend = SpaceBackend("s", "cpu_space", Where(url, token=token), self.ram, key)
+        self._backend = SpaceBackend("s", "cpu_space", SpaceAddress(url, token=token), self.ram, key)
 
     async def __aenter__(self) -> SpaceBackend:
         return self._backend
@@ -328,21 +328,21 @@ async def test_two_identical_songs_at_once_are_two_jobs(backend: SpaceBackend, s
 async def test_a_router_that_was_killed_pays_its_debts_with_the_first_answer(space: RoughSpace) -> None:
     space.behave(master="slow")
     with ram_folder() as ram:
-        dead = SpaceBackend("s", "cpu_space", Where(space.url), Path(ram))
+        dead = SpaceBackend("s", "cpu_space", SpaceAddress(space.url), Path(ram))
         events = dead.run(work())
         await accepted(events)
         assert len(await asyncio.to_thread(space.held)) == 1
         # What a kill leaves: the note in RAM, and nothing in this process that would clean up.
         notes = list((Path(ram) / "s" / "jobs").iterdir())
         assert [note.stat().st_size for note in notes] == [0]
-        risen = SpaceBackend("s", "cpu_space", Where(space.url), Path(ram))
+        risen = SpaceBackend("s", "cpu_space", SpaceAddress(space.url), Path(ram))
         assert (await risen.probe()).up
         await until_empty(space)
         await events.aclose()
         await dead.close()
         await risen.probe()
         await risen.close()
-        assert Debts(Path(ram) / "s" / "jobs").owed() == []
+        assert PendingDeletions(Path(ram) / "s" / "jobs").owed() == []
 
 
 async def test_a_key_and_a_token_go_to_every_address_and_to_the_call(space: RoughSpace) -> None:

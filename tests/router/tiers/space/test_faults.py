@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import SpaceStage
 
 from mastering.contract import USER_FAULTS, FaultCode
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.faults import FaultClass, Next
 from router.tiers.space.faults import STAGES, TITLES, of_app_error, of_client, of_space, of_status, stage_of
 
@@ -22,11 +22,11 @@ ASLEEP, BROKEN = FaultClass.ASLEEP, FaultClass.CONFIGURATION
         ("RUNNING", True, None, None),
         ("RUNNING_BUILDING", True, None, None),
         ("RUNNING_APP_STARTING", True, None, None),
-        ("SLEEPING", False, State.SLEEPING, ASLEEP),
-        ("STOPPED", False, State.SLEEPING, ASLEEP),
-        ("BUILDING", False, State.WARMING, ASLEEP),
-        ("APP_STARTING", False, State.WARMING, ASLEEP),
-        ("PAUSED", False, State.PAUSED, BROKEN),
+        ("SLEEPING", False, BackendState.SLEEPING, ASLEEP),
+        ("STOPPED", False, BackendState.SLEEPING, ASLEEP),
+        ("BUILDING", False, BackendState.WARMING, ASLEEP),
+        ("APP_STARTING", False, BackendState.WARMING, ASLEEP),
+        ("PAUSED", False, BackendState.PAUSED, BROKEN),
         ("NO_APP_FILE", False, None, BROKEN),
         ("CONFIG_ERROR", False, None, BROKEN),
         ("BUILD_ERROR", False, None, BROKEN),
@@ -36,7 +36,7 @@ ASLEEP, BROKEN = FaultClass.ASLEEP, FaultClass.CONFIGURATION
     ],
 )
 def test_a_stage_says_whether_the_space_can_work_or_will(
-    stage: str, up: bool, resting: State | None, fault: FaultClass | None
+    stage: str, up: bool, resting: BackendState | None, fault: FaultClass | None
 ) -> None:
     known = stage_of(stage)
     assert (known.health.up, known.health.resting, known.fault) == (up, resting, fault)

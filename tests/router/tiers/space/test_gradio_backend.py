@@ -15,10 +15,10 @@ from mastering.contract import Facts, OutputFormat, Settings
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Finished, OutputBegins, Work
-from router.tiers.space.address import Where
-from router.tiers.space.gradio_backend import PlainBackend
-from tests.houses import ram_folder
+from router.tiers.space.address import SpaceAddress
+from router.tiers.space.gradio_backend import GradioBackend
 from tests.rough_space import RoughSpace, rough_space
+from tests.services import ram_folder
 
 AUDIO = os.urandom(300_000)
 
@@ -30,9 +30,11 @@ def app() -> Iterator[RoughSpace]:
 
 
 @asynccontextmanager
-async def backend_of(url: str, endpoint: str = "/process") -> AsyncIterator[PlainBackend]:
+async def backend_of(url: str, endpoint: str = "/process") -> AsyncIterator[GradioBackend]:
     with ram_folder() as ram:
-        backend = PlainBackend("p", "cpu_space", Where(url), Path(ram), endpoint=endpoint, returns=OutputFormat.WAV24)
+        backend = GradioBackend(
+            "p", "cpu_space", SpaceAddress(url), Path(ram), endpoint=endpoint, returns=OutputFormat.WAV24
+        )
         try:
             yield backend
         finally:

@@ -12,18 +12,18 @@ from mastering.contract import Facts, OutputFormat, Settings
 from router.core import clock
 from router.tiers.fleet.fleet import Fleet
 from router.tiers.in_memory import source_of
-from router.tiers.policy.breaker import State
+from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Finished, Work
 from router.tiers.space import stage as stage_module
-from router.tiers.space.address import Where
+from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
 from router.tiers.space.faults import STAGES
 from router.tiers.space.hub import Hub, HubError
 from router.tiers.space.stage import StageWatch
 from tests.fake_hub import TOKEN, FakeHub, FakeSpace, fake_hub
-from tests.houses import eventually, ram_folder
 from tests.rough_space import RoughSpace, rough_space
+from tests.services import eventually, ram_folder
 
 NAME = "owner/name"
 
@@ -54,7 +54,7 @@ class _Named:
     def __init__(self, fake: FakeHub, token: str | None = TOKEN) -> None:
         self.folder = ram_folder()
         self.watch = StageWatch(hub_of(fake, token), NAME)
-        where = Where(stage=self.watch, token=token)
+        where = SpaceAddress(stage=self.watch, token=token)
         self.backend = SpaceBackend("zero", "gpu_space", where, Path(self.folder.name))
 
     async def __aenter__(self) -> SpaceBackend:
@@ -131,8 +131,8 @@ async def test_a_fleet_sees_a_space_fall_asleep_start_and_come_back(
         for stage in ("SLEEPING", "APP_STARTING", "RUNNING", "PAUSED"):
             hub.spaces[NAME].stage = stage
             await fleet.probe_all()
-            seen.append(fleet.standings()[0].state(clock.now()))
-    assert seen == [State.SLEEPING, State.WARMING, State.HEALTHY, State.PAUSED]
+            seen.append(fleet.members()[0].state(clock.now()))
+    assert seen == [BackendState.SLEEPING, BackendState.WARMING, BackendState.HEALTHY, BackendState.PAUSED]
 
 
 async def test_a_space_that_falls_asleep_in_the_middle_is_asleep_and_not_crashed(

@@ -30,21 +30,21 @@ from mastering.protocol.frames import (
     encode_event,
     problem_seal,
 )
-from mastering.protocol.signing import Guard, Signer, client_tls
-from router.core.command_error import Complaint
-from router.core.settings import Settings as RouterSettings
+from mastering.protocol.signing import SignatureVerifier, Signer, client_tls
+from router.core.command_error import CommandError
+from router.core.settings import RouterSettings as RouterSettings
 from router.tiers.connect import connect
-from router.tiers.fleet.catalogue import Entry
+from router.tiers.fleet.catalogue import CatalogueEntry
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Event, Finished, OutputBegins, Work
 from router.tiers.worker import backend as worker_module
 from router.tiers.worker.backend import WorkerBackend
-from router.tiers.worker.connection import Line
+from router.tiers.worker.connection import WorkerConnection
 from tests.certificates import self_signed
-from tests.houses import report
 from tests.mastering.worker_process import FAKE, WorkerProcess, running_worker, until
 from tests.rough_worker import GIVEN, Asked, Said, Taken, answer, in_chunks, rough_worker, sealed
+from tests.services import report
 
 SECRET = b"a secret that is long enough to be one"
 KEYS = json.dumps({"router": SECRET.decode()})
@@ -285,7 +285,7 @@ async def test_a_name_that_takes_long_to_be_found_is_unreachable_in_time(monkeyp
     ],
 )
 def test_a_line_leads_to_its_address(url: str, host: str, port: int) -> None:
-    line = Line(url, client_tls())
+    line = WorkerConnection(url, client_tls())
     assert (line._http.host, line._http.port) == (host, port)
 
 
@@ -308,7 +308,7 @@ async def test_a_sealed_refusal_is_believed() -> None:
 
     def refuse(asked: Asked) -> bytes:
         url = f"http://{asked.headers['host']}/v1/renders"
-        key = Guard({"router": SECRET}).admit("POST", url, asked.headers, 0.0).response
+        key = SignatureVerifier({"router": SECRET}).admit("POST", url, asked.headers, 0.0).response
         assert key is not None
         return answer(413, body, mastering_seal=problem_seal(key, 413, body))
 
@@ -543,13 +543,13 @@ def test_no_audio_leaves_this_machine_in_the_clear(url: str) -> None:
 
 
 def test_a_short_key_is_a_complaint_and_not_a_traceback() -> None:
-    entry = Entry(name="gpu-1", tier="managed", url="https://worker.example")
-    with pytest.raises(Complaint, match="32 bytes"):
+    entry = CatalogueEntry(name="gpu-1", tier="managed", url="https://worker.example")
+    with pytest.raises(CommandError, match="32 bytes"):
         connect(RouterSettings(worker_secret=SecretStr("short")), entry)
 
 
 async def test_the_settings_key_is_the_one_that_signs(worker: WorkerProcess) -> None:
-    entry = Entry(name="gpu-1", tier="managed", url=str(worker.client.base_url))
+    entry = CatalogueEntry(name="gpu-1", tier="managed", url=str(worker.client.base_url))
     backend = connect(RouterSettings(worker_secret=SecretStr(SECRET.decode())), entry)
     try:
         assert (await backend.probe()).up

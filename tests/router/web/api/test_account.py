@@ -20,11 +20,11 @@ from router.tiers.fake import FakeBackend
 from router.web import dependencies
 from router.web.api import events
 from router.web.api.credentials import MOST_TOKENS
-from tests.houses import MASTER, SONG, mastering
 from tests.openid import Misbehaviour, Provider, openid_provider, settings_of
 from tests.people import person, walk_in
 from tests.probes import until
 from tests.served import Served, served
+from tests.services import MASTER, SONG, mastering
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 async def end_sessions_of_the_owner(router: Served, job_id: str) -> None:
-    assert router.house.door is not None
-    router.house.door.sessions.end_all((await router.house.jobs.get(job_id)).job.account)
+    assert router.services.door is not None
+    router.services.door.sessions.end_all((await router.services.jobs.get(job_id)).job.account)
 
 
 # Who is let in --------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ async def test_a_stranger_is_told_to_sign_in_before_a_byte_of_audio_moves(router
         assert b" 401 " in answer.partition(b"\r\n")[0]
         assert b"connection: close" in answer.lower()
         writer.close()
-    assert [found async for found in router.house.jobs.scan()] == []
+    assert [found async for found in router.services.jobs.scan()] == []
 
 
 async def test_every_address_of_the_api_but_what_tells_nothing_of_anybody_asks_who_is_there(router: Served) -> None:
@@ -137,8 +137,8 @@ async def test_who_waits_for_a_master_gets_none_when_the_session_was_ended_or_th
         assert (await ann.delete(f"/v1/account/tokens/{token['id']}")).is_success
     else:
         await end_sessions_of_the_owner(router, job["id"])
-    await router.house.jobs.forget(job["id"])  # there is nothing more to wait for
-    await router.house.events.tell(job["id"])
+    await router.services.jobs.forget(job["id"])  # there is nothing more to wait for
+    await router.services.events.tell(job["id"])
     for waiting in both:
         assert (await waiting).status_code == 401
 
@@ -174,9 +174,9 @@ async def test_pages_and_descriptions_are_open_and_leave_no_record(router: Serve
 
 
 def _records(router: Served) -> list[Any]:
-    assert router.house.door is not None
-    tables = [(router.house.accounts._db, name) for name in ("consents", "tokens", "usage")]
-    tables += [(router.house.door.sessions._db, name) for name in ("sessions", "spent")]
+    assert router.services.door is not None
+    tables = [(router.services.accounts._db, name) for name in ("consents", "tokens", "usage")]
+    tables += [(router.services.door.sessions._db, name) for name in ("sessions", "spent")]
     return [db.execute(f"SELECT * FROM {name}").fetchall() for db, name in tables]  # noqa: S608 — our own names
 
 
@@ -419,7 +419,7 @@ async def test_anothers_job_is_refused_after_the_same_time_as_one_that_never_was
 ) -> None:
     """On a clock of its own, which only the reading of a large record and the waiting move."""
     job = (await ann.post("/v1/jobs")).json()["id"]
-    now_s, real = 100.0, router.house.jobs.get
+    now_s, real = 100.0, router.services.jobs.get
 
     async def get(job_id: str) -> Any:
         nonlocal now_s
@@ -430,7 +430,7 @@ async def test_anothers_job_is_refused_after_the_same_time_as_one_that_never_was
         nonlocal now_s
         now_s += max(0.0, seconds)
 
-    monkeypatch.setattr(router.house.jobs, "get", get)
+    monkeypatch.setattr(router.services.jobs, "get", get)
     monkeypatch.setattr(dependencies, "clock", SimpleNamespace(now=lambda: now_s))
     monkeypatch.setattr(dependencies, "asyncio", SimpleNamespace(sleep=sleep))
 
@@ -461,7 +461,7 @@ async def test_the_export_is_all_that_the_stores_hold_of_the_account(
     await bob.post("/v1/jobs")
     held = (await ann.get("/v1/account")).json()
     account = held["account"]
-    database = router.house.accounts._db
+    database = router.services.accounts._db
     for table, rows in held["stored"].items():
         cursor = database.execute(f"SELECT * FROM {table} WHERE account = ?", (account,))  # noqa: S608 — our own names
         names = [column[0] for column in cursor.description]
@@ -489,13 +489,13 @@ async def test_erasure_leaves_nothing_of_the_account_and_everything_of_the_other
     await ann.post("/v1/jobs", json={"size_bytes": len(SONG)})
     theirs = (await bob.post("/v1/jobs")).json()["id"]
     cookie = {"cookie": f"dev-sid={ann.cookies['dev-sid']}"}
-    assert router.house.spool.usage().blobs > 0
+    assert router.services.spool.usage().blobs > 0
     response = await ann.delete("/v1/account")
     assert response.json() == {"jobs": 2}
     assert problem(await router.http.get("/v1/account", headers=cookie)) == (401, "sign_in")
     assert problem(await router.http.get("/v1/options", headers=bearer(token["secret"]))) == (401, "bad_token")
-    assert router.house.spool.usage().blobs == 0
-    folders = (router.house.settings.state_dir, router.house.settings.ram_dir)
+    assert router.services.spool.usage().blobs == 0
+    folders = (router.services.settings.state_dir, router.services.settings.ram_dir)
     assert account.encode() not in kept_in(*folders)
     assert (await bob.get(f"/v1/jobs/{theirs}")).status_code == 200
     async with person(router, provider, "ann") as again:
@@ -539,17 +539,17 @@ async def test_a_person_keeps_everything_when_the_pepper_is_changed(tmp_path: Pa
         assert held["consent"]["managed_only"]
         assert held["stored"]["tokens"][0]["id"] == token["id"]
         assert (await router.http.get("/v1/jobs/x", headers=bearer(token["secret"]))).status_code == 404
-        assert router.house.accounts.export(before) == {"consents": [], "tokens": [], "usage": []}
+        assert router.services.accounts.export(before) == {"consents": [], "tokens": [], "usage": []}
 
 
 async def test_live_jobs_and_other_sessions_move_with_their_person(
     router: Served, provider: Provider, ann: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = (await ann.post("/v1/jobs")).json()["id"]
-    assert router.house.door is not None
-    old = router.house.door.peppers.versions
-    later = router.house.door._replace(peppers=peppers_module.Peppers({2: b"2" * 32, **old}))
-    monkeypatch.setattr(router.app.state, "house", router.house._replace(door=later))
+    assert router.services.door is not None
+    old = router.services.door.peppers.versions
+    later = router.services.door._replace(peppers=peppers_module.Peppers({2: b"2" * 32, **old}))
+    monkeypatch.setattr(router.app.state, "house", router.services._replace(door=later))
     async with person(router, provider, "ann") as phone:
         assert (await phone.get("/v1/account")).json()["account"].startswith("v2_")
         assert (await phone.get(f"/v1/jobs/{job}")).status_code == 200
@@ -565,9 +565,9 @@ async def test_a_lost_pepper_makes_every_job_managed_only_until_the_operator_con
     for _ in range(2):
         async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "ann") as ann:
             assert (await ann.post("/v1/jobs")).json()["managed_only"] is True
-            assert not router.house.accounts.trusted
+            assert not router.services.accounts.trusted
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "ann") as ann:
-        router.house.accounts.confirm()
+        router.services.accounts.confirm()
         assert (await ann.post("/v1/jobs")).json()["managed_only"] is False
 
 

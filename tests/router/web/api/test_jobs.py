@@ -12,9 +12,9 @@ from router.core import clock
 from router.tiers.fake import FakeBackend, Freeze
 from router.tiers.port import Accepted
 from router.web.api import events
-from tests.houses import SONG, mastering
 from tests.probes import until
 from tests.served import Served, served
+from tests.services import SONG, mastering
 
 
 def up(*scripts: object) -> list[FakeBackend]:
@@ -69,7 +69,7 @@ async def test_settings_that_can_not_be_are_refused_in_a_sentence(tmp_path: Path
         response = await router.http.post("/v1/jobs", json=wanted)
         assert (response.status_code, response.json()["code"]) == (422, "bad_settings")
         assert response.json()["detail"].endswith(".")
-        assert [job async for job in router.house.jobs.scan()] == []
+        assert [job async for job in router.services.jobs.scan()] == []
 
 
 async def test_a_size_over_the_limit_is_refused_with_both_numbers(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ async def test_an_account_may_have_so_many_jobs_at_once_and_no_more(tmp_path: Pa
 async def test_a_job_of_another_account_is_the_same_404_as_one_that_never_was(tmp_path: Path) -> None:
     async with served(tmp_path) as router:
         job = await router.create()
-        found, revision = await router.house.jobs.get(job["id"])
-        await router.house.jobs.change(found.with_(account="somebody else"), revision)
+        found, revision = await router.services.jobs.get(job["id"])
+        await router.services.jobs.change(found.with_(account="somebody else"), revision)
         answers = [await router.http.get(f"/v1/jobs/{name}") for name in (job["id"], "A" * 22)]
         assert [answer.status_code for answer in answers] == [404, 404]
         assert answers[0].json() == answers[1].json()
@@ -134,7 +134,7 @@ async def test_prefer_wait_answers_at_the_next_change_of_state(tmp_path: Path) -
         address = f"/v1/jobs/{job['id']}"
         waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "respond-async, wait=20"}))
         async with asyncio.timeout(10):
-            while not router.house.events._listeners:  # type: ignore[attr-defined]  # noqa: ASYNC110 — bounded
+            while not router.services.events._listeners:  # type: ignore[attr-defined]  # noqa: ASYNC110 — bounded
                 await asyncio.sleep(0.005)
         await router.http.delete(address)
         answer = await waiting
@@ -156,8 +156,8 @@ async def test_a_job_that_is_forgotten_while_it_is_waited_for_is_a_404(tmp_path:
         job = await router.create()
         waiting = asyncio.create_task(router.http.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=20"}))
         await until(lambda: router.app.state.streams._open.total() == 1)
-        await router.house.jobs.forget(job["id"])
-        await router.house.events.tell(job["id"])
+        await router.services.jobs.forget(job["id"])
+        await router.services.events.tell(job["id"])
         answer = await waiting
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
@@ -246,7 +246,7 @@ async def test_nobody_is_shown_the_end_of_a_job_before_its_keys_are_destroyed(tm
                 if shown["state"] == "received":
                     await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
                 if shown["state"] in ("mastered", "failed", "cancelled"):
-                    found, _ = await router.house.jobs.get(job["id"])
+                    found, _ = await router.services.jobs.get(job["id"])
                     assert found.input is None
                     assert shown["receipt"]["input_key_destroyed_at"] is not None
 
@@ -258,7 +258,7 @@ async def test_deleting_gives_a_receipt_and_leaves_nothing(tmp_path: Path) -> No
         receipt = response.json()["receipt"]
         assert receipt["input_key_destroyed_at"] is not None
         assert receipt["outputs_key_destroyed_at"] is not None
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
         again = await router.http.delete(f"/v1/jobs/{job['id']}")
         assert (again.status_code, again.json()["receipt"]) == (200, receipt)
         shown = (await router.http.get(f"/v1/jobs/{job['id']}")).json()
@@ -275,8 +275,8 @@ async def test_deleting_a_running_job_stops_it(tmp_path: Path) -> None:
                     break
         await router.http.delete(f"/v1/jobs/{job['id']}")
         assert (await router.over(job["id"]))["state"] == "cancelled"
-        assert router.house.spool.usage().blobs == 0
-        assert await router.house.queue.depth() == 0
+        assert router.services.spool.usage().blobs == 0
+        assert await router.services.queue.depth() == 0
 
 
 async def test_a_job_whose_time_is_over_can_still_be_asked_about(

@@ -13,12 +13,12 @@ import pytest
 
 from router.core import clock
 from router.http import body_sender
-from router.http.connection import Connection
+from router.http.connection import RouterConnection
 from router.spool.records import RECORD_BYTES
 from router.tiers.fake import FakeBackend
-from tests.houses import MASTER, SONG, mastering
 from tests.probes import until
 from tests.served import Served, served
+from tests.services import MASTER, SONG, mastering
 
 SIZE = len(MASTER)
 
@@ -88,8 +88,8 @@ async def test_who_waits_for_the_master_of_a_job_that_is_forgotten_hears_that_th
     address = f"/v1/jobs/{job['id']}/outputs/wav24"
     waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
     await until(lambda: router.app.state.streams._open.total() == 1)
-    await router.house.jobs.forget(job["id"])
-    await router.house.events.tell(job["id"])
+    await router.services.jobs.forget(job["id"])
+    await router.services.events.tell(job["id"])
     answer = await waiting
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
@@ -193,7 +193,7 @@ async def test_a_master_is_there_a_second_before_its_time_and_gone_at_it(
 ) -> None:
     _, address = await mastered(router)
     made = clock.now()
-    ttl_s = router.house.settings.output_ttl_s
+    ttl_s = router.services.settings.output_ttl_s
     monkeypatch.setattr(clock, "now", lambda: made + ttl_s - 1.5)
     assert (await router.http.get(address)).content == MASTER
     monkeypatch.setattr(clock, "now", lambda: made + ttl_s)
@@ -212,9 +212,9 @@ async def test_a_year_on_the_wall_clock_changes_nothing(router: Served, monkeypa
 
 async def test_a_master_whose_key_is_gone_before_its_record_says_so_is_gone_and_not_promised(router: Served) -> None:
     job_id, address = await mastered(router)
-    found, _ = await router.house.jobs.get(job_id)
+    found, _ = await router.services.jobs.get(job_id)
     for blob in found.outputs.values():
-        await router.house.spool.drop(blob.ref)
+        await router.services.spool.drop(blob.ref)
     response = await router.http.get(address)
     assert (response.status_code, response.json()["code"]) == (410, "gone")
 
@@ -230,11 +230,11 @@ async def large(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-def pipes(monkeypatch: pytest.MonkeyPatch) -> list[body_sender.Pipe]:
+def pipes(monkeypatch: pytest.MonkeyPatch) -> list[body_sender.BodySender]:
     """All that were made."""
-    made: list[body_sender.Pipe] = []
+    made: list[body_sender.BodySender] = []
 
-    class Noted(body_sender.Pipe):
+    class Noted(body_sender.BodySender):
         def __init__(self, *given: object) -> None:
             super().__init__(*given)  # type: ignore[arg-type]
             made.append(self)
@@ -243,19 +243,19 @@ def pipes(monkeypatch: pytest.MonkeyPatch) -> list[body_sender.Pipe]:
     return made
 
 
-def _closed(pipes: list[body_sender.Pipe]) -> bool:
+def _closed(pipes: list[body_sender.BodySender]) -> bool:
     return all(one._socket.fileno() == -1 for one in pipes)
 
 
 @pytest.mark.parametrize("poured", [True, False], ids=["poured", "by ASGI"])
 async def test_a_large_master_comes_whole_and_in_part_and_its_connection_serves_on(
-    large: Served, pipes: list[body_sender.Pipe], monkeypatch: pytest.MonkeyPatch, poured: bool
+    large: Served, pipes: list[body_sender.BodySender], monkeypatch: pytest.MonkeyPatch, poured: bool
 ) -> None:
     async def nothing(*_: object) -> None:
         return None
 
     if not poured:
-        monkeypatch.setattr(Connection, "_pour", nothing)
+        monkeypatch.setattr(RouterConnection, "_pour", nothing)
     job_id, address = await mastered(large)
     edges = [0, 1, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 3 * RECORD_BYTES, len(LARGE)]
     for start, end in [(0, len(LARGE)), *((a, b) for a in edges for b in edges if b - a > 300_000)]:
@@ -298,7 +298,7 @@ async def test_a_caller_who_reads_slowly_gets_all_of_it_and_holds_up_nobody(larg
 
 
 @pytest.fixture
-async def stalled(large: Served, pipes: list[body_sender.Pipe]) -> AsyncIterator[tuple[str, socket.socket]]:
+async def stalled(large: Served, pipes: list[body_sender.BodySender]) -> AsyncIterator[tuple[str, socket.socket]]:
     """The id of a job, and a caller who takes nothing of its master at the moment."""
     job_id, address = await mastered(large)
     with _caller_who_takes_nothing(large, address) as caller:
@@ -316,7 +316,10 @@ def _caller_who_takes_nothing(router: Served, address: str) -> Iterator[socket.s
 
 
 async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_error(
-    large: Served, pipes: list[body_sender.Pipe], stalled: tuple[str, socket.socket], capsys: pytest.CaptureFixture[str]
+    large: Served,
+    pipes: list[body_sender.BodySender],
+    stalled: tuple[str, socket.socket],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     job_id, caller = stalled
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
@@ -327,7 +330,7 @@ async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_er
 
 
 async def test_a_caller_who_has_asked_for_more_and_hangs_up_leaves_nothing_open(
-    large: Served, pipes: list[body_sender.Pipe], stalled: tuple[str, socket.socket]
+    large: Served, pipes: list[body_sender.BodySender], stalled: tuple[str, socket.socket]
 ) -> None:
     _, caller = stalled
     caller.sendall(_asked(large, "/v1/options"))
@@ -343,7 +346,7 @@ async def test_a_caller_who_has_asked_for_more_and_hangs_up_leaves_nothing_open(
 @pytest.mark.parametrize("how", ["deleted", "expired"])
 async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
     large: Served,
-    pipes: list[body_sender.Pipe],
+    pipes: list[body_sender.BodySender],
     stalled: tuple[str, socket.socket],
     how: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -353,7 +356,7 @@ async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
         await large.http.delete(f"/v1/jobs/{job_id}")
     else:
         made = clock.now()
-        monkeypatch.setattr(clock, "now", lambda: made + large.house.settings.output_ttl_s)
+        monkeypatch.setattr(clock, "now", lambda: made + large.services.settings.output_ttl_s)
     await until(lambda: _closed(pipes))
     caller.settimeout(5)
     got = b""
@@ -364,7 +367,7 @@ async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
 
 
 async def test_a_router_that_stops_waits_for_no_caller_who_takes_nothing(
-    tmp_path: Path, pipes: list[body_sender.Pipe]
+    tmp_path: Path, pipes: list[body_sender.BodySender]
 ) -> None:
     with contextlib.ExitStack() as callers:
         async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:

@@ -17,16 +17,16 @@ import httpx
 import pytest
 
 from router.core.errors import Problem
-from router.http.connection import Connection
-from router.spool.port import Full
+from router.http.connection import RouterConnection
+from router.spool.port import SpoolFull
 from router.spool.records import RECORD_BYTES, sealed_size
 from router.store.record import new_id
 from router.tiers.fake import FakeBackend
 from router.web import request_body
 from router.web.api import uploads
 from tests.api import Api
-from tests.houses import SONG, eventually, mastering, pieces
 from tests.served import Served, served
+from tests.services import SONG, eventually, mastering, pieces
 from tests.stack import stack
 
 MIB = 1024 * 1024
@@ -110,7 +110,7 @@ async def test_a_song_that_is_too_large_is_refused_before_a_byte_of_it_is_sent(t
         assert b'"code": "too_large"' in body
         assert headers["connection"] == "close"
         writer.close()
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
 
 
 async def test_a_client_that_asks_first_is_told_to_go_on(tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ async def test_a_song_that_fills_its_records_is_kept_as_it_was_sent(tmp_path: Pa
         async with asyncio.timeout(10):
             assert (await answer(reader))[0] == 202
         writer.close()
-        source = (await router.house.jobs.get(job["id"])).job.input
+        source = (await router.services.jobs.get(job["id"])).job.input
         assert source is not None
-        assert b"".join([piece async for piece in router.house.spool.read(source.ref)]) == song
+        assert b"".join([piece async for piece in router.services.spool.read(source.ref)]) == song
 
 
 async def test_after_a_song_that_dawdled_its_connection_is_as_quick_as_before(tmp_path: Path) -> None:
@@ -178,14 +178,14 @@ async def test_after_a_song_that_dawdled_its_connection_is_as_quick_as_before(tm
 async def test_an_upload_whose_connection_the_router_closes_ends_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Connection] = []
-    connection_made = Connection.connection_made
+    made: list[RouterConnection] = []
+    connection_made = RouterConnection.connection_made
 
-    def note(self: Connection, transport: Any) -> None:
+    def note(self: RouterConnection, transport: Any) -> None:
         made.append(self)
         connection_made(self, transport)
 
-    monkeypatch.setattr(Connection, "connection_made", note)
+    monkeypatch.setattr(RouterConnection, "connection_made", note)
     async with served(tmp_path) as router:
         job = await router.create(size_bytes=MIB)
         _, writer = await router.raw(put(job["id"], f"Content-Length: {MIB}") + bytes(1000))
@@ -201,9 +201,9 @@ async def test_an_upload_that_a_shutdown_cuts_off_is_told_so_and_kept(tmp_path: 
         job = await router.create(size_bytes=len(SONG))
         reader, writer = await router.raw(put(job["id"], f"Content-Length: {len(SONG)}") + SONG[:1000])
         await until_taken(router, job["id"])
-        router.house.events.close()
+        router.services.events.close()
         reading = asyncio.create_task(answer(reader))
-        source = (await router.house.jobs.get(job["id"])).job.input
+        source = (await router.services.jobs.get(job["id"])).job.input
         assert source is not None
     status, headers, body = await reading
     writer.close()
@@ -224,7 +224,7 @@ async def test_a_body_without_length_that_grows_too_large_is_stopped_and_wiped(t
             assert (response.status_code, response.json()["code"]) == (413, "too_large")
         ended = await router.over(job["id"])
         assert (ended["state"], ended["error"]["code"]) == ("failed", "too_large")
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
 
 
 async def test_more_than_the_job_announced_is_refused(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ async def test_a_plain_put_once_more_begins_anew(tmp_path: Path) -> None:
         assert (await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)).status_code == 202
         await router.over(job["id"])
         assert backend.received == [SONG]
-        assert router.house.spool.usage().blobs == 1
+        assert router.services.spool.usage().blobs == 1
 
 
 async def test_a_newer_request_takes_over_from_one_that_hangs(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ async def test_a_job_deleted_during_its_upload_leaves_nothing(tmp_path: Path) ->
         reader, writer = await router.raw(put(job["id"], f"Content-Length: {MIB}") + bytes(1000))
         await until_taken(router, job["id"])
         await router.http.delete(f"/v1/jobs/{job['id']}")
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
         writer.write(bytes(MIB - 1000))
         async with asyncio.timeout(10):
             status, _, _ = await answer(reader)
@@ -357,7 +357,7 @@ async def test_what_the_probe_found_is_answered_and_the_song_is_gone(tmp_path: P
         assert (response.status_code, response.json()["code"]) == (422, code)
         shown = await router.over(job["id"])
         assert (shown["state"], shown["error"]["code"]) == ("failed", code)
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
 
 
 async def test_a_song_longer_than_allowed_is_refused_with_both_numbers(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ async def test_a_full_spool_is_a_507_that_says_when_to_come_back(tmp_path: Path)
         response = await router.http.post("/v1/jobs", json={"size_bytes": len(SONG)})
         assert (response.status_code, response.json()["code"]) == (507, "spool_full")
         assert int(response.headers["retry-after"]) > 0
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
 
 
 async def test_an_account_that_has_its_share_of_the_spool_is_told_all_three_numbers(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ async def test_a_disk_that_fills_up_during_an_upload_is_a_507_and_leaves_nothing
         monkeypatch.setattr(os, "pwritev", full)
         response = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
         assert (response.status_code, response.json()["code"]) == (507, "spool_full")
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
         assert not any((tmp_path / "spool").glob("*/*"))
 
 
@@ -433,8 +433,8 @@ async def test_a_disk_that_is_nearly_full_refuses_before_a_byte(
     usage = shutil.disk_usage(tmp_path)
     async with served(tmp_path) as router:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(SONG)))
-        with pytest.raises(Full):
-            await router.house.spool.reserve(len(SONG), 1e9)
+        with pytest.raises(SpoolFull):
+            await router.services.spool.reserve(len(SONG), 1e9)
         response = await router.http.post("/v1/jobs", json={"size_bytes": len(SONG)})
         assert response.status_code == 507
 
@@ -442,13 +442,13 @@ async def test_a_disk_that_is_nearly_full_refuses_before_a_byte(
 async def test_a_queue_that_is_full_refuses_the_song_and_leaves_nothing(tmp_path: Path) -> None:
     async with served(tmp_path, max_queued_per_account=2) as router:
         job = await router.create()
-        account = (await router.house.jobs.get(job["id"])).job.account
+        account = (await router.services.jobs.get(job["id"])).job.account
         for other in ("x", "y"):
-            await router.house.queue.offer(other, "nobody's lane", account, 1)
+            await router.services.queue.offer(other, "nobody's lane", account, 1)
         response = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
         assert (response.status_code, response.json().get("code")) == (429, "too_many_jobs")
         assert (await router.over(job["id"]))["error"]["code"] == "too_many_jobs"
-        assert router.house.spool.usage().blobs == 0
+        assert router.services.spool.usage().blobs == 0
 
 
 def peak_kib(pid: int) -> int:
@@ -495,12 +495,12 @@ async def test_a_second_upload_that_comes_after_the_last_byte_changes_nothing(
 ) -> None:
     async with served(tmp_path) as router:
         job = await router.create()
-        seen_received = (await router.app.state.house.jobs.get(job["id"])).job
+        seen_received = (await router.app.state.services.jobs.get(job["id"])).job
         first = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
         assert first.status_code == 202
         with pytest.raises(Problem) as refused:  # it had read the record before the first one's last byte
-            await uploads._blob(router.app.state.house, seen_received, None, len(SONG))
+            await uploads._blob(router.app.state.services, seen_received, None, len(SONG))
         assert refused.value.code == "not_ready"
-        queued = (await router.app.state.house.jobs.get(job["id"])).job
+        queued = (await router.app.state.services.jobs.get(job["id"])).job
         assert queued.input is not None
-        assert (await router.app.state.house.spool.extent(queued.input.ref)).complete
+        assert (await router.app.state.services.spool.extent(queued.input.ref)).complete

@@ -27,18 +27,18 @@ from mastering.contract import (
     Report,
     Stage,
 )
-from mastering.contract import Settings as Wanted
+from mastering.contract import Settings as MasterSettings
 from router.core import clock
-from router.core.settings import Settings
+from router.core.settings import RouterSettings
 from router.dispatch.dispatcher import Dispatcher
 from router.identity.accounts import Accounts
 from router.jobs import intake
-from router.jobs.services import House
+from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool.disk import Spool
 from router.store.embedded import sqlite
 from router.store.record import BlobRef, Job, new_id
-from router.store.state import State
+from router.store.state import JobState
 from router.tiers.fake import Step
 from router.tiers.fleet.fleet import Fleet
 from router.tiers.port import Accepted, Backend, Finished, OutputBegins, Working
@@ -75,10 +75,10 @@ class BelievingProbe(Probe):
             raise Fault(FaultCode(song.removeprefix(b"fault:").decode()), "The file is as bad as it says.")
         return self.facts
 
-    def hear_song(self, size: int | None) -> None:
+    def tap_song(self, size: int | None) -> None:
         return
 
-    def hear_master(self, **_: Any) -> None:
+    def tap_master(self, **_: Any) -> None:
         return
 
     async def verify(self, feed: AsyncIterable[bytes], **expected: Any) -> Any:
@@ -95,14 +95,14 @@ def ram_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="mastering-test-", dir=shm if os.access(shm, os.W_OK) else None)
 
 
-def settings_for(folder: Path, ram: str, **changes: Any) -> Settings:
+def settings_for(folder: Path, ram: str, **changes: Any) -> RouterSettings:
     defaults: dict[str, Any] = {"ram_dir": Path(ram), "spool_dir": folder / "spool", "state_dir": folder / "state"}
     defaults["ram_check"] = "warn"
-    return Settings(**{**defaults, **changes})
+    return RouterSettings(**{**defaults, **changes})
 
 
 @asynccontextmanager
-async def house_of(folder: Path, backends: Sequence[Backend] = (), **settings: Any) -> AsyncIterator[House]:
+async def services_in(folder: Path, backends: Sequence[Backend] = (), **settings: Any) -> AsyncIterator[Services]:
     """A house where nobody works yet. A second one on the same folders finds what the first one left."""
     ram = settings.pop("ram", None)
     with ram_folder() as own_ram:
@@ -115,11 +115,11 @@ async def house_of(folder: Path, backends: Sequence[Backend] = (), **settings: A
         spool = Spool(chosen.spool_dir, chosen.ram_dir / "keys", chosen.spool_quota_bytes)
         fleet = Fleet(backends)
         accounts = Accounts(chosen.state_dir)
-        house = House(
+        services = Services(
             chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, accounts, b"s" * 32
         )
         try:
-            yield house
+            yield services
         finally:
             await fleet.close()
             store.close()
@@ -127,20 +127,20 @@ async def house_of(folder: Path, backends: Sequence[Backend] = (), **settings: A
 
 
 @asynccontextmanager
-async def working(folder: Path, backends: Sequence[Backend], **settings: Any) -> AsyncIterator[House]:
+async def working(folder: Path, backends: Sequence[Backend], **settings: Any) -> AsyncIterator[Services]:
     """A house whose dispatcher is at work."""
-    async with house_of(folder, backends, **settings) as house:
-        dispatcher = Dispatcher(house)
-        await house.fleet.start()
+    async with services_in(folder, backends, **settings) as services:
+        dispatcher = Dispatcher(services)
+        await services.fleet.start()
         await dispatcher.start()
         try:
-            yield house
+            yield services
         finally:
             await dispatcher.close()
 
 
-def probe_of(house: House) -> BelievingProbe:
-    return cast("BelievingProbe", house.probe)
+def probe_of(services: Services) -> BelievingProbe:
+    return cast("BelievingProbe", services.probe)
 
 
 async def pieces(data: bytes, size: int = 7000) -> AsyncIterator[bytes]:
@@ -148,43 +148,49 @@ async def pieces(data: bytes, size: int = 7000) -> AsyncIterator[bytes]:
         yield data[at : at + size]
 
 
-def new_job(house: House, **changes: Any) -> Job:
+def new_job(services: Services, **changes: Any) -> Job:
     now = clock.now()
-    lifetime_s = house.settings.output_ttl_s
-    fields = {"id": new_id(), "account": "a", "settings": Wanted(), "created_s": now, "expires_s": now + lifetime_s}
+    lifetime_s = services.settings.output_ttl_s
+    fields = {
+        "id": new_id(),
+        "account": "a",
+        "settings": MasterSettings(),
+        "created_s": now,
+        "expires_s": now + lifetime_s,
+    }
     return Job(**{**fields, **changes})
 
 
-async def receive_song(house: House, song: bytes = SONG, **changes: Any) -> Job:
+async def receive_song(services: Services, song: bytes = SONG, **changes: Any) -> Job:
     """A job whose upload has arrived in full, not yet looked at."""
-    job = new_job(house, **changes)
-    ref = await house.spool.reserve(len(song), job.expires_s)
-    await house.spool.append(ref, 0, pieces(song), len(song))
+    job = new_job(services, **changes)
+    ref = await services.spool.reserve(len(song), job.expires_s)
+    await services.spool.append(ref, 0, pieces(song), len(song))
     job = job.with_(input=BlobRef(ref=ref, size_bytes=len(song)), size_bytes=len(song))
-    await house.jobs.create(job, 3600)
+    await services.jobs.create(job, 3600)
     return job
 
 
-async def spool_song(house: House, song: bytes = SONG, **changes: Any) -> Job:
-    job = await receive_song(house, song, **changes)
-    return await house.change(job.id, lambda job: job.to(State.SPOOLED))
+async def spool_song(services: Services, song: bytes = SONG, **changes: Any) -> Job:
+    job = await receive_song(services, song, **changes)
+    return await services.change(job.id, lambda job: job.to(JobState.SPOOLED))
 
 
-async def queue_song(house: House, song: bytes = SONG, **changes: Any) -> Job:
-    return await intake.admit(house, (await spool_song(house, song, **changes)).id)
+async def queue_song(services: Services, song: bytes = SONG, **changes: Any) -> Job:
+    return await intake.admit(services, (await spool_song(services, song, **changes)).id)
 
 
-async def until(house: House, job_id: str, *states: State) -> Job:
+async def until(services: Services, job_id: str, *states: JobState) -> Job:
     """The job as soon as it is in one of `states`."""
     try:
-        async with asyncio.timeout(PATIENCE_S), house.events.listen(job_id) as changes:
+        async with asyncio.timeout(PATIENCE_S), services.events.listen(job_id) as changes:
             while True:
-                job, _ = await house.jobs.get(job_id)
+                job, _ = await services.jobs.get(job_id)
                 if job.state in states:
                     return job
                 await changes.wait(PATIENCE_S)
     except TimeoutError:
-        job, _ = await house.jobs.get(job_id)
+        job, _ = await services.jobs.get(job_id)
         raise AssertionError(f"the job is {job.state}, not {states}; attempts: {job.attempts}") from None
 
 
@@ -195,8 +201,8 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def read_all(house: House, ref: str) -> bytes:
-    return b"".join([chunk async for chunk in house.spool.read(ref)])
+async def read_all(services: Services, ref: str) -> bytes:
+    return b"".join([chunk async for chunk in services.spool.read(ref)])
 
 
 def mastering(master: bytes = MASTER, *formats: OutputFormat, before: Sequence[Step] = ()) -> list[Step]:
@@ -237,7 +243,7 @@ def _plan() -> Plan:
     step = PlanStep(name="limiter", parameters={"ceiling_dbtp": -1.0}, reason="The target's ceiling.")
     return Plan(
         engine_version="0.1.0",
-        settings=Wanted(),
+        settings=MasterSettings(),
         rate_hz=44_100,
         loudness_lufs=-14.0,
         ceiling_dbtp=-1.0,
