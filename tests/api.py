@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import httpx
 
+from tests.loopback import TLS
+
 Job = dict[str, Any]
 
 
@@ -17,7 +19,7 @@ class Api:
     """A client of one running router."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=httpx.Timeout(60, connect=5), trust_env=False)
+        self.http = httpx.Client(base_url=url, timeout=httpx.Timeout(60, connect=5), trust_env=False, verify=TLS)
 
     def __enter__(self) -> Self:
         return self

@@ -30,6 +30,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from mastering.protocol.frames import PROTOCOL_VERSION
+from tests.loopback import TLS
 from tests.stack import free_port
 
 START_S = 60.0
@@ -43,10 +44,10 @@ class RoughSpace:
 
     def behave(self, **how: Any) -> None:
         """From now on like this; what is not named is as at the start."""
-        httpx.post(f"{self.url}/rough", json=how, trust_env=False, timeout=10).raise_for_status()
+        httpx.post(f"{self.url}/rough", json=how, trust_env=False, timeout=10, verify=TLS).raise_for_status()
 
     def saw(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.url}/rough", trust_env=False, timeout=10).raise_for_status().json())
+        return dict(httpx.get(f"{self.url}/rough", trust_env=False, timeout=10, verify=TLS).raise_for_status().json())
 
     def held(self) -> list[str]:
         return list(self.saw()["held"])
@@ -94,7 +95,7 @@ def _wait_until_up(space: RoughSpace, output: Path) -> None:
         if space.process.poll() is not None or time.monotonic() > give_up_s:
             raise RuntimeError(output.read_text("utf-8", errors="replace"))
         try:
-            if httpx.get(f"{space.url}/config", timeout=1, trust_env=False).status_code == 200:
+            if httpx.get(f"{space.url}/config", timeout=1, trust_env=False, verify=TLS).status_code == 200:
                 return
         except httpx.HTTPError:
             pass
@@ -174,8 +175,18 @@ class _Behaviour:
         return {**body, **self.how.get("health", {})}
 
 
-def _serve_space(port: int) -> None:
+def _quick_gradio() -> Any:
+    """Gradio as our Spaces import it, its files where this process was told to put them."""
+    folder = os.environ["GRADIO_TEMP_DIR"]
+
+    os.environ["GRADIO_TEMP_DIR"] = folder
     import gradio
+
+    return gradio
+
+
+def _serve_space(port: int) -> None:
+    gradio = _quick_gradio()
 
     behaviour, server = _Behaviour(), gradio.Server()
 
@@ -235,7 +246,7 @@ def _serve_space(port: int) -> None:
 
 
 def _serve_plain(port: int) -> None:
-    import gradio
+    gradio = _quick_gradio()
 
     def process(song: str) -> str:
         made = Path(tempfile.mkdtemp()) / "master.wav"

@@ -25,6 +25,7 @@ from router.app.asgi import make_app
 from router.http.connection import RouterConnection
 from router.jobs.services import Services
 from router.tiers.port import Backend
+from tests.loopback import TLS
 from tests.services import PATIENCE_S, SONG, BelievingProbe, settings_for
 from tests.stack import own_ram
 
@@ -117,7 +118,7 @@ async def served(
                         raise RuntimeError("the server ended before it was up")
                     await asyncio.sleep(0.005)
             async with httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S
+                base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S, verify=TLS
             ) as http:
                 yield Served(app, http, port)
         finally:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ import httpx
 
 from mastering.contract import Settings
 from mastering_space import upload
+from tests.loopback import TLS
 from tests.processes import family, is_alive
 
 Kind = Literal["cpu", "zero_gpu"]
@@ -53,7 +55,7 @@ class SpaceProcess:
 
     def client(self, **options: Any) -> httpx.Client:
         options.setdefault("headers", self.headers)
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=TLS, **options)
 
     def health(self) -> dict[str, Any]:
         with self.client() as client:
@@ -110,6 +112,7 @@ def start_space(
     temp.mkdir(exist_ok=True)
     if not folder.exists():
         put_together(kind, folder)
+        _add_bytecode(kind, folder)
     named = {f"MASTERING_SPACE_{name.upper()}": str(value) for name, value in settings.items()}
     process = subprocess.Popen(
         [python, "app.py"],
@@ -147,7 +150,17 @@ def put_together(kind: Kind, folder: Path) -> None:
     for name, source in upload.files(kind).items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)
+
+
+def _add_bytecode(kind: Kind, folder: Path) -> None:
+    """What this checkout has compiled already: it need not be compiled again for each Space."""
+    for name, source in upload.files(kind).items():
+        compiled = Path(cache_from_source(str(source))) if source.suffix == ".py" else source
+        if compiled != source and compiled.is_file():
+            target = Path(cache_from_source(str(folder / name)))
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(compiled, target)
 
 
 def put(space: SpaceProcess, job_id: str, audio: bytes | Path, part: str = "audio", **headers: str) -> httpx.Response:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.loopback import TLS
+
 START_S = 60.0
 STOP_S = 15.0
 _POLL_S = 0.05
@@ -104,9 +106,9 @@ def stack(
     environment = {f"ROUTER_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     with ExitStack() as cleanup:
         ram_dir = cleanup.enter_context(own_ram())
-        running = [start_worker(folder, number) for number in range(workers)]
-        for worker in running:
-            cleanup.callback(worker.stop)
+        running: list[Running] = []
+        cleanup.callback(_stop_all, running)  # those too that a test starts in the place of one that it killed
+        running += [start_worker(folder, number) for number in range(workers)]
         for worker in running:
             wait_for(worker, f"{worker.url}/v1/health")
         spool_dir = folder / "spool"
@@ -115,6 +117,11 @@ def stack(
         whole = Stack(router, running, ram_dir, spool_dir, folder, environment)
         cleanup.callback(lambda: whole.router.stop())
         yield whole
+
+
+def _stop_all(running: list[Running]) -> None:
+    for one in running:
+        one.stop()
 
 
 def ram() -> str | None:
@@ -177,7 +184,7 @@ def wait_for(running: Running, url: str, limit_s: float = START_S) -> None:
         if running.process.poll() is not None:
             raise RuntimeError(f"exit code {running.process.returncode} before it was up:\n{running.said()}")
         try:
-            if httpx.get(url, timeout=1).status_code == 200:
+            if httpx.get(url, timeout=1, trust_env=False, verify=TLS).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from typing import Any
 
 import httpx
 
+_TLS = ssl.create_default_context()
+"""One for all questions: reading the machine's certificates takes 30 ms of a core."""
 _START_S = 60.0
 _SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
 
@@ -222,7 +225,7 @@ def _answers(url: str) -> None:
     give_up_s = time.monotonic() + _START_S
     while True:
         try:
-            httpx.get(url, timeout=1).raise_for_status()
+            httpx.get(url, timeout=1, verify=_TLS).raise_for_status()
         except httpx.HTTPError:
             if time.monotonic() > give_up_s:
                 raise

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, sync_playwright
 
-from tests.stack import Stack, stack
+from tests.stack import Stack
 
 FLAGS = [
     "--headless",
@@ -34,9 +34,8 @@ RENDER_MS = 120_000
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(tmp_path_factory.mktemp("stack")) as running:
-        yield running
+def running(shared_stack: Stack) -> Stack:
+    return shared_stack
 
 
 @pytest.fixture(scope="module")

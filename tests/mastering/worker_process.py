@@ -32,6 +32,7 @@ from mastering.protocol.frames import (
     encode_event,
 )
 from mastering.protocol.signing import Keys, Signed, Signer
+from tests.loopback import TLS
 from tests.processes import children
 
 FAKE = "tests.mastering.worker_engines"
@@ -142,7 +143,7 @@ def running_worker(
     assert process.stdout is not None
     try:
         url = f"{'https' if tls else 'http'}://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-        with httpx.Client(base_url=url, timeout=60, trust_env=False, verify=tls or True) as client:
+        with httpx.Client(base_url=url, timeout=60, trust_env=False, verify=tls or TLS) as client:
             worker = WorkerProcess(process, client, signer)
             until(lambda: worker.health()["state"] == "ready", tries=6000)
             yield worker

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.api import Api
+from tests.loopback import TLS
 from tests.songs import demo
 from tests.stack import Stack, stack
 
@@ -27,7 +28,7 @@ class Watcher(threading.Thread):
         self.inputs_left = -1
 
     def run(self) -> None:
-        with httpx.Client(base_url=self._running.url, trust_env=False, timeout=30) as http:
+        with httpx.Client(base_url=self._running.url, trust_env=False, timeout=30, verify=TLS) as http:
             for _ in range(100_000):
                 job = http.get(f"/v1/jobs/{self._job_id}").json()
                 self.looking.set()

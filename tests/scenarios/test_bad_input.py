@@ -17,7 +17,7 @@ import pytest
 from mastering.contract import MAX_INPUT_BYTES
 from tests.api import Api
 from tests.hostile_audio import noise, written
-from tests.stack import Stack, stack
+from tests.stack import Stack
 
 SIZE_600_MB = 600 * 1000 * 1000
 REFUSED, UNREACHABLE, UNUSABLE = 3, 4, 2
@@ -59,9 +59,8 @@ cases = pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(tmp_path_factory.mktemp("stack"), workers=0) as whole:
-        yield whole
+def running(shared_router: Stack) -> Stack:
+    return shared_router
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import soundfile as sf
 
 from tests.api import Api, Job
+from tests.loopback import TLS
 from tests.songs import RATE_HZ, demo
 from tests.stack import Stack, stack, start_worker, wait_for
 
@@ -45,7 +46,9 @@ def test_a_job_whose_worker_is_killed_mid_render_is_mastered_by_another(tmp_path
     with stack(tmp_path, workers=2) as running, Api(running.url) as api:
         job = api.until(api.send(song)["id"], in_render)
         busy = next(
-            worker for worker in running.workers if httpx.get(f"{worker.url}/v1/health").json()["slots"]["running"]
+            worker
+            for worker in running.workers
+            if httpx.get(f"{worker.url}/v1/health", verify=TLS).json()["slots"]["running"]
         )
         busy.kill()
         job = api.mastered(job["id"])
@@ -54,22 +57,22 @@ def test_a_job_whose_worker_is_killed_mid_render_is_mastered_by_another(tmp_path
         assert_input_gone(running, job)
 
 
-def test_a_job_whose_only_worker_is_killed_waits_for_its_return(tmp_path: Path, song: Path) -> None:
-    with stack(tmp_path) as running, Api(running.url) as api:
+def test_a_job_whose_only_worker_is_killed_waits_for_its_return(shared_stack: Stack, song: Path) -> None:
+    running = shared_stack
+    with Api(running.url) as api:
         job = api.until(api.send(song)["id"], in_render)
         port = int(running.workers[0].url.rpartition(":")[2])
         running.workers[0].kill()
         api.until(job["id"], lambda job: job["state"] == "queued")
-        running.workers[0] = start_worker(tmp_path, 1, port)
+        running.workers[0] = start_worker(running.folder, 1, port)
         wait_for(running.workers[0], f"{running.workers[0].url}/v1/health")
-        try:
-            assert_master(api, api.mastered(job["id"]))
-        finally:
-            running.workers[0].stop()
+        assert_master(api, api.mastered(job["id"]))
+        api.http.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_a_router_killed_mid_job_masters_it_after_its_restart(tmp_path: Path, song: Path) -> None:
-    with stack(tmp_path) as running, Api(running.url) as api:
+def test_a_router_killed_mid_job_masters_it_after_its_restart(shared_stack: Stack, song: Path) -> None:
+    running = shared_stack
+    with Api(running.url) as api:
         job = api.until(api.send(song)["id"], in_render)
         running.router.kill()
         running.restart_router()
@@ -77,11 +80,12 @@ def test_a_router_killed_mid_job_masters_it_after_its_restart(tmp_path: Path, so
         assert [attempt["outcome"] for attempt in job["attempts"]][-1] == "done"
         assert_master(api, job)
         assert_input_gone(running, job)
+        api.http.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_an_upload_cut_by_a_killed_router_goes_on_where_it_stopped(tmp_path: Path, song: Path) -> None:
-    whole = song.read_bytes()
-    with stack(tmp_path) as running, Api(running.url) as api:
+def test_an_upload_cut_by_a_killed_router_goes_on_where_it_stopped(shared_stack: Stack, song: Path) -> None:
+    running, whole = shared_stack, song.read_bytes()
+    with Api(running.url) as api:
         job = api.create(size_bytes=len(whole))
         part = whole[: 10 * 1024 * 1024 + 12_345]
         assert api.upload(job["id"], part).status_code == 202

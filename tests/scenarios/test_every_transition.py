@@ -29,6 +29,7 @@ from router.store.port import RevisionConflict, Store
 from router.store.record import Job
 from router.store.state import CLOSED, DONE, STEPS, JobState
 from tests.api import Api
+from tests.loopback import TLS
 from tests.stack import free_port, own_ram
 
 SONG = song(1_200_000)
@@ -149,7 +150,7 @@ class Mortal:
 
 def _answers(url: str) -> bool:
     with suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=1).is_success
+        return httpx.get(url, timeout=1, verify=TLS).is_success
     return False
 
 

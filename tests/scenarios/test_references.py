@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ import soundfile as sf
 from mastering.engine.demo import demo_song
 from tests.api import Api
 from tests.songs import RATE_HZ, demo
-from tests.stack import Stack, stack
+from tests.stack import Stack
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(tmp_path_factory.mktemp("stack")) as whole:
-        yield whole
+def running(shared_stack: Stack) -> Stack:
+    return shared_stack
 
 
 def dark_reference(path: Path) -> Path:

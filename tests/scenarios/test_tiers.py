@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from ops.bench._field import Field, free_port, running_field, song
+from tests.loopback import TLS
 
 SMALL = song(200_000)
 PATIENCE_S = 30.0
@@ -30,7 +31,7 @@ class Operator:
         self.url = f"http://127.0.0.1:{port}"
 
     def status(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.url}/v1/status").raise_for_status().json())
+        return dict(httpx.get(f"{self.url}/v1/status", verify=TLS).raise_for_status().json())
 
     def backend(self, name: str) -> dict[str, Any]:
         return next(b for tier in self.status()["tiers"] for b in tier["backends"] if b["name"] == name)

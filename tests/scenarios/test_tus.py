@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tusclient.client import TusClient
@@ -13,7 +12,7 @@ from tusclient.uploader import Uploader
 
 from tests.api import Api
 from tests.songs import demo
-from tests.stack import Stack, stack
+from tests.stack import Stack
 
 TUS = {"tus-resumable": "1.0.0"}
 PIECE = {**TUS, "content-type": "application/offset+octet-stream"}
@@ -25,9 +24,8 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(tmp_path_factory.mktemp("stack"), workers=0) as whole:
-        yield whole
+def running(shared_router: Stack) -> Stack:
+    return shared_router
 
 
 @pytest.fixture
@@ -62,17 +60,17 @@ def test_a_tus_client_uploads_a_song_in_pieces(running: Stack, api: Api, song: b
     api.http.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_a_tus_upload_goes_on_after_the_router_was_killed(tmp_path: Path, song: bytes) -> None:
-    with stack(tmp_path, workers=0) as running, Api(running.url) as api:
-        first = client_upload(running, song, chunk_bytes=500_000)
-        first.upload_chunk()
-        first.upload_chunk()
-        running.router.kill()
-        running.restart_router()
-        second = client_upload(running, song, chunk_bytes=500_000, url=first.url)
-        assert second.offset == 1_000_000
-        second.upload()
-        assert api.show(job_of(first.url))["state"] == "queued"
+def test_a_tus_upload_goes_on_after_the_router_was_killed(running: Stack, api: Api, song: bytes) -> None:
+    first = client_upload(running, song, chunk_bytes=500_000)
+    first.upload_chunk()
+    first.upload_chunk()
+    running.router.kill()
+    running.restart_router()
+    second = client_upload(running, song, chunk_bytes=500_000, url=first.url)
+    assert second.offset == 1_000_000
+    second.upload()
+    assert api.show(job_of(first.url))["state"] == "queued"
+    api.http.delete(f"/v1/jobs/{job_of(first.url)}")
 
 
 def test_an_upload_begun_by_tus_is_continued_by_a_plain_put(api: Api, song: bytes) -> None:

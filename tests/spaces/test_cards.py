@@ -14,7 +14,7 @@ from huggingface_hub import SpaceCardData, SpaceHardware
 from mastering_space import upload
 from ops.space_requirements import CHECKOUT, ZERO_GPU_TORCH, gradio_version, requirements
 from tests.songs import demo
-from tests.space_process import fetch, put_together, running_space
+from tests.space_process import SpaceProcess, fetch, put_together
 
 KINDS = ["cpu", "zero_gpu"]
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
@@ -65,20 +65,22 @@ def test_a_spaces_folder_holds_all_that_its_app_imports(kind: str, tmp_path: Pat
     assert {"app.py", "README.md", "requirements.txt", "mastering", "mastering_space"} <= {
         path.name for path in tmp_path.iterdir()
     }
-    assert (tmp_path / "mastering" / "presets.toml").is_file()
+    assert (tmp_path / "mastering" / "contract" / "presets.toml").is_file()
     assert not list(tmp_path.rglob("__pycache__"))
 
 
-def test_the_example_in_the_card_masters_a_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.xdist_group("cpu space")
+def test_the_example_in_the_card_masters_a_song(
+    cpu_space: SpaceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     demo(tmp_path / "song.wav", 3)
     monkeypatch.chdir(tmp_path)
     code = re.search(r"```python\n(.*?)```", card("cpu")[1], re.S)
     assert code is not None
-    with running_space("cpu") as space:
-        text = code[1].replace('"OWNER/NAME"', f'"{space.url}", verbose=False')
-        names: dict[str, Any] = {"TOKEN": None}
-        exec(text, names)  # noqa: S102 - what a reader of the card would run
-        assert names["result"]["type"] == "end"
-        assert fetch(space, names["job"])[:4] == b"RIFF"
-        names["song"].close()
-        names["client"].close()
+    text = code[1].replace('"OWNER/NAME"', f'"{cpu_space.url}", verbose=False')
+    names: dict[str, Any] = {"TOKEN": None}
+    exec(text, names)  # noqa: S102 - what a reader of the card would run
+    assert names["result"]["type"] == "end"
+    assert fetch(cpu_space, names["job"])[:4] == b"RIFF"
+    names["song"].close()
+    names["client"].close()

@@ -7,7 +7,6 @@ import io
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,15 @@ from mastering.contract import OutputFormat, Settings
 from mastering.protocol.frames import PROTOCOL_VERSION
 from tests.mastering.sound import wav
 from tests.songs import demo, real_song
-from tests.space_process import SpaceProcess, call, fetch, put, running_space
+from tests.space_process import SpaceProcess, call, fetch, put
 
+pytestmark = pytest.mark.xdist_group("cpu space")
 SETTINGS = Settings(style="warm", outputs=(OutputFormat.WAV24, OutputFormat.FLAC))
 
 
 @pytest.fixture(scope="module")
-def space() -> Iterator[SpaceProcess]:
-    with running_space("cpu") as running:
-        yield running
+def space(cpu_space: SpaceProcess) -> SpaceProcess:
+    return cpu_space
 
 
 @pytest.fixture(scope="module")

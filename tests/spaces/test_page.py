@@ -15,17 +15,16 @@ from playwright.sync_api import Browser, Page
 from mastering_space import upload
 from tests.browser.conftest import NAME, RENDER_MS, Account, chromium, song
 from tests.songs import real_song
-from tests.space_process import SpaceProcess, running_space, until
+from tests.space_process import SpaceProcess, until
 from tests.spaces.test_the_life_of_a_job import files_left, memories
 
 __all__ = ["chromium", "song"]
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("cpu space")]
 
 
 @pytest.fixture(scope="module")
-def space() -> Iterator[SpaceProcess]:
-    with running_space("cpu") as running:
-        yield running
+def space(cpu_space: SpaceProcess) -> SpaceProcess:
+    return cpu_space
 
 
 Opener = Callable[..., tuple[Page, Account]]

@@ -42,6 +42,20 @@ def space() -> Iterator[SpaceProcess]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[SpaceProcess]:
+    """A Space that keeps little for long and gives up soon."""
+    with running_space("cpu", keep_s=3, stall_s=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small(song: bytes) -> Iterator[SpaceProcess]:
+    """A Space with room for `song` and 2 MiB more, and for songs of five seconds."""
+    with running_space("cpu", memory_bytes=len(song) + (2 << 20), max_duration_s=5) as running:
+        yield running
+
+
 def new_job() -> str:
     return secrets.token_hex(16)
 
@@ -115,22 +129,22 @@ def test_delete_leaves_nothing_of_a_finished_job(space: SpaceProcess, song: byte
     assert files_left(space) == []
 
 
-def test_masters_that_would_not_fit_beside_their_song_are_refused_before_they_are_made(song: bytes) -> None:
-    with running_space("cpu", memory_bytes=len(song) + (2 << 20)) as space:
-        job = new_job()
-        put(space, job, song)
-        last = call(space, job, Settings(outputs=("wav32f", "wav24"), rate_hz=192_000))
-        assert (last["code"], last["numbers"]["allowed_bytes"]) == ("too_large", 2 << 20)
-        assert last["numbers"]["needed_bytes"] > 4 * 192_000 * 2 * (4 + 3)
-        assert memories(space.pid) == 0
+def test_masters_that_would_not_fit_beside_their_song_are_refused_before_they_are_made(
+    small: SpaceProcess, song: bytes
+) -> None:
+    job = new_job()
+    put(small, job, song)
+    last = call(small, job, Settings(outputs=("wav32f", "wav24"), rate_hz=192_000))
+    assert (last["code"], last["numbers"]["allowed_bytes"]) == ("too_large", 2 << 20)
+    assert last["numbers"]["needed_bytes"] > 4 * 192_000 * 2 * (4 + 3)
+    assert memories(small.pid) == 0
 
 
-def test_a_song_longer_than_the_space_says_is_refused(song: bytes) -> None:
-    with running_space("cpu", max_duration_s=3) as space:
-        job = new_job()
-        put(space, job, song)
-        last = call(space, job)
-        assert (last["code"], last["numbers"]) == ("too_long", {"duration_s": 4.0, "allowed_s": 3.0})
+def test_a_song_longer_than_the_space_says_is_refused(small: SpaceProcess, tmp_path: Path) -> None:
+    job = new_job()
+    put(small, job, demo(tmp_path / "song.wav", 6))
+    last = call(small, job)
+    assert (last["code"], last["numbers"]) == ("too_long", {"duration_s": 6.0, "allowed_s": 5.0})
 
 
 def test_delete_in_mid_render_kills_the_process_and_tells_the_caller(space: SpaceProcess, long_song: bytes) -> None:
@@ -193,23 +207,21 @@ def test_two_identical_uploads_at_once_are_two_songs(space: SpaceProcess, song: 
         client.delete(f"/v1/jobs/{jobs[1]}")
 
 
-def test_an_input_that_nobody_renders_is_dropped(song: bytes) -> None:
-    with running_space("cpu", keep_s=0.5) as space:
-        job = new_job()
-        put(space, job, song)
-        until(lambda: memories(space.pid) == 0, 10)
-        last = call(space, job)
-        assert (last["type"], last["code"]) == ("fault", "bad_request")
+def test_an_input_that_nobody_renders_is_dropped(impatient: SpaceProcess, song: bytes) -> None:
+    job = new_job()
+    put(impatient, job, song)
+    until(lambda: memories(impatient.pid) == 0, 10)
+    last = call(impatient, job)
+    assert (last["type"], last["code"]) == ("fault", "bad_request")
 
 
-def test_an_output_that_nobody_fetches_is_dropped(song: bytes) -> None:
-    with running_space("cpu", keep_s=3) as space:
-        job = new_job()
-        put(space, job, song)
-        assert call(space, job)["type"] == "end"
-        until(lambda: memories(space.pid) == 0, 10)
-        with space.client() as client:
-            assert client.get(f"/v1/jobs/{job}/outputs/wav24").status_code == 404
+def test_an_output_that_nobody_fetches_is_dropped(impatient: SpaceProcess, song: bytes) -> None:
+    job = new_job()
+    put(impatient, job, song)
+    assert call(impatient, job)["type"] == "end"
+    until(lambda: memories(impatient.pid) == 0, 10)
+    with impatient.client() as client:
+        assert client.get(f"/v1/jobs/{job}/outputs/wav24").status_code == 404
 
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
@@ -231,15 +243,15 @@ def test_a_space_that_dies_in_mid_render_leaves_no_process_and_no_file(how: str,
             assert (last["type"], last["code"]) == ("fault", "busy")
 
 
-def test_an_upload_that_stands_still_is_given_up(song: bytes) -> None:
-    with running_space("cpu", stall_s=1) as space, socket.create_connection(("127.0.0.1", space.port)) as slow:
+def test_an_upload_that_stands_still_is_given_up(impatient: SpaceProcess) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port)) as slow:
         slow.sendall(f"PUT /v1/jobs/{new_job()}/audio HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\nRIFF".encode())
         slow.settimeout(20)
         with slow.makefile("rb") as reading:
             answer = reading.read()
         assert b"408" in answer.split(b"\r\n")[0]
         assert b'"code": "deadline"' in answer
-        until(lambda: memories(space.pid) == 0, 2)
+        until(lambda: memories(impatient.pid) == 0, 2)
 
 
 def test_an_upload_that_is_cut_off_leaves_nothing(space: SpaceProcess) -> None:
@@ -249,19 +261,20 @@ def test_an_upload_that_is_cut_off_leaves_nothing(space: SpaceProcess) -> None:
     until(lambda: memories(space.pid) == 0, 5)
 
 
-def test_a_rendering_process_that_freezes_is_killed_and_the_caller_told(long_song: bytes) -> None:
-    with running_space("cpu", stall_s=2) as space:
-        job = new_job()
-        put(space, job, long_song)
-        running = Running(space, job).until_it_renders()
-        frozen = children(space.pid)
-        for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)  # the spare ones with it
-        last = running.join()
-        assert (last["type"], last["code"]) == ("fault", "internal")
-        assert memories(space.pid) == 0
-        for pid in set(frozen) & set(children(space.pid)):
-            os.kill(pid, signal.SIGCONT)  # one that had only begun to start has not asked to die with its parent yet
+def test_a_rendering_process_that_freezes_is_killed_and_the_caller_told(
+    impatient: SpaceProcess, long_song: bytes
+) -> None:
+    job = new_job()
+    put(impatient, job, long_song)
+    running = Running(impatient, job).until_it_renders()
+    frozen = children(impatient.pid)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)  # the spare ones with it
+    last = running.join()
+    assert (last["type"], last["code"]) == ("fault", "internal")
+    assert memories(impatient.pid) == 0
+    for pid in set(frozen) & set(children(impatient.pid)):
+        os.kill(pid, signal.SIGCONT)  # one that had only begun to start has not asked to die with its parent yet
 
 
 def test_a_rendering_process_that_is_killed_is_told_as_such(space: SpaceProcess, long_song: bytes) -> None:

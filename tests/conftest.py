@@ -1,0 +1,78 @@
+"""How the tests are shared out among processes, and the routers that several files look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api import Api
+from tests.kills import records
+from tests.stack import Stack, stack
+
+_HERE = Path(__file__).parent
+_LONGEST_FIRST = (
+    "scenarios/test_kills.py",
+    "scenarios/test_spaces.py",
+    "browser/test_page.py",
+    "spaces/test_the_life_of_a_job.py",
+    "privacy/test_sweep.py",
+    "spaces/test_the_doors.py",
+    "spaces/test_page.py",
+    "browser/test_sign_in.py",
+    "scenarios",
+    "privacy",
+    "spaces",
+    "browser",
+)
+"""Files and folders whose tests take longest, in that order: a process that got one at the end would work on alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process for the tests of a file, which share what they start, unless a test names a group of its own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_place(item)))
+    items.sort(key=lambda item: _rank(_place(item)))
+
+
+def _place(item: pytest.Item) -> str:
+    return item.path.relative_to(_HERE).as_posix()
+
+
+def _rank(place: str) -> int:
+    return next((n for n, name in enumerate(_LONGEST_FIRST) if place.startswith(name)), len(_LONGEST_FIRST))
+
+
+@pytest.fixture(scope="session")
+def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(tmp_path_factory.mktemp("router"), workers=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_stack(_stack: Stack) -> Iterator[Stack]:
+    """A router with one worker for every file of this process that leaves them running; no job of another file is
+    left in it."""
+    yield _stack
+    _delete_jobs(_stack)
+
+
+@pytest.fixture(scope="module")
+def shared_router(_router: Stack) -> Iterator[Stack]:
+    """The same without a worker, for tests of what happens before a render."""
+    yield _router
+    _delete_jobs(_router)
+
+
+def _delete_jobs(running: Stack) -> None:
+    with Api(running.url) as api:
+        for job in records(running):
+            api.http.delete(f"/v1/jobs/{job.id}")
