@@ -55,7 +55,7 @@ class Api:
                     yield json.loads(line.removeprefix("data: "))
 
     def until(self, job_id: str, wanted: Callable[[Job], bool]) -> Job:
-        """The first view that `goal_features` accepts. Fails when the job is over before."""
+        """The first view that `wanted` accepts. Fails when the job is over before."""
         seen = []
         with closing(self.events(job_id)) as events:
             for job in events:

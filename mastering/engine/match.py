@@ -62,7 +62,7 @@ def _mean_level(levels: Levels, centres: NDArray[np.float64]) -> float:
 
 
 def match(power: NDArray[np.float64], rate_hz: int, wanted: Levels, amount: float) -> Match:
-    """Gains that take a source of `power` (2, bins) to the `goal_features` levels by `amount` (0 … 1)."""
+    """Gains that take a source of `power` (2, bins) to the `wanted` levels by `amount` (0 … 1)."""
     centres = np.array(band_centres_hz(rate_hz))
     source = band_levels_db(power, rate_hz)
     known = np.isfinite(wanted[0])

@@ -21,7 +21,7 @@ class Patience:
         self._is_over = False
 
     async def wait(self, wanted: Awaitable[T], limit_s: float) -> T:
-        """What `goal_features` gives. Raises TimeoutError after `limit_s` seconds, and what `goal_features` raises."""
+        """What `wanted` gives. Raises TimeoutError after `limit_s` seconds, and what `wanted` raises."""
         assert self._task is not None  # noqa: S101 — a task made it
         cancelled = self._task.cancelling()
         self._ends_s = self._loop.time() + limit_s
