@@ -177,7 +177,7 @@ async def spool_song(services: Services, song: bytes = SONG, **changes: Any) -> 
 
 
 async def queue_song(services: Services, song: bytes = SONG, **changes: Any) -> Job:
-    return await intake.admit(services, (await spool_song(services, song, **changes)).id)
+    return await intake.probe_and_enqueue(services, (await spool_song(services, song, **changes)).id)
 
 
 async def until(services: Services, job_id: str, *states: JobState) -> Job:

@@ -21,7 +21,7 @@ from router.identity.accounts import Accounts
 from router.identity.oidc import Provider
 from router.identity.sessions import Sessions
 from router.identity.sign_in import SignIn
-from router.jobs import reaper
+from router.jobs import reaper, recovery
 from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool import boot_id
@@ -61,7 +61,7 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
         services = Services(
             settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, door
         )
-        resumed = await reaper.recover(services)
+        resumed = await recovery.recover(services)
         log("started", tiers=len({entry.backend.tier for entry in configured}), resumed=resumed, wiped=int(wiped))
         try:
             async with _at_work(services, catalogue_watcher if backends is None else None):
@@ -98,10 +98,10 @@ async def _at_work(services: Services, catalogue_watcher: CatalogueWatcher | Non
     background = [
         # The probe warms up beside: its first question waits for it, and nothing else needs to.
         asyncio.create_task(_warm(services.probe)),
-        asyncio.create_task(reaper.reap_for_ever(services)),
-        asyncio.create_task(reaper.probe_interrupted(services)),
-        asyncio.create_task(reaper.admit_forgotten_for_ever(services)),
-        asyncio.create_task(reaper.end_unsent_for_ever(services)),
+        asyncio.create_task(reaper.expire_forever(services)),
+        asyncio.create_task(recovery.probe_interrupted(services)),
+        asyncio.create_task(reaper.probe_stuck_forever(services)),
+        asyncio.create_task(reaper.end_unsent_forever(services)),
         asyncio.create_task(prewarm.wake_for_ever(services)),
     ]
     if catalogue_watcher is not None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from router.core import clock
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings, is_loopback
-from router.identity import accounts, login, pseudonyms
+from router.identity import accounts_database, login, pseudonyms
 from router.identity.http_fetch import ProviderUnavailable, SignInRefused
 from router.identity.oidc import LEEWAY_S, Provider
 
@@ -82,7 +82,7 @@ def _address(settings: RouterSettings) -> SetupFinding:
 
 
 def _store(settings: RouterSettings) -> list[SetupFinding]:
-    found = accounts.look_at(settings.state_dir)
+    found = accounts_database.inspect(settings.state_dir)
     if found is None:
         store = SetupFinding(Verdict.OK, "The account store is made at the first start.")
     elif not found.sound:
@@ -97,7 +97,7 @@ def _store(settings: RouterSettings) -> list[SetupFinding]:
     return [store, *(_pepper(settings, found) if settings.has_sign_in else [])]
 
 
-def _pepper(settings: RouterSettings, store: accounts.StoreHealth | None) -> list[SetupFinding]:
+def _pepper(settings: RouterSettings, store: accounts_database.StoreHealth | None) -> list[SetupFinding]:
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     path = settings.state_dir / pseudonyms.FILE
     expected = store.peppers if store is not None else {}

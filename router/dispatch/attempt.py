@@ -12,7 +12,7 @@ from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log_exception
 from router.dispatch.watchdog import Watchdog
-from router.jobs import lifecycle
+from router.jobs import eviction
 from router.jobs.services import Services
 from router.probe.client import Announced, Verified
 from router.probe.stream_tap import StreamTap
@@ -128,7 +128,7 @@ class OutputWriter:
         if size_bytes > _largest_output(job, services.settings.max_bytes):
             raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
         self.expires_s = self.expires_s or clock.now() + services.settings.output_ttl_s
-        await lifecycle.evict(services, size_bytes)
+        await eviction.evict(services, size_bytes)
         ref = await services.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
         self.outputs[begins.format] = BlobRef(ref=ref, size_bytes=size_bytes)
         body = begins.body or _exactly(events, size_bytes)

@@ -156,7 +156,7 @@ class Dispatcher:
 
     async def _begin(self, job_id: str, choice: Choice, started_s: float) -> Job:
         """The job put to work under a new generation. Raises attempt.LostJob when it is not to be run."""
-        job = await self._services.change(job_id, lambda job: attempts.put_to_work(job, choice, started_s))
+        job = await self._services.change(job_id, lambda job: attempts.with_new_attempt(job, choice, started_s))
         if job.state is JobState.SEALED:  # its last step was interrupted
             await lifecycle.finish_sealed(self._services, job_id)
         if job.state is not JobState.RUNNING:
@@ -193,10 +193,10 @@ class Dispatcher:
 
         def commit(current: Job) -> Job | None:
             nonlocal mine
-            mine = attempts.is_still(current, job)
+            mine = attempts.is_same_attempt(current, job)
             if not mine:
                 return None
-            closed = attempts.closed_last(current.attempts, clock.now(), "done", "")
+            closed = attempts.with_last_ended(current.attempts, clock.now(), "done", "")
             changes = {"outputs": made.outputs, "report": made.report, "expires_s": made.expires_s}
             return current.to(JobState.SEALED, attempts=closed, error=None, **changes)
 
@@ -216,11 +216,11 @@ class Dispatcher:
         log("attempt_failed", tier=choice.tier, backend=choice.backend, fault=fault.fault_class.value)
 
         def note(current: Job) -> Job:
-            if not attempts.is_still(current, job):
+            if not attempts.is_same_attempt(current, job):
                 raise attempt.LostJob
             return attempts.faulted(current, fault, clock.now())
 
-        return attempts.verdict(await self._services.change(job.id, note), fault)
+        return attempts.ending_problem(await self._services.change(job.id, note), fault)
 
     async def _fail(self, job: Job, problem: Problem) -> None:
         await lifecycle.end(self._services, job.id, JobState.FAILED, problem, generation=job.generation)

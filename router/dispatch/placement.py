@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from router.core import clock
-from router.jobs import attempts, lifecycle
+from router.jobs import attempts, eviction
 from router.jobs.intake import LANES, MANAGED_LANE
 from router.jobs.services import Services
 from router.store.port import JobMissing
@@ -45,7 +45,7 @@ class Placer:
         except JobMissing:
             await services.queue.withdraw(job_id)
             return None
-        if attempts.lacked_room(job) and await self._lacks_room(job):
+        if attempts.lacked_spool_space(job) and await self._lacks_room(job):
             return None
         queued = await services.queue.depth()
         if attempts.is_retry(job) and not self._may_retry(queued):
@@ -64,7 +64,7 @@ class Placer:
     async def _lacks_room(self, job: Job) -> bool:
         """Would a master of about the song's size find no room, old masters out of the way?"""
         wanted_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
-        await lifecycle.evict(self._services, wanted_bytes)
+        await eviction.evict(self._services, wanted_bytes)
         return self._services.spool.missing_bytes(wanted_bytes) > 0
 
     def _may_retry(self, queued: int) -> bool:

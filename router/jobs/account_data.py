@@ -1,4 +1,4 @@
-"""All that is held of an account, wherever it lies: found, moved to a new pseudonym, erased."""
+"""An account's data across all stores (accounts, sessions, jobs): listed, moved to a new pseudonym, erased."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from router.store.port import JobMissing, Versioned
 from router.store.record import Job
 from router.store.state import JobState
 
-_ROUNDS = 3
-"""A request that was let in before the erasure may still make a job while it runs: look again."""
+_ERASE_ROUNDS = 3
+"""Searches for jobs at most: a request that was let in before the erasure may still make a job while it runs."""
 
 
 async def jobs_of(services: Services, account: str) -> list[Versioned]:
@@ -21,35 +21,35 @@ async def jobs_of(services: Services, account: str) -> list[Versioned]:
     return sorted(found, key=lambda versioned: versioned.job.created_s)
 
 
-async def move(services: Services, before: str, after: str) -> None:
-    """The person signed in under a newer pepper: everything is kept under the pseudonym `after` from now on."""
-    services.accounts.move(before, after)
-    if services.door is not None:
-        services.door.sessions.move(before, after)
+async def move_account(services: Services, before: str, after: str) -> None:
+    """Keep everything under the pseudonym `after` from now on: the person signed in under a newer pepper."""
+    services.accounts.rename_account(before, after)
+    if services.sign_in is not None:
+        services.sign_in.sessions.move(before, after)
     for job, _ in await jobs_of(services, before):
         with suppress(JobMissing):
             await services.change(job.id, lambda job: job.with_(account=after))
 
 
-async def erase(services: Services, account: str) -> int:
-    """Forget the account: first every way in, then what it has. Returns how many jobs were destroyed."""
-    if services.door is not None:
-        services.door.sessions.end_all(account)
+async def erase_account(services: Services, account: str) -> int:
+    """Erase the account: first its sessions and tokens, then its jobs. Returns how many jobs were destroyed."""
+    if services.sign_in is not None:
+        services.sign_in.sessions.end_all(account)
     services.accounts.erase(account)
     destroyed = 0
-    for _ in range(_ROUNDS):
+    for _ in range(_ERASE_ROUNDS):
         jobs = await jobs_of(services, account)
         for job, _ in jobs:
             with suppress(JobMissing):
-                destroyed += await _destroy(services, job)
+                destroyed += await _end_and_forget(services, job)
         if not jobs:
             break
-    services.accounts.erase(account)  # a song that was being looked at counts against the day's share when it is done
+    services.accounts.erase(account)  # a song that was being probed counts against the day's quota when that is done
     return destroyed
 
 
-async def _destroy(services: Services, job: Job) -> bool:
-    """Keys first, as always; then the record, receipt and all. True when nothing is left."""
+async def _end_and_forget(services: Services, job: Job) -> bool:
+    """Wipe the job (keys first), then forget its record with the receipt. True when nothing is left."""
     ended = await lifecycle.end(services, job.id, JobState.CANCELLED, Problem("cancelled", "The account was erased."))
     if ended.state is not JobState.WIPED:  # it moved on meanwhile: its record must stay as long as its audio
         return False

@@ -1,54 +1,37 @@
-"""When a job will be done, as far as one can tell; and whether another can be taken on at all."""
+"""Admission control: refuses a new job that would wait too long or that no backend could take.
+
+It asks before a byte of audio moves, so that nobody uploads a song in vain, and says when to come back.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from router.core import clock
 from router.core.errors import Problem
-from router.jobs import attempts
 from router.jobs.services import Services
-from router.store.record import Job
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.choice import TIER_ORDER, TYPICAL, Need, outlook
 
 LONGEST_ETA_S = 600.0
+"""Seconds: a job that would be done later than this is refused, since no longer wait is promised (decision 0008)."""
 OUTAGE_OPENINGS = 3
-"""A backend that opened so often in a row is down, not stumbling: half a minute of nothing but failed probes."""
-NOBODY_KNOWS_S = 60.0
-FRACTION_TRUSTED = 0.1
-
-
-def queued_eta_s(services: Services, job: Job, ahead: int) -> float | None:
-    """Seconds until a waiting job is done, with `ahead` jobs before it; None while no tier can take it."""
-    need = attempts.need_of(job, clock.now(), ahead, again=True)
-    found = outlook(services.fleet.candidates(), need, services.fleet.draw)
-    return round(found.eta_s, 1) if math.isfinite(found.eta_s) else None
-
-
-def running_eta_s(job: Job) -> float | None:
-    """Seconds until a running job is done: by its own progress once that tells, before that by its backend's pace."""
-    if not job.attempts or (attempt := job.attempts[-1]).eta_s is None:
-        return None
-    elapsed_s = clock.now() - attempt.started_s
-    fraction = job.progress.fraction if job.progress else 0.0
-    if fraction < FRACTION_TRUSTED:
-        return round(max(0.0, attempt.eta_s - elapsed_s), 1)
-    return round(elapsed_s * (1 - fraction) / fraction, 1)
+"""A breaker that opened so often in a row means an outage, no passing fault: half a minute of failed probes alone."""
+RETURN_UNKNOWN_S = 60.0
+"""Seconds said in Retry-After where an operator has taken a backend out and nobody knows until when."""
 
 
 async def admit(services: Services, size_bytes: int | None, *, managed_only: bool) -> None:
-    """Refuse what would wait too long or find nobody, before a byte of it moves. Raises Problem with Retry-After."""
+    """Raise Problem(overloaded, no_tier) with Retry-After where a job made now would not be done in time."""
     need = TYPICAL._replace(managed_only=managed_only, queued=await services.queue.depth())
-    refusal = _refusal(services, need._replace(size_bytes=size_bytes or need.size_bytes))
+    refusal = _overload(services, need._replace(size_bytes=size_bytes or need.size_bytes))
     if refusal is not None:
         services.fleet.metrics.shed(refusal.code)
         raise refusal
 
 
-def _refusal(services: Services, need: Need) -> Problem | None:
+def _overload(services: Services, need: Need) -> Problem | None:
     found = outlook(services.fleet.candidates(), need, services.fleet.draw)
     if found.tier is not None:
         excess_s = found.eta_s - LONGEST_ETA_S
@@ -64,7 +47,7 @@ def _refusal(services: Services, need: Need) -> Problem | None:
 
 
 def _soonest_return_s(services: Services, *, managed_only: bool) -> float | None:
-    """Until a backend may be back when all are known to be out for longer; None when it is worth waiting in line."""
+    """Seconds until a backend may be back, where all are known to be out for a while; None where waiting is better."""
     now = clock.now()
     allowed = [s for s in services.fleet.members() if not managed_only or s.backend.tier == TIER_ORDER[0]]
     outages = [_outage(member, now) for member in allowed]
@@ -74,6 +57,8 @@ def _soonest_return_s(services: Services, *, managed_only: bool) -> float | None
 
 
 class _Outage(NamedTuple):
+    """Whether a backend is out for longer than a passing fault, and for how many more seconds."""
+
     proven: bool
     back_in_s: float
 
@@ -84,6 +69,6 @@ def _outage(member: FleetMember, now: float) -> _Outage:
         case BackendState.OPEN | BackendState.HALF_OPEN:
             return _Outage(member.breaker.openings >= OUTAGE_OPENINGS, back_in_s or 0.0)
         case BackendState.QUOTA_OUT | BackendState.PAUSED | BackendState.DRAINING | BackendState.MAINTENANCE:
-            return _Outage(True, NOBODY_KNOWS_S if back_in_s is None else back_in_s)
+            return _Outage(True, RETURN_UNKNOWN_S if back_in_s is None else back_in_s)
         case _:
             return _Outage(False, 0.0)

@@ -1,4 +1,4 @@
-"""What a job's record says of its attempts, and what follows from it: pure steps and questions, no rooms."""
+"""A job's attempts on its record: what they say of its next backend, and the steps that add and close them. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from router.tiers.policy.choice import Choice, Need
 from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault
 
 MAX_FAULTS = 4
+"""Failed attempts after which the job fails: twice MAX_FAULTS_PER_TIER, so that a second tier had its turn."""
 MAX_FAULTS_PER_TIER = 2
+"""Failures on one tier's backends after which the job tries another tier."""
 MAX_DEATHS = 2
+"""Backends that may die while they have a job: after the second the song itself is suspected and the job fails."""
 _ATTEMPTS_KEPT = 20
+"""Attempts that stay on the record, which restarts of the router add to without end."""
 _PASSED_TIERS = frozenset({FaultClass.TOO_BIG})
+"""Faults after which the whole tier can't render this song."""
 _CLASSES = {fault_class.value: fault_class for fault_class in FaultClass}
 
 
@@ -40,17 +45,17 @@ def need_of(job: Job, now_s: float, queued: int, *, again: bool = False) -> Need
 
 
 def is_retry(job: Job) -> bool:
-    """Did an attempt of this job fail before?"""
+    """Whether an attempt of this job has failed before."""
     return job.faults > 0
 
 
-def lacked_room(job: Job) -> bool:
-    """Did its last attempt end for want of room in the spool?"""
+def lacked_spool_space(job: Job) -> bool:
+    """Whether its last attempt ended because the spool lacked space."""
     return bool(job.attempts) and job.attempts[-1].outcome == FaultClass.ROOM
 
 
-def put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
-    """The job under a new generation; None when it is not to be run."""
+def with_new_attempt(job: Job, choice: Choice, started_s: float) -> Job | None:
+    """The job running under a new generation, with its attempt on record; None when it is not to be run."""
     if job.state not in (JobState.QUEUED, JobState.RUNNING):
         return None
     begun = Attempt(
@@ -68,6 +73,7 @@ def put_to_work(job: Job, choice: Choice, started_s: float) -> Job | None:
 
 
 def requeued(job: Job) -> Job | None:
+    """A running job back in the queue; None for any other."""
     return job.to(JobState.QUEUED, progress=None) if job.state is JobState.RUNNING else None
 
 
@@ -75,14 +81,14 @@ def faulted(job: Job, fault: TierFault, ended_s: float) -> Job:
     """The job with its last attempt closed by `fault`."""
     effect = fault.consequence
     return job.with_(
-        attempts=closed_last(job.attempts, ended_s, fault.fault_class, fault.detail),
+        attempts=with_last_ended(job.attempts, ended_s, fault.fault_class, fault.detail),
         faults=job.faults + effect.spends,
         deaths=job.deaths + effect.death,
         progress=None,
     )
 
 
-def verdict(job: Job, fault: TierFault) -> Problem | None:
+def ending_problem(job: Job, fault: TierFault) -> Problem | None:
     """How the job ends after `fault`, or None when it may go on elsewhere."""
     if fault.consequence.next is Next.STOP:
         code = fault.code if fault.code in USER_FAULTS else "deadline"
@@ -94,12 +100,13 @@ def verdict(job: Job, fault: TierFault) -> Problem | None:
     return None
 
 
-def is_still(current: Job, job: Job) -> bool:
+def is_same_attempt(current: Job, job: Job) -> bool:
     """Whether the record is still at the attempt that `job` was read for."""
     return current.state is JobState.RUNNING and current.generation == job.generation
 
 
-def closed_last(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, detail: str) -> tuple[Attempt, ...]:
+def with_last_ended(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, detail: str) -> tuple[Attempt, ...]:
+    """The attempts with the last one closed at `ended_s`; none stay none."""
     if not attempts:
         return attempts
     last = attempts[-1].model_copy(update={"ended_s": ended_s, "outcome": outcome, "detail": detail})

@@ -1,4 +1,4 @@
-"""From a complete upload to a queued job: the probe looks at the bytes before any tier sees them."""
+"""From a complete upload to a queued job: the probe checks the audio before any tier sees a byte of it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from router.store.state import JobState
 
 ANY_LANE, MANAGED_LANE = "any", "managed"
 LANES = (ANY_LANE, MANAGED_LANE)
+"""The two parts of the queue: jobs for any tier, and jobs that only managed workers may take."""
 _DAY_S = 86_400
 
 
 def spooled(job: Job, size_bytes: int) -> Job | None:
-    """The step of a job whose upload is complete; None when it has gone on or ended meanwhile."""
+    """The record step from `received` to `spooled` with the upload's size; None where it went on or ended meanwhile."""
     if job.state is not JobState.RECEIVED or job.input is None:
         return None
     source = job.input.model_copy(update={"size_bytes": size_bytes})
     return job.to(JobState.SPOOLED, input=source, size_bytes=size_bytes)
 
 
-async def admit(services: Services, job_id: str, tap: StreamTap[Facts] | None = None) -> Job:
-    """Probe a spooled job's audio and queue it. Safe to repeat after a crash. `tap`: heard it as it arrived.
+async def probe_and_enqueue(services: Services, job_id: str, tap: StreamTap[Facts] | None = None) -> Job:
+    """Probe a spooled job's audio and queue it. Safe to repeat after a crash. `tap`: probed it as it arrived.
 
     Raises Problem for audio that can't be mastered or a queue that is full; the job is then failed and wiped.
     """
@@ -39,7 +40,7 @@ async def admit(services: Services, job_id: str, tap: StreamTap[Facts] | None = 
     try:
         facts = await _probe(services, job, tap)
         _check_quota(services, job.account, facts)
-        # The record first: whoever leases the job must find it queued. A crash between the two: `reaper.recover`.
+        # The record first: whoever leases the job must find it queued. A crash between the two: `recovery.recover`.
         job = await services.change(job_id, lambda job: _queued(job, facts))
         if job.state is JobState.QUEUED:
             await enqueue(services, job)
@@ -55,7 +56,7 @@ def _queued(job: Job, facts: Facts) -> Job | None:
 
 
 async def enqueue(services: Services, job: Job) -> None:
-    """Put a queued job in line. Raises Problem when the account has too much waiting."""
+    """Put a queued job in the queue. Raises Problem(too_many_jobs) when the account has too many waiting."""
     lane = MANAGED_LANE if job.managed_only else ANY_LANE
     cost_s = job.facts.duration_s if job.facts else 0.0
     try:
@@ -71,7 +72,7 @@ async def enqueue(services: Services, job: Job) -> None:
 
 
 def _check_quota(services: Services, account: str, facts: Facts) -> None:
-    """Raise Problem when the song would be more than the account's share of the day (UTC)."""
+    """Raise Problem(daily_quota) when the song would exceed what the account may send in a day (UTC)."""
     allowed_s = services.settings.daily_audio_s_per_account
     if allowed_s is None:
         return
@@ -88,7 +89,9 @@ def _check_quota(services: Services, account: str, facts: Facts) -> None:
 
 
 def _count(services: Services, account: str, facts: Facts) -> None:
-    """Where nothing is allotted nothing is counted: the count is durable, which costs a person data and a job time."""
+    """Count the song against the day's quota. Without a quota nothing is counted: the count is durable, which costs a
+    person data and a job time.
+    """
     if services.settings.daily_audio_s_per_account is not None:
         services.accounts.use_audio(account, _today(), round(facts.duration_s))
 
@@ -102,8 +105,8 @@ async def _probe(services: Services, job: Job, tap: StreamTap[Facts] | None) -> 
     if job.input is None:
         raise Problem("input_lost")
     try:
-        heard = await tap.verdict() if tap else None
-        facts = heard or await services.probe.probe(services.spool.read(job.input.ref), size=job.input.size_bytes)
+        tapped = await tap.verdict() if tap else None
+        facts = tapped or await services.probe.probe(services.spool.read(job.input.ref), size=job.input.size_bytes)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
     except BlobGone:

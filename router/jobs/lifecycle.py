@@ -1,7 +1,7 @@
-"""How a job ends: keys destroyed first, then the bytes, then the record says so, with a receipt.
+"""The end of a job: its encryption keys are destroyed first, then the bytes, then the record says so, with a receipt.
 
-The order is the promise. The input's key is gone before anybody can see that a job is done, failed or cancelled (the
-record's step to a closed state is visible only as `ending` until the wipe is noted); whatever kill comes between, the
+The order is a promise (P05). The input's key is gone before anybody can see that a job is done, failed or cancelled:
+the record's step to a closed state is shown as `ending` until the wipe is noted. Whenever the process is killed, the
 next start repeats the destruction, which changes nothing the second time.
 """
 
@@ -15,29 +15,28 @@ from router.core import clock
 from router.core.errors import Problem
 from router.jobs import render_record
 from router.jobs.services import Services
-from router.spool.records import sealed_size
 from router.store.record import Attempt, Job, Receipt
-from router.store.state import ACTIVE, CLOSED, DONE, STEPS, JobState
+from router.store.state import ACTIVE, CLOSED, STEPS, JobState
 
 
 async def end(
     services: Services, job_id: str, state: JobState, problem: Problem | None = None, *, generation: int | None = None
 ) -> Job:
-    """Close the job as failed, cancelled or expired and wipe it. A job that is closed already stays as it is, and so
-    does one that has a master and therefore can't fail any more, or that is past `generation`.
+    """Close the job as failed, cancelled or expired (`state`) and wipe it; the job as it is afterwards.
 
-    A sealed job is finished first: its input goes, and only then can it be closed. Raises Missing.
+    A job stays as it is when it is closed already, when it has a master and therefore can't fail any more, or when
+    another attempt than `generation` has it. A sealed job is finished first: its input goes, and only then can it be
+    closed. Raises JobMissing.
     """
-
-    owed = False
+    was_active = False
 
     def close(job: Job) -> Job | None:
-        nonlocal owed
-        owed = False
+        nonlocal was_active
+        was_active = False
         if state not in STEPS[job.state] or generation not in (None, job.generation):
             return None
-        owed = job.state in ACTIVE
-        attempts = tuple(_stopped(attempt, state) for attempt in job.attempts)
+        was_active = job.state in ACTIVE
+        attempts = tuple(_interrupted(attempt, state) for attempt in job.attempts)
         return job.to(state, error=problem.body() if problem else job.error, attempts=attempts)
 
     job = await services.change(job_id, close)
@@ -46,15 +45,15 @@ async def end(
         job = await services.change(job_id, close)
     if job.state not in CLOSED:
         return job
-    if owed:
-        services.fleet.metrics.job_ended(render_record.outcome(job), clock.now() - job.created_s)
+    if was_active:
+        services.fleet.metrics.job_ended(render_record.outcome_code(job), clock.now() - job.created_s)
         render_record.write(job, len(job.references))
     await services.queue.withdraw(job_id)
     return await wipe(services, job)
 
 
 async def wipe(services: Services, job: Job) -> Job:
-    """Destroy all audio of a closed job and note the receipt."""
+    """Destroy all audio of a closed job and note the receipt. Safe to repeat."""
     await _destroy(services, job, inputs=True, outputs=True)
     if job.state is JobState.WIPED:
         return job
@@ -76,7 +75,7 @@ async def wipe(services: Services, job: Job) -> Job:
             references={},
             outputs={},
             progress=None,
-            report=_without_the_course(current.report),
+            report=_without_traces(current.report),
             receipt=receipt,
         )
 
@@ -84,11 +83,13 @@ async def wipe(services: Services, job: Job) -> Job:
 
 
 async def finish_sealed(services: Services, job_id: str) -> Job:
-    """From a committed output to a master that can be fetched: destroy the input, then say so. Safe to repeat."""
+    """Destroy the input of a job whose outputs are complete, then mark it mastered. Safe to repeat.
+
+    Raises JobMissing.
+    """
     sealed, _ = await services.jobs.get(job_id)
     await _destroy(services, sealed, inputs=True, outputs=False)
     receipt = Receipt(input_key_destroyed_at=time.time())
-
     opened = False
 
     def open_outputs(current: Job) -> Job | None:
@@ -100,41 +101,18 @@ async def finish_sealed(services: Services, job_id: str) -> Job:
 
     job = await services.change(job_id, open_outputs)
     if opened:
-        services.fleet.metrics.job_ended(render_record.outcome(job), clock.now() - job.created_s)
+        services.fleet.metrics.job_ended(render_record.outcome_code(job), clock.now() - job.created_s)
         render_record.write(job, len(sealed.references))
     return job
 
 
-async def evict(services: Services, needed_bytes: int) -> int:
-    """Wipe the oldest finished jobs, never a running one, until there is room for a blob of `needed_bytes`. Returns how
-    many."""
-    missing = services.spool.missing_bytes(needed_bytes)
-    if not missing:  # the usual case, and to look at every job on record for each output takes milliseconds
-        return 0
-    evicted = 0
-    done = [job async for job, _ in services.jobs.scan() if job.state in DONE]
-    if sum(map(_room_of, done)) < missing:  # nobody loses a master for a request that must be refused all the same
-        return 0
-    for job in sorted(done, key=lambda job: job.created_s):
-        if missing <= 0:
-            break
-        missing -= _room_of(job)
-        await end(services, job.id, JobState.EXPIRED)
-        evicted += 1
-    return evicted
-
-
-def _without_the_course(report: Report | None) -> Report | None:
-    """How a song goes from second to second may tell which song it was."""
+def _without_traces(report: Report | None) -> Report | None:
+    """The report without its curves over time, by which a song might be recognised."""
     return report.model_copy(update={"traces": None}) if report else None
 
 
-def _room_of(job: Job) -> int:
-    return sum(sealed_size(blob.size_bytes) for blob in job.outputs.values())
-
-
-def _stopped(attempt: Attempt, state: JobState) -> Attempt:
-    """The attempt as the record keeps it: one that still ran was cut off by the job's end."""
+def _interrupted(attempt: Attempt, state: JobState) -> Attempt:
+    """The attempt with its end: one that still ran is closed with the job's own end as its outcome."""
     if attempt.ended_s is not None:
         return attempt
     return attempt.model_copy(update={"ended_s": clock.now(), "outcome": str(state)})

@@ -1,100 +1,58 @@
-"""What a start finds left over, and what time makes due: recovery, expiry, and files nobody owns."""
+"""What time makes due while the router runs: expired jobs and blobs, jobs without an upload, probes to be repeated.
+
+Each kind is one round, called again and again by a loop that no error ends; time is checked at every read too, so that
+a late round shows nobody what has expired.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log, log_exception
-from router.jobs import intake, lifecycle
+from router.jobs import lifecycle, recovery
 from router.jobs.services import Services
 from router.spool.port import BlobGone
 from router.store.port import JobMissing
 from router.store.record import Job
-from router.store.state import ACTIVE, CLOSED, JobState
+from router.store.state import JobState
 
 EVERY_S = 5.0
+"""Seconds between two rounds of `expire`: how late an expired master's key may be destroyed."""
 UNSENT_EVERY_S = 30.0
-FORGOTTEN_AFTER_S = 120.0
-"""Longer than any probe takes."""
+"""Seconds between two rounds of `end_unsent`, whose limit is minutes; each asks the spool about every open upload."""
+STUCK_AFTER_S = 120.0
+"""Seconds after which a job that is still unprobed is probed again: longer than any probe takes."""
 
 
-async def recover(services: Services) -> int:
-    """Bring every job that a dead router left into a state that goes on by itself. Returns how many go on.
-
-    Running jobs are queued again at once, sealed ones lose their input and can be fetched, closed ones are wiped;
-    an upload that had arrived in full, though its client never heard so, goes to the probe.
-    """
-    await services.queue.release_all()
-    resumed = 0
-    async for job, _ in services.jobs.scan():
-        try:
-            resumed += await _resume(services, job)
-        except JobMissing:
-            continue
-        except Exception as error:
-            # One record that can't be brought on must not keep the others down.
-            log_exception(error)
-    await services.spool.reconcile(await _owned(services))
-    return resumed
+async def expire_forever(services: Services) -> None:
+    """Close and destroy what has expired, every EVERY_S."""
+    await _repeat(EVERY_S, lambda: _logged(expire(services)))
 
 
-async def _resume(services: Services, job: Job) -> bool:
-    if job.state is JobState.SEALED:
-        await lifecycle.finish_sealed(services, job.id)
-    elif job.state in CLOSED:
-        await services.queue.withdraw(job.id)
-        await lifecycle.wipe(services, job)
-    elif job.state in (JobState.QUEUED, JobState.RUNNING):
-        await services.change(job.id, _requeued)
-        await intake.enqueue(services, job)
-    elif job.state is JobState.RECEIVED and job.input:
-        with suppress(BlobGone):  # `sweep` says that its time is over
-            size_bytes, complete = await services.spool.extent(job.input.ref)
-            if complete:
-                await services.change(job.id, lambda job: intake.spooled(job, size_bytes))
-    return job.state in ACTIVE
+async def end_unsent_forever(services: Services) -> None:
+    """End jobs without an upload, every UNSENT_EVERY_S."""
+    await _repeat(UNSENT_EVERY_S, lambda: _logged(end_unsent(services)))
 
 
-def _requeued(job: Job) -> Job | None:
-    if job.state is not JobState.RUNNING:
-        return None
-    *before, last = job.attempts
-    cut = last.model_copy(update={"ended_s": clock.now(), "outcome": "interrupted", "detail": "the router restarted"})
-    return job.to(JobState.QUEUED, progress=None, attempts=(*before, cut))
+async def probe_stuck_forever(services: Services) -> None:
+    """Probe uploads again whose probe broke on a fault of ours: unprobed for a whole round, so nobody works on them."""
+    before: set[str] = set()
+
+    async def probe_stuck() -> None:
+        nonlocal before
+        now = await recovery.spooled_ids(services)
+        await recovery.probe_each(services, before & now)
+        before = now
+
+    await _repeat(STUCK_AFTER_S, probe_stuck)
 
 
-async def probe_interrupted(services: Services) -> None:
-    """Uploads that were complete but not yet looked at when the last router died."""
-    await _admit(services, await _spooled(services))
-
-
-async def _admit(services: Services, job_ids: set[str]) -> None:
-    for job_id in job_ids:
-        try:
-            await intake.admit(services, job_id)
-        except (Problem, JobMissing):
-            continue  # the job's record says what was wrong
-        except Exception as error:
-            # One that can't be looked at must not keep the others waiting; a later round tries it again.
-            log_exception(error)
-
-
-async def _spooled(services: Services) -> set[str]:
-    return {job.id async for job, _ in services.jobs.scan() if job.state is JobState.SPOOLED}
-
-
-async def _owned(services: Services) -> set[str]:
-    owned: set[str] = set()
-    async for job, _ in services.jobs.scan():
-        owned |= {blob.ref for blob in job.blobs}
-    return owned
-
-
-async def sweep(services: Services) -> int:
-    """Close every job whose time is over and drop every blob whose time is over. Returns how many jobs went."""
+async def expire(services: Services) -> int:
+    """Close every job and drop every blob whose time is over. Returns how many jobs were due."""
     due = await services.jobs.due(clock.now())
     for job_id in due:
         try:
@@ -111,21 +69,8 @@ async def sweep(services: Services) -> int:
     return len(due)
 
 
-async def admit_forgotten_for_ever(services: Services) -> None:
-    """Uploads whose probe broke on something of ours: still waiting after a whole round, nobody works on them."""
-    before: set[str] = set()
-    while True:
-        await asyncio.sleep(FORGOTTEN_AFTER_S)
-        try:
-            now = await _spooled(services)
-            await _admit(services, before & now)
-            before = now
-        except Exception as error:
-            log_exception(error)
-
-
 async def end_unsent(services: Services) -> int:
-    """End the jobs that were made a while ago and of which not a byte has come. Returns how many."""
+    """End the jobs that are older than the setting `unsent_ttl_s` and got no byte of audio. Returns how many."""
     ended, latest_s = 0, clock.now() - services.settings.unsent_ttl_s
     async for job, _ in services.jobs.scan():
         if job.state is not JobState.RECEIVED or job.created_s > latest_s or await _has_sent(services, job):
@@ -139,6 +84,7 @@ async def end_unsent(services: Services) -> int:
 
 
 async def _has_sent(services: Services, job: Job) -> bool:
+    """Whether a byte of the song or of a reference has arrived, or a request is sending one now."""
     blobs = [blob for blob in (job.input, *job.references.values()) if blob]
     if any(blob.size_bytes or services.spool.is_taking(blob.ref) for blob in blobs):
         return True
@@ -147,22 +93,16 @@ async def _has_sent(services: Services, job: Job) -> bool:
     return False
 
 
-async def end_unsent_for_ever(services: Services) -> None:
-    while True:
-        await asyncio.sleep(UNSENT_EVERY_S)
-        try:
-            if count := await end_unsent(services):
-                log("wiped", reason="expired", count=count)
-        except Exception as error:
-            log_exception(error)
+async def _logged(round_: Awaitable[int]) -> None:
+    if count := await round_:
+        log("wiped", reason="expired", count=count)
 
 
-async def reap_for_ever(services: Services) -> None:
+async def _repeat(every_s: float, round_: Callable[[], Awaitable[None]]) -> None:
+    """Run the round every `every_s` seconds until cancelled. An error is logged, and the next round tries again."""
     while True:
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(every_s)
         try:
-            if count := await sweep(services):
-                log("wiped", reason="expired", count=count)
+            await round_()
         except Exception as error:
-            # The next round tries again; time is also checked at every read.
             log_exception(error)

@@ -1,9 +1,12 @@
-"""Room in the spool for what is about to arrive, within what an account may take."""
+"""Space in the spool for audio that is about to arrive, within what one file and one account may take.
+
+It is taken before the first byte moves, so that an upload that has begun never fails for want of space.
+"""
 
 from __future__ import annotations
 
 from router.core.errors import Problem
-from router.jobs import lifecycle
+from router.jobs import eviction
 from router.jobs.services import Services
 from router.spool.port import SpoolFull
 
@@ -11,9 +14,12 @@ from router.spool.port import SpoolFull
 async def reserve(
     services: Services, account: str, size_bytes: int, expires_s: float, beside: str | None = None
 ) -> str:
-    """Room in the spool, the oldest finished jobs making way if need be. Raises Problem(spool_full, spool_share)."""
+    """Reserve a blob of `size_bytes`, in the folder of the blob `beside` if one is named; its reference.
+
+    The oldest finished jobs are evicted where that makes the space. Raises Problem(spool_full, spool_share).
+    """
     await _refuse_beyond_share(services, account, size_bytes)
-    await lifecycle.evict(services, size_bytes)
+    await eviction.evict(services, size_bytes)
     try:
         return await services.spool.reserve(size_bytes, expires_s, beside)
     except SpoolFull as full:
@@ -22,6 +28,19 @@ async def reserve(
             "The temporary store has no room for this file. Try again in a minute.",
             retry_after_s=full.retry_after_s,
         ) from full
+
+
+def refuse_too_large(services: Services, size_bytes: int | None) -> None:
+    """Raise Problem(too_large) if a file of `size_bytes` (None: unknown) is larger than an upload may be."""
+    allowed = services.settings.max_bytes
+    if size_bytes is not None and size_bytes > allowed:
+        raise Problem(
+            "too_large",
+            f"The file has {size_bytes / 2**20:.0f} MiB; {allowed / 2**20:.0f} MiB are allowed."
+            " Send FLAC instead of WAV, or split the file.",
+            size_bytes=size_bytes,
+            allowed_bytes=allowed,
+        )
 
 
 async def _refuse_beyond_share(services: Services, account: str, size_bytes: int) -> None:

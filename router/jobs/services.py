@@ -1,4 +1,4 @@
-"""The rooms of one running router, as `app` joined them: handed to every part that works on jobs."""
+"""The collaborators of one running router in one record: joined by `router.app`, handed to what works on jobs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from router.tiers.fleet.fleet import Fleet
 
 
 class Services(NamedTuple):
+    """Job store, queue, spool, probe, fleet and accounts of one router. None of them builds another."""
+
     settings: RouterSettings
     jobs: Jobs
     queue: Queue
@@ -26,24 +28,31 @@ class Services(NamedTuple):
     fleet: Fleet
     accounts: Accounts
     secret: bytes
-    """Of this boot, in RAM: what is derived from it can't be guessed from outside."""
-    door: SignIn | None = None
-    """Where people sign in; without one whoever asks is the guest."""
+    """Random bytes of this boot, in RAM only: ids and login values derived from it can't be guessed from outside."""
+    sign_in: SignIn | None = None
+    """The OpenID provider with its sessions; None on a router without sign-in, where every request is the guest's."""
 
     @property
     def offers_managed_only(self) -> bool:
-        """Where the router itself runs as a Space, every song passes through Hugging Face by nature."""
+        """Whether an account may ask for our own workers only.
+
+        False where the router itself runs as a Hugging Face Space: every song passes through Hugging Face by nature.
+        """
         return self.settings.profile != "space"
 
     def tiers_version(self) -> str:
-        """Names the list of places that people agree to; another tier, operator or region is another version."""
+        """A name for the present list of tiers, operators and regions, to which a consent is bound.
+
+        Another tier, operator or region makes another name, so that a consent never covers a list it was not given for.
+        """
         found = {(one.backend.tier, *one.terms.of_the_place) for one in self.fleet.members()}
         digest = hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:12]
         return f"{'+'.join(sorted({tier for tier, *_ in found}))}-{digest}"
 
     async def change(self, job_id: str, step: JobStep) -> Job:
-        """Apply `step` to the job's record by compare-and-set and tell whoever listens (`jobs.ports`)."""
+        """Apply `step` to the job's record by compare-and-set and notify listeners. Raises JobMissing."""
         return (await self.change_versioned(job_id, step)).job
 
     async def change_versioned(self, job_id: str, step: JobStep) -> Versioned:
+        """As `change`, with the record's revision. Raises JobMissing."""
         return await change_until_stored(self.jobs, self.events, job_id, step)

@@ -1,4 +1,4 @@
-"""Who is asking: the guest of a router without sign-in, the person of a session, or the owner of a personal token.
+"""Authentication of a request: by a session's cookie, by a personal token, or as the guest of an open router.
 
 A token speaks for its owner's jobs and never for the account itself: what could make more of it (tokens, sessions,
 consent, erasure) needs a session. A session's cookie comes by itself, so an unsafe request that rests on it must also
@@ -7,41 +7,29 @@ say that it comes from our own page.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fastapi import Request
 
 from router.core.errors import Problem
+from router.identity.account import GUEST, SIGNED_OUT, Account
 from router.jobs.services import Services
 from router.web import cookies
 
-GUEST = "guest"
-SIGNED_OUT = "signed_out"
-SCOPES = ("jobs", "read")
-"""What a token may be for: everything with jobs, or looking alone."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Account(NamedTuple):
-    """All that is known of a person: a pseudonym, and how the request showed it."""
-
-    id: str
-    kind: str
-    """`guest`, `person` (by a session), `token`, or `signed_out`."""
-    session: str = ""
-    """The session's own id, for its owner to tell it from the others."""
-
-
 async def visitor_of(request: Request) -> Account:
-    """Whoever asks, signed in or not. Raises Problem for a token or a request that must not be believed."""
+    """The account of a request, signed in or not.
+
+    Raises Problem for a bad token, and for an unsafe request with a cookie that another site may have sent.
+    """
     services: Services = request.app.state.services
-    if services.door is None:
-        return Account(GUEST, "guest")
+    if services.sign_in is None:
+        return Account(GUEST, GUEST)
     credentials = request.headers.get("authorization")
     if credentials is not None:
         return _by_token(services, request.method, credentials)
     secret = cookies.read(request, services, cookies.SESSION)
-    session = services.door.sessions.find(secret) if secret else None
+    session = services.sign_in.sessions.find(secret) if secret else None
     if session is None:
         return Account("", SIGNED_OUT)
     if request.method not in SAFE_METHODS and not _is_from_our_page(request):
@@ -50,7 +38,7 @@ async def visitor_of(request: Request) -> Account:
 
 
 async def account_of(request: Request) -> Account:
-    """Who asks for jobs. Raises Problem unless it is the guest, a session or a token that covers the request."""
+    """The account whose jobs a request is about: the guest, a session's or a token's. Raises Problem for nobody's."""
     visitor = await visitor_of(request)
     if visitor.kind == SIGNED_OUT:
         raise Problem("sign_in", headers={"www-authenticate": "Bearer"})
@@ -58,7 +46,7 @@ async def account_of(request: Request) -> Account:
 
 
 async def owner_of(request: Request) -> Account:
-    """Who asks about the account itself. Raises Problem for tokens too."""
+    """The account of a request about the account itself. Raises Problem for tokens too."""
     account = await account_of(request)
     if account.kind == "token":
         raise Problem("session_only")
@@ -66,7 +54,7 @@ async def owner_of(request: Request) -> Account:
 
 
 def _is_from_our_page(request: Request) -> bool:
-    """The guard refuses an Origin that is not ours; here one must be there, or what browsers say in its place."""
+    """Whether Origin (the guard refuses a foreign one) or Sec-Fetch-Site says that a page of ours sent the request."""
     return "origin" in request.headers or request.headers.get("sec-fetch-site") == "same-origin"
 
 

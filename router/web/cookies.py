@@ -36,7 +36,7 @@ def put(response: Response, services: Services, kind: str, value: str) -> None:
 
 def drop(response: Response, services: Services, kind: str) -> None:
     """Have the browser forget it. A router without sign-in never set one."""
-    if services.door is not None:
+    if services.sign_in is not None:
         response.headers.append("set-cookie", _written(services, kind, "", 0))
 
 
@@ -50,4 +50,4 @@ def _written(services: Services, kind: str, value: str, lifetime_s: int | None) 
 
 
 def _has_tls(services: Services) -> bool:
-    return services.door is None or services.door.is_https
+    return services.sign_in is None or services.sign_in.is_https

@@ -13,9 +13,10 @@ from fastapi.security.base import SecurityBase
 
 from router.core import clock
 from router.core.errors import Problem
+from router.identity.account import Account
 from router.jobs.services import Services
 from router.store.port import JobMissing, Versioned
-from router.web.auth import Account, account_of, owner_of, visitor_of
+from router.web.auth import account_of, owner_of, visitor_of
 from router.web.stream_limits import Streams
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from router.http.access_log import templates_of
 from router.web.api import account, credentials, jobs, outputs, references, tus, uploads
-from router.web.pages import api_docs, pages, privacy_policy, sign_in
+from router.web.pages import api_docs, pages, privacy_policy, sign_in, static_files
 
 OPENAPI_URL = "/openapi.json"
 ROUTERS = tuple(
     module.router
     for module in (
-        jobs, uploads, references, tus, outputs, account, credentials, sign_in, pages, privacy_policy, api_docs,
+        jobs, uploads, references, tus, outputs, account, credentials, sign_in, pages, static_files, privacy_policy,
+        api_docs,
     )
 )  # fmt: skip
 

@@ -92,7 +92,7 @@ async def test_p01_p02_p03_nothing_that_the_provider_says_is_in_any_file(tmp_pat
 async def test_p03_no_lasting_access_is_asked_for(tmp_path: Path, provider: Provider) -> None:
     provider.asked.clear()
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "a"):
-        assert router.services.door is not None
+        assert router.services.sign_in is not None
     asked = [parameters for _, path, parameters in provider.asked if path == "/authorize"]
     assert [parameters["scope"] for parameters in asked] == ["openid"]
     assert not {"access_type", "prompt", "include_granted_scopes"} & set(asked[0])

@@ -36,10 +36,10 @@ def test_p34_by_tls_both_are_host_cookies_that_travel_by_tls_alone() -> None:
     class Https:
         is_https = True
 
-    class House:
-        door = Https()
+    class ServicesStub:
+        sign_in = Https()
 
     for kind in (cookies.SESSION, cookies.LOGIN):
-        line = cookies._written(House(), kind, "x", None)  # type: ignore[arg-type]
+        line = cookies._written(ServicesStub(), kind, "x", None)  # type: ignore[arg-type]
         assert line.startswith(f"__Host-{kind}=x; ")
         assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(line.split("; "))

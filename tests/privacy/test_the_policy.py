@@ -12,7 +12,7 @@ from ops import policy_edition
 from router.core import event_log
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
-from router.identity import accounts, sessions
+from router.identity import accounts_database, sessions
 from router.store.record import Job
 from router.tiers.connect import connect
 from router.tiers.fake import FakeBackend
@@ -83,7 +83,7 @@ def test_p58_a_change_without_a_new_date_fails_the_check(tmp_path: Path, monkeyp
 
 def test_p58_every_part_of_what_is_said_is_bound_to_the_date(monkeypatch: pytest.MonkeyPatch) -> None:
     digests = {privacy_policy.digest()}
-    monkeypatch.setattr(accounts, "SCHEMA", accounts.SCHEMA + "CREATE TABLE visits (account TEXT);")
+    monkeypatch.setattr(accounts_database, "SCHEMA", accounts_database.SCHEMA + "CREATE TABLE visits (account TEXT);")
     digests.add(privacy_policy.digest())
     monkeypatch.setattr(event_log, "DAYS_KEPT", 8)
     monkeypatch.setitem(event_log.book.events["http"], "agent", event_log.CODE_NAME)  # type: ignore[index]
@@ -98,8 +98,8 @@ async def test_p57_what_could_be_disclosed_is_exactly_the_schemas(tmp_path: Path
     assert set(said["log"]) == set(event_log.book.events)
     assert set(said["log"]["render"]) == set(event_log.EVENTS["render"])
     assert {*said["account"]} == {
-        *re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", accounts.SCHEMA + sessions.SCHEMA)
-    } - {*privacy_policy._NO_TRACE}
+        *re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", accounts_database.SCHEMA + sessions.SCHEMA)
+    } - {*privacy_policy._TABLES_WITHOUT_ACCOUNTS}
     assert all("account" in columns for columns in said["account"].values())
     assert said["job"] == list(Job.model_fields)
     for name in (*said["log"]["render"], *said["account"], *said["job"]):
@@ -112,7 +112,7 @@ _PERSONAL = re.compile(
 
 
 def test_p01_p04_no_schema_has_a_place_for_a_person_or_the_name_of_their_music() -> None:
-    tables = privacy_policy._tables(accounts.SCHEMA + sessions.SCHEMA)
+    tables = privacy_policy._account_tables(accounts_database.SCHEMA + sessions.SCHEMA)
     assert not [column for columns in tables.values() for column in columns if _PERSONAL.search(column)]
     assert not [field for field in Job.model_fields if _PERSONAL.search(field)]
     own = {"library": {"logger"}}
@@ -126,7 +126,7 @@ def test_p01_p04_no_schema_has_a_place_for_a_person_or_the_name_of_their_music()
 
 
 def test_p29_p46_p47_nothing_is_counted_of_an_account_but_the_day_s_quota() -> None:
-    tables = privacy_policy._tables(accounts.SCHEMA)
+    tables = privacy_policy._account_tables(accounts_database.SCHEMA)
     assert tables["usage"] == ["account", "day", "audio_s"]
     assert {*tables} - {"consents", "tokens", "usage"} == set()
 

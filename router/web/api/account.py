@@ -8,25 +8,19 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.core.errors import Problem
 from router.core.event_log import forget_pseudonyms
 from router.http.problems import responses
+from router.identity.account import Account
 from router.identity.accounts import Consent
 from router.jobs import account_data
+from router.jobs.create import MANAGED_ONLY_NOT_OFFERED, refuse_managed_only
 from router.jobs.services import Services
 from router.web import cookies
 from router.web.api.credentials import SessionView, session_views
 from router.web.api.views import JobView, view
-from router.web.auth import Account
 from router.web.dependencies import TheOwner, TheServices
 
 router = APIRouter(prefix="/v1/account", tags=["account"])
-
-
-NOT_OFFERED = (
-    "This router itself runs as a Hugging Face Space: every song passes through Hugging Face, so that"
-    " our own servers alone can't be promised here."
-)
 
 
 class ConsentView(BaseModel):
@@ -93,7 +87,7 @@ class Erased(BaseModel):
 async def erase(services: TheServices, owner: TheOwner, response: Response) -> Erased:
     """Erase everything at once: jobs and their audio, sessions, tokens, consent, quota. Signing in again later begins
     anew."""
-    jobs = await account_data.erase(services, owner.id)
+    jobs = await account_data.erase_account(services, owner.id)
     forget_pseudonyms()
     response.headers["clear-site-data"] = '"storage"'
     cookies.drop(response, services, cookies.SESSION)
@@ -109,23 +103,17 @@ async def show(services: TheServices, owner: TheOwner) -> ConsentView:
 @router.put("/consent", responses=responses("session_only"))
 async def choose(services: TheServices, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
     """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
-    refuse_empty_promise(services, managed_only=wanted.managed_only)
+    refuse_managed_only(services, managed_only=wanted.managed_only)
     consent = Consent(wanted.managed_only, services.tiers_version(), int(time.time() // 60))
     services.accounts.set_consent(owner.id, consent)
     return consent_view(services, owner)
-
-
-def refuse_empty_promise(services: Services, *, managed_only: bool) -> None:
-    """Raise Problem where "our own workers only" is asked of a router that can't keep it."""
-    if managed_only and not services.offers_managed_only:
-        raise Problem("bad_settings", NOT_OFFERED, field="managed_only")
 
 
 def consent_view(services: Services, account: Account) -> ConsentView:
     consent = services.accounts.consent(account.id)
     managed_only = services.accounts.managed_only(account.id, services.tiers_version())
     if not services.offers_managed_only:
-        reason = NOT_OFFERED
+        reason = MANAGED_ONLY_NOT_OFFERED
     elif not services.accounts.trusted:
         reason = "The record of who refused which tiers was lost: only our own workers until the operator confirms."
     elif consent is None:

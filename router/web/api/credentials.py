@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from router.core import clock
 from router.core.errors import Problem
 from router.http.problems import responses
+from router.identity.account import Account
 from router.identity.accounts import Token
 from router.jobs.services import Services
 from router.web import cookies
-from router.web.auth import Account
 from router.web.dependencies import TheOwner, TheServices
 
 router = APIRouter(prefix="/v1/account", tags=["account"])
@@ -63,7 +63,7 @@ async def sessions(services: TheServices, owner: TheOwner) -> list[SessionView]:
 @router.delete("/sessions", responses=responses("session_only"))
 async def sign_out_everywhere(services: TheServices, owner: TheOwner, response: Response) -> Ended:
     """End every session of the account, this one too. Tokens stay."""
-    ended = services.door.sessions.end_all(owner.id) if services.door else 0
+    ended = services.sign_in.sessions.end_all(owner.id) if services.sign_in else 0
     cookies.drop(response, services, cookies.SESSION)
     return Ended(ended=ended)
 
@@ -71,7 +71,7 @@ async def sign_out_everywhere(services: TheServices, owner: TheOwner, response: 
 @router.delete("/sessions/{session_id}", responses=responses("session_only", "not_found"))
 async def end_session(services: TheServices, owner: TheOwner, session_id: str) -> Ended:
     """End one session of the account."""
-    if services.door is None or not services.door.sessions.end(owner.id, session_id):
+    if services.sign_in is None or not services.sign_in.sessions.end(owner.id, session_id):
         raise Problem("not_found", "There is no such session; it may have ended.")
     return Ended(ended=1)
 
@@ -87,7 +87,7 @@ async def make_token(
     services: TheServices, owner: TheOwner, response: Response, wanted: TokenWanted | None = None
 ) -> NewToken:
     """A new token for `Authorization: Bearer …`. It works until it is revoked."""
-    if services.door is None:
+    if services.sign_in is None:
         raise Problem("not_found", "This router has no sign-in: whoever reaches it needs no token.")
     if len(services.accounts.tokens(owner.id)) >= MOST_TOKENS:
         raise Problem(
@@ -108,7 +108,7 @@ async def revoke_token(services: TheServices, owner: TheOwner, token_id: str) ->
 
 
 def session_views(services: Services, owner: Account) -> list[SessionView]:
-    living = services.door.sessions.of(owner.id) if services.door else []
+    living = services.sign_in.sessions.of(owner.id) if services.sign_in else []
     return [
         SessionView(id=s.id, began_at=_minute(s.began_s), seen_at=_minute(s.seen_s), is_this_one=s.id == owner.session)
         for s in living

@@ -16,11 +16,11 @@ from router.http.body_sender import BodySender
 from router.http.connection import BODY_EXTENSION, SEND_BODY, SendBody
 from router.http.problems import responses
 from router.jobs.services import Services
+from router.jobs.uploads import ended
 from router.spool.port import BlobGone
 from router.store.record import BlobRef, Job
 from router.store.state import ACTIVE, DONE, JobState
 from router.web.api.events import applied, wait_for_master, wait_of
-from router.web.api.views import ended
 from router.web.dependencies import TheJob, TheServices, TheStreams, seen_again
 
 router = APIRouter(prefix="/v1", tags=["outputs"])

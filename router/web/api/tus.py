@@ -1,4 +1,4 @@
-"""tus 1.0 (https://tus.io/protocols/resumable-upload): the same uploads for clients that speak it.
+"""Resumable uploads by tus 1.0 (https://tus.io/protocols/resumable-upload), over the same jobs as the raw PUT.
 
 `POST /v1/uploads` makes a job and answers with its audio's address, where HEAD, PATCH and DELETE go on; an upload that
 was begun by one protocol can be continued by the other. Extensions: creation, termination, expiration.
@@ -19,9 +19,10 @@ from router.core import clock
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import lifecycle
+from router.jobs.create import NewJob, create_job
+from router.jobs.uploads import arrived_bytes
 from router.store.state import JobState
-from router.web.api.jobs import NewJob, make_job
-from router.web.api.uploads import FAULTS, arrived_bytes, receive
+from router.web.api.uploads import FAULTS, receive
 from router.web.api.uploads import TUS_VERSION as VERSION
 from router.web.dependencies import TheAccount, TheJob, TheServices
 
@@ -29,8 +30,8 @@ EXTENSIONS = "creation,termination,expiration"
 _MEDIA_TYPE = "application/offset+octet-stream"
 
 
-async def speak(tus_resumable: Annotated[str | None, Header()] = None) -> None:
-    """Raise Problem unless the client speaks our version."""
+async def check_version(tus_resumable: Annotated[str | None, Header()] = None) -> None:
+    """Raise Problem(tus_version) unless the client names the protocol version that is served here."""
     if tus_resumable != VERSION:
         raise Problem("tus_version", f"This server speaks tus {VERSION}.", headers={"tus-version": VERSION})
 
@@ -40,7 +41,7 @@ router = APIRouter(prefix="/v1", tags=["tus"])
 
 @router.options("/uploads", status_code=204, tags=["tus"])
 async def abilities(services: TheServices) -> Response:
-    """What this server offers; needs no version."""
+    """The protocol versions and extensions of this server; the one request that needs no version."""
     headers = {
         "tus-resumable": VERSION,
         "tus-version": VERSION,
@@ -53,7 +54,7 @@ async def abilities(services: TheServices) -> Response:
 @router.post(
     "/uploads",
     status_code=201,
-    dependencies=[Depends(speak)],
+    dependencies=[Depends(check_version)],
     responses=responses(
         "bad_settings", "too_large", "too_many_jobs", "spool_full", "spool_share", "tus_version", "length_required"
     ),
@@ -68,7 +69,7 @@ async def begin(
     which many clients send, is dropped unread."""
     if upload_length is None:
         raise Problem("length_required", "Send the header Upload-Length: the size of the whole file in bytes.")
-    job, _ = await make_job(services, account, _wanted(upload_metadata, upload_length), None)
+    job, _ = await create_job(services, account.id, _new_job(upload_metadata, upload_length), None)
     headers = {"tus-resumable": VERSION, "upload-expires": _http_date(job.expires_s)}
     return Response(status_code=201, headers={"location": f"/v1/jobs/{job.id}/audio", **headers})
 
@@ -76,7 +77,7 @@ async def begin(
 @router.patch(
     "/jobs/{job_id}/audio",
     status_code=204,
-    dependencies=[Depends(speak)],
+    dependencies=[Depends(check_version)],
     openapi_extra={"requestBody": {"required": True, "content": {_MEDIA_TYPE: {}}}},
     responses=responses(*FAULTS, "unsupported_media_type", "tus_version"),
 )
@@ -100,7 +101,7 @@ async def go_on(
 @router.delete(
     "/jobs/{job_id}/audio",
     status_code=204,
-    dependencies=[Depends(speak)],
+    dependencies=[Depends(check_version)],
     responses=responses("not_found", "tus_version"),
 )
 async def end(found: TheJob, services: TheServices) -> Response:
@@ -109,8 +110,11 @@ async def end(found: TheJob, services: TheServices) -> Response:
     return Response(status_code=204, headers={"tus-resumable": VERSION})
 
 
-def _wanted(metadata: str, upload_length: int) -> NewJob:
-    """Settings from `key base64` pairs; keys that are no settings are dropped, their values never decoded."""
+def _new_job(metadata: str, upload_length: int) -> NewJob:
+    """A job by the `key base64` pairs of Upload-Metadata; values of keys that are no settings are never decoded.
+
+    Raises Problem(bad_settings).
+    """
     values: dict[str, object] = {"size_bytes": upload_length}
     for pair in filter(None, metadata.split(",")):
         key, _, encoded = pair.strip().partition(" ")

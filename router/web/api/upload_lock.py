@@ -1,4 +1,4 @@
-"""One upload per job at a time: a newer request takes over from an older one, whose client has gone."""
+"""Allows one upload per job at a time: a newer request takes over from an older one, whose client has gone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from router.core.errors import Problem
 
 T = TypeVar("T")
 Uploads = dict[str, set[asyncio.Task[object]]]
-"""The tasks that take each job's upload, for this process: one at work, older ones about to end."""
+"""Upload tasks by job id, of this process: the newest at work, older ones about to end."""
 
 
-async def alone(uploads: Uploads, job_id: str, take: Callable[[], Awaitable[T]]) -> T:
-    """What `take` returns, run as the job's only upload; older ones are stopped first and keep what they have.
+async def run_exclusively(uploads: Uploads, job_id: str, upload: Callable[[], Awaitable[T]]) -> T:
+    """Run `upload` as the job's only one and return its result; older ones are cancelled first and keep their bytes.
 
     Raises Problem(upload_in_progress) when a newer one takes over from this one.
     """
@@ -23,7 +23,7 @@ async def alone(uploads: Uploads, job_id: str, take: Callable[[], Awaitable[T]])
     for one in older:
         if not one.cancelling():  # a second time would disturb how it ends
             one.cancel()
-    task = asyncio.create_task(_after(older, take))
+    task = asyncio.create_task(_run_after(older, upload))
     tasks.add(task)
     try:
         return await task
@@ -37,7 +37,7 @@ async def alone(uploads: Uploads, job_id: str, take: Callable[[], Awaitable[T]])
             del uploads[job_id]
 
 
-async def _after(older: set[asyncio.Task[object]], take: Callable[[], Awaitable[T]]) -> T:
+async def _run_after(older: set[asyncio.Task[object]], upload: Callable[[], Awaitable[T]]) -> T:
     if older:
         await asyncio.wait(older)  # they write to the same file until they have ended
-    return await take()
+    return await upload()

@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
 from router.core import clock
-from router.core.errors import Problem
-from router.jobs import admission
+from router.jobs import eta
 from router.jobs.services import Services
 from router.spool.port import BlobGone
 from router.store.record import Attempt, Job, Receipt
@@ -111,11 +110,6 @@ def shown_state(job: Job) -> str:
     return "ending" if job.state in CLOSED else str(job.state)
 
 
-def ended(job: Job) -> Problem:
-    """For who asks something of a job that has failed."""
-    return Problem("gone", f"This job has ended: {(job.error or {}).get('detail', '')}")
-
-
 def is_over(shown: str) -> bool:
     """No more events will come for a job in this state, but its expiry."""
     return shown in {*map(str, DONE), *map(str, CLOSED)}
@@ -130,7 +124,7 @@ async def _upload(services: Services, job: Job) -> UploadView:
 
 
 def _queue(services: Services, job: Job, ahead: int) -> QueueView:
-    return QueueView(position=ahead, eta_s=admission.queued_eta_s(services, job, ahead))
+    return QueueView(position=ahead, eta_s=eta.queued_eta_s(services, job, ahead))
 
 
 def _progress(job: Job) -> ProgressView | None:
@@ -143,7 +137,7 @@ def _progress(job: Job) -> ProgressView | None:
         tier=attempt.tier,
         tier_title=TIER_TITLES[attempt.tier],
         reason=attempt.reason,
-        eta_s=admission.running_eta_s(job),
+        eta_s=eta.running_eta_s(job),
     )
 
 

@@ -1,4 +1,4 @@
-"""The API's description for people, made from the one for programs; and a page for each error's `type`."""
+"""The API's documentation pages: `/docs`, made from the OpenAPI schema, and `/errors/…` for each problem type."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 
 from router.core.errors import TABLE, Problem
-from router.web.pages.pages import ASK_FIRST, StaticFile, answer, rendered
+from router.web.pages.html_templates import rendered
+from router.web.pages.static_files import REVALIDATE, StaticFile, file_response
 
 router = APIRouter(include_in_schema=False)
 
 _METHODS = ("post", "put", "patch", "get", "head", "delete", "options")
 
 
-class Operation(NamedTuple):
-    """One method of one address, as the page shows it."""
+class ApiOperation(NamedTuple):
+    """One method of one path, as the page shows it."""
 
     method: str
     path: str
@@ -26,32 +27,32 @@ class Operation(NamedTuple):
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
-def handbook(request: Request) -> Response:
-    return answer(request, _handbook(request.app), ASK_FIRST)
+def docs(request: Request) -> Response:
+    return file_response(request, _docs_page(request.app), REVALIDATE)
 
 
 @router.api_route("/errors/{code}", methods=["GET", "HEAD"])
-def error(request: Request, code: str) -> Response:
-    """What a problem's `type` points at."""
+def error_page(request: Request, code: str) -> Response:
+    """The page that a problem's `type` points at: what the error means and whose fault it is."""
     if code not in TABLE:
         raise Problem("not_found", "There is no such error.")
-    return answer(request, rendered("error.html", code=code, row=TABLE[code]), ASK_FIRST)
+    return file_response(request, rendered("error.html", code=code, row=TABLE[code]), REVALIDATE)
 
 
 @cache
-def _handbook(app: Any) -> StaticFile:
+def _docs_page(app: Any) -> StaticFile:
     schema = app.openapi()
-    return rendered("handbook.html", operations=_operations(schema), errors=TABLE, title=schema["info"]["title"])
+    return rendered("api_docs.html", operations=_operations(schema), errors=TABLE, title=schema["info"]["title"])
 
 
-def _operations(schema: dict[str, Any]) -> list[Operation]:
+def _operations(schema: dict[str, Any]) -> list[ApiOperation]:
     return [
-        Operation(
+        ApiOperation(
             method.upper(),
             path,
             item[method].get("description", ""),
-            _fields(schema, item[method]),
-            _answers(item[method]),
+            _request_fields(schema, item[method]),
+            _status_codes(item[method]),
         )
         for path, item in schema["paths"].items()
         for method in _METHODS
@@ -59,8 +60,8 @@ def _operations(schema: dict[str, Any]) -> list[Operation]:
     ]
 
 
-def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> list[tuple[str, str]]:
-    """Headers, query parameters and the members of a JSON body, each with what is said of it."""
+def _request_fields(schema: dict[str, Any], operation: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and description of each header, query parameter and member of a JSON body."""
     found = [
         (p["name"], f"{p['in']} {p.get('description', '')}".strip())
         for p in operation.get("parameters", [])
@@ -80,5 +81,5 @@ def _members(schema: dict[str, Any], body: dict[str, Any]) -> list[tuple[str, st
     return [(key, str(value.get("description", ""))) for key, value in properties.items()]
 
 
-def _answers(operation: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(status, said["description"].replace("`", "")) for status, said in operation["responses"].items()]
+def _status_codes(operation: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(status, response["description"].replace("`", "")) for status, response in operation["responses"].items()]

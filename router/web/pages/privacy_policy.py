@@ -1,4 +1,4 @@
-"""The privacy policy, for people at `/privacy` and for programs at `/privacy.json`, made from the schemas themselves.
+"""The privacy policy as a page (`/privacy`) and as JSON (`/privacy.json`), generated from the schemas themselves.
 
 What the log, the durable store and a job's record may hold is read from the code that writes them; the tiers are those
 of the fleet at this moment, so that nothing renders on a tier that is not named here. Editions are dated in
@@ -24,20 +24,20 @@ from pydantic import BaseModel, Field
 from router.core import event_log
 from router.core.errors import Problem
 from router.core.settings import RouterSettings
-from router.identity import accounts, sessions
+from router.identity import accounts_database, sessions
 from router.jobs.services import Services
 from router.store.record import Job
 from router.tiers.fleet.member import Terms
 from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES
 from router.web.dependencies import TheServices
-from router.web.pages.pages import ASK_FIRST, StaticFile, answer, rendered
+from router.web.pages.html_templates import rendered
+from router.web.pages.static_files import REVALIDATE, StaticFile, file_response
 
 router = APIRouter(tags=["privacy"])
 
 _VALID_DAYS = 180
 """How far ahead security.txt expires; RFC 9116 asks for less than a year."""
-_NO_TRACE = ("store", "backends", "peppers", "spent")
-"""Tables in which no account is named."""
+_TABLES_WITHOUT_ACCOUNTS = ("store", "backends", "peppers", "spent")
 
 
 class ProcessingPlace(BaseModel):
@@ -73,8 +73,8 @@ class Policy(BaseModel):
     log: dict[str, dict[str, str]] = Field(description="All that the log may hold: event by event, field by field.")
 
 
-class _Where(NamedTuple):
-    """What of a policy is not the same for every router."""
+class _OperatorFacts(NamedTuple):
+    """The parts of a policy that depend on the operator: tiers, contact, retention."""
 
     places: tuple[ProcessingPlace, ...] = ()
     tiers_version: str = "managed"
@@ -86,12 +86,13 @@ class _Where(NamedTuple):
 @router.get("/privacy.json")
 async def as_json(services: TheServices) -> Policy:
     """What is held, where, and for how long: read from the schemas of the log, the store and the job record."""
-    return policy(_where(services))
+    return policy(_operator_facts(services))
 
 
 @router.api_route("/privacy", methods=["GET", "HEAD"], include_in_schema=False)
 async def page(request: Request, services: TheServices) -> Response:
-    return answer(request, _page(policy(_where(services)).model_dump_json(), services.settings.profile), ASK_FIRST)
+    current = policy(_operator_facts(services)).model_dump_json()
+    return file_response(request, _policy_page(current, services.settings.profile), REVALIDATE)
 
 
 @router.get("/.well-known/security.txt", include_in_schema=False)
@@ -107,9 +108,9 @@ async def security_txt(services: TheServices) -> Response:
     return Response("\n".join([*lines, ""]), media_type="text/plain; charset=utf-8")
 
 
-def _where(services: Services) -> _Where:
-    return _Where(
-        places=tuple(places(services)),
+def _operator_facts(services: Services) -> _OperatorFacts:
+    return _OperatorFacts(
+        places=tuple(processing_places(services)),
         tiers_version=services.tiers_version(),
         contact=services.settings.contact,
         master_kept_s=services.settings.output_ttl_s,
@@ -117,8 +118,8 @@ def _where(services: Services) -> _Where:
     )
 
 
-def places(services: Services) -> list[ProcessingPlace]:
-    """Every place of the fleet as it is now, each once."""
+def processing_places(services: Services) -> list[ProcessingPlace]:
+    """Every tier, operator and region of the fleet at this moment, each once, in order of preference."""
     found = {}
     for member in services.fleet.members():
         tier, (operator, region, forgets) = member.backend.tier, member.terms.of_the_place
@@ -131,15 +132,16 @@ def places(services: Services) -> list[ProcessingPlace]:
     return [found[key] for key in sorted(found, key=lambda key: (TIER_ORDER.index(key[0]), *key[1:]))]
 
 
-def policy(where: _Where) -> Policy:
-    return Policy(edition=editions()[-1], **_said(where))
+def policy(operator: _OperatorFacts) -> Policy:
+    """The policy in force, of the newest edition."""
+    return Policy(edition=editions()[-1], **_contents(operator))
 
 
 def digest() -> str:
-    """Of all that the policy says before an operator sets anything: its schemas and its text."""
+    """Digest of the policy as shipped, before an operator sets anything: what an edition's date is bound to."""
     template = files("router.web").joinpath("templates", "privacy.html").read_text("utf-8")
-    said = Policy(edition=Edition(version=0, date=dt.date.min, digest=""), **_said(_Where()))
-    return hashlib.sha256(f"{said.model_dump_json()}\n{template}".encode()).hexdigest()[:16]
+    current = Policy(edition=Edition(version=0, date=dt.date.min, digest=""), **_contents(_OperatorFacts()))
+    return hashlib.sha256(f"{current.model_dump_json()}\n{template}".encode()).hexdigest()[:16]
 
 
 @cache
@@ -149,30 +151,30 @@ def editions() -> list[Edition]:
     return [Edition(version=number, **edition) for number, edition in enumerate(found, 1)]
 
 
-def _said(where: _Where) -> dict[str, object]:
+def _contents(operator: _OperatorFacts) -> dict[str, object]:
     return {
-        "contact": where.contact,
-        "tiers": list(where.places),
-        "tiers_version": where.tiers_version,
-        "master_kept_s": where.master_kept_s,
-        "log_days": where.log_days,
+        "contact": operator.contact,
+        "tiers": list(operator.places),
+        "tiers_version": operator.tiers_version,
+        "master_kept_s": operator.master_kept_s,
+        "log_days": operator.log_days,
         "job": list(Job.model_fields),
-        "account": _tables(accounts.SCHEMA + sessions.SCHEMA),
+        "account": _account_tables(accounts_database.SCHEMA + sessions.SCHEMA),
         "log": {
             event: {name: kind.text for name, kind in kinds.items()} for event, kinds in event_log.book.events.items()
         },
     }
 
 
-def _tables(schema: str) -> dict[str, list[str]]:
-    """Tables and columns that a schema makes, as SQLite itself understands it; those that name an account."""
+def _account_tables(schema: str) -> dict[str, list[str]]:
+    """Table → columns of the tables that name an account, as SQLite itself understands the schema."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(schema)
         names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
         columns = {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in names}
-    return {name: found for name, found in columns.items() if name not in _NO_TRACE}
+    return {name: found for name, found in columns.items() if name not in _TABLES_WITHOUT_ACCOUNTS}
 
 
 @cache
-def _page(said: str, profile: str) -> StaticFile:
-    return rendered("privacy.html", policy=Policy(**json.loads(said)), framed=profile == "space")
+def _policy_page(policy_json: str, profile: str) -> StaticFile:
+    return rendered("privacy.html", policy=Policy(**json.loads(policy_json)), framed=profile == "space")

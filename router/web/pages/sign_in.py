@@ -19,7 +19,7 @@ from router.jobs import account_data
 from router.jobs.services import Services
 from router.web import cookies
 from router.web.dependencies import TheOwner, TheServices
-from router.web.pages.pages import rendered
+from router.web.pages.html_templates import rendered
 
 router = APIRouter(include_in_schema=False)
 _STAY_OUT = {"cache-control": "no-store"}
@@ -56,7 +56,7 @@ async def finish(request: Request, services: TheServices) -> Response:
     except (SignInRefused, ProviderUnavailable) as error:
         return _failed(services, error)
     for older in names[1:]:
-        await account_data.move(services, older, names[0])
+        await account_data.move_account(services, older, names[0])
     secret = door.sessions.begin(names[0], replaces=cookies.read(request, services, cookies.SESSION))
     then = (cookies.read(request, services, cookies.LOGIN) or "").rpartition(".")[2]
     response = RedirectResponse(f"/{then if then in attempts.THEN else ''}", 303, _STAY_OUT)
@@ -92,9 +92,9 @@ async def leave(services: TheServices, owner: TheOwner) -> Response:
 
 
 def _door(services: Services) -> SignIn:
-    if services.door is None:
+    if services.sign_in is None:
         raise Problem("not_found", "This router has no sign-in: whoever reaches it may use it.")
-    return services.door
+    return services.sign_in
 
 
 def _failed(services: Services, error: SignInRefused | ProviderUnavailable) -> Response:

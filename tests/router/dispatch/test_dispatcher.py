@@ -342,7 +342,7 @@ async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_n
 
         async def waits() -> bool:
             job, _ = await services.jobs.get(queued.id)
-            return attempts.lacked_room(job) and job.state is JobState.QUEUED
+            return attempts.lacked_spool_space(job) and job.state is JobState.QUEUED
 
         await eventually(waits)
         waiting, _ = await services.jobs.get(queued.id)
@@ -434,7 +434,7 @@ async def test_outputs_are_readable_until_the_moment_the_record_says(
         monkeypatch.setattr(clock, "now", lambda: job.expires_s)
         with pytest.raises(BlobGone):
             await read_all(services, ref)
-        await reaper.sweep(services)
+        await reaper.expire(services)
         assert services.spool.usage().blobs == 0
 
 

@@ -96,12 +96,12 @@ def assert_stayed_out(router: Served, response: httpx.Response, status: int = 40
     assert response.headers["content-type"].startswith("text/html")
     assert "sid=" not in response.headers.get("set-cookie", "")
     assert "dev-sid" not in router.http.cookies
-    assert router.services.door is not None
+    assert router.services.sign_in is not None
     assert _rows(router) == 0
 
 
 def _rows(router: Served) -> int:
-    accounts, sessions = router.services.accounts._db, router.services.door.sessions._db  # type: ignore[union-attr]
+    accounts, sessions = router.services.accounts._db, router.services.sign_in.sessions._db  # type: ignore[union-attr]
     rows = accounts.execute("SELECT account FROM consents UNION ALL SELECT account FROM tokens").fetchall()
     return len(rows) + len(sessions.execute("SELECT id FROM sessions").fetchall())
 
@@ -347,7 +347,7 @@ async def test_a_provider_that_describes_itself_badly_is_not_gone_to(
 async def test_a_provider_that_is_away_is_said_to_be_away(
     router: Served, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router.services.door.provider, "issuer", "http://127.0.0.1:9")  # type: ignore[union-attr]
+    monkeypatch.setattr(router.services.sign_in.provider, "issuer", "http://127.0.0.1:9")  # type: ignore[union-attr]
     assert_stayed_out(router, await router.http.get("/sign-in"), 503)
     assert outcomes == ["provider_silent"]
 

@@ -1,4 +1,4 @@
-"""When a job will be done, and who is refused at the door with a time to come back."""
+"""Admission: which new jobs are refused, and after how long they are told to come back."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from mastering.contract import Stage
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import admission
 from router.jobs.services import Services
-from router.store.record import Attempt, Progress
-from router.store.state import JobState
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet.member import FleetMember
 from router.tiers.fleet.modes import Mode
 from router.tiers.policy.breaker import BackendState
 from router.tiers.policy.estimate import Ewma, Pace
-from tests.services import mastering, new_job, queue_song, services_in
+from tests.services import mastering, queue_song, services_in
 
 MIB = 2**20
 
@@ -117,32 +114,3 @@ async def test_when_all_are_told_to_rest_one_comes_back_in_a_minute(tmp_path: Pa
 async def test_a_router_without_backends_takes_songs_in_and_lets_them_wait(tmp_path: Path) -> None:
     async with services_in(tmp_path) as services:
         assert await refusal(services) is None
-
-
-async def test_a_waiting_job_is_told_the_line_before_it_and_its_own_time(tmp_path: Path) -> None:
-    async with services_in(tmp_path, [fake()]) as services:
-        job = await queue_song(services)
-        assert admission.queued_eta_s(services, job, 0) is None
-        await services.fleet.probe_all()
-        member(services).pace = pace(20.0)
-        assert admission.queued_eta_s(services, job, 0) == 20.0
-        member(services).in_flight = 1
-        assert [admission.queued_eta_s(services, job, ahead) for ahead in (0, 3)] == [40.0, 100.0]
-
-
-async def test_a_running_job_is_told_by_its_pace_first_and_by_its_own_progress_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clock, "now", lambda: 110.0)
-    async with services_in(tmp_path) as services:
-        begun = Attempt(number=1, generation=1, tier="managed", backend="a", reason="", started_s=100.0, eta_s=30.0)
-        job = new_job(services).with_(state=JobState.RUNNING, attempts=(begun,))
-        assert admission.running_eta_s(job) == 20.0
-        early, late = Progress(stage=Stage.PLAN, fraction=0.05), Progress(stage=Stage.RENDER, fraction=0.25)
-        assert admission.running_eta_s(job.with_(progress=early)) == 20.0
-        assert admission.running_eta_s(job.with_(progress=late)) == 30.0
-        slow = begun.model_copy(update={"eta_s": 4.0})
-        assert admission.running_eta_s(job.with_(attempts=(slow,))) == 0.0
-        unknown = begun.model_copy(update={"eta_s": None})
-        assert admission.running_eta_s(job.with_(attempts=(unknown,))) is None
-        assert admission.running_eta_s(job.with_(attempts=())) is None

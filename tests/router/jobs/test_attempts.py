@@ -77,20 +77,20 @@ def test_each_fault_goes_on_record_and_costs_what_its_row_says(fault_class: Faul
         "it broke",
         7.0,
     )
-    assert (job_attempts.verdict(job, fault) is not None) == (row.next is Next.STOP)
+    assert (job_attempts.ending_problem(job, fault) is not None) == (row.next is Next.STOP)
 
 
 @pytest.mark.parametrize("code", [code for code in FaultCode if of_engine(code, "").fault_class is FaultClass.USER])
 def test_a_fault_of_the_song_ends_the_job_with_its_own_code_and_numbers(code: FaultCode) -> None:
     fault = of_engine(code, "The song is bad.", {"at_s": 3})
-    problem = job_attempts.verdict(job_attempts.faulted(tried(("managed", "w1", "running")), fault, 1.0), fault)
+    problem = job_attempts.ending_problem(job_attempts.faulted(tried(("managed", "w1", "running")), fault, 1.0), fault)
     assert problem is not None
     assert (problem.code, problem.detail, problem.numbers) == (code.value, "The song is bad.", {"at_s": 3})
 
 
 def test_a_deadline_ends_the_job_as_such() -> None:
     fault = TierFault(FaultClass.DEADLINE, "too late")
-    problem = job_attempts.verdict(tried(), fault)
+    problem = job_attempts.ending_problem(tried(), fault)
     assert problem is not None
     assert problem.code == "deadline"
 
@@ -101,14 +101,14 @@ def test_a_deadline_ends_the_job_as_such() -> None:
 )
 def test_the_budget_ends_a_job_at_its_number_not_before(faults: int, deaths: int, code: str | None) -> None:
     fault = TierFault(FaultClass.CRASH, "it broke")
-    problem = job_attempts.verdict(tried().with_(faults=faults, deaths=deaths), fault)
+    problem = job_attempts.ending_problem(tried().with_(faults=faults, deaths=deaths), fault)
     assert (problem.code if problem else None) == code
 
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_only_queued_and_running_jobs_are_put_to_work_each_time_under_a_new_generation(state: JobState) -> None:
     job = tried(("managed", "w1", "crash")).with_(state=state)
-    put = job_attempts.put_to_work(job, Choice("w2", "managed", "because", 12.34), 5.0)
+    put = job_attempts.with_new_attempt(job, Choice("w2", "managed", "because", 12.34), 5.0)
     if state not in (JobState.QUEUED, JobState.RUNNING):
         assert put is None
         return
@@ -120,7 +120,7 @@ def test_only_queued_and_running_jobs_are_put_to_work_each_time_under_a_new_gene
 def test_a_long_history_keeps_its_newest_attempts() -> None:
     job = tried()
     for n in range(30):
-        put = job_attempts.put_to_work(job, Choice(f"w{n}", "managed", "because"), 0.0)
+        put = job_attempts.with_new_attempt(job, Choice(f"w{n}", "managed", "because"), 0.0)
         assert put is not None
         job = put
     assert [attempt.backend for attempt in job.attempts] == [f"w{n}" for n in range(10, 30)]
@@ -135,10 +135,10 @@ def test_only_a_running_job_is_requeued() -> None:
 
 def test_a_record_at_another_generation_is_another_attempts() -> None:
     job = tried()
-    assert job_attempts.is_still(job, job)
-    assert not job_attempts.is_still(job.with_(generation=9), job)
-    assert not job_attempts.is_still(job.with_(state=JobState.QUEUED), job)
+    assert job_attempts.is_same_attempt(job, job)
+    assert not job_attempts.is_same_attempt(job.with_(generation=9), job)
+    assert not job_attempts.is_same_attempt(job.with_(state=JobState.QUEUED), job)
 
 
 def test_closing_the_last_of_no_attempts_changes_nothing() -> None:
-    assert job_attempts.closed_last((), 1.0, "done", "") == ()
+    assert job_attempts.with_last_ended((), 1.0, "done", "") == ()

@@ -80,8 +80,8 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 async def end_sessions_of_the_owner(router: Served, job_id: str) -> None:
-    assert router.services.door is not None
-    router.services.door.sessions.end_all((await router.services.jobs.get(job_id)).job.account)
+    assert router.services.sign_in is not None
+    router.services.sign_in.sessions.end_all((await router.services.jobs.get(job_id)).job.account)
 
 
 # Who is let in --------------------------------------------------------------------------------------------------
@@ -174,9 +174,9 @@ async def test_pages_and_descriptions_are_open_and_leave_no_record(router: Serve
 
 
 def _records(router: Served) -> list[Any]:
-    assert router.services.door is not None
+    assert router.services.sign_in is not None
     tables = [(router.services.accounts._db, name) for name in ("consents", "tokens", "usage")]
-    tables += [(router.services.door.sessions._db, name) for name in ("sessions", "spent")]
+    tables += [(router.services.sign_in.sessions._db, name) for name in ("sessions", "spent")]
     return [db.execute(f"SELECT * FROM {name}").fetchall() for db, name in tables]  # noqa: S608 — our own names
 
 
@@ -546,10 +546,10 @@ async def test_live_jobs_and_other_sessions_move_with_their_person(
     router: Served, provider: Provider, ann: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = (await ann.post("/v1/jobs")).json()["id"]
-    assert router.services.door is not None
-    old = router.services.door.peppers.versions
-    later = router.services.door._replace(peppers=peppers_module.Peppers({2: b"2" * 32, **old}))
-    monkeypatch.setattr(router.app.state, "house", router.services._replace(door=later))
+    assert router.services.sign_in is not None
+    old = router.services.sign_in.peppers.versions
+    later = router.services.sign_in._replace(peppers=peppers_module.Peppers({2: b"2" * 32, **old}))
+    monkeypatch.setattr(router.app.state, "services", router.services._replace(sign_in=later))
     async with person(router, provider, "ann") as phone:
         assert (await phone.get("/v1/account")).json()["account"].startswith("v2_")
         assert (await phone.get(f"/v1/jobs/{job}")).status_code == 200

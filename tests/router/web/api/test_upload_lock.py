@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from router.core.errors import Problem
-from router.web.api.upload_lock import Uploads, alone
+from router.web.api.upload_lock import Uploads, run_exclusively
 
 
 class Desk:
@@ -35,10 +35,10 @@ async def test_of_many_who_come_at_once_only_one_works_and_each_ends_undisturbed
     desk = Desk()
     tasks = []
     for pause in (5, 0, 3, 1, 40, 2, 0, 0, 7):
-        tasks.append(asyncio.create_task(alone(uploads, "x", desk.work)))
+        tasks.append(asyncio.create_task(run_exclusively(uploads, "x", desk.work)))
         for _ in range(pause):
             await asyncio.sleep(0)
-    last = asyncio.create_task(alone(uploads, "x", _done))
+    last = asyncio.create_task(run_exclusively(uploads, "x", _done))
     assert await last == "done"
     for overtaken in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(overtaken, Problem)
@@ -51,7 +51,7 @@ async def test_of_many_who_come_at_once_only_one_works_and_each_ends_undisturbed
 async def test_jobs_do_not_stand_in_each_others_way() -> None:
     uploads: Uploads = {}
     desk = Desk()
-    tasks = [asyncio.create_task(alone(uploads, name, desk.work)) for name in "xy"]
+    tasks = [asyncio.create_task(run_exclusively(uploads, name, desk.work)) for name in "xy"]
     for _ in range(5):
         await asyncio.sleep(0)
     assert (desk.at_work, set(uploads)) == (2, {"x", "y"})
@@ -67,7 +67,7 @@ async def test_what_goes_wrong_at_work_is_passed_on() -> None:
         raise Problem("gone")
 
     with pytest.raises(Problem, match="No longer here"):
-        await alone({}, "x", broken)
+        await run_exclusively({}, "x", broken)
 
 
 async def _done() -> str:

@@ -18,12 +18,12 @@ import pytest
 
 from router.core.errors import Problem
 from router.http.connection import RouterConnection
+from router.jobs import uploads
 from router.spool.port import SpoolFull
 from router.spool.records import RECORD_BYTES, sealed_size
 from router.store.record import new_id
 from router.tiers.fake import FakeBackend
 from router.web import request_body
-from router.web.api import uploads
 from tests.api import Api
 from tests.served import Served, served
 from tests.services import SONG, eventually, mastering, pieces
@@ -32,10 +32,10 @@ from tests.stack import stack
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["by wire", "by ASGI"], autouse=True)
+@pytest.fixture(params=["from the connection", "by ASGI"], autouse=True)
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways in, also for bodies that are too short to be worth a wire of their own."""
-    monkeypatch.setattr(request_body, "_WORTH_A_WIRE_BYTES", 1 if request.param == "by wire" else 1 << 60)
+    """Both ways to read a body, also for those that are too short to be read from the connection by themselves."""
+    monkeypatch.setattr(request_body, "_DIRECT_FROM_BYTES", 1 if request.param == "from the connection" else 1 << 60)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
@@ -495,11 +495,10 @@ async def test_a_second_upload_that_comes_after_the_last_byte_changes_nothing(
 ) -> None:
     async with served(tmp_path) as router:
         job = await router.create()
-        seen_received = (await router.app.state.services.jobs.get(job["id"])).job
         first = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
         assert first.status_code == 202
         with pytest.raises(Problem) as refused:  # it had read the record before the first one's last byte
-            await uploads._blob(router.app.state.services, seen_received, None, len(SONG))
+            await uploads.input_blob(router.app.state.services, job["id"], None, len(SONG))
         assert refused.value.code == "not_ready"
         queued = (await router.app.state.services.jobs.get(job["id"])).job
         assert queued.input is not None

@@ -1,0 +1,36 @@
+"""Eviction takes finished jobs, the oldest first, and never one that is still running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from router.jobs import eviction
+from router.spool import records
+from router.store.state import DONE, JobState
+from tests.router.jobs.test_lifecycle import OPEN, job_in
+from tests.services import services_in
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(states=st.lists(st.sampled_from(OPEN), max_size=8), needed=st.integers(0, 24_000))
+async def test_eviction_takes_the_oldest_finished_and_never_one_that_is_still_owed(
+    tmp_path: Path, states: list[JobState], needed: int
+) -> None:
+    quota = 20 * records.sealed_size(1000)
+    async with services_in(tmp_path, spool_quota_bytes=quota) as services:
+        jobs = [await job_in(services, state, created_s=float(age)) for age, state in enumerate(states)]
+        evicted = await eviction.evict(services, needed)
+        after = [(await services.jobs.get(job.id)).job for job in jobs]
+        finished = [n for n, state in enumerate(states) if state in DONE]
+        gone = [n for n, job in enumerate(after) if job.state is JobState.WIPED]
+        assert gone == finished[: len(gone)]
+        assert evicted == len(gone)
+        fits = services.spool.usage().reserved_bytes + records.sealed_size(needed) <= quota
+        assert fits or gone == [], "nobody loses a master for a request that is refused all the same"
+        for n, job in enumerate(jobs):
+            if n not in gone:
+                for blob in filter(None, [job.input, *job.outputs.values()]):
+                    assert (await services.spool.extent(blob.ref)).complete
