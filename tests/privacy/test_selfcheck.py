@@ -16,7 +16,7 @@ import pytest
 from ops import privacy_page
 from ops.space_requirements import CHECKOUT, key, package_names
 from router.core.settings import RouterSettings
-from router.privacy import checks, live, packages
+from router.privacy import checks, live, machine_checks, network_checks, packages, service_checks
 from router.privacy.canary import Hit
 from router.privacy.finding import Finding, Installation
 from router.privacy.register import promises
@@ -136,9 +136,9 @@ def test_the_live_canary_sends_a_song_through_a_router_of_its_own_and_finds_noth
 def test_a_line_in_the_log_that_is_not_on_the_list_is_noticed(tmp_path: Path) -> None:
     where = Installation(RouterSettings(log_dir=tmp_path), None)
     (tmp_path / "router-2026-01-01.jsonl").write_text('{"minute": "2026-01-01T00:00Z", "event": "stopped"}\n')
-    assert [finding.holds for finding in checks.log(where)] == [True, True]
+    assert [finding.holds for finding in service_checks.recent_log(where)] == [True, True]
     (tmp_path / "router-2026-01-02.jsonl").write_text('{"event": "stopped", "address": "127.0.0.77"}\n')
-    assert [finding.holds for finding in checks.log(where)] == [True, False]
+    assert [finding.holds for finding in service_checks.recent_log(where)] == [True, False]
 
 
 def test_a_port_that_is_open_to_the_network_is_noticed() -> None:
@@ -146,25 +146,28 @@ def test_a_port_that_is_open_to_the_network_is_noticed() -> None:
 
     with socket.create_server(("0.0.0.0", 0)) as everywhere:  # noqa: S104 — that is what is to be noticed
         port = int(everywhere.getsockname()[1])
-        found = list(checks.sockets(Installation(RouterSettings(port=port), None)))
+        found = list(network_checks.sockets(Installation(RouterSettings(port=port), None)))
     assert found[0].holds is False
     assert str(port) in found[0].cure
     with socket.create_server(("127.0.0.1", 0)) as here:
         settings = RouterSettings(port=int(here.getsockname()[1]))
-        assert next(iter(checks.sockets(Installation(settings, None)))).holds is True
+        assert next(iter(network_checks.sockets(Installation(settings, None)))).holds is True
 
 
 def test_a_folder_that_is_no_ram_is_noticed(tmp_path: Path) -> None:
     assert ram() is not None
     with tempfile.TemporaryDirectory(dir=ram(), prefix="mastering-test-") as good:
-        first = next(iter(checks.storage(Installation(RouterSettings(ram_dir=Path(good)), None))))
+        first = next(iter(machine_checks.storage(Installation(RouterSettings(ram_dir=Path(good)), None))))
         assert first.what == "keys and job records lie in RAM"
-    assert next(iter(checks.storage(Installation(RouterSettings(ram_dir=Path("/proc/self")), None)))).holds is False
+    assert (
+        next(iter(machine_checks.storage(Installation(RouterSettings(ram_dir=Path("/proc/self")), None)))).holds
+        is False
+    )
 
 
 def test_without_a_contact_a_public_router_breaks_its_promise_and_a_private_one_is_told() -> None:
     private, public = RouterSettings(), RouterSettings(public_url="https://master.example")
-    assert [one.holds for one in checks.contact(Installation(private, None))] == [None]
-    assert [one.holds for one in checks.contact(Installation(public, None))] == [False]
+    assert [one.holds for one in service_checks.contact(Installation(private, None))] == [None]
+    assert [one.holds for one in service_checks.contact(Installation(public, None))] == [False]
     told = RouterSettings(public_url="https://master.example", contact="mailto:us@master.example")
-    assert [one.holds for one in checks.contact(Installation(told, None))] == [True]
+    assert [one.holds for one in service_checks.contact(Installation(told, None))] == [True]
