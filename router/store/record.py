@@ -84,7 +84,6 @@ class Job(_Document):
     report: Report | None = None
     error: dict[str, Any] | None = None
     receipt: Receipt = Receipt()
-    idempotency_key: str | None = None
     ended_as: JobState | None = None
     """How a wiped job had ended: failed, cancelled or expired."""
 
