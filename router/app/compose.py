@@ -87,7 +87,7 @@ def _door(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
             "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True
         )
     sessions = Sessions(settings.ram_dir / "sessions.sqlite")
-    sessions.keep_only(known.versions)
+    sessions.end_retired(known.versions)
     return SignIn(settings.origin, provider, known, sessions)
 
 

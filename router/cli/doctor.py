@@ -136,13 +136,13 @@ async def _provider(settings: RouterSettings) -> AsyncIterator[SetupFinding]:
         yield SetupFinding(Verdict.OK, "The provider answers and describes itself as it should.")
         yield _clock(metadata.clock_ahead_s)
         trial, _ = login.begin(b"a trial of the doctor's", clock.now())
-        if await provider.knows_our_redirect(trial):
+        if await provider.accepts_redirect_uri(trial):
             yield SetupFinding(Verdict.OK, "The provider shows its page for this client and this redirect URI.")
         else:
             yield SetupFinding(
                 Verdict.FAILED, "The provider refuses this client id or redirect URI: compare both with its record."
             )
-        yield _SECRET[await provider.knows_our_secret()]
+        yield _SECRET[await provider.accepts_secret()]
     except ProviderUnavailable:
         yield SetupFinding(
             Verdict.FAILED, f"{settings.oidc_issuer} gives no answer. Is this machine allowed to ask it?"

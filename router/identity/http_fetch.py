@@ -1,4 +1,4 @@
-"""Asking the provider over HTTP: bounded in size and time, following no redirect and no proxy of the environment."""
+"""HTTP requests to the OpenID provider: bounded in size and time, without redirects or proxies of the environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 import httpx2
 
 DEADLINE_S = 10.0
-"""For one question, however slowly its answer trickles."""
+"""Seconds for one whole request, however slowly its answer trickles."""
 MAX_ANSWER_BYTES = 256 * 1024
+"""Far more than any document or token of a provider has; the limit keeps memory bounded."""
 
 
 class SignInRefused(Exception):
-    """What came from the provider, or through the browser, is not good. `reason` is a word of this file."""
+    """What came from the provider, or through the browser, is not valid. `reason` is one of a fixed list of words."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -26,7 +27,7 @@ class SignInRefused(Exception):
 
 
 class ProviderUnavailable(Exception):
-    """The provider can't be asked now."""
+    """The provider gives no usable answer now. `reason` is one of a fixed list of words."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -34,20 +35,20 @@ class ProviderUnavailable(Exception):
 
 
 class ProviderAnswerTooLarge(httpx2.TransportError):
-    """An answer that is larger than any that we have a use for."""
+    """An answer beyond MAX_ANSWER_BYTES, or compressed, so that its size is not known before it is unpacked."""
 
 
 @cache
-def _authorities() -> ssl.SSLContext:
-    """The authorities that this machine trusts: to read them takes longer than all the rest of a question."""
+def _tls_context() -> ssl.SSLContext:
+    """TLS with the authorities that this machine trusts. Cached: to read them takes longer than a whole request."""
     return httpx2.create_ssl_context(trust_env=False)
 
 
-class Bounded(httpx2.AsyncBaseTransport):
-    """Answers are read to a limit and never unpacked, so that none can fill the memory."""
+class BoundedTransport(httpx2.AsyncBaseTransport):
+    """A transport that reads answers up to MAX_ANSWER_BYTES and never unpacks them, so that none can fill the memory."""
 
     def __init__(self) -> None:
-        self._network = httpx2.AsyncHTTPTransport(verify=_authorities(), trust_env=False)
+        self._network = httpx2.AsyncHTTPTransport(verify=_tls_context(), trust_env=False)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.headers["accept-encoding"] = "identity"
@@ -68,15 +69,15 @@ class Bounded(httpx2.AsyncBaseTransport):
         await self._network.aclose()
 
 
-def terms() -> dict[str, Any]:
-    """How every client here asks, whatever library it is of."""
-    return {"transport": Bounded(), "timeout": 5.0, "follow_redirects": False, "trust_env": False}
+def client_options() -> dict[str, Any]:
+    """Options of every HTTP client that asks the provider, Authlib's too."""
+    return {"transport": BoundedTransport(), "timeout": 5.0, "follow_redirects": False, "trust_env": False}
 
 
-async def ask(method: str, url: str, **content: Any) -> httpx2.Response:
-    """Whatever the provider answers, whole. Raises Refused, Unavailable."""
+async def request_provider(method: str, url: str, **content: Any) -> httpx2.Response:
+    """The provider's whole answer, of any status. Raises SignInRefused, ProviderUnavailable."""
     try:
-        async with asyncio.timeout(DEADLINE_S), httpx2.AsyncClient(**terms()) as client:
+        async with asyncio.timeout(DEADLINE_S), httpx2.AsyncClient(**client_options()) as client:
             return await client.request(method, url, **content)
     except ProviderAnswerTooLarge:
         raise SignInRefused("too_long") from None
@@ -85,8 +86,8 @@ async def ask(method: str, url: str, **content: Any) -> httpx2.Response:
 
 
 async def get_json(url: str) -> tuple[dict[str, Any], httpx2.Response]:
-    """A JSON object of the provider's. Raises Refused, Unavailable."""
-    response = await ask("GET", url)
+    """A JSON object from the provider, and the response it came in. Raises SignInRefused, ProviderUnavailable."""
+    response = await request_provider("GET", url)
     if response.status_code >= 500 or response.status_code == 429:
         raise ProviderUnavailable("provider_broken")
     try:
@@ -98,8 +99,8 @@ async def get_json(url: str) -> tuple[dict[str, Any], httpx2.Response]:
     return found, response
 
 
-def ahead_s(response: httpx2.Response) -> float | None:
-    """How far the provider's clock is before ours, to the second, by its own header."""
+def clock_ahead_s(response: httpx2.Response) -> float | None:
+    """Seconds by which the provider's clock is ahead of ours, by its `Date` header; None where that is missing."""
     try:
         return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
     except (KeyError, ValueError):

@@ -1,8 +1,8 @@
-"""One attempt to sign in, bound to the browser that began it, remembered by nobody else.
+"""One login attempt: state, nonce and PKCE verifier, derived from a cookie of the browser that began it.
 
-The browser holds a random value in a short-lived cookie; state, nonce and PKCE verifier are derived from it under a
-secret of this boot. So nothing is stored for people who only look, any replica with the secret can finish what another
-began, and a changed cookie gives another state than the one that comes back.
+The cookie holds a random value; the three are HMACs of it under a secret of this boot. So nothing is stored for people
+who only look, any replica with the secret can finish what another began, and a changed cookie gives another state than
+the one that comes back.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import secrets
 from typing import NamedTuple
 
 LIFETIME_S = 600
+"""Seconds from the redirect to the provider until the answer must be back: time to find a password."""
 THEN = frozenset({"", "account"})
-"""Pages of ours where an attempt may lead: no address from outside is ever followed."""
+"""Paths of ours that may be shown after the login: no address from outside is ever followed."""
 
 
 class LoginAttempt(NamedTuple):
-    """What is sent to the provider and must come back, and where the person goes afterwards."""
+    """Values sent to the provider that its answer is checked against, and the path (`then`) to show afterwards."""
 
     state: str
     nonce: str
@@ -28,13 +29,13 @@ class LoginAttempt(NamedTuple):
 
 
 def begin(secret: bytes, now_s: float, then: str = "") -> tuple[LoginAttempt, str]:
-    """A new attempt and the cookie that holds it."""
+    """A new attempt and the value of its cookie. A `then` that is not in THEN is dropped."""
     cookie = f"{int(now_s)}.{secrets.token_urlsafe(32)}.{then if then in THEN else ''}"
     return _derived(secret, cookie), cookie
 
 
 def resume(secret: bytes, now_s: float, cookie: str) -> LoginAttempt | None:
-    """The attempt that the cookie holds; None when it is too old or none of ours."""
+    """The attempt of a cookie; None when it is older than LIFETIME_S or not in our form."""
     began, _, rest = cookie.partition(".")
     if not (began.isascii() and began.isdecimal()) or len(cookie) > 100 or rest.rpartition(".")[2] not in THEN:
         return None
@@ -44,8 +45,8 @@ def resume(secret: bytes, now_s: float, cookie: str) -> LoginAttempt | None:
 
 
 def _derived(secret: bytes, cookie: str) -> LoginAttempt:
-    def part(name: str) -> str:
+    def derived(name: str) -> str:
         digest = hmac.digest(secret, f"sign-in {name}\0{cookie}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    return LoginAttempt(part("state"), part("nonce"), part("verifier"), cookie.rpartition(".")[2])
+    return LoginAttempt(derived("state"), derived("nonce"), derived("verifier"), cookie.rpartition(".")[2])

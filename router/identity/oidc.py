@@ -1,4 +1,4 @@
-"""The OpenID provider that vouches for people: the only door to Authlib, and to what Authlib signs and fetches with.
+"""An OpenID Connect client: asks the provider who a person is. The only module to import Authlib and joserfc.
 
 Authorization code with PKCE (S256), scope `openid` and nothing else. Authlib's own checks accepted an empty or foreign
 audience, an empty subject and `alg=none` where the provider's metadata lists it, so everything that must hold is stated
@@ -31,50 +31,53 @@ from router.identity.http_fetch import (
     ProviderAnswerTooLarge,
     ProviderUnavailable,
     SignInRefused,
-    ahead_s,
-    ask,
+    client_options,
+    clock_ahead_s,
     get_json,
-    terms,
+    request_provider,
 )
 from router.identity.login import LoginAttempt
 
 T = TypeVar("T")
 LEEWAY_S = 30
-"""How far the provider's clock may be from ours. A machine that keeps time is within one second."""
-KEPT_S = 3600.0
-"""How long what the provider says of itself is believed."""
+"""Seconds that the provider's clock may differ from ours. A machine that keeps time is within one second."""
+METADATA_TTL_S = 3600.0
+"""Seconds for which the provider's discovery document is used before it is read again."""
 MAX_TOKEN_CHARS = 16 * 1024
+"""Longest ID token that is parsed; those with the scope `openid` alone have about a thousand characters."""
 MAX_SUBJECT_CHARS = 255
 """OpenID Connect Core 1.0 §2: a subject is at most 255 ASCII characters."""
 SMALLEST_KEY_BITS = 2048
-_READ = frozenset({"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash"})
+"""Shortest RSA key that is accepted (RFC 7518 §3.3)."""
+_CLAIMS_READ = frozenset({"iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash"})
 
 
-class Metadata(NamedTuple):
-    """What the provider says of itself, as far as it is needed."""
+class ProviderMetadata(NamedTuple):
+    """The parts of the provider's discovery document that are used."""
 
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
-    names_itself: bool
-    """RFC 9207: each answer through the browser carries the provider's name."""
+    sends_issuer: bool
+    """RFC 9207: each authorization response carries the provider's issuer (`iss`)."""
     secret_in: str
+    """Where the token endpoint takes the client's secret: `client_secret_basic` or `client_secret_post`."""
     read_at_s: float
     clock_ahead_s: float | None
-    """How far its clock is before ours by its `Date`, as an operator may want to know."""
+    """Seconds its clock is ahead of ours, for `router doctor`: a clock that is off makes every sign-in fail."""
 
 
 class Provider:
-    """The provider `issuer`, as it knows this router by its client id."""
+    """A client, registered as `client_id`, of the OpenID provider `issuer`."""
 
     def __init__(self, issuer: str, client_id: str, client_secret: str, redirect_uri: str) -> None:
         self.issuer = issuer
         self._client_id, self._client_secret, self._redirect_uri = client_id, client_secret, redirect_uri
-        self._metadata: Metadata | None = None
+        self._metadata: ProviderMetadata | None = None
         self._keys: list[dict[str, Any]] | None = None
 
     async def authorization_url(self, attempt: LoginAttempt) -> str:
-        """Where to send the browser. Raises Refused, Unavailable."""
+        """The provider's address to send the browser to. Raises SignInRefused, ProviderUnavailable."""
         metadata = await self.metadata()
         async with self._client() as client:
             url, _ = client.create_authorization_url(
@@ -86,8 +89,10 @@ class Provider:
         return str(url)
 
     async def identify(self, attempt: LoginAttempt, answer: Mapping[str, str], derive: Callable[[str, str], T]) -> T:
-        """`derive(issuer, subject)` of the person whom the answer to `attempt` names: the subject itself goes no
-        further than this call. Raises Refused, Unavailable."""
+        """`derive(issuer, subject)` for the person whom the provider's answer to `attempt` names.
+
+        The subject itself goes no further than this call. Raises SignInRefused, ProviderUnavailable.
+        """
         metadata = await self.metadata()
         code = self._code(metadata, attempt, answer)
         tokens = await self._tokens(metadata, code, attempt.verifier)
@@ -98,10 +103,10 @@ class Provider:
         self._check(claims, attempt.nonce, tokens.get("access_token"))
         return derive(self.issuer, claims["sub"])
 
-    async def metadata(self) -> Metadata:
-        """What the provider says of itself, read again each hour. Raises Refused, Unavailable."""
+    async def metadata(self) -> ProviderMetadata:
+        """The discovery document, read again each hour. Raises SignInRefused, ProviderUnavailable."""
         known = self._metadata
-        if known is not None and time.monotonic() - known.read_at_s < KEPT_S:
+        if known is not None and time.monotonic() - known.read_at_s < METADATA_TTL_S:
             return known
         found, response = await get_json(get_well_known_url(self.issuer, external=True))
         if found.get("issuer") != self.issuer:
@@ -109,31 +114,36 @@ class Provider:
         methods = found.get("token_endpoint_auth_methods_supported")
         in_body = isinstance(methods, list) and "client_secret_basic" not in methods
         self._keys = None
-        self._metadata = Metadata(
+        self._metadata = ProviderMetadata(
             self._endpoint(found, "authorization_endpoint"),
             self._endpoint(found, "token_endpoint"),
             self._endpoint(found, "jwks_uri"),
             found.get("authorization_response_iss_parameter_supported") is True,
             "client_secret_post" if in_body else "client_secret_basic",
             time.monotonic(),
-            ahead_s(response),
+            clock_ahead_s(response),
         )
         return self._metadata
 
-    async def knows_our_redirect(self, attempt: LoginAttempt) -> bool:
-        """Whether the provider would show its page to a browser that we send, as far as a look from here tells. Raises
-        Refused, Unavailable."""
-        response = await ask("GET", await self.authorization_url(attempt))
+    async def accepts_redirect_uri(self, attempt: LoginAttempt) -> bool:
+        """Whether the provider would show its login page to a browser, as far as a request from here tells.
+
+        Raises SignInRefused, ProviderUnavailable.
+        """
+        response = await request_provider("GET", await self.authorization_url(attempt))
         return response.status_code < 400 and "error" not in response.headers.get("location", "")
 
-    async def knows_our_secret(self) -> bool | None:
-        """What the provider says to a code of nobody: it looks at the client first. None: it said neither yes nor no.
-        Raises Refused, Unavailable."""
+    async def accepts_secret(self) -> bool | None:
+        """Whether the provider accepts our secret, by its answer to a made-up code; None where that does not tell.
+
+        A provider authenticates the client before it looks at the code (RFC 6749 §5.2: `invalid_client` against
+        `invalid_grant`). Raises SignInRefused, ProviderUnavailable.
+        """
         metadata = await self.metadata()
         form = {"grant_type": "authorization_code", "code": "nobodys", "redirect_uri": self._redirect_uri}
         basic = metadata.secret_in == "client_secret_basic"  # noqa: S105 — where the secret goes, not what it is
         own = {"client_id": self._client_id, "client_secret": self._client_secret}
-        response = await ask(
+        response = await request_provider(
             "POST",
             metadata.token_endpoint,
             data={**form, "code_verifier": "0" * 43, **({} if basic else own)},
@@ -158,15 +168,15 @@ class Provider:
             scope="openid",
             redirect_uri=self._redirect_uri,
             code_challenge_method="S256",
-            **terms(),
+            **client_options(),
         )
 
-    def _code(self, metadata: Metadata, attempt: LoginAttempt, answer: Mapping[str, str]) -> str:
-        """The code of an answer that is the provider's own and to this attempt. Raises Refused."""
+    def _code(self, metadata: ProviderMetadata, attempt: LoginAttempt, answer: Mapping[str, str]) -> str:
+        """The authorization code, of an answer that is this provider's and to this attempt. Raises SignInRefused."""
         if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
             raise SignInRefused("wrong_state")
         named = answer.get("iss")
-        if named != self.issuer if named is not None else metadata.names_itself:
+        if named != self.issuer if named is not None else metadata.sends_issuer:
             raise SignInRefused("answer_of_another_issuer")
         if "error" in answer:
             raise SignInRefused("declined" if answer["error"] == "access_denied" else "provider_error")
@@ -175,7 +185,7 @@ class Provider:
             raise SignInRefused("no_code")
         return code
 
-    async def _tokens(self, metadata: Metadata, code: str, verifier: str) -> Mapping[str, Any]:
+    async def _tokens(self, metadata: ProviderMetadata, code: str, verifier: str) -> Mapping[str, Any]:
         """What the code is worth, told to us directly. Raises Refused, Unavailable."""
         asked = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier}
         try:
@@ -192,7 +202,7 @@ class Provider:
             raise SignInRefused("no_tokens") from None
         return tokens
 
-    async def _signed_claims(self, metadata: Metadata, id_token: str) -> CodeIDToken:
+    async def _signed_claims(self, metadata: ProviderMetadata, id_token: str) -> CodeIDToken:
         """The few claims we read, once the signature is found to be the provider's. Raises Refused, Unavailable."""
         try:
             header = jws.extract_compact(id_token.encode()).headers()
@@ -211,10 +221,10 @@ class Provider:
             token = jwt.decode(id_token, RSAKey.import_key(key), algorithms=["RS256"])
         except (JoseError, ValueError, TypeError, KeyError):
             raise SignInRefused("bad_signature") from None
-        read = {name: value for name, value in token.claims.items() if name in _READ}
-        return CodeIDToken(read, token.header, self._wanted(), {"client_id": self._client_id})
+        read = {name: value for name, value in token.claims.items() if name in _CLAIMS_READ}
+        return CodeIDToken(read, token.header, self._claim_rules(), {"client_id": self._client_id})
 
-    async def _key_set(self, metadata: Metadata, *, again: bool = False) -> list[dict[str, Any]]:
+    async def _key_set(self, metadata: ProviderMetadata, *, again: bool = False) -> list[dict[str, Any]]:
         if self._keys is None or again:
             found, _ = await get_json(metadata.jwks_uri)
             keys = found.get("keys")
@@ -232,7 +242,7 @@ class Provider:
         }
 
     def _check(self, claims: CodeIDToken, nonce: str, access_token: object) -> None:
-        """Raise Refused unless the claims are for us, of now, and in answer to this attempt."""
+        """Raise SignInRefused unless the claims are for us, valid now, and in answer to this attempt (`nonce`)."""
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS or not subject.isprintable():
             raise SignInRefused("bad_sub")
@@ -257,7 +267,7 @@ class Provider:
 
 
 def _only_ok(response: httpx2.Response) -> httpx2.Response:
-    """Authlib reads tokens out of an answer of any status, a redirect's body too."""
+    """Refuse every status but 200: Authlib itself reads tokens out of any, out of a redirect's body too."""
     if response.status_code >= 500 or response.status_code == 429:
         raise ProviderUnavailable("provider_broken")
     if response.status_code != 200:
@@ -266,7 +276,7 @@ def _only_ok(response: httpx2.Response) -> httpx2.Response:
 
 
 def _key_of(header: Mapping[str, Any], keys: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The one key that the header names, or the only one where it names none."""
+    """The RS256 key that the token's header names, or the only one where it names none; None if not unique."""
     kid = header.get("kid")
     fitting = [
         key
@@ -280,5 +290,5 @@ def _key_of(header: Mapping[str, Any], keys: list[dict[str, Any]]) -> dict[str, 
 
 
 def _bits_of(key: dict[str, Any]) -> int:
-    """Length of the modulus. Raises ValueError for what is none."""
+    """Length of the RSA modulus. Raises ValueError for one that is not base64url."""
     return int.from_bytes(urlsafe_b64decode(str(key.get("n", "")) + "==")).bit_length()

@@ -1,4 +1,4 @@
-"""The way in, where people are told apart: provider, pseudonyms and sessions, as `app` joined them."""
+"""The parts of sign-in in one record: OpenID provider, peppers and sessions, as `router.app` joined them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from router.identity.sessions import Sessions
 
 
 class SignIn(NamedTuple):
-    """A router without one serves this machine only, and whoever asks is the guest."""
+    """What a router with sign-in has; one without serves this machine alone, and every request is the guest's."""
 
     origin: str
-    """Scheme and authority of our public address: what browsers call us."""
+    """Scheme and authority of the public address, as browsers send it in `Origin`."""
     provider: Provider
     peppers: Peppers
     sessions: Sessions

@@ -25,7 +25,7 @@ async def move_account(services: Services, before: str, after: str) -> None:
     """Keep everything under the pseudonym `after` from now on: the person signed in under a newer pepper."""
     services.accounts.rename_account(before, after)
     if services.sign_in is not None:
-        services.sign_in.sessions.move(before, after)
+        services.sign_in.sessions.rename_account(before, after)
     for job, _ in await jobs_of(services, before):
         with suppress(JobMissing):
             await services.change(job.id, lambda job: job.with_(account=after))

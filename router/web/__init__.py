@@ -1,1 +1,1 @@
-"""The people's port: JSON routes, pages, and what they share."""
+"""The public port: JSON routes, HTML pages, and what both share."""

@@ -28,7 +28,7 @@ async def visitor_of(request: Request) -> Account:
     credentials = request.headers.get("authorization")
     if credentials is not None:
         return _by_token(services, request.method, credentials)
-    secret = cookies.read(request, services, cookies.SESSION)
+    secret = cookies.read_cookie(request, services, cookies.SESSION)
     session = services.sign_in.sessions.find(secret) if secret else None
     if session is None:
         return Account("", SIGNED_OUT)

@@ -1,10 +1,10 @@
-"""The two cookies there are: one says who is signed in, one lives for the minutes of a sign-in.
+"""The two cookies of this service: the session's, and the login's for the minutes of a sign-in.
 
-Browsers take the prefix `__Host-` by its word: such a cookie comes from this host alone, over TLS, for every path. On a
-developer's loopback without TLS the prefix can't be had, and the names say so: `dev-sid` and `dev-login`.
+Browsers enforce the prefix `__Host-`: such a cookie comes from this host alone, over TLS, for every path. On a
+developer's loopback without TLS it can't be had, and the names say so: `dev-sid` and `dev-login`.
 
-Neither goes into a frame of another site: there nobody can sign in (`entrance`), and what a tab of its own keeps is
-kept from the frame by browsers anyway.
+Neither is set in a frame of another site: nobody can sign in there (`pages.sign_in`), and browsers keep the cookies of
+a tab of its own from the frame anyway.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from router.jobs.services import Services
 
 SESSION, LOGIN = "sid", "login"
 MOST_CHARS = 128
+"""Longest cookie value that is read; ours have at most about 70 characters."""
 
 
-def name_of(services: Services, kind: str) -> str:
-    """What this router calls its cookie."""
+def cookie_name(services: Services, kind: str) -> str:
+    """The cookie's name: with the prefix `__Host-` where the router is reached over TLS."""
     return f"__Host-{kind}" if _has_tls(services) else f"dev-{kind}"
 
 
-def read(request: Request, services: Services, kind: str) -> str | None:
-    """What the browser brought; None for nothing, or for more than any of ours has."""
-    value = request.cookies.get(name_of(services, kind))
+def read_cookie(request: Request, services: Services, kind: str) -> str | None:
+    """The cookie's value as the browser sent it; None for none, or for a longer one than any of ours."""
+    value = request.cookies.get(cookie_name(services, kind))
     return value if value and len(value) <= MOST_CHARS else None
 
 
-def put(response: Response, services: Services, kind: str, value: str) -> None:
-    """The session's cookie goes with the browser, the sign-in's after its minutes."""
-    response.headers.append("set-cookie", _written(services, kind, value, LIFETIME_S if kind == LOGIN else None))
+def set_cookie(response: Response, services: Services, kind: str, value: str) -> None:
+    """Set the cookie: the session's until the browser is closed, the login's for its lifetime."""
+    response.headers.append("set-cookie", _header_value(services, kind, value, LIFETIME_S if kind == LOGIN else None))
 
 
-def drop(response: Response, services: Services, kind: str) -> None:
-    """Have the browser forget it. A router without sign-in never set one."""
+def delete_cookie(response: Response, services: Services, kind: str) -> None:
+    """Have the browser delete the cookie. A router without sign-in never set one."""
     if services.sign_in is not None:
-        response.headers.append("set-cookie", _written(services, kind, "", 0))
+        response.headers.append("set-cookie", _header_value(services, kind, "", 0))
 
 
-def _written(services: Services, kind: str, value: str, lifetime_s: int | None) -> str:
-    parts = [f"{name_of(services, kind)}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+def _header_value(services: Services, kind: str, value: str, lifetime_s: int | None) -> str:
+    parts = [f"{cookie_name(services, kind)}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
     if _has_tls(services):
         parts.append("Secure")
     if lifetime_s is not None:

@@ -1,4 +1,4 @@
-"""Every route of the people's port: the modules that have them, and their addresses' templates."""
+"""The list of every route module of the public port, and the path templates that they serve."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ ROUTERS = tuple(
 
 
 def templates() -> tuple[str, ...]:
-    """The template of every address that is served: the only form in which the log may name one."""
+    """The template of every path that is served: the only form in which the log may name one."""
     return (OPENAPI_URL, *templates_of(*ROUTERS))

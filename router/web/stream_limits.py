@@ -1,7 +1,7 @@
-"""How many answers an account may hold open: streams of events, and requests that wait for a change.
+"""Limits how many answers an account may hold open: event streams, and requests that wait for a change.
 
-Each is a connection and a descriptor of this router for as long as its client likes, so that without a bound one
-account could take them all. The numbers are of this process, like the connections.
+Each is a connection and a file descriptor of this router for as long as its client likes, so that without a limit one
+account could take them all. The counts are of this process, like the connections.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from router.core.errors import Problem
 
 
 class Streams:
-    """The open streams and waits by account, `allowed` of each."""
+    """Counts the open streams and waits of each account, up to `allowed`."""
 
     def __init__(self, allowed: int) -> None:
         self._allowed = allowed
         self._open: Counter[str] = Counter()
 
     def take(self, account: str) -> Callable[[], None]:
-        """A place, given back by the first call of what is returned. Raises Problem(too_many_streams)."""
+        """Count one more for the account; the first call of what is returned counts it down again.
+
+        Raises Problem(too_many_streams).
+        """
         if self._open[account] >= self._allowed:
             raise Problem(
                 "too_many_streams",
@@ -34,18 +37,20 @@ class Streams:
                 allowed=self._allowed,
             )
         self._open[account] += 1
-        held = {"place": True}
+        is_open = True
 
-        def give_back() -> None:
-            if held.pop("place", None):
+        def release() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
                 self._open[account] -= 1
                 self._open += Counter()  # an account without a stream leaves no name behind
 
-        return give_back
+        return release
 
     @contextmanager
-    def place(self, account: str) -> Iterator[None]:
-        """A place for as long as the block lasts. Raises Problem(too_many_streams)."""
+    def held(self, account: str) -> Iterator[None]:
+        """Count one more for the length of the block. Raises Problem(too_many_streams)."""
         give_back = self.take(account)
         try:
             yield
@@ -54,7 +59,7 @@ class Streams:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; `ended` is called when nothing more goes out, even where the client left before it began."""
+    """Server-sent events. `ended` is called when nothing more is sent, also where the client left before the first."""
 
     def __init__(self, events: AsyncIterator[str], ended: Callable[[], None]) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}

@@ -40,6 +40,6 @@ def test_p34_by_tls_both_are_host_cookies_that_travel_by_tls_alone() -> None:
         sign_in = Https()
 
     for kind in (cookies.SESSION, cookies.LOGIN):
-        line = cookies._written(ServicesStub(), kind, "x", None)  # type: ignore[arg-type]
+        line = cookies._header_value(ServicesStub(), kind, "x", None)  # type: ignore[arg-type]
         assert line.startswith(f"__Host-{kind}=x; ")
         assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(line.split("; "))

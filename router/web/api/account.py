@@ -1,4 +1,4 @@
-"""The account over HTTP: everything that is held of it, where its songs may go, and its end."""
+"""The account over HTTP: an export of everything held of it, its consent to tiers, and its erasure."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def erase(services: TheServices, owner: TheOwner, response: Response) -> E
     jobs = await account_data.erase_account(services, owner.id)
     forget_pseudonyms()
     response.headers["clear-site-data"] = '"storage"'
-    cookies.drop(response, services, cookies.SESSION)
+    cookies.delete_cookie(response, services, cookies.SESSION)
     return Erased(jobs=jobs)
 
 

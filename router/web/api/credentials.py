@@ -1,4 +1,4 @@
-"""What opens an account, over HTTP: its sessions, and the personal tokens for programs."""
+"""The credentials of an account over HTTP: its browser sessions, and its personal tokens for programs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from router.web.dependencies import TheOwner, TheServices
 router = APIRouter(prefix="/v1/account", tags=["account"])
 
 MOST_TOKENS = 20
+"""Tokens that an account may have: each is a row of the durable store."""
 
 
 class SessionView(BaseModel):
@@ -64,7 +65,7 @@ async def sessions(services: TheServices, owner: TheOwner) -> list[SessionView]:
 async def sign_out_everywhere(services: TheServices, owner: TheOwner, response: Response) -> Ended:
     """End every session of the account, this one too. Tokens stay."""
     ended = services.sign_in.sessions.end_all(owner.id) if services.sign_in else 0
-    cookies.drop(response, services, cookies.SESSION)
+    cookies.delete_cookie(response, services, cookies.SESSION)
     return Ended(ended=ended)
 
 
@@ -79,7 +80,7 @@ async def end_session(services: TheServices, owner: TheOwner, session_id: str) -
 @router.get("/tokens", responses=responses("session_only"))
 async def tokens(services: TheServices, owner: TheOwner) -> list[TokenView]:
     """The account's tokens, without their secrets."""
-    return [TokenView(**_shown(token)) for token in services.accounts.tokens(owner.id)]
+    return [TokenView(**_token_fields(token)) for token in services.accounts.tokens(owner.id)]
 
 
 @router.post("/tokens", status_code=201, responses=responses("session_only", "not_found", "too_many_tokens"))
@@ -96,7 +97,7 @@ async def make_token(
     scope = (wanted or TokenWanted()).scope
     token, secret = services.accounts.make_token(owner.id, scope, int(time.time() // 60))
     response.headers["cache-control"] = "no-store"
-    return NewToken(secret=secret, **_shown(token))
+    return NewToken(secret=secret, **_token_fields(token))
 
 
 @router.delete("/tokens/{token_id}", status_code=204, responses=responses("session_only", "not_found"))
@@ -108,16 +109,21 @@ async def revoke_token(services: TheServices, owner: TheOwner, token_id: str) ->
 
 
 def session_views(services: Services, owner: Account) -> list[SessionView]:
-    living = services.sign_in.sessions.of(owner.id) if services.sign_in else []
+    active = services.sign_in.sessions.of(owner.id) if services.sign_in else []
     return [
-        SessionView(id=s.id, began_at=_minute(s.began_s), seen_at=_minute(s.seen_s), is_this_one=s.id == owner.session)
-        for s in living
+        SessionView(
+            id=s.id,
+            began_at=_to_the_minute(s.began_s),
+            seen_at=_to_the_minute(s.seen_s),
+            is_this_one=s.id == owner.session,
+        )
+        for s in active
     ]
 
 
-def _shown(token: Token) -> dict[str, object]:
+def _token_fields(token: Token) -> dict[str, object]:
     return {"id": token.id, "scope": token.scope, "made_at": datetime.fromtimestamp(token.minute * 60, UTC)}
 
 
-def _minute(at_s: float) -> datetime:
+def _to_the_minute(at_s: float) -> datetime:
     return datetime.fromtimestamp(clock.wall(at_s), UTC).replace(second=0, microsecond=0)

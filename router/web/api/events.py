@@ -1,7 +1,7 @@
-"""A job's changes as they happen: server-sent events, and waiting for the next change.
+"""A job's changes over HTTP: as server-sent events, or by requests that wait for the next one (`Prefer: wait`).
 
-Every event is the whole view, so one that is lost or comes twice does no harm: the latest wins. The event's id is the
-record's revision; who comes back with Last-Event-ID gets the job at once only if it has moved on since.
+Every event is the whole job, so that one lost or sent twice does no harm: the latest wins. The event's id is the
+record's revision; a client that comes back with Last-Event-ID gets the job at once only if it has changed since.
 A stream ends with the session or token that it began with, at the latest at its next heartbeat.
 """
 
@@ -19,14 +19,17 @@ from router.web.api.views import is_over, shown_state, view
 from router.web.auth import visitor_of
 
 HEARTBEAT_S = 15.0
+"""Seconds without a change after which a comment is sent: proxies keep the connection, a gone client is noticed."""
 MAX_WAIT_S = 60.0
-_LOOK_S = 5.0
-"""So often it is seen whether whoever waits is still there."""
+"""Longest `Prefer: wait` that is granted: proxies commonly give up on an answer after a minute."""
+_DISCONNECT_CHECK_S = 5.0
+"""Seconds between two looks whether the client of a waiting request is still connected."""
 
 
 async def job_events(
     services: Services, found: Versioned, request: Request, last_event_id: str | None
 ) -> AsyncIterator[str]:
+    """The job's view as server-sent events, from `last_event_id` on, until it is over or must not be seen any more."""
     job_id = found.job.id
     async with services.events.listen(job_id) as changes:
         seen = last_event_id or ""
@@ -50,7 +53,7 @@ async def job_events(
 
 
 async def _may_still_see(request: Request, account: str) -> bool:
-    """Whether the session or token that the stream began with still stands: it may have been ended meanwhile."""
+    """Whether the session or token that the stream began with is still valid."""
     try:
         return (await visitor_of(request)).id == account
     except Problem:
@@ -58,18 +61,18 @@ async def _may_still_see(request: Request, account: str) -> bool:
 
 
 async def wait_for_change(services: Services, found: Versioned, wait_s: float, request: Request) -> None:
-    """Until the job's state has changed, `wait_s` are over, or nobody waits any more."""
+    """Wait until the job's state has changed, `wait_s` are over, or the client has left."""
     before = shown_state(found.job)
     await _wait(services, found, wait_s, request, lambda shown: shown != before or is_over(before))
 
 
 async def wait_for_master(services: Services, found: Versioned, wait_s: float, request: Request) -> None:
-    """Until its master is made or it has ended without one, `wait_s` are over, or nobody waits any more."""
+    """Wait until the job is mastered or has ended, `wait_s` are over, or the client has left."""
     await _wait(services, found, wait_s, request, is_over)
 
 
 async def _wait(
-    services: Services, found: Versioned, wait_s: float, request: Request, is_there: Callable[[str], bool]
+    services: Services, found: Versioned, wait_s: float, request: Request, is_reached: Callable[[str], bool]
 ) -> None:
     deadline_s = clock.now() + wait_s
     async with services.events.listen(found.job.id) as changes:
@@ -79,14 +82,14 @@ async def _wait(
             except JobMissing:
                 return
             left_s = deadline_s - clock.now()
-            if is_there(shown_state(job)) or left_s <= 0 or services.events.is_closing:
+            if is_reached(shown_state(job)) or left_s <= 0 or services.events.is_closing:
                 return
-            if not await changes.wait(min(left_s, _LOOK_S)) and await request.is_disconnected():
+            if not await changes.wait(min(left_s, _DISCONNECT_CHECK_S)) and await request.is_disconnected():
                 return
 
 
-def wait_of(prefer: str | None) -> float | None:
-    """Seconds of `Prefer: wait=30` (RFC 7240 §4.3), as many as are granted; None where nobody wants to wait."""
+def granted_wait_s(prefer: str | None) -> float | None:
+    """Seconds of `Prefer: wait=30` (RFC 7240 §4.3), MAX_WAIT_S at most; None without that preference."""
     for part in (prefer or "").split(","):
         name, _, value = part.strip().partition("=")
         if name == "wait" and value.isdecimal():
@@ -94,6 +97,6 @@ def wait_of(prefer: str | None) -> float | None:
     return None
 
 
-def applied(wait_s: float | None) -> dict[str, str]:
-    """The header that says what was granted."""
+def preference_applied(wait_s: float | None) -> dict[str, str]:
+    """The header Preference-Applied for a granted wait."""
     return {} if wait_s is None else {"preference-applied": f"wait={wait_s:.0f}"}

@@ -17,9 +17,9 @@ from router.store.record import Receipt
 from router.store.state import ACTIVE, JobState
 from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES
 from router.web.api.account import consent_view
-from router.web.api.events import applied, job_events, wait_for_change, wait_of
+from router.web.api.events import granted_wait_s, job_events, preference_applied, wait_for_change
 from router.web.api.views import JobView, view
-from router.web.dependencies import TheAccount, TheJob, TheServices, TheStreams, TheVisitor, seen_again
+from router.web.dependencies import TheAccount, TheJob, TheServices, TheStreams, TheVisitor, owned_job_again
 from router.web.stream_limits import EventStream
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -106,12 +106,12 @@ async def show(
     etag = f'"{found.revision}"'
     if prefer is None and request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag})
-    if (wait_s := wait_of(prefer)) is not None:
-        with streams.place(found.job.account):
+    if (wait_s := granted_wait_s(prefer)) is not None:
+        with streams.held(found.job.account):
             await wait_for_change(services, found, wait_s, request)
-        found = await seen_again(request, found)
+        found = await owned_job_again(request, found)
     body = (await view(services, *found)).model_dump_json()
-    headers = {"etag": f'"{found.revision}"', "cache-control": "no-store", **applied(wait_s)}
+    headers = {"etag": f'"{found.revision}"', "cache-control": "no-store", **preference_applied(wait_s)}
     return Response(body, headers=headers, media_type="application/json")
 
 

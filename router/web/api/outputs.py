@@ -1,4 +1,4 @@
-"""The master goes out: decrypted as it is sent, whole or in part, for as long as its time lasts."""
+"""Downloads of a master's formats: decrypted while they are sent, whole or a byte range, until the job expires."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from router.jobs.uploads import ended
 from router.spool.port import BlobGone
 from router.store.record import BlobRef, Job
 from router.store.state import ACTIVE, DONE, JobState
-from router.web.api.events import applied, wait_for_master, wait_of
-from router.web.dependencies import TheJob, TheServices, TheStreams, seen_again
+from router.web.api.events import granted_wait_s, preference_applied, wait_for_master
+from router.web.dependencies import TheJob, TheServices, TheStreams, owned_job_again
 
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
 _GONE = "The master's time is over or it was deleted. Send the song again."
-_WORTH_A_PIPE_BYTES = 256 * 1024
-"""What is shorter is sent sooner than a thread can be woken."""
+_DIRECT_FROM_BYTES = 256 * 1024
+"""Bytes from which a body is sent past ASGI: a shorter one is sent sooner than a thread can be woken."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -51,32 +51,32 @@ async def fetch(
     prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
     """One format of the master, as soon as it is made with `Prefer: wait=60`."""
-    _refuse_unasked(found.job, output_format)
-    if (wait_s := wait_of(prefer)) is not None and found.job.state in ACTIVE:
-        with streams.place(found.job.account):
+    _refuse_other_format(found.job, output_format)
+    if (wait_s := granted_wait_s(prefer)) is not None and found.job.state in ACTIVE:
+        with streams.held(found.job.account):
             await wait_for_master(services, found, wait_s, request)
-        found = await seen_again(request, found)
-    wanted, blob = _blob(found.job, output_format)
-    etag = f'"{found.job.generation}-{wanted.value}"'
-    await _check_there(services, blob)
-    stretch = _range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
-    start, end = stretch or (0, blob.size_bytes)
+        found = await owned_job_again(request, found)
+    chosen, blob = _finished_output(found.job, output_format)
+    etag = f'"{found.job.generation}-{chosen.value}"'
+    await _check_present(services, blob)
+    byte_range = _byte_range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
+    start, end = byte_range or (0, blob.size_bytes)
     headers = {
         "content-length": str(end - start),
-        "content-disposition": f'attachment; filename="master.{wanted.extension}"',
+        "content-disposition": f'attachment; filename="master.{chosen.extension}"',
         "cache-control": "no-store",
         "accept-ranges": "bytes",
         "etag": etag,
-        **applied(wait_s),
+        **preference_applied(wait_s),
     }
-    if stretch:
+    if byte_range:
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
-    pours: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY)
-    body = _send(services, found.job, blob, start, end, pours)
-    return StreamingResponse(body, 206 if stretch else 200, headers, media_type=wanted.media_type)
+    send_directly: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY)
+    body = _body(services, found.job, blob, start, end, send_directly)
+    return StreamingResponse(body, 206 if byte_range else 200, headers, media_type=chosen.media_type)
 
 
-def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
+def _finished_output(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
     if job.state in ACTIVE:
         raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
     if job.state not in DONE or clock.now() >= job.expires_s:
@@ -84,20 +84,20 @@ def _blob(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
     return next(output for output in job.outputs.items() if output[0].value == name)
 
 
-def _refuse_unasked(job: Job, name: str) -> None:
+def _refuse_other_format(job: Job, name: str) -> None:
     asked = [output_format.value for output_format in job.settings.outputs]
     if name not in asked:
         raise Problem("not_found", f"This job was asked for {', '.join(asked)}. Make a new job for another format.")
 
 
-async def _send(
-    services: Services, job: Job, blob: BlobRef, start: int, end: int, pours: SendBody | None
+async def _body(
+    services: Services, job: Job, blob: BlobRef, start: int, end: int, send_directly: SendBody | None
 ) -> AsyncIterator[bytes]:
-    """What is not poured into the connection itself."""
+    """The response's body, empty where it is sent past ASGI. Marks the job as delivered after its last byte."""
     try:
-        pipe = await pours() if pours and end - start >= _WORTH_A_PIPE_BYTES else None
-        if pipe is not None:
-            await _pour(services, blob, start, end, pipe)
+        sender = await send_directly() if send_directly and end - start >= _DIRECT_FROM_BYTES else None
+        if sender is not None:
+            await _send_directly(services, blob, start, end, sender)
         else:
             async for chunk in services.spool.read(blob.ref, start, end):
                 yield chunk
@@ -110,25 +110,25 @@ async def _send(
         )
 
 
-async def _pour(services: Services, blob: BlobRef, start: int, end: int, pipe: BodySender) -> None:
-    """Raises Gone. Whoever hangs up ends the response, and this with it."""
+async def _send_directly(services: Services, blob: BlobRef, start: int, end: int, sender: BodySender) -> None:
+    """Write the bytes to the connection without ASGI. Raises BlobGone; a client that leaves cancels it."""
     try:
-        with services.spool.lend(blob.ref, start, end) as stretch:
-            await pipe.pour(stretch)
+        with services.spool.lend(blob.ref, start, end) as buffer:
+            await sender.pour(buffer)
     finally:
-        pipe.release()
+        sender.release()
 
 
-async def _check_there(services: Services, blob: BlobRef) -> None:
-    """Raise Problem(gone) while it can still be said: the record may be a moment behind the spool."""
+async def _check_present(services: Services, blob: BlobRef) -> None:
+    """Raise Problem(gone) before the response begins: the record may be a moment behind the spool."""
     try:
         await services.spool.extent(blob.ref)
     except BlobGone:
         raise Problem("gone", _GONE) from None
 
 
-def _range(value: str, size: int) -> tuple[int, int] | None:
-    """Start and end of a single byte range (RFC 9110 §14.1.2), None for what is none and therefore ignored (§14.2).
+def _byte_range(value: str, size: int) -> tuple[int, int] | None:
+    """Start and end of a single byte range (RFC 9110 §14.1.2); None for a header that is none and ignored (§14.2).
 
     Raises Problem for a range outside the file.
     """

@@ -1,4 +1,4 @@
-"""A job as the API shows it: what the person may know of it, in the API's own words."""
+"""The JSON view of a job: what its owner may know of it. The record itself is never sent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class OutputView(BaseModel):
 
 
 class JobView(BaseModel):
-    """The whole truth about one job that its owner can see."""
+    """A job as its owner sees it."""
 
     id: str
     revision: int
@@ -80,6 +80,7 @@ class JobView(BaseModel):
 
 
 async def view(services: Services, job: Job, revision: int) -> JobView:
+    """The view of a job's record at `revision`."""
     ahead = await services.queue.ahead_of(job.id) if job.state is JobState.QUEUED else None
     return JobView(
         id=job.id,
@@ -89,13 +90,13 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         expires_in_s=round(max(0.0, job.expires_s - clock.now()), 1),
         settings=job.settings,
         managed_only=job.managed_only,
-        upload=await _upload(services, job),
+        upload=await _upload_view(services, job),
         references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
         facts=job.facts,
-        queue=_queue(services, job, ahead) if ahead is not None else None,
-        progress=_progress(job),
-        attempts=[_attempt(attempt) for attempt in job.attempts],
-        outputs=_outputs(job),
+        queue=_queue_view(services, job, ahead) if ahead is not None else None,
+        progress=_progress_view(job),
+        attempts=[_attempt_view(attempt) for attempt in job.attempts],
+        outputs=_output_views(job),
         report=job.report if job.state in DONE else None,
         error=job.error,
         receipt=job.receipt if job.receipt != Receipt() else None,
@@ -103,7 +104,7 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
 
 
 def shown_state(job: Job) -> str:
-    """The state in the API's words: nobody sees the end of a job before its keys are destroyed."""
+    """The state that people see: `ending` from the step to a closed state until the job's keys are destroyed."""
     if job.state is JobState.WIPED:
         had_master = job.report is not None
         return str(JobState.WIPED if had_master or job.ended_as is None else job.ended_as)
@@ -111,11 +112,11 @@ def shown_state(job: Job) -> str:
 
 
 def is_over(shown: str) -> bool:
-    """No more events will come for a job in this state, but its expiry."""
+    """Whether a job in this shown state changes no more, but for its expiry."""
     return shown in {*map(str, DONE), *map(str, CLOSED)}
 
 
-async def _upload(services: Services, job: Job) -> UploadView:
+async def _upload_view(services: Services, job: Job) -> UploadView:
     offset = job.input.size_bytes if job.input else 0
     if job.state is JobState.RECEIVED and job.input:
         with suppress(BlobGone):  # its time is over and the reaper comes next
@@ -123,11 +124,11 @@ async def _upload(services: Services, job: Job) -> UploadView:
     return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
 
 
-def _queue(services: Services, job: Job, ahead: int) -> QueueView:
+def _queue_view(services: Services, job: Job, ahead: int) -> QueueView:
     return QueueView(position=ahead, eta_s=eta.queued_eta_s(services, job, ahead))
 
 
-def _progress(job: Job) -> ProgressView | None:
+def _progress_view(job: Job) -> ProgressView | None:
     if job.state not in (JobState.RUNNING, JobState.SEALED) or not job.attempts:
         return None
     attempt, progress = job.attempts[-1], job.progress
@@ -141,7 +142,7 @@ def _progress(job: Job) -> ProgressView | None:
     )
 
 
-def _attempt(attempt: Attempt) -> AttemptView:
+def _attempt_view(attempt: Attempt) -> AttemptView:
     return AttemptView(
         number=attempt.number,
         tier=attempt.tier,
@@ -152,7 +153,7 @@ def _attempt(attempt: Attempt) -> AttemptView:
     )
 
 
-def _outputs(job: Job) -> list[OutputView]:
+def _output_views(job: Job) -> list[OutputView]:
     if job.state not in DONE:
         return []
     return [

@@ -1,6 +1,6 @@
-"""Signing in and out, as a browser walks it: to the provider, back with a code, in with a session.
+"""Sign-in and sign-out in the browser: the redirect to the OpenID provider, its callback, the end of a session.
 
-Nothing is stored until the provider has vouched for somebody. Errors here are pages: a person is on the way.
+Nothing is stored until the provider has named the person. Errors are HTML pages: a person reads them, no program.
 """
 
 from __future__ import annotations
@@ -22,87 +22,90 @@ from router.web.dependencies import TheOwner, TheServices
 from router.web.pages.html_templates import rendered
 
 router = APIRouter(include_in_schema=False)
-_STAY_OUT = {"cache-control": "no-store"}
+_NO_STORE = {"cache-control": "no-store"}
 _FRAMES = frozenset({"frame", "iframe", "embed", "object"})
 
 
 @router.get("/sign-in")
 async def begin(request: Request, services: TheServices, then: str = "") -> Response:
     """Send the browser to the provider, with a cookie that binds the answer to it."""
-    door = _door(services)
+    sign_in = _configured(services)
     if request.headers.get("sec-fetch-dest") in _FRAMES:
-        # The provider's page may not be shown in a frame, and a cookie set there would not be one of a tab's.
-        return Response(rendered("sign_in_framed.html").plain, headers=_STAY_OUT, media_type="text/html")
-    if not door.is_https and request.headers.get("host") != door.origin.partition("://")[2]:
+        # The provider's page may not be shown in a frame, and a cookie set there would not be sent from a tab.
+        return Response(rendered("sign_in_framed.html").plain, headers=_NO_STORE, media_type="text/html")
+    if not sign_in.is_https and request.headers.get("host") != sign_in.origin.partition("://")[2]:
         # This machine has several names; the provider sends people back to one, where the cookie must be.
         then = then if then in attempts.THEN else ""
-        return RedirectResponse(f"{door.origin}/sign-in?then={then}", 303, _STAY_OUT)
+        return RedirectResponse(f"{sign_in.origin}/sign-in?then={then}", 303, _NO_STORE)
     attempt, cookie = attempts.begin(services.secret, clock.now(), then)
     try:
-        url = await door.provider.authorization_url(attempt)
+        url = await sign_in.provider.authorization_url(attempt)
     except (SignInRefused, ProviderUnavailable) as error:
-        return _failed(services, error)
-    response = RedirectResponse(url, 303, _STAY_OUT)
-    cookies.put(response, services, cookies.LOGIN, cookie)
+        return _failure_page(services, error)
+    response = RedirectResponse(url, 303, _NO_STORE)
+    cookies.set_cookie(response, services, cookies.LOGIN, cookie)
     return response
 
 
 @router.get("/sign-in/callback")
 async def finish(request: Request, services: TheServices) -> Response:
-    """Back from the provider: a new session, or a page that says to try again."""
-    door = _door(services)
+    """The browser is back from the provider: begin a session, or show a page that says to try again."""
+    sign_in = _configured(services)
     try:
-        names = await _vouched(request, services, door)
+        names = await _pseudonyms(request, services, sign_in)
     except (SignInRefused, ProviderUnavailable) as error:
-        return _failed(services, error)
+        return _failure_page(services, error)
     for older in names[1:]:
         await account_data.move_account(services, older, names[0])
-    secret = door.sessions.begin(names[0], replaces=cookies.read(request, services, cookies.SESSION))
-    then = (cookies.read(request, services, cookies.LOGIN) or "").rpartition(".")[2]
-    response = RedirectResponse(f"/{then if then in attempts.THEN else ''}", 303, _STAY_OUT)
-    cookies.put(response, services, cookies.SESSION, secret)
-    cookies.drop(response, services, cookies.LOGIN)
+    secret = sign_in.sessions.begin(names[0], replaces=cookies.read_cookie(request, services, cookies.SESSION))
+    then = (cookies.read_cookie(request, services, cookies.LOGIN) or "").rpartition(".")[2]
+    response = RedirectResponse(f"/{then if then in attempts.THEN else ''}", 303, _NO_STORE)
+    cookies.set_cookie(response, services, cookies.SESSION, secret)
+    cookies.delete_cookie(response, services, cookies.LOGIN)
     log("sign_in", outcome="signed_in")
     return response
 
 
-async def _vouched(request: Request, services: Services, door: SignIn) -> list[str]:
-    """The pseudonyms of the person whom the provider names, newest first. Raises Refused, Unavailable."""
-    cookie = cookies.read(request, services, cookies.LOGIN)
+async def _pseudonyms(request: Request, services: Services, sign_in: SignIn) -> list[str]:
+    """The pseudonyms of the person whom the provider names, newest first. Raises SignInRefused, ProviderUnavailable."""
+    cookie = cookies.read_cookie(request, services, cookies.LOGIN)
     attempt = attempts.resume(services.secret, clock.now(), cookie) if cookie else None
     if attempt is None:
         raise SignInRefused("no_attempt")
     if any(len(request.query_params.getlist(name)) > 1 for name in request.query_params):
         raise SignInRefused("said_twice")
     answer = dict(request.query_params)
-    if answer.get("state") == attempt.state and not door.sessions.spend(attempt.state, attempts.LIFETIME_S):
+    if answer.get("state") == attempt.state and not sign_in.sessions.use_state(attempt.state, attempts.LIFETIME_S):
         raise SignInRefused("used_before")
-    return await door.provider.identify(attempt, answer, door.peppers.pseudonyms)
+    return await sign_in.provider.identify(attempt, answer, sign_in.peppers.pseudonyms)
 
 
 @router.post("/sign-out", status_code=204, response_class=Response, responses=responses("sign_in"))
 async def leave(services: TheServices, owner: TheOwner) -> Response:
-    """End this session. What the browser kept for this page goes with it. Asked for by a script: a form of a page
-    without referrer says `Origin: null`, as a stranger's would."""
-    door = _door(services)
-    door.sessions.end(owner.id, owner.session)
-    response = Response(status_code=204, headers={"clear-site-data": '"storage"', **_STAY_OUT})
-    cookies.drop(response, services, cookies.SESSION)
+    """End this session and clear what the browser stored for this site.
+
+    Asked for by a script: a form on a page without referrer says `Origin: null`, as a foreign one would.
+    """
+    sign_in = _configured(services)
+    sign_in.sessions.end(owner.id, owner.session)
+    response = Response(status_code=204, headers={"clear-site-data": '"storage"', **_NO_STORE})
+    cookies.delete_cookie(response, services, cookies.SESSION)
     return response
 
 
-def _door(services: Services) -> SignIn:
+def _configured(services: Services) -> SignIn:
+    """The router's sign-in. Raises Problem(not_found) where it has none."""
     if services.sign_in is None:
         raise Problem("not_found", "This router has no sign-in: whoever reaches it may use it.")
     return services.sign_in
 
 
-def _failed(services: Services, error: SignInRefused | ProviderUnavailable) -> Response:
-    """The page for people; which check failed is told to the log alone, where it helps nobody to guess."""
+def _failure_page(services: Services, error: SignInRefused | ProviderUnavailable) -> Response:
+    """The error page. Which check failed is logged and not shown: it would help an attacker to guess."""
     log("sign_in", outcome=error.reason)
     code = "sign_in_failed" if isinstance(error, SignInRefused) else "sign_in_unavailable"
     declined = error.reason == "declined"
     page = rendered("sign_in_failed.html", code=code, row=TABLE[code], declined=declined)
-    response = Response(page.plain, TABLE[code].status, _STAY_OUT, media_type=page.media_type)
-    cookies.drop(response, services, cookies.LOGIN)
+    response = Response(page.plain, TABLE[code].status, _NO_STORE, media_type=page.media_type)
+    cookies.delete_cookie(response, services, cookies.LOGIN)
     return response

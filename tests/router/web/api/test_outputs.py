@@ -106,7 +106,7 @@ async def test_a_master_that_is_made_needs_no_place_to_wait_in(tmp_path: Path) -
 
 
 async def test_who_hangs_up_while_waiting_gives_the_place_back(router: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.web.api.events._LOOK_S", 0.1)
+    monkeypatch.setattr("router.web.api.events._DISCONNECT_CHECK_S", 0.1)
     job = await router.create()
     for address in (f"/v1/jobs/{job['id']}", f"/v1/jobs/{job['id']}/outputs/wav24"):
         head = f"GET {address} HTTP/1.1\r\nhost: 127.0.0.1:{router.port}\r\nprefer: wait=60\r\n\r\n"
