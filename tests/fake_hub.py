@@ -51,12 +51,14 @@ class FakeHub:
         self.quota: dict[str, Any] = {"base": 1500, "current": 1200.5, "resetsAt": None, "overquotaUsed": 0}
         self.failing: int | None = None
         """Answer everything with this status."""
+        self.failing_next: list[int] = []
+        """Answer the next requests with these statuses, one each."""
 
     def answer(self, method: str, path: str, token: str, body: Any) -> tuple[int, Any]:
         path = path.partition("?")[0]
         self.requests.append(Asked(method, path, body))
-        if self.failing is not None:
-            return self.failing, {"error": "as told"}
+        if self.failing is not None or self.failing_next:
+            return self.failing_next.pop(0) if self.failing_next else self.failing or 500, {"error": "as told"}
         if token not in ("", f"Bearer {TOKEN}"):
             return 401, {"error": "Invalid username or password."}
         if path == "/api/whoami-v2":

@@ -1,26 +1,41 @@
-"""`router submit`: a song to a running router and its master back, with progress on the terminal."""
+"""`router submit`: sends a song to a running router and fetches its master, with progress on the terminal.
+
+A connection that breaks on the way is made anew: the upload goes on from the byte that the router has, the download
+from the byte that lies here, and an Idempotency-Key keeps one song from becoming two jobs. What the router refuses is
+never asked again.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from router.core.command_error import CommandError
+from router.core.retry import attempts
 
 _CHUNK_BYTES = 256 * 1024
 _EXIT_REFUSED = 3
 _EXIT_UNREACHABLE = 4
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_TRIES = 20
+"""Tries in a row without progress: half a minute of waits, in which a router that restarts is back long before."""
+_DELETE_TRIES = 3
+"""Tries of the last request, after which the router destroys the audio by itself when its time is over."""
+_MASTERED = ("mastered", "delivered")
+_ENDED = ("failed", "cancelled", "expired", "wiped")
 
 
 class SubmitOptions(NamedTuple):
+    """What is asked of the master, as `POST /v1/jobs` takes it."""
+
     target: str
     style: str
     amount_percent: float
@@ -32,14 +47,16 @@ def submit(
     url: str,
     song: Path,
     output: Path | None,
-    wanted: SubmitOptions,
+    options: SubmitOptions,
     *,
     as_json: bool,
     keep: bool,
     token: str | None = None,
 ) -> None:
-    """Send `song`, follow the job, write the master to `output` (default: beside the song). `token` is a personal one
-    of the account page, where the router asks who is there. Raises Complaint."""
+    """Send `song`, follow the job, write the master to `output` (default: beside the song). Raises CommandError.
+
+    `token` is a personal one of the account page, for a router with sign-in.
+    """
     if not song.is_file() or not os.access(song, os.R_OK):
         raise CommandError(f"{song} is not a file that can be read.", exit_code=2)
     console = Console(stderr=True)
@@ -47,17 +64,17 @@ def submit(
     try:
         with (
             httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False, headers=headers) as http,
-            _progress(console) as progress,
+            _progress_bars(console) as progress,
         ):
-            job = _ok(http.post("/v1/jobs", json={**wanted._asdict(), "size_bytes": song.stat().st_size}))
+            job = _make_job(http, options, song.stat().st_size)
             try:
-                _upload(http, job["id"], song, progress)
+                _upload_song(http, job["id"], song, progress)
                 job = _follow(http, job["id"], progress)
                 output = output or song.with_name(f"{song.stem} (master).{job['outputs'][0]['extension']}")
-                _fetch(http, job["outputs"][0], output, progress)
+                _download(http, job["outputs"][0], output, progress)
             finally:
                 if not keep:
-                    http.delete(f"/v1/jobs/{job['id']}")
+                    _delete_job(http, job["id"])
     except httpx.TransportError as error:
         raise CommandError(
             f"no answer from {url} ({type(error).__name__}). Is the router running? Start it with 'make run'.",
@@ -70,66 +87,142 @@ def submit(
     console.print(f"{output}: {after['integrated_lufs']:.1f} LUFS, {after['true_peak_dbtp']:.2f} dBTP")
 
 
-def _progress(console: Console) -> Progress:
+def _progress_bars(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     return Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
 
 
-def _upload(http: httpx.Client, job_id: str, song: Path, progress: Progress) -> None:
-    size = song.stat().st_size
-    task = progress.add_task("Uploading", total=size or 1)
+def _is_broken_connection(error: Exception) -> bool:
+    return isinstance(error, httpx.TransportError)
 
-    def chunks(file: BinaryIO) -> Iterator[bytes]:
-        while chunk := file.read(_CHUNK_BYTES):
-            progress.advance(task, len(chunk))
-            yield chunk
 
-    with song.open("rb") as file:
-        _ok(http.put(f"/v1/jobs/{job_id}/audio", content=chunks(file), headers={"content-length": str(size)}))
+def _is_lost_answer(error: Exception) -> bool:
+    """A connection that was made and then broke. One that can't be made at first says that no router is there."""
+    return _is_broken_connection(error) and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def _make_job(http: httpx.Client, options: SubmitOptions, size_bytes: int) -> dict[str, Any]:
+    body = {**options._asdict(), "size_bytes": size_bytes}
+    headers = {"idempotency-key": secrets.token_urlsafe(16)}
+    job: dict[str, Any] = {}
+    for attempt in attempts(_is_lost_answer, tries=_TRIES):
+        with attempt:
+            job = _ok(http.post("/v1/jobs", json=body, headers=headers))
+    return job
+
+
+def _upload_song(http: httpx.Client, job_id: str, song: Path, progress: Progress) -> None:
+    """Send the song; after a broken connection from where the router has it. Raises CommandError, TransportError."""
+    size_bytes = song.stat().st_size
+    task = progress.add_task("Uploading", total=size_bytes or 1)
+    offset, is_first = 0, True
+
+    def known_offset() -> int:
+        return offset
+
+    for attempt in attempts(_is_broken_connection, tries=_TRIES, progress=known_offset):
+        with attempt, song.open("rb") as file:
+            if not is_first:
+                arrived = _arrived_bytes(http, job_id, size_bytes)
+                if arrived is None:
+                    return
+                offset = arrived
+            is_first = False
+            file.seek(offset)
+            progress.update(task, completed=offset)
+            headers = {"content-length": str(size_bytes - offset), "upload-offset": str(offset)}
+            _ok(http.put(f"/v1/jobs/{job_id}/audio", content=_chunks(file, progress, task), headers=headers))
+
+
+def _arrived_bytes(http: httpx.Client, job_id: str, size_bytes: int) -> int | None:
+    """Where to continue the upload; None when there is nothing to send: it is complete, or the job has ended."""
+    seen = http.head(f"/v1/jobs/{job_id}/audio")
+    if not seen.is_success:  # what became of the job is said to whoever follows it
+        return None
+    offset = int(seen.headers["upload-offset"])
+    if offset >= size_bytes and _ok(http.get(f"/v1/jobs/{job_id}"))["state"] != "received":
+        return None
+    return offset
+
+
+def _chunks(file: BinaryIO, progress: Progress, task: TaskID) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        progress.advance(task, len(chunk))
+        yield chunk
 
 
 def _follow(http: httpx.Client, job_id: str, progress: Progress) -> dict[str, Any]:
-    """The job when it is mastered. Raises Complaint when it ends otherwise."""
+    """The job when it is mastered. Raises CommandError when it ends otherwise, TransportError."""
     task = progress.add_task("Waiting", total=1.0)
-    headers = {"accept": "text/event-stream"}
-    while True:
-        with http.stream("GET", f"/v1/jobs/{job_id}", headers=headers) as stream:
-            if not stream.is_success:
-                stream.read()
-                _ok(stream)
-            for line in stream.iter_lines():
-                if not line.startswith("data: "):
+    revision = heartbeats = 0
+
+    def received() -> tuple[int, int]:
+        return revision, heartbeats
+
+    for attempt in attempts(_is_broken_connection, tries=_TRIES, progress=received):
+        with attempt:
+            for job in _events(http, job_id):
+                if job is None:
+                    heartbeats += 1
                     continue
-                job: dict[str, Any] = json.loads(line.removeprefix("data: "))
-                _show(progress, task, job)
-                if job["state"] in ("mastered", "delivered"):
+                revision = job["revision"]
+                _show_state(progress, task, job)
+                if job["state"] in _MASTERED:
                     return job
-                if job["state"] in ("failed", "cancelled", "expired", "wiped"):
-                    raise CommandError((job["error"] or {}).get("detail", f"the job is {job['state']}"), _EXIT_REFUSED)
+                if job["state"] in _ENDED:
+                    sentence = (job["error"] or {}).get("detail", f"the job is {job['state']}")
+                    raise CommandError(sentence, _EXIT_REFUSED)
+            raise httpx.RemoteProtocolError("the event stream ended before the job did")  # as when the router stops
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _show(progress: Progress, task: Any, job: dict[str, Any]) -> None:
+def _events(http: httpx.Client, job_id: str) -> Iterator[dict[str, Any] | None]:
+    """The job at each of its changes, None at each heartbeat, until the stream of server-sent events ends."""
+    with http.stream("GET", f"/v1/jobs/{job_id}", headers={"accept": "text/event-stream"}) as stream:
+        if not stream.is_success:
+            stream.read()
+            _ok(stream)
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+            elif line.startswith(":"):
+                yield None
+
+
+def _show_state(progress: Progress, task: TaskID, job: dict[str, Any]) -> None:
     running = job["progress"]
     if running:
         stage = running["stage"] or "starting"
         progress.update(task, completed=running["fraction"], description=f"{running['tier_title']}: {stage}")
-    elif job["state"] in ("mastered", "delivered"):
+    elif job["state"] in _MASTERED:
         progress.update(task, completed=1.0, description="Mastered")
     else:
         progress.update(task, description=job["state"].capitalize())
 
 
-def _fetch(http: httpx.Client, output: dict[str, Any], path: Path, progress: Progress) -> None:
+def _download(http: httpx.Client, output: dict[str, Any], path: Path, progress: Progress) -> None:
+    """Write the master to `path`, whole or not at all. Raises CommandError, TransportError."""
     task = progress.add_task("Downloading", total=output["size_bytes"])
     part = path.with_name(path.name + ".part")
     try:
-        with http.stream("GET", output["url"]) as stream, part.open("wb") as file:
-            if stream.status_code != httpx.codes.OK:
-                stream.read()
-                _ok(stream)
-            for chunk in stream.iter_bytes(_CHUNK_BYTES):
-                file.write(chunk)
-                progress.advance(task, len(chunk))
+        with part.open("wb") as file:
+            etag = ""
+            for attempt in attempts(_is_broken_connection, tries=_TRIES, progress=file.tell):
+                with attempt:
+                    # The part that lies here is continued only if the router still has the same master.
+                    resume = {"range": f"bytes={file.tell()}-", "if-range": etag} if etag else {}
+                    with http.stream("GET", output["url"], headers=resume) as stream:
+                        if not stream.is_success:
+                            stream.read()
+                            _ok(stream)
+                        if stream.status_code != httpx.codes.PARTIAL_CONTENT:
+                            file.seek(0)
+                            file.truncate()
+                        etag = stream.headers["etag"]
+                        progress.update(task, completed=file.tell())
+                        for chunk in stream.iter_bytes():
+                            file.write(chunk)
+                            progress.advance(task, len(chunk))
         if part.stat().st_size != output["size_bytes"]:
             raise CommandError("the download ended early; run the command again.", _EXIT_UNREACHABLE)
         part.replace(path)
@@ -139,7 +232,14 @@ def _fetch(http: httpx.Client, output: dict[str, Any], path: Path, progress: Pro
         part.unlink(missing_ok=True)
 
 
+def _delete_job(http: httpx.Client, job_id: str) -> None:
+    for attempt in attempts(_is_broken_connection, tries=_DELETE_TRIES):
+        with attempt:
+            http.delete(f"/v1/jobs/{job_id}")
+
+
 def _ok(response: httpx.Response) -> dict[str, Any]:
+    """The response's JSON object. Raises CommandError for an error, with the router's own sentence."""
     if response.is_success:
         body: dict[str, Any] = response.json()
         return body

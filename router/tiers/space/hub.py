@@ -16,16 +16,32 @@ import huggingface_hub
 from huggingface_hub import SpaceHardware
 from huggingface_hub.errors import HfHubHTTPError
 
+from router.core.retry import retried
+
 TIMEOUT_S = 5.0
 PUBLISH_S = 120.0
+_TRIES = 3
+"""Tries of a call that fails for a passing reason: within a second, since callers go on without a Hub that is out."""
 
 
 class HubError(Exception):
-    """The Hub did not do what was asked: a sentence of our own. `status` where it answered at all."""
+    """The Hub did not do what was asked: a sentence of our own. `status` where it answered at all.
 
-    def __init__(self, sentence: str, status: int | None = None) -> None:
+    `is_transient`: the connection broke or the Hub has a fault, so that another try may succeed.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None, *, is_transient: bool = False) -> None:
         super().__init__(sentence)
         self.status = status
+        self.is_transient = is_transient
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, HubError) and error.is_transient
+
+
+# For calls that change nothing or set what they name; a restart or an upload that arrived twice would happen twice.
+_repeatable = retried(_is_transient, tries=_TRIES)
 
 
 class Runtime(NamedTuple):
@@ -44,12 +60,14 @@ class Hub:
     def __init__(self, token: str | None) -> None:
         self.api = huggingface_hub.HfApi(token=token or False)
 
+    @_repeatable
     def runtime(self, space: str) -> Runtime:
         """Raises HubError."""
         with answering():
             found = self.api.get_space_runtime(space)
         return Runtime(str(getattr(found.stage, "value", found.stage)), found.hardware and str(found.hardware))
 
+    @_repeatable
     def host(self, space: str) -> str:
         """Where the Space answers. Raises HubError."""
         with answering():
@@ -58,6 +76,7 @@ class Hub:
             raise HubError("the Hub does not say where the Space answers")
         return found
 
+    @_repeatable
     def allowance(self) -> Allowance:
         """Raises HubError."""
         with answering():
@@ -70,36 +89,43 @@ class Hub:
         with answering():
             self.api.restart_space(space)
 
+    @_repeatable
     def whoami(self) -> str:
         """Whose token it is. Raises HubError."""
         with answering():
             return str(self.api.whoami()["name"])
 
+    @_repeatable
     def create_space(self, space: str, sdk: str, *, private: bool) -> None:
         """Nothing happens where it is there already. Raises HubError."""
         with answering(PUBLISH_S):
             self.api.create_repo(space, repo_type="space", space_sdk=sdk, private=private, exist_ok=True)
 
+    @_repeatable
     def set_private(self, space: str, *, private: bool) -> None:
         """Raises HubError."""
         with answering(PUBLISH_S):
             self.api.update_repo_settings(space, repo_type="space", private=private)
 
+    @_repeatable
     def set_secret(self, space: str, name: str, value: str) -> None:
         """Raises HubError."""
         with answering(PUBLISH_S):
             self.api.add_space_secret(space, name, value)
 
+    @_repeatable
     def set_variable(self, space: str, name: str, value: str) -> None:
         """Raises HubError."""
         with answering(PUBLISH_S):
             self.api.add_space_variable(space, name, value)
 
+    @_repeatable
     def request_hardware(self, space: str, hardware: str) -> None:
         """Raises HubError."""
         with answering(PUBLISH_S):
             self.api.request_space_hardware(space, cast("SpaceHardware", hardware))
 
+    @_repeatable
     def set_sleep(self, space: str, seconds: int) -> None:
         """Raises HubError."""
         with answering(PUBLISH_S):
@@ -126,13 +152,15 @@ def answering(timeout_s: float = TIMEOUT_S) -> Iterator[None]:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
-        raise HubError(_sentence(status), status) from None
+        raise HubError(_sentence(status), status, is_transient=(status or 0) >= 500) from None
+    except (ConnectionError, TimeoutError):
+        raise HubError("the Hub can't be reached", is_transient=True) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HubError(f"the Hub can't be asked ({type(error).__name__})") from None
     except Exception as error:
         # Its HTTP client's own errors have no parent in common with the above.
         if type(error).__module__.startswith("httpx"):
-            raise HubError("the Hub can't be reached") from None
+            raise HubError("the Hub can't be reached", is_transient=True) from None
         raise
 
 

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from router.cli.submit import SubmitOptions, submit
 from router.core.command_error import CommandError
+from router.spool.records import RECORD_BYTES
 from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Freeze
 from router.tiers.port import Accepted
 from tests.served import Served, served
 from tests.services import FACTS, MASTER, SONG, eventually, mastering, probe_of, until
 
-WANTED = SubmitOptions(target="streaming", style="neutral", amount_percent=60.0, outputs=("wav24",))
+OPTIONS = SubmitOptions(target="streaming", style="neutral", amount_percent=60.0, outputs=("wav24",))
 
 
 async def send(
     router: Served, song: Path, output: Path | None = None, *, as_json: bool = False, keep: bool = False
 ) -> None:
     url = f"http://127.0.0.1:{router.port}"
-    await asyncio.to_thread(submit, url, song, output, WANTED, as_json=as_json, keep=keep)
+    await asyncio.to_thread(submit, url, song, output, OPTIONS, as_json=as_json, keep=keep)
 
 
 @pytest.fixture
@@ -89,3 +95,102 @@ async def test_a_master_that_can_not_be_written_is_a_complaint(tmp_path: Path, s
             await send(router, song, tmp_path / "no such folder" / "out.wav")
         assert command_error.value.exit_code == 2
         assert router.services.spool.usage().blobs == 0
+
+
+class BreakingProxy:
+    """Forwards requests to a router and breaks some of the connections, with half of a song or of a master through."""
+
+    def __init__(self, upstream: str) -> None:
+        self.http = httpx.Client(base_url=upstream, timeout=30, trust_env=False)
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self.breaks: list[str] = []
+        """Kinds of request whose next one is cut: PUT and `download` halfway, other methods before their answer."""
+
+
+@contextmanager
+def breaking_proxy(upstream: str) -> Iterator[tuple[str, BreakingProxy]]:
+    proxy = BreakingProxy(upstream)
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", "0")))
+            headers = {k.lower(): v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+            proxy.seen.append((self.command, headers))
+            kind = "download" if "/outputs/" in self.path else self.command
+            cut = kind in proxy.breaks
+            if cut:
+                proxy.breaks.remove(kind)
+            if cut and self.command == "PUT":
+                self.send_half(body, headers)
+                self.close_connection = True
+                return
+            response = proxy.http.request(self.command, self.path, content=body, headers=headers)
+            sent = response.content
+            if cut and kind != "download":
+                self.close_connection = True
+                return
+            self.send_response_only(response.status_code)
+            for name, value in response.headers.items():
+                if name not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            self.send_header("content-length", response.headers.get("content-length", str(len(sent))))
+            self.end_headers()
+            self.wfile.write(sent[: len(sent) // 2] if cut else sent)
+            self.close_connection = self.close_connection or cut
+
+        def send_half(self, body: bytes, headers: dict[str, str]) -> None:
+            """As a connection that breaks in the middle: the router gets the first half, the client no answer."""
+            half = len(body) // 2
+
+            def pieces() -> Iterator[bytes]:
+                yield body[:half]
+                raise ConnectionError
+
+            with pytest.raises(ConnectionError):
+                proxy.http.put(self.path, content=pieces(), headers=headers)
+
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = handle_any
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        proxy.http.close()
+
+
+@pytest.mark.parametrize("broken", ["POST", "PUT", "GET", "download", "DELETE"])
+async def test_a_connection_that_breaks_is_made_anew_and_what_has_arrived_is_kept(
+    tmp_path: Path, song: Path, broken: str
+) -> None:
+    async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
+        song.write_bytes(bytes(20 * RECORD_BYTES))
+        with breaking_proxy(f"http://127.0.0.1:{router.port}") as (url, proxy):
+            proxy.breaks = [broken]
+            await asyncio.to_thread(submit, url, song, None, OPTIONS, as_json=False, keep=False)
+        assert proxy.breaks == []
+        assert (tmp_path / "song (master).wav").read_bytes() == MASTER
+        assert router.services.spool.usage().blobs == 0
+        assert len({headers["idempotency-key"] for method, headers in proxy.seen if method == "POST"}) == 1
+        assert len([job async for job in router.services.jobs.scan()]) == 1
+        offsets = [int(headers["upload-offset"]) for method, headers in proxy.seen if method == "PUT"]
+        assert offsets[0] == 0
+        assert all(offset >= 9 * RECORD_BYTES for offset in offsets[1:]), (
+            "what whole records had come is not sent again"
+        )
+        assert len(offsets) == (2 if broken == "PUT" else 1)
+        ranges = [headers["range"] for _, headers in proxy.seen if "range" in headers]
+        assert ranges == ([f"bytes={len(MASTER) // 2}-"] if broken == "download" else [])
+
+
+async def test_a_router_that_was_never_there_is_said_at_once(song: Path) -> None:
+    with pytest.raises(CommandError, match="Is the router running") as command_error:
+        submit("http://127.0.0.1:9", song, None, OPTIONS, as_json=False, keep=False)
+    assert command_error.value.exit_code == 4

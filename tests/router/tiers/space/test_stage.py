@@ -183,6 +183,26 @@ async def test_a_hub_that_is_down_takes_no_running_space_down_with_it(
         assert (await backend.probe()).up
 
 
+def test_a_passing_fault_of_the_hub_is_tried_again_and_a_refusal_is_not(hub: FakeHub) -> None:
+    made = hub_of(hub)
+    hub.failing_next = [503, 500]
+    assert made.runtime(NAME).stage == "RUNNING"
+    assert len(hub.requests) == 3
+    hub.requests.clear()
+    hub.failing_next = [403]
+    with pytest.raises(HubError, match="may not do this"):
+        made.runtime(NAME)
+    assert len(hub.requests) == 1
+
+
+def test_what_would_happen_twice_is_not_tried_again(hub: FakeHub) -> None:
+    made = hub_of(hub)
+    hub.failing_next = [503]
+    with pytest.raises(HubError, match="status 503"):
+        made.restart(NAME)
+    assert len(hub.requests) == 1
+
+
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Hub(None)
     made.api.endpoint = "http://127.0.0.1:9"
