@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Asked
 from ops.demo import a_demo
-from router.cli.deploy import TOKENS
+from router.cli.deploy import TOKEN_VARIABLES
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
 from router.tiers.connect import connect
@@ -77,7 +77,7 @@ async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
 
 
 def main() -> int:
-    token = next((os.environ[name] for name in TOKENS if os.environ.get(name)), None)
+    token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
     if token is None:
         print("smoke: a Hugging Face token is needed; set HF_TOKEN.", file=sys.stderr)
         return 2

@@ -1,1 +1,1 @@
-"""The operators' port: how the service is, and what to do with a backend. On loopback, beside the people's port."""
+"""The operators' port, on loopback: the service's status as page, API and metrics, and the mode of each backend."""

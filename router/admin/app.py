@@ -1,4 +1,4 @@
-"""The operators' application: the page, its API, health for load balancers and metrics for Prometheus."""
+"""The operators' ASGI application: status page, its API, health checks for load balancers, Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from router.jobs.services import Services
 from router.tiers.fleet.modes import Mode
 
 _STATIC = {"dashboard.js": "text/javascript; charset=utf-8", "dashboard.css": "text/css; charset=utf-8"}
-_ASK_FIRST = {"cache-control": "no-cache"}
-_NEVER = {"cache-control": "no-store"}
+_REVALIDATE = {"cache-control": "no-cache"}
+_NO_STORE = {"cache-control": "no-store"}
 
 
-class Told(BaseModel):
-    """What an operator tells a backend to be."""
+class ModeChange(BaseModel):
+    """The mode that an operator sets for a backend."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["ready", "draining", "maintenance"]
 
 
 def make_admin(services: Services) -> FastAPI:
-    """The application of the operators' port over the rooms of a running router."""
+    """The application of the operators' port, over the services of a running router."""
     app = FastAPI(title="Mastering router, operators' port", version="1", docs_url=None, redoc_url=None)
     problems.install(app)
     _install_pages(app)
@@ -48,13 +48,13 @@ def make_admin(services: Services) -> FastAPI:
 def _install_pages(app: FastAPI) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> Response:
-        return Response(_page(), media_type="text/html; charset=utf-8", headers=_ASK_FIRST)
+        return Response(_dashboard(), media_type="text/html; charset=utf-8", headers=_REVALIDATE)
 
     @app.get("/static/{name}", include_in_schema=False)
     async def static(name: str) -> Response:
         if name not in _STATIC:
             raise Problem("not_found")
-        return Response(_file(name), media_type=_STATIC[name], headers=_ASK_FIRST)
+        return Response(_static_file(name), media_type=_STATIC[name], headers=_REVALIDATE)
 
 
 def _install_health(app: FastAPI, services: Services) -> None:
@@ -64,20 +64,20 @@ def _install_health(app: FastAPI, services: Services) -> None:
     @app.get("/livez")
     async def live() -> Response:
         """200 while the process answers."""
-        return Response("alive\n", media_type="text/plain", headers=_NEVER)
+        return Response("alive\n", media_type="text/plain", headers=_NO_STORE)
 
     @app.get("/readyz")
     async def ready() -> Response:
-        """200 while songs can be taken in: the spool has room. Tiers that are down do not make a router unready."""
+        """200 while the spool has space for songs. Tiers that are down do not make a router unready."""
         usage = services.spool.usage()
         has_room = usage.quota_bytes - usage.reserved_bytes > 0
         text = "ready\n" if has_room else "the spool is full\n"
-        return Response(text, 200 if has_room else 503, media_type="text/plain", headers=_NEVER)
+        return Response(text, 200 if has_room else 503, media_type="text/plain", headers=_NO_STORE)
 
     @app.get("/metrics")
     async def scrape() -> Response:
         gauges.note_queue(await services.queue.depth())
-        return Response(services.fleet.metrics.page(), media_type=metrics.CONTENT_TYPE, headers=_NEVER)
+        return Response(services.fleet.metrics.page(), media_type=metrics.CONTENT_TYPE, headers=_NO_STORE)
 
 
 def _install_api(app: FastAPI, services: Services) -> None:
@@ -91,22 +91,22 @@ def _install_api(app: FastAPI, services: Services) -> None:
         return (await status(services)).tiers
 
     @app.put("/v1/backends/{name}/mode", responses=problems.responses("not_found"))
-    async def tell(name: str, told: Told) -> Status:
+    async def tell(name: str, change: ModeChange) -> Status:
         """Drain a backend, take it out for maintenance, or have it back. Kept over restarts."""
         try:
-            services.fleet.tell(name, Mode(told.mode))
+            services.fleet.tell(name, Mode(change.mode))
         except KeyError:
             raise Problem("not_found", "There is no backend of that name.") from None
         return await status(services)
 
 
 @cache
-def _file(name: str) -> bytes:
+def _static_file(name: str) -> bytes:
     return files("router.admin").joinpath("static", name).read_bytes()
 
 
 @cache
-def _page() -> str:
+def _dashboard() -> str:
     environment = Environment(
         loader=PackageLoader("router.admin"), autoescape=select_autoescape(), undefined=StrictUndefined
     )

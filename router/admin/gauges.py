@@ -1,4 +1,4 @@
-"""What is true right now, told to Prometheus at each scrape."""
+"""Prometheus metrics that are read at each scrape: backends, spool and queue as they are at that moment."""
 
 from __future__ import annotations
 
@@ -27,45 +27,46 @@ HELP = {
 
 
 class Gauges(Collector):
-    """Backends and spool. The queue, which is asked over an await, is noted by `note_queue` before the scrape."""
+    """A Prometheus collector. The queue's depth needs an await, so it is set by `note_queue` before the scrape."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._waiting = 0
 
     def note_queue(self, waiting: int) -> None:
+        """Set how many jobs wait in the queue."""
         self._waiting = waiting
 
     def collect(self) -> Iterator[Metric]:
         now, members = clock.now(), self._services.fleet.members()
-        yield self._each("router_backend_in_flight", {s: s.in_flight for s in members})
-        yield self._each("router_backend_slots", {s: s.health.slots for s in members})
+        yield self._per_backend("router_backend_in_flight", {s: s.in_flight for s in members})
+        yield self._per_backend("router_backend_slots", {s: s.health.slots for s in members})
         left = {s: left for s in members if (left := s.quota.left_s(now)) is not None}
-        yield self._each("router_backend_quota_left_seconds", left)
-        yield self._states(members, now)
+        yield self._per_backend("router_backend_quota_left_seconds", left)
+        yield self._state_metric(members, now)
         usage = self._services.spool.usage()
-        yield _gauge("router_spool_used_bytes", usage.reserved_bytes)
-        yield _gauge("router_spool_quota_bytes", usage.quota_bytes)
-        yield _gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
-        yield _gauge("router_queue_jobs", self._waiting)
+        yield _single_gauge("router_spool_used_bytes", usage.reserved_bytes)
+        yield _single_gauge("router_spool_quota_bytes", usage.quota_bytes)
+        yield _single_gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
+        yield _single_gauge("router_queue_jobs", self._waiting)
         yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], event_log.book.dropped)
 
-    def _states(self, members: list[FleetMember], now: float) -> GaugeMetricFamily:
+    def _state_metric(self, members: list[FleetMember], now: float) -> GaugeMetricFamily:
         name = "router_backend_state"
         family = GaugeMetricFamily(name, HELP[name], labels=(*_LABELS, "state"))
         for member in members:
-            is_in = member.state(now)
+            current = member.state(now)
             for state in BackendState:
                 labels = (member.backend.tier, member.backend.name, state.value)
-                family.add_metric(labels, float(state is is_in))
+                family.add_metric(labels, float(state is current))
         return family
 
-    def _each(self, name: str, values: dict[FleetMember, float]) -> GaugeMetricFamily:
+    def _per_backend(self, name: str, values: dict[FleetMember, float]) -> GaugeMetricFamily:
         family = GaugeMetricFamily(name, HELP[name], labels=_LABELS)
         for member, value in values.items():
             family.add_metric((member.backend.tier, member.backend.name), value)
         return family
 
 
-def _gauge(name: str, value: float) -> GaugeMetricFamily:
+def _single_gauge(name: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, HELP[name], value)

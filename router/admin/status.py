@@ -1,4 +1,4 @@
-"""How the service is right now, as one record: the page, the API, `router status` and the metrics all read it."""
+"""The service's status as one record, which the operators' page, its API and `router status` show."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES, TYPICAL, outlook
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
+"""Label → upper limit in seconds of the groups in which the page counts waiting jobs."""
 EVENTS_SHOWN = 60
-_UP = frozenset({"healthy", "suspect", "half-open", "sleeping"})
+"""Newest entries of the fleet's journal that the page lists."""
+_UP_STATES = frozenset({"healthy", "suspect", "half-open", "sleeping"})
 """States in which a backend could take a job, or is at one."""
 
 
@@ -91,8 +93,9 @@ class Status(BaseModel):
 
 
 async def status(services: Services) -> Status:
+    """The status at this moment. No job or account is in it."""
     now = clock.now()
-    tiers = [tier for tier in (_tier(services, name, now) for name in TIER_ORDER) if tier.backends]
+    tiers = [tier for tier in (_tier_status(services, name, now) for name in TIER_ORDER) if tier.backends]
     error = services.fleet.catalogue_error
     usage = services.spool.usage()
     return Status(
@@ -100,11 +103,11 @@ async def status(services: Services) -> Status:
         summary=_summary(tiers, error),
         healthy=bool(tiers) and all(tier.up for tier in tiers) and error is None,
         tiers=tiers,
-        queue=await _queue(services, now),
+        queue=await _queue_status(services, now),
         spool=SpoolStatus(
             used_bytes=usage.reserved_bytes, quota_bytes=usage.quota_bytes, files=usage.blobs, oldest_s=usage.oldest_s
         ),
-        events=[_event(entry, now) for entry in services.fleet.journal.latest(EVENTS_SHOWN)],
+        events=[_event_status(entry, now) for entry in services.fleet.journal.latest(EVENTS_SHOWN)],
         catalogue_error=error,
         dropped_log_fields=event_log.book.dropped,
     )
@@ -127,23 +130,23 @@ def _summary(tiers: list[TierStatus], error: str | None) -> str:
 
 def _has_only(tier: TierStatus, *states: str) -> bool:
     """Whether all of its backends that could take a job are in these states, and there is one."""
-    found = {backend.state for backend in tier.backends} & _UP
+    found = {backend.state for backend in tier.backends} & _UP_STATES
     return bool(found) and found <= set(states)
 
 
-def _tier(services: Services, name: str, now: float) -> TierStatus:
-    backends = [_backend(s, now) for s in services.fleet.members() if s.backend.tier == name]
+def _tier_status(services: Services, name: str, now: float) -> TierStatus:
+    backends = [_backend_status(s, now) for s in services.fleet.members() if s.backend.tier == name]
     return TierStatus(
         name=name,
         title=TIER_TITLES[name],
-        up=any(backend.state in _UP for backend in backends),
+        up=any(backend.state in _UP_STATES for backend in backends),
         in_flight=sum(backend.in_flight for backend in backends),
         slots=sum(backend.slots for backend in backends),
         backends=backends,
     )
 
 
-def _backend(member: FleetMember, now: float) -> BackendStatus:
+def _backend_status(member: FleetMember, now: float) -> BackendStatus:
     seen, back_in_s = member.candidate(now), member.back_in_s(now)
     return BackendStatus(
         name=seen.name,
@@ -166,7 +169,7 @@ def _backend(member: FleetMember, now: float) -> BackendStatus:
     )
 
 
-async def _queue(services: Services, now: float) -> QueueStatus:
+async def _queue_status(services: Services, now: float) -> QueueStatus:
     ages, running = [], 0
     async for job, _ in services.jobs.scan():
         if job.state is JobState.QUEUED:
@@ -187,7 +190,7 @@ async def _queue(services: Services, now: float) -> QueueStatus:
     )
 
 
-def _event(entry: JournalEntry, now: float) -> EventStatus:
+def _event_status(entry: JournalEntry, now: float) -> EventStatus:
     return EventStatus(
         at=datetime.fromtimestamp(clock.wall(entry.at_s), UTC),
         ago_s=round(now - entry.at_s, 1),

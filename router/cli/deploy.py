@@ -1,4 +1,4 @@
-"""`router deploy space`: creates or updates a Space on the Hugging Face Hub. What it would do can be seen before.
+"""`router deploy space`: creates or updates a Space on the Hugging Face Hub; `--dry-run` lists the steps instead.
 
 What goes up is listed file by file in code: a Space's own folder, the packages that it runs, nothing else of the
 checkout. Secrets are read from this process's environment by name, so that none stands in a command line.
@@ -22,15 +22,15 @@ from router.tiers.fleet import catalogue
 from router.tiers.space.hub import Hub, HubError, saved_token
 
 CHECKOUT = Path(__file__).parents[2]
-TOKENS = ("HF_TOKEN", "ROUTER_HF_TOKEN")
+TOKEN_VARIABLES = ("HF_TOKEN", "ROUTER_HF_TOKEN")
 
 
 class DeploymentKind(NamedTuple):
-    """A Space of ours."""
+    """One of this project's Spaces: its SDK and hardware on the Hub."""
 
     sdk: str
     hardware: str | None
-    """What it needs; None: what a new Space has for free."""
+    """The Hub's name of the hardware that it needs; None: the free hardware of a new Space."""
 
 
 KINDS = {
@@ -41,6 +41,8 @@ KINDS = {
 
 
 class DeployOptions(NamedTuple):
+    """The options of `router deploy space`."""
+
     kind: str
     repo: str
     private: bool = True
@@ -53,83 +55,85 @@ class DeployOptions(NamedTuple):
     catalogue: Path | None = None
 
 
-class Step(NamedTuple):
+class DeployStep(NamedTuple):
+    """One change on the Hub: a sentence that completes "would …", and the call that does it."""
+
     what: str
     do: Callable[[], object]
 
 
-def deploy(wanted: DeployOptions, *, dry_run: bool) -> None:
-    """Create or update the Space. Raises Complaint."""
-    files = files_of(wanted)
+def deploy(options: DeployOptions, *, dry_run: bool) -> None:
+    """Create or update the Space. Raises CommandError."""
+    files = space_files(options)
     with tempfile.TemporaryDirectory() as staged:
-        hub = Hub(None if dry_run else _token())
-        steps = list(_steps(wanted, files, hub, Path(staged)))
+        hub = Hub(None if dry_run else _hub_token())
+        steps = list(_steps(options, files, hub, Path(staged)))
         for step in steps:
             typer.echo(f"{'would ' if dry_run else ''}{step.what}")
             if not dry_run:
-                _do(step)
+                _run_step(step)
         if dry_run:
             for name, source in sorted(files.items()):
                 typer.echo(f"  {source.stat().st_size:>9} {name}")
 
 
-def files_of(wanted: DeployOptions) -> dict[str, Path]:
-    """Path in the Space → file here. Raises Complaint."""
-    folder = CHECKOUT / "spaces" / wanted.kind
-    if wanted.kind not in KINDS or not folder.is_dir():
+def space_files(options: DeployOptions) -> dict[str, Path]:
+    """The files to upload: path in the Space → file here. Raises CommandError."""
+    folder = CHECKOUT / "spaces" / options.kind
+    if options.kind not in KINDS or not folder.is_dir():
         raise CommandError(
-            f"there is no Space {wanted.kind!r} in this checkout; known are {', '.join(KINDS)}.", exit_code=2
+            f"there is no Space {options.kind!r} in this checkout; known are {', '.join(KINDS)}.", exit_code=2
         )
-    return _router_files(wanted) if wanted.kind == "router" else _upload().files(wanted.kind)
+    return _router_files(options) if options.kind == "router" else _upload_lists().files(options.kind)
 
 
-def _upload() -> ModuleType:
+def _upload_lists() -> ModuleType:
     from mastering_space import upload  # it belongs to the checkout, not to an installed router
 
     return upload
 
 
-def _router_files(wanted: DeployOptions) -> dict[str, Path]:
-    if wanted.catalogue is None:
+def _router_files(options: DeployOptions) -> dict[str, Path]:
+    if options.catalogue is None:
         raise CommandError("a router needs tiers: name the file that lists them with --catalogue.", exit_code=2)
-    catalogue.read(wanted.catalogue)
-    upload = _upload()
+    catalogue.read(options.catalogue)
+    upload = _upload_lists()
     found: dict[str, Path] = upload.own_files("router")
     found |= {name: CHECKOUT / name for name in ("pyproject.toml", "locks/router.txt", "LICENSE")}
     for package in ("mastering", "router"):
         found |= {path.relative_to(CHECKOUT).as_posix(): path for path in upload.program_files(CHECKOUT / package)}
-    return {**found, "catalogue.toml": wanted.catalogue}
+    return {**found, "catalogue.toml": options.catalogue}
 
 
-def _steps(wanted: DeployOptions, files: dict[str, Path], hub: Hub, staged: Path) -> Iterator[Step]:
-    repo, kind = wanted.repo, KINDS[wanted.kind]
-    secrets = {name: _value_of(name) for name in wanted.secrets}
-    variables = dict(_pair(given) for given in wanted.variables)
-    seen = "private" if wanted.private else "public"
-    yield Step("ask the Hub whose token this is", hub.whoami)
-    yield Step(
+def _steps(options: DeployOptions, files: dict[str, Path], hub: Hub, staged: Path) -> Iterator[DeployStep]:
+    repo, kind = options.repo, KINDS[options.kind]
+    secrets = {name: _environment_value(name) for name in options.secrets}
+    variables = dict(_name_and_value(given) for given in options.variables)
+    seen = "private" if options.private else "public"
+    yield DeployStep("ask the Hub whose token this is", hub.whoami)
+    yield DeployStep(
         f"create {repo} as a {seen} {kind.sdk} Space, if it is not there",
-        partial(hub.create_space, repo, kind.sdk, private=wanted.private),
+        partial(hub.create_space, repo, kind.sdk, private=options.private),
     )
-    yield Step(f"make it {seen}", partial(hub.set_private, repo, private=wanted.private))
+    yield DeployStep(f"make it {seen}", partial(hub.set_private, repo, private=options.private))
     for name, value in secrets.items():
-        yield Step(f"set the secret {name}", partial(hub.set_secret, repo, name, value))
+        yield DeployStep(f"set the secret {name}", partial(hub.set_secret, repo, name, value))
     for name, value in variables.items():
-        yield Step(f"set the variable {name}", partial(hub.set_variable, repo, name, value))
-    hardware = wanted.hardware or kind.hardware
+        yield DeployStep(f"set the variable {name}", partial(hub.set_variable, repo, name, value))
+    hardware = options.hardware or kind.hardware
     if hardware is not None:
-        yield Step(f"ask for the hardware {hardware}", partial(hub.request_hardware, repo, hardware))
-    if wanted.sleep_s is not None:
-        sentence = f"let it sleep after {wanted.sleep_s} s without a request"
-        yield Step(sentence, partial(hub.set_sleep, repo, wanted.sleep_s))
+        yield DeployStep(f"ask for the hardware {hardware}", partial(hub.request_hardware, repo, hardware))
+    if options.sleep_s is not None:
+        sentence = f"let it sleep after {options.sleep_s} s without a request"
+        yield DeployStep(sentence, partial(hub.set_sleep, repo, options.sleep_s))
     size_bytes = sum(source.stat().st_size for source in files.values())
-    yield Step(
+    yield DeployStep(
         f"upload {len(files)} files ({size_bytes / 1e6:.1f} MB), and remove every other one there",
-        lambda: hub.upload(repo, _stage(files, staged), f"Deploy {wanted.kind}"),
+        lambda: hub.upload(repo, _copied_files(files, staged), f"Deploy {options.kind}"),
     )
 
 
-def _stage(files: dict[str, Path], folder: Path) -> Path:
+def _copied_files(files: dict[str, Path], folder: Path) -> Path:
     for name, source in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,21 +141,21 @@ def _stage(files: dict[str, Path], folder: Path) -> Path:
     return folder
 
 
-def _do(step: Step) -> None:
+def _run_step(step: DeployStep) -> None:
     try:
         step.do()
     except HubError as error:
         raise CommandError(f"could not {step.what}: {error}.") from None
 
 
-def _token() -> str:
-    token = next((os.environ[name] for name in TOKENS if os.environ.get(name)), None) or saved_token()
+def _hub_token() -> str:
+    token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None) or saved_token()
     if not token:
         raise CommandError("a Hugging Face token that may write is needed: set HF_TOKEN, or run 'hf auth login'.")
     return token
 
 
-def _value_of(name: str) -> str:
+def _environment_value(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise CommandError(
@@ -160,7 +164,7 @@ def _value_of(name: str) -> str:
     return value
 
 
-def _pair(given: str) -> tuple[str, str]:
+def _name_and_value(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not name or not equals:
         raise CommandError("--variable: write NAME=VALUE.", exit_code=2)

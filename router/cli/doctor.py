@@ -1,4 +1,4 @@
-"""`router doctor`: how to set up signing in, step by step, and whether what is set up can work; a line per check."""
+"""`router doctor`: how to set up sign-in, step by step, and a line per check of whether what is set up can work."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ GOOGLE = "https://accounts.google.com"
 _GOOGLE_CLIENT = ".apps.googleusercontent.com"
 
 
-class Verdict(StrEnum):
+class CheckResult(StrEnum):
+    """How a check ended: well, with something to know, or with something to mend."""
+
     OK = "ok"
     NOTE = "note"
     FAILED = "FAILED"
 
 
 class SetupFinding(NamedTuple):
-    """One line: what was looked at, how it is, and what to do where it is not well."""
+    """One printed line: the result of a check, and a sentence that says what to do where it failed."""
 
-    verdict: Verdict
+    result: CheckResult
     sentence: str
 
 
 def examine() -> None:
-    """Print every finding. Raises Complaint when one failed."""
+    """Print every finding. Raises CommandError when one failed."""
     failed = asyncio.run(_examine())
     if failed:
         raise CommandError(f"{failed} of the checks above failed.")
@@ -49,127 +51,129 @@ async def _examine() -> int:
         where = ".".join(map(str, first["loc"])) or "settings"
         raise CommandError(f"setting {where}: {first['msg'].removeprefix('Value error, ')}.", exit_code=2) from None
     if not settings.has_sign_in:
-        typer.echo(_STEPS.format(redirect_uri=settings.redirect_uri))
+        typer.echo(_SETUP_STEPS.format(redirect_uri=settings.redirect_uri))
     failed = 0
     async for finding in findings(settings):
-        typer.echo(f"{finding.verdict:<6}  {finding.sentence}")
-        failed += finding.verdict is Verdict.FAILED
+        typer.echo(f"{finding.result:<6}  {finding.sentence}")
+        failed += finding.result is CheckResult.FAILED
     return failed
 
 
 async def findings(settings: RouterSettings) -> AsyncIterator[SetupFinding]:
-    """Everything that can be looked at from here, the simplest first."""
-    yield _address(settings)
-    for finding in _store(settings):
+    """The findings of every check that this machine can make, the simplest first."""
+    yield _address_finding(settings)
+    for finding in _store_findings(settings):
         yield finding
     if not settings.has_sign_in:
-        yield SetupFinding(Verdict.NOTE, "Sign-in is not set up: whoever reaches this router is its guest.")
+        yield SetupFinding(CheckResult.NOTE, "Sign-in is not set up: whoever reaches this router is its guest.")
         return
-    yield _client(settings)
-    yield SetupFinding(Verdict.NOTE, f"The provider must have this redirect URI on record: {settings.redirect_uri}")
-    async for finding in _provider(settings):
+    yield _client_finding(settings)
+    yield SetupFinding(CheckResult.NOTE, f"The provider must have this redirect URI on record: {settings.redirect_uri}")
+    async for finding in _provider_findings(settings):
         yield finding
 
 
-def _address(settings: RouterSettings) -> SetupFinding:
+def _address_finding(settings: RouterSettings) -> SetupFinding:
     if settings.public_url is not None:
-        return SetupFinding(Verdict.OK, f"The public address is {settings.origin}, by https.")
+        return SetupFinding(CheckResult.OK, f"The public address is {settings.origin}, by https.")
     if is_loopback(settings.host):
-        return SetupFinding(Verdict.OK, f"The router serves this machine alone, at {settings.origin}.")
+        return SetupFinding(CheckResult.OK, f"The router serves this machine alone, at {settings.origin}.")
     return SetupFinding(
-        Verdict.FAILED, f"{settings.host} is open to others: set up sign-in and ROUTER_PUBLIC_URL (https)."
+        CheckResult.FAILED, f"{settings.host} is open to others: set up sign-in and ROUTER_PUBLIC_URL (https)."
     )
 
 
-def _store(settings: RouterSettings) -> list[SetupFinding]:
+def _store_findings(settings: RouterSettings) -> list[SetupFinding]:
     found = accounts_database.inspect(settings.state_dir)
     if found is None:
-        store = SetupFinding(Verdict.OK, "The account store is made at the first start.")
+        store = SetupFinding(CheckResult.OK, "The account store is made at the first start.")
     elif not found.sound:
         store = SetupFinding(
-            Verdict.FAILED, "The account store is damaged. The next start sets it aside and fails closed."
+            CheckResult.FAILED, "The account store is damaged. The next start sets it aside and fails closed."
         )
     elif not found.trusted:
         cure = "Restore it, or accept the loss: router accounts confirm"
-        store = SetupFinding(Verdict.FAILED, f"The account store was lost: every job is managed only. {cure}")
+        store = SetupFinding(CheckResult.FAILED, f"The account store was lost: every job is managed only. {cure}")
     else:
-        store = SetupFinding(Verdict.OK, "The account store is whole.")
-    return [store, *(_pepper(settings, found) if settings.has_sign_in else [])]
+        store = SetupFinding(CheckResult.OK, "The account store is whole.")
+    return [store, *(_pepper_findings(settings, found) if settings.has_sign_in else [])]
 
 
-def _pepper(settings: RouterSettings, store: accounts_database.StoreHealth | None) -> list[SetupFinding]:
+def _pepper_findings(settings: RouterSettings, store: accounts_database.StoreHealth | None) -> list[SetupFinding]:
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     path = settings.state_dir / pseudonyms.FILE
     expected = store.peppers if store is not None else {}
     if given is None and not path.exists():
         if expected:
-            return [SetupFinding(Verdict.FAILED, f"The pepper is lost: bring {path} back before the next start.")]
+            return [SetupFinding(CheckResult.FAILED, f"The pepper is lost: bring {path} back before the next start.")]
         return [
             SetupFinding(
-                Verdict.OK, f"The pepper is made at the first start: {path}. Keep a copy, not beside the store."
+                CheckResult.OK, f"The pepper is made at the first start: {path}. Keep a copy, not beside the store."
             )
         ]
     try:
         known = pseudonyms.load(settings.state_dir, given)
     except CommandError as command_error:
-        return [SetupFinding(Verdict.FAILED, f"Pepper: {command_error}")]
+        return [SetupFinding(CheckResult.FAILED, f"Pepper: {command_error}")]
     where = "ROUTER_PEPPER" if given is not None else str(path)
     wrong = [version for version, mark in expected.items() if known.fingerprints().get(version) != mark]
     if wrong:
         which = ", ".join(map(str, wrong))
-        return [SetupFinding(Verdict.FAILED, f"{where} lacks the pepper {which} that the accounts were made with.")]
+        return [SetupFinding(CheckResult.FAILED, f"{where} lacks the pepper {which} that the accounts were made with.")]
     versions = ", ".join(map(str, known.versions))
-    return [SetupFinding(Verdict.OK, f"The pepper is in {where}, for its owner alone; versions: {versions}.")]
+    return [SetupFinding(CheckResult.OK, f"The pepper is in {where}, for its owner alone; versions: {versions}.")]
 
 
-def _client(settings: RouterSettings) -> SetupFinding:
+def _client_finding(settings: RouterSettings) -> SetupFinding:
     if settings.oidc_issuer == GOOGLE and not str(settings.oidc_client_id).endswith(_GOOGLE_CLIENT):
-        return SetupFinding(Verdict.FAILED, f"ROUTER_OIDC_CLIENT_ID is none of Google's: they end in {_GOOGLE_CLIENT}.")
-    return SetupFinding(Verdict.OK, f"A client id and its secret are set, for {settings.oidc_issuer}.")
+        return SetupFinding(
+            CheckResult.FAILED, f"ROUTER_OIDC_CLIENT_ID is none of Google's: they end in {_GOOGLE_CLIENT}."
+        )
+    return SetupFinding(CheckResult.OK, f"A client id and its secret are set, for {settings.oidc_issuer}.")
 
 
-async def _provider(settings: RouterSettings) -> AsyncIterator[SetupFinding]:
+async def _provider_findings(settings: RouterSettings) -> AsyncIterator[SetupFinding]:
     secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
     provider = Provider(settings.oidc_issuer, str(settings.oidc_client_id), secret, settings.redirect_uri)
     try:
         metadata = await provider.metadata()
-        yield SetupFinding(Verdict.OK, "The provider answers and describes itself as it should.")
-        yield _clock(metadata.clock_ahead_s)
+        yield SetupFinding(CheckResult.OK, "The provider answers and describes itself as it should.")
+        yield _clock_finding(metadata.clock_ahead_s)
         trial, _ = login.begin(b"a trial of the doctor's", clock.now())
         if await provider.accepts_redirect_uri(trial):
-            yield SetupFinding(Verdict.OK, "The provider shows its page for this client and this redirect URI.")
+            yield SetupFinding(CheckResult.OK, "The provider shows its page for this client and this redirect URI.")
         else:
             yield SetupFinding(
-                Verdict.FAILED, "The provider refuses this client id or redirect URI: compare both with its record."
+                CheckResult.FAILED, "The provider refuses this client id or redirect URI: compare both with its record."
             )
-        yield _SECRET[await provider.accepts_secret()]
+        yield _SECRET_FINDINGS[await provider.accepts_secret()]
     except ProviderUnavailable:
         yield SetupFinding(
-            Verdict.FAILED, f"{settings.oidc_issuer} gives no answer. Is this machine allowed to ask it?"
+            CheckResult.FAILED, f"{settings.oidc_issuer} gives no answer. Is this machine allowed to ask it?"
         )
     except SignInRefused as refused:
         yield SetupFinding(
-            Verdict.FAILED, f"The provider's answer can't be used ({refused.reason}). Is the issuer right?"
+            CheckResult.FAILED, f"The provider's answer can't be used ({refused.reason}). Is the issuer right?"
         )
 
 
-def _clock(ahead_s: float | None) -> SetupFinding:
+def _clock_finding(ahead_s: float | None) -> SetupFinding:
     if ahead_s is None:
-        return SetupFinding(Verdict.NOTE, "The provider does not say what time it is.")
+        return SetupFinding(CheckResult.NOTE, "The provider does not say what time it is.")
     if abs(ahead_s) > LEEWAY_S:
         side = "behind" if ahead_s > 0 else "ahead of"
         return SetupFinding(
-            Verdict.FAILED, f"This clock is {abs(ahead_s):.0f} s {side} the provider's; {LEEWAY_S} are allowed."
+            CheckResult.FAILED, f"This clock is {abs(ahead_s):.0f} s {side} the provider's; {LEEWAY_S} are allowed."
         )
-    return SetupFinding(Verdict.OK, f"This clock and the provider's agree within {LEEWAY_S} s.")
+    return SetupFinding(CheckResult.OK, f"This clock and the provider's agree within {LEEWAY_S} s.")
 
 
-_SECRET = {
-    True: SetupFinding(Verdict.OK, "The provider accepts the client's secret."),
-    False: SetupFinding(Verdict.FAILED, "The provider refuses the client's secret. Copy it again."),
-    None: SetupFinding(Verdict.NOTE, "The provider does not say whether the client's secret is right."),
+_SECRET_FINDINGS = {
+    True: SetupFinding(CheckResult.OK, "The provider accepts the client's secret."),
+    False: SetupFinding(CheckResult.FAILED, "The provider refuses the client's secret. Copy it again."),
+    None: SetupFinding(CheckResult.NOTE, "The provider does not say whether the client's secret is right."),
 }
-_STEPS = """\
+_SETUP_STEPS = """\
 To let people sign in with Google:
  1. Open https://console.cloud.google.com/ and make a project, or choose one.
  2. "Google Auth Platform" → "Get started": a name for the page, your address, audience "External", your contact.

@@ -1,8 +1,13 @@
-"""The `router` command."""
+"""The `router` command: one function for each subcommand, which only reads its options.
+
+What a subcommand does lies in a module of its own, imported when it is called, so that `--help` is quick. All of them
+in one file, hence its length: it is the reference of the command line.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +39,7 @@ def serve(
     """Serve the page and the API. Every other setting is an environment variable ROUTER_…"""
     from router.app.server import serve as serve_now
 
-    _or_one_line(lambda: serve_now(_given(host=host, port=port, workers=tuple(worker or ()) or None)))
+    _with_one_line_errors(lambda: serve_now(_given(host=host, port=port, workers=tuple(worker or ()) or None)))
 
 
 @app.command()
@@ -46,7 +51,7 @@ def run(
     """Start the router together with workers of its own on this machine, and print the address."""
     from router.app.server import run as run_now
 
-    _or_one_line(lambda: run_now(_given(host=host, port=port), local_workers))
+    _with_one_line_errors(lambda: run_now(_given(host=host, port=port), local_workers))
 
 
 @app.command()
@@ -68,10 +73,10 @@ def submit(
     from router.cli.submit import SubmitOptions
     from router.cli.submit import submit as submit_now
 
-    wanted = SubmitOptions(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
+    options = SubmitOptions(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
     # Not an option: what is typed on a command line can be read by everybody on the machine.
     token = os.environ.get("ROUTER_TOKEN")
-    _or_one_line(lambda: submit_now(url, song, output, wanted, as_json=as_json, keep=keep, token=token))
+    _with_one_line_errors(lambda: submit_now(url, song, output, options, as_json=as_json, keep=keep, token=token))
 
 
 @app.command()
@@ -79,7 +84,7 @@ def doctor() -> None:
     """Say how to set up signing in, and check what can be checked of it: a line each, exit code 1 if one fails."""
     from router.cli.doctor import examine
 
-    _or_one_line(examine)
+    _with_one_line_errors(examine)
 
 
 accounts_app = typer.Typer(no_args_is_help=True, help="The durable store of consents and tokens.")
@@ -89,7 +94,7 @@ app.add_typer(accounts_app, name="accounts")
 @accounts_app.command()
 def status() -> None:
     """Say whether the store is whole."""
-    with _accounts() as store:
+    with _open_accounts() as store:
         typer.echo("whole" if store.trusted else "lost: every job is managed only until 'router accounts confirm'")
         raise typer.Exit(0 if store.trusted else 1)
 
@@ -97,7 +102,7 @@ def status() -> None:
 @accounts_app.command()
 def confirm() -> None:
     """After the store was lost: let accounts start with the service's default again."""
-    with _accounts() as store:
+    with _open_accounts() as store:
         store.confirm()
     typer.echo("Confirmed: accounts that have not chosen start with the service's default, the tiers in order.")
 
@@ -107,22 +112,24 @@ def rotate_pepper() -> None:
     """Make a new secret for the pseudonyms. Accounts move to it as their people sign in; restart the router."""
     from router.identity import pseudonyms
 
-    _or_one_line(lambda: typer.echo(f"Pepper {pseudonyms.rotate(_pepper_folder())} is the newest. Restart the router."))
+    _with_one_line_errors(
+        lambda: typer.echo(f"Pepper {pseudonyms.rotate(_pepper_folder())} is the newest. Restart the router.")
+    )
 
 
 @accounts_app.command()
 def retire_peppers() -> None:
     """Forget all secrets but the newest, and the accounts of people who have not signed in since."""
-    _or_one_line(_retire)
+    _with_one_line_errors(_retire_older_peppers)
 
 
-def _retire() -> None:
+def _retire_older_peppers() -> None:
     from router.identity import pseudonyms
 
     settings = RouterSettings()
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     older = pseudonyms.load(settings.state_dir, given).older
-    with _accounts() as store:
+    with _open_accounts() as store:
         for version in older:
             typer.echo(f"Pepper {version}: {store.retire_pepper(version)} rows erased.")
     if given is None:
@@ -141,7 +148,7 @@ def _pepper_folder() -> Path:
     return settings.state_dir
 
 
-def _accounts() -> closing[Accounts]:
+def _open_accounts() -> closing[Accounts]:
     settings = RouterSettings()
     marker = settings.ram_dir / "accounts.expected"
     return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
@@ -163,7 +170,7 @@ def privacy_selfcheck(
     def check() -> None:
         raise typer.Exit(selfcheck(url, as_json=as_json, canary=canary))
 
-    _or_one_line(check)
+    _with_one_line_errors(check)
 
 
 AdminUrl = Annotated[str, typer.Option("--url", help="The operators' port.", envvar="ROUTER_ADMIN_URL")]
@@ -177,27 +184,27 @@ def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show tiers, queue and spool of a running router."""
-    from router.cli.operate import show
+    from router.cli.operate import show_status as show_now
 
-    _or_one_line(lambda: show(url, as_json=as_json))
+    _with_one_line_errors(lambda: show_now(url, as_json=as_json))
 
 
 @app.command()
 def drain(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
     """Give a backend no new jobs; it finishes those it has."""
-    _tell(url, backend, "draining")
+    _set_backend_mode(url, backend, "draining")
 
 
 @app.command()
 def maintenance(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
     """Give a backend no new jobs and send those it has elsewhere at once."""
-    _tell(url, backend, "maintenance")
+    _set_backend_mode(url, backend, "maintenance")
 
 
 @app.command()
 def ready(backend: Backend, url: AdminUrl = ADMIN_URL) -> None:
     """Use a backend again."""
-    _tell(url, backend, "ready")
+    _set_backend_mode(url, backend, "ready")
 
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Put this project's Spaces on Hugging Face.")
@@ -206,7 +213,7 @@ app.add_typer(deploy_app, name="deploy")
 
 @deploy_app.callback()
 def _deploy() -> None:
-    """So that `space` stays a word of its own."""
+    """Makes `deploy` a group: with one command alone typer would drop the word `space`."""
 
 
 @deploy_app.command("space")
@@ -227,28 +234,28 @@ def deploy_space(
     from router.cli.deploy import DeployOptions
     from router.cli.deploy import deploy as deploy_now
 
-    wanted = DeployOptions(
+    options = DeployOptions(
         kind, repo, private, hardware, sleep_s, tuple(secret or ()), tuple(variable or ()), catalogue
     )
-    _or_one_line(lambda: deploy_now(wanted, dry_run=dry_run))
+    _with_one_line_errors(lambda: deploy_now(options, dry_run=dry_run))
 
 
-def _tell(url: str, backend: str, mode: str) -> None:
-    from router.cli.operate import tell
+def _set_backend_mode(url: str, backend: str, mode: str) -> None:
+    from router.cli.operate import set_mode
 
-    _or_one_line(lambda: tell(url, backend, mode))
+    _with_one_line_errors(lambda: set_mode(url, backend, mode))
 
 
 def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _or_one_line(call: object) -> None:
-    """Run it; what an operator or a user can cure ends in one line and exit code 1, never in a traceback."""
+def _with_one_line_errors(command: Callable[[], object]) -> None:
+    """Run the command. A CommandError, which its user can cure, ends in one line and its exit code, in no traceback."""
     from router.core.command_error import CommandError
 
     try:
-        call()  # type: ignore[operator]
+        command()
     except CommandError as command_error:
         typer.echo(f"router: {command_error}", err=True)
         raise typer.Exit(command_error.exit_code) from None

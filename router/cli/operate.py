@@ -1,4 +1,4 @@
-"""The operators' verbs: the router's status in words, and what a backend is told, by the operators' port."""
+"""`router status`, `drain`, `maintenance` and `ready`: requests to the operators' port, printed as text."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from rich.table import Table
 from router.core.command_error import CommandError
 
 _TIMEOUT_S = 10.0
+"""Seconds for an answer of the operators' port, which is on this machine."""
 
 
-def show(url: str, *, as_json: bool) -> None:
-    """Print how the router is. Raises Complaint when it does not answer."""
-    status = _ask("GET", url, "/v1/status")
+def show_status(url: str, *, as_json: bool) -> None:
+    """Print the router's status as a table or as JSON. Raises CommandError when it does not answer."""
+    status = _request("GET", url, "/v1/status")
     if as_json:
         typer.echo(json.dumps(status, indent=2))
         return
-    _print(status)
+    _print_status(status)
 
 
-def tell(url: str, backend: str, mode: str) -> None:
-    """Tell a backend what to be and say what it is now. Raises Complaint."""
-    status = _ask("PUT", url, f"/v1/backends/{backend}/mode", {"mode": mode})
+def set_mode(url: str, backend: str, mode: str) -> None:
+    """Set a backend's mode (ready, draining or maintenance) and print its state. Raises CommandError."""
+    status = _request("PUT", url, f"/v1/backends/{backend}/mode", {"mode": mode})
     found = next(b for tier in status["tiers"] for b in tier["backends"] if b["name"] == backend)
     typer.echo(f"{backend} is {found['state']} ({found['reason']}); {found['in_flight']} in flight.")
 
 
-def _ask(method: str, url: str, path: str, body: object = None) -> dict[str, Any]:
+def _request(method: str, url: str, path: str, body: object = None) -> dict[str, Any]:
     try:
         response = httpx.request(method, url.rstrip("/") + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
         answer: dict[str, Any] = response.json()
@@ -44,7 +45,7 @@ def _ask(method: str, url: str, path: str, body: object = None) -> dict[str, Any
     return answer
 
 
-def _print(status: dict[str, Any]) -> None:
+def _print_status(status: dict[str, Any]) -> None:
     console, queue, spool = Console(), status["queue"], status["spool"]
     console.print(status["summary"], style="bold")
     if status["catalogue_error"]:

@@ -45,7 +45,7 @@ def _tls_context() -> ssl.SSLContext:
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
-    """A transport that reads answers up to MAX_ANSWER_BYTES and never unpacks them, so that none can fill the memory."""
+    """A transport that reads answers up to MAX_ANSWER_BYTES and never unpacks them: none can fill the memory."""
 
     def __init__(self) -> None:
         self._network = httpx2.AsyncHTTPTransport(verify=_tls_context(), trust_env=False)

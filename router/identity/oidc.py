@@ -3,7 +3,8 @@
 Authorization code with PKCE (S256), scope `openid` and nothing else. Authlib's own checks accepted an empty or foreign
 audience, an empty subject and `alg=none` where the provider's metadata lists it, so everything that must hold is stated
 here: RS256, issuer, audience, subject, times, nonce. Every other claim is dropped unread, and so are both tokens.
-OpenID Connect Core 1.0 §3.1.3.7, Discovery 1.0 §4.3, RFC 7636, RFC 9207, RFC 9700.
+OpenID Connect Core 1.0 §3.1.3.7, Discovery 1.0 §4.3, RFC 7636, RFC 9207, RFC 9700. Every check of a sign-in stands in
+this one file, hence its length: none is to be missed between two.
 """
 
 from __future__ import annotations
@@ -186,24 +187,27 @@ class Provider:
         return code
 
     async def _tokens(self, metadata: ProviderMetadata, code: str, verifier: str) -> Mapping[str, Any]:
-        """What the code is worth, told to us directly. Raises Refused, Unavailable."""
-        asked = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier}
+        """Exchange the code for tokens at the token endpoint. Raises SignInRefused, ProviderUnavailable."""
+        grant = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier}
         try:
             async with asyncio.timeout(DEADLINE_S), self._client(metadata.secret_in) as client:
                 client.register_compliance_hook("access_token_response", _only_ok)
-                tokens: Mapping[str, Any] = await client.fetch_token(metadata.token_endpoint, **asked)
+                tokens: Mapping[str, Any] = await client.fetch_token(metadata.token_endpoint, **grant)
         except OAuthError:
             raise SignInRefused("code_refused") from None
         except ProviderAnswerTooLarge:
             raise SignInRefused("too_long") from None
         except (httpx2.HTTPError, TimeoutError):
             raise ProviderUnavailable("provider_silent") from None
-        except (ValueError, TypeError, AttributeError, KeyError):  # whatever is no answer in JSON
+        except (ValueError, TypeError, AttributeError, KeyError):  # an answer that is not the JSON of RFC 6749 §5.1
             raise SignInRefused("no_tokens") from None
         return tokens
 
     async def _signed_claims(self, metadata: ProviderMetadata, id_token: str) -> CodeIDToken:
-        """The few claims we read, once the signature is found to be the provider's. Raises Refused, Unavailable."""
+        """The claims in _CLAIMS_READ of an ID token whose signature is the provider's.
+
+        Raises SignInRefused, ProviderUnavailable.
+        """
         try:
             header = jws.extract_compact(id_token.encode()).headers()
         except (JoseError, ValueError):
@@ -211,7 +215,7 @@ class Provider:
         if header.get("alg") != "RS256" or "crit" in header:
             raise SignInRefused("wrong_algorithm")
         key = _key_of(header, await self._key_set(metadata))
-        if key is None:  # the provider may have changed its keys since: look once more, not oftener
+        if key is None:  # the provider may have changed its keys since: read them once more, not oftener
             key = _key_of(header, await self._key_set(metadata, again=True))
         if key is None:
             raise SignInRefused("unknown_key")
@@ -231,7 +235,7 @@ class Provider:
             self._keys = [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else []
         return self._keys
 
-    def _wanted(self) -> dict[str, Any]:
+    def _claim_rules(self) -> dict[str, Any]:
         return {
             "iss": {"essential": True, "value": self.issuer},
             "aud": {"essential": True, "value": self._client_id},

@@ -61,7 +61,7 @@ class Sessions:
         The session that the browser had before (`replaces`: its secret) ends, so that a secret which somebody planted
         before the login is worth nothing after it (session fixation).
         """
-        self._delete_delete()
+        self._delete_ended()
         if replaces is not None:
             self._db.execute("DELETE FROM sessions WHERE hash = ?", (_secret_hash(replaces),))
         secret, now = secrets.token_urlsafe(32), clock.now()
@@ -86,7 +86,7 @@ class Sessions:
 
     def of(self, account: str) -> list[Session]:
         """The account's sessions, oldest first."""
-        self._delete_delete()
+        self._delete_ended()
         query = "SELECT id, account, began_s, seen_s FROM sessions WHERE account = ? ORDER BY began_s, id"
         return [Session(*row) for row in self._db.execute(query, (account,))]
 
@@ -118,7 +118,7 @@ class Sessions:
         row = (_secret_hash(state), now + lifetime_s)
         return self._db.execute("INSERT INTO spent VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1
 
-    def _drop_over(self) -> None:
+    def _delete_ended(self) -> None:
         now = clock.now()
         self._db.execute("DELETE FROM sessions WHERE seen_s <= ? OR began_s <= ?", (now - IDLE_S, now - LONGEST_S))
 

@@ -1,8 +1,8 @@
-"""Canaries: words that stand for what must never be kept, and the search for them in whatever form they may lie.
+"""Canaries: unique words put where personal data would be, and the search for them in every encoding.
 
-A canary is put where a person's data would be: a file's name, its tags, its samples, an address. Afterwards it is
-looked for, as it is and as it would be written by a URL, by JSON, in hexadecimal, in base64 at each of its three
-offsets, and as the digests that programs name things by.
+A canary stands for a file's name, its tags, its samples or an address. After a song has gone through, it is searched
+for as it is and as it would be written in a URL, in JSON, in hexadecimal, in base64 at each of its three offsets, and
+as the digests that programs name things by.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 _LARGEST_FILE_BYTES = 64 * 1024 * 1024
+"""Files beyond this are not searched: no test song or log of one is that large, and each is read into memory."""
 _RATE_HZ = 44_100
 _SAMPLES_AT_S = 0.01
-"""Where in the song the pattern of samples stands."""
+"""Seconds into the song at which the canary's samples stand."""
 
 
 class Hit(NamedTuple):
-    """Which canary was found where, in which form."""
+    """A canary that was found: its name, the encoding, the place."""
 
     canary: str
     form: str
@@ -36,17 +37,17 @@ class Hit(NamedTuple):
 
 
 def word(kind: str) -> str:
-    """A canary that a URL, JSON and a shell all write in another way than it is; no two are alike."""
+    """A new canary, unique, which URLs, JSON and shells each write differently (`ü`, `&`, a quote)."""
     return f'canary {kind} ü&"{secrets.token_hex(8)}'
 
 
 def samples() -> bytes:
-    """64 bytes that stand in a song as 16-bit samples: quiet, so that decoders keep them."""
+    """A new canary as 32 random 16-bit samples (64 bytes), quiet enough that no decoder clips them."""
     return struct.pack("<32h", *(random.SystemRandom().randrange(-2000, 2000) for _ in range(32)))
 
 
 def forms(canary: bytes) -> dict[str, bytes]:
-    """Every form in which it is looked for."""
+    """The canary in every encoding that is searched for, by the encoding's name."""
     found = {
         "raw": canary,
         "repr": repr(canary)[2:-1].encode(),
@@ -75,29 +76,30 @@ def forms(canary: bytes) -> dict[str, bytes]:
 
 
 def _base64(canary: bytes, offset: int) -> bytes:
-    """The part of its base64 that is the same whatever stands before (`offset` bytes of a group) and after it."""
+    """The part of its base64 that is the same whatever stands before it (`offset` bytes of a group) and after it."""
     whole = base64.b64encode(bytes(offset) + canary)
     return whole[-(-8 * offset // 6) : 8 * (offset + len(canary)) // 6]
 
 
-class Search:
-    """Looks for canaries, name → bytes, in whatever it is shown."""
+class CanarySearch:
+    """Searches bytes, files and processes for canaries (name → bytes) in every encoding."""
 
     def __init__(self, canaries: Mapping[str, bytes]) -> None:
         self._forms = {(name, form): bytes_ for name, one in canaries.items() for form, bytes_ in forms(one).items()}
 
     def within(self, place: str, content: bytes) -> Iterator[Hit]:
+        """Hits in `content`; `place` is how each names it."""
         yield from (Hit(*which, place) for which, form in self._forms.items() if form in content)
 
     def files(self, *folders: Path) -> Iterator[Hit]:
-        """In the names and the content of all files there, as they lie; what has gone meanwhile holds nothing."""
+        """Hits in the names and the content of all files under the folders; one that is deleted meanwhile has none."""
         for folder in folders:
             for path in (folder, *folder.rglob("*")):
                 yield from self.within(f"the name of {path.name}", str(path).encode("utf-8", "surrogateescape"))
                 yield from self.within(str(path), _content(path))
 
     def processes(self, pids: Iterable[int]) -> Iterator[Hit]:
-        """In their command lines and environments; a process whose environment we may not read keeps it from others."""
+        """Hits in the processes' command lines and environments, where we may read them."""
         for pid in pids:
             for what in ("cmdline", "environ"):
                 yield from self.within(f"{what} of process {pid}", _content(Path(f"/proc/{pid}/{what}")))
@@ -126,9 +128,9 @@ def song(pattern: bytes, tag: str, seconds: float = 3.0) -> bytes:
     with wave.open(plain, "wb") as out:
         out.setparams((2, 2, _RATE_HZ, 0, "NONE", ""))
         out.writeframes(bytes(pcm))
-    said = tag.encode()
-    info = b"INFO" + _chunk(b"INAM", said + b"\0") + _chunk(b"IART", said + b"\0")
-    bext = said[:256].ljust(256, b"\0") + bytes(602 - 256)
+    text = tag.encode()
+    info = b"INFO" + _chunk(b"INAM", text + b"\0") + _chunk(b"IART", text + b"\0")
+    bext = text[:256].ljust(256, b"\0") + bytes(602 - 256)
     riff = plain.getvalue() + _chunk(b"LIST", info) + _chunk(b"bext", bext)
     return riff[:4] + struct.pack("<I", len(riff) - 8) + riff[8:]
 

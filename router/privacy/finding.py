@@ -1,4 +1,4 @@
-"""What a check of the promises finds, and where it looks."""
+"""The input and output of a check: the installation that it looks at, and its findings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from router.core.settings import RouterSettings
 
 
 class Finding(NamedTuple):
-    """One look: what it is about, whether it is as promised, and what to do where it is not."""
+    """A result of a check: what was looked at, whether it holds (None: can't be told from here), and the cure."""
 
     what: str
     holds: bool | None
@@ -16,7 +16,7 @@ class Finding(NamedTuple):
 
 
 class Installation(NamedTuple):
-    """What is looked at: the settings, and the address at which a router answers, if one does."""
+    """What is checked: the settings, and the address at which a router answers, if one does."""
 
     settings: RouterSettings
     url: str | None

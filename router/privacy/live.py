@@ -1,7 +1,7 @@
-"""The live canary: a song goes through a router with canaries wherever a person's data could be, and everything that
-router keeps is searched for them afterwards.
+"""The live canary test: sends a song full of canaries through a router and searches for what is left of them.
 
-The router is one of this installation's own code, started for the purpose in folders of its own beside a worker.
+The router and its worker are of this installation's own code, started for the test in folders of their own. Searched
+are all their files, command lines, environments and answers.
 """
 
 from __future__ import annotations
@@ -19,49 +19,52 @@ from urllib.parse import quote
 
 import httpx
 
-from router.privacy.canary import Hit, Search, samples, song, word
+from router.privacy.canary import CanarySearch, Hit, samples, song, word
 
 _START_S, _MASTER_S, _STOP_S = 90.0, 180.0, 30.0
+"""Seconds for the router to start with its worker, for the song to be mastered, and for the router to stop."""
 _KINDS = ("name", "tag", "agent", "referer", "language", "query", "path", "cookie", "body")
-IN_PLACE_OF = ("P01", "P04", "P18", "P19", "P21", "P22", "P25", "P26", "P28", "P33")
-"""The promises that a canary found anywhere would break."""
+PROMISES = ("P01", "P04", "P18", "P19", "P21", "P22", "P25", "P26", "P28", "P33")
+"""The promises that are broken if a canary is found anywhere."""
 
 
-class _Running(NamedTuple):
+class _OwnRouter(NamedTuple):
+    """The router under test: its address, process and folders."""
+
     url: str
     pid: int
     folders: tuple[Path, ...]
 
 
-class Result(NamedTuple):
-    """What was found, and how many places were looked at; `why_not` where no song could be sent."""
+class CanaryResult(NamedTuple):
+    """The canaries that were found; `why_not` says why, where no song could be sent."""
 
     hits: tuple[Hit, ...] = ()
     why_not: str = ""
 
 
-def run() -> Result:
-    """Send a song and look for what is left of it."""
+def send_canaries() -> CanaryResult:
+    """Send a song with canaries through a router of its own and search for them."""
     canaries = {kind: word(kind).encode() for kind in _KINDS} | {"samples": samples()}
-    search, answers = Search(canaries), bytearray()
+    search, answers = CanarySearch(canaries), bytearray()
     try:
-        with _router() as running:
-            with _client(running.url, canaries) as http:
-                for answer in _drive(http, canaries):
+        with _own_router() as running:
+            with _canary_client(running.url, canaries) as http:
+                for answer in _requests(http, canaries):
                     answers += repr(answer.headers.raw).encode() + answer.content
-            hits = [*search.files(*running.folders), *search.processes(_tree(running.pid))]
+            hits = [*search.files(*running.folders), *search.processes(_process_tree(running.pid))]
     except (httpx.HTTPError, OSError, KeyError, ValueError, TimeoutError) as error:
-        return Result(why_not=f"a router of its own did not master a song here ({type(error).__name__})")
-    return Result((*hits, *search.within("an answer", bytes(answers))))
+        return CanaryResult(why_not=f"a router of its own did not master a song here ({type(error).__name__})")
+    return CanaryResult((*hits, *search.within("an answer", bytes(answers))))
 
 
-def _client(url: str, canaries: dict[str, bytes]) -> httpx.Client:
+def _canary_client(url: str, canaries: dict[str, bytes]) -> httpx.Client:
     headers = {"user-agent": "agent", "referer": "referer", "accept-language": "language"}
-    said = [(name.encode(), canaries[kind]) for name, kind in headers.items()]
-    said.append((b"content-disposition", b'attachment; filename="' + canaries["name"] + b'"'))
+    raw = [(name.encode(), canaries[kind]) for name, kind in headers.items()]
+    raw.append((b"content-disposition", b'attachment; filename="' + canaries["name"] + b'"'))
     return httpx.Client(
         base_url=url,
-        headers=said,
+        headers=raw,
         cookies={"visitor": quote(canaries["cookie"].decode())},
         params={"q": canaries["query"].decode()},
         trust_env=False,
@@ -69,8 +72,8 @@ def _client(url: str, canaries: dict[str, bytes]) -> httpx.Client:
     )
 
 
-def _drive(http: httpx.Client, canaries: dict[str, bytes]) -> Iterator[httpx.Response]:
-    """A song that is mastered, one that can't be, and a few strange requests; every answer but the master's."""
+def _requests(http: httpx.Client, canaries: dict[str, bytes]) -> Iterator[httpx.Response]:
+    """Master one song, fail with another, make a few odd requests; yields every response but the master's own."""
     yield http.get("/" + quote(canaries["path"].decode()))
     yield http.post("/v1/jobs", content=canaries["body"], headers={"content-type": "application/json"})
     bad = http.post("/v1/jobs", json={})
@@ -89,7 +92,7 @@ def _drive(http: httpx.Client, canaries: dict[str, bytes]) -> Iterator[httpx.Res
 
 
 @contextmanager
-def _router() -> Iterator[_Running]:
+def _own_router() -> Iterator[_OwnRouter]:
     """A router and a worker of this installation's own code, in folders of their own."""
     shm = "/dev/shm"  # noqa: S108 — RAM-backed is the point; the folder is random and 0700
     at = shm if os.access(shm, os.W_OK) else None
@@ -99,14 +102,14 @@ def _router() -> Iterator[_Running]:
         ours |= {"ROUTER_RAM_CHECK": "warn", "ROUTER_ADMIN_PORT": "0", "TMPDIR": f"{disk}/temporary"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_")}
         Path(f"{disk}/temporary").mkdir()
-        said = Path(disk) / "said.txt"
-        with said.open("wb") as out:
+        output = Path(disk) / "output.txt"
+        with output.open("wb") as out:
             argv = [sys.executable, "-m", "router", "run", "--port", "0"]
             process = subprocess.Popen(  # noqa: S603 — ourselves
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env={**kept, **ours}
             )
         try:
-            yield _Running(_address(process, said), process.pid, (Path(disk), Path(ram)))
+            yield _OwnRouter(_ready_address(process, output), process.pid, (Path(disk), Path(ram)))
         finally:
             process.terminate()
             try:
@@ -116,11 +119,11 @@ def _router() -> Iterator[_Running]:
                 process.wait()
 
 
-def _address(process: subprocess.Popen[bytes], said: Path) -> str:
-    """Where it answers, once its worker takes jobs too."""
+def _ready_address(process: subprocess.Popen[bytes], output: Path) -> str:
+    """The router's address, once it answers and its worker takes jobs. Raises TimeoutError."""
     give_up, url = time.monotonic() + _START_S, ""
     while time.monotonic() < give_up and process.poll() is None:
-        ready = [line for line in said.read_text().splitlines() if line.startswith("Ready: ")]
+        ready = [line for line in output.read_text().splitlines() if line.startswith("Ready: ")]
         url = ready[0].split()[1] if ready else ""
         if (
             url
@@ -131,7 +134,8 @@ def _address(process: subprocess.Popen[bytes], said: Path) -> str:
     raise TimeoutError
 
 
-def _tree(pid: int) -> Iterator[int]:
+def _process_tree(pid: int) -> Iterator[int]:
+    """The process and all its descendants."""
     waiting = [pid]
     while waiting:
         one = waiting.pop()

@@ -1,4 +1,4 @@
-"""Whether what is installed is what was resolved together, held by checksums, not long ago, and without known holes."""
+"""Checks of the installed packages: pinned together, recently, by checksums, and without known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typing import Any
 from router.privacy.finding import Finding, Installation
 
 _LOCK_DAYS = 30
+"""Age in days at which the lock should be made anew, so that security fixes arrive within a month."""
 
 
 def dependencies(_: Installation) -> Iterator[Finding]:
-    """What is installed is what was resolved together, not long ago, held by checksums, and has no known hole."""
+    """Packages are those of constraints.txt, resolved within _LOCK_DAYS, locked by checksums, without known holes."""
     checkout = Path(__file__).parents[2]
     lock = checkout / "constraints.txt"
     if lock.is_file():
@@ -30,7 +31,7 @@ def dependencies(_: Installation) -> Iterator[Finding]:
         age_days = _age_days(lock.read_text())
         yield Finding(f"it was resolved {age_days:.0f} days ago", age_days <= _LOCK_DAYS, "make lock, then the tests")
         locks = sorted((checkout / "locks").glob("*.txt"))
-        strays = [stray for held in locks for stray in unheld(held.read_text(), pinned)]
+        strays = [stray for held in locks for stray in unlocked(held.read_text(), pinned)]
         cure = f"{', '.join(strays[:8]) or 'locks/ is missing'}: ops/lock_hashes.sh writes them anew"
         yield Finding("what is installed for service is held by checksums", bool(locks) and not strays, cure)
     else:
@@ -40,8 +41,8 @@ def dependencies(_: Installation) -> Iterator[Finding]:
     yield _audited()
 
 
-def unheld(lock: str, pinned: Mapping[str, str]) -> list[str]:
-    """What the lock names without a checksum, or in another version than was resolved."""
+def unlocked(lock: str, pinned: Mapping[str, str]) -> list[str]:
+    """Names of packages that the lock has without a checksum, or in another version than was resolved."""
     versions = {_normal(name): version for name, version in pinned.items()}
     found = []
     for requirement in re.split(r"^(?=\w)", lock, flags=re.MULTILINE)[1:]:
@@ -57,7 +58,7 @@ def _normal(name: str) -> str:
 
 
 def _age_days(lock: str) -> float:
-    """Since the date in its first line, which `make lock` writes."""
+    """Days since the date in the lock's first line, which `make lock` writes."""
     found = re.search(r"\d{4}-\d\d-\d\d", lock.partition("\n")[0])
     resolved = dt.date.fromisoformat(found[0]) if found else dt.date.min
     return (dt.datetime.now(dt.UTC).date() - resolved).days
@@ -77,13 +78,13 @@ def _audited() -> Finding:
     argv = [sys.executable, "-m", "pip_audit", "--progress-spinner", "off", "--skip-editable", "--format", "json"]
     try:
         ended = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 — ours
-        return judged_audit(json.loads(ended.stdout)["dependencies"], what, cure)
+        return audit_finding(json.loads(ended.stdout)["dependencies"], what, cure)
     except (subprocess.TimeoutExpired, ValueError, KeyError):
         return Finding(what, None, f"the index of known holes can't be reached from here: {cure}")
 
 
-def judged_audit(audited: Sequence[Mapping[str, Any]], what: str, cure: str) -> Finding:
-    """Of what pip-audit says: a package that it could not look up is none without holes."""
+def audit_finding(audited: Sequence[Mapping[str, Any]], what: str, cure: str) -> Finding:
+    """The finding of pip-audit's result. A package that it could not look up does not count as one without holes."""
     found = [one["name"] for one in audited if one.get("vulns")]
     if found:
         return Finding(what, False, f"take newer ones of {', '.join(found)}: make lock")

@@ -1,4 +1,4 @@
-"""The register of promises: one file of data, read by `selfcheck` and by the page docs/privacy.md."""
+"""The register of the service's promises (register.toml), read by `router privacy selfcheck` and docs/privacy.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Promise(BaseModel):
-    """One promise, and where it is looked after."""
+    """One promise to the people whose songs these are, and what keeps it: tests, a check, or a reason for neither."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""`router privacy selfcheck`: every promise, whether it is kept here, and the cure where it is not."""
+"""`router privacy selfcheck`: reports whether this installation keeps each promise, and the cure where it does not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MEANINGS = (
 
 
 class SelfcheckLine(NamedTuple):
-    """What selfcheck says of one promise."""
+    """The report on one promise."""
 
     id: str
     status: Status
@@ -36,28 +36,28 @@ class SelfcheckLine(NamedTuple):
 
 
 def selfcheck(url: str, *, as_json: bool, canary: bool) -> int:
-    """Print a line for every promise; 1 when one is broken. Raises Complaint."""
-    where = Installation(RouterSettings(), url if _answers(url) else None)
-    findings = {name: _looked(name, where) for name in CHECKS}
-    result = live.run() if canary else live.Result(why_not="--no-canary was asked for")
-    lines = list(judged(findings, result))
+    """Print a line for every promise; 1 when one is broken. Raises CommandError."""
+    where = Installation(RouterSettings(), url if _router_answers(url) else None)
+    findings = {name: _findings(name, where) for name in CHECKS}
+    result = live.send_canaries() if canary else live.CanaryResult(why_not="--no-canary was asked for")
+    lines = list(promise_lines(findings, result))
     if as_json:
-        typer.echo(json.dumps({"promises": [line._asdict() for line in lines], "ok": _whole(lines)}, indent=2))
+        typer.echo(json.dumps({"promises": [line._asdict() for line in lines], "ok": _none_broken(lines)}, indent=2))
     else:
-        _print(lines)
-    return 0 if _whole(lines) else 1
+        _print_table(lines)
+    return 0 if _none_broken(lines) else 1
 
 
-def judged(findings: Mapping[str, list[Finding]], result: live.Result) -> Iterator[SelfcheckLine]:
-    """One line for each promise of the register."""
+def promise_lines(findings: Mapping[str, list[Finding]], result: live.CanaryResult) -> Iterator[SelfcheckLine]:
+    """The report on each promise of the register: of its check's findings by name, and of the canary test."""
     for promise in promises().values():
         found = list(findings.get(promise.check or "", []))
-        if promise.id in live.IN_PLACE_OF:
-            found.append(_of_canary(result))
-        yield _line(promise, found)
+        if promise.id in live.PROMISES:
+            found.append(_canary_finding(result))
+        yield _promise_line(promise, found)
 
 
-def _line(promise: Promise, found: list[Finding]) -> SelfcheckLine:
+def _promise_line(promise: Promise, found: list[Finding]) -> SelfcheckLine:
     looked_at = tuple(finding.what for finding in found)
     for holds, status in ((False, "broken"), (None, "look")):
         cures = [f"{finding.what}: {finding.cure}" for finding in found if finding.holds is holds]
@@ -69,7 +69,7 @@ def _line(promise: Promise, found: list[Finding]) -> SelfcheckLine:
     return SelfcheckLine(promise.id, status, promise.says, (), promise.reason or "")  # type: ignore[arg-type]
 
 
-def _of_canary(result: live.Result) -> Finding:
+def _canary_finding(result: live.CanaryResult) -> Finding:
     what = "a song with canaries leaves nothing behind"
     if result.why_not:
         return Finding(what, None, result.why_not)
@@ -77,25 +77,25 @@ def _of_canary(result: live.Result) -> Finding:
     return Finding(what, not places, f"found: {', '.join(places)}")
 
 
-def _looked(name: str, where: Installation) -> list[Finding]:
+def _findings(name: str, where: Installation) -> list[Finding]:
     try:
         return list(CHECKS[name](where))
     except (OSError, httpx.HTTPError, ValueError, KeyError) as error:
         return [Finding(name, None, f"could not be looked at ({type(error).__name__}): run it as the router's user")]
 
 
-def _answers(url: str) -> bool:
+def _router_answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/privacy.json", timeout=3, trust_env=False).status_code == httpx.codes.OK
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 
-def _whole(lines: list[SelfcheckLine]) -> bool:
+def _none_broken(lines: list[SelfcheckLine]) -> bool:
     return all(line.status != "broken" for line in lines)
 
 
-def _print(lines: list[SelfcheckLine]) -> None:
+def _print_table(lines: list[SelfcheckLine]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("id", "", "promise"):
         table.add_column(column, vertical="top", no_wrap=column != "promise")

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from router.privacy.canary import Hit, Search, samples, song, word
+from router.privacy.canary import CanarySearch, Hit, samples, song, word
 from tests import stack as stacks
 from tests.openid import EMAIL, SUBJECT, Provider, openid_provider, settings_of
 from tests.openid import NAME as PERSON
@@ -86,7 +86,7 @@ class Sweep:
 
     def everywhere(self) -> Iterator[Hit]:
         """All that is left anywhere, now."""
-        search, running = Search(self.canaries | dict(self._tokens())), self.running
+        search, running = CanarySearch(self.canaries | dict(self._tokens())), self.running
         # Other stacks and browsers, which other tests run meanwhile, have canaries of their own.
         others = ("mastering-", ".mastering-", ".org.chromium")
         shared = [path for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)]  # noqa: S108

@@ -20,7 +20,7 @@ from router.privacy import checks, live, machine_checks, network_checks, package
 from router.privacy.canary import Hit
 from router.privacy.finding import Finding, Installation
 from router.privacy.register import promises
-from router.privacy.selfcheck import judged
+from router.privacy.selfcheck import promise_lines
 from tests.stack import ram, stack
 
 ALL = [f"P{number:02d}" for number in range(1, 68)]
@@ -52,7 +52,7 @@ def test_p45_what_runs_in_service_is_held_by_checksums_and_nothing_of_it_is_miss
     lock = (CHECKOUT / "locks" / f"{name}.txt").read_text()
     constraints = (CHECKOUT / "constraints.txt").read_text()
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", constraints, re.MULTILINE))
-    assert packages.unheld(lock, pinned) == []
+    assert packages.unlocked(lock, pinned) == []
     held = {key(found) for found in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     extras = [wanted for extra in LOCKS[name] for wanted in project["optional-dependencies"][extra]]
@@ -62,21 +62,21 @@ def test_p45_what_runs_in_service_is_held_by_checksums_and_nothing_of_it_is_miss
 def test_p45_a_dependency_without_a_checksum_or_in_another_version_is_noticed() -> None:
     held = " \\\n    --hash=sha256:00\n"
     lock = f"# head\na==1{held}b-c==2 ; x{held}d==3\ne>=1{held}"
-    assert packages.unheld(lock, {"a": "1", "B_c": "2.1", "d": "3", "e": "1"}) == ["b-c", "d", "e>=1"]
+    assert packages.unlocked(lock, {"a": "1", "B_c": "2.1", "d": "3", "e": "1"}) == ["b-c", "d", "e>=1"]
 
 
 def test_p45_a_package_that_could_not_be_looked_up_is_none_without_holes() -> None:
     clean, holed = {"name": "a", "vulns": []}, {"name": "b", "vulns": [{"id": "X-1"}]}
     skipped, ours = ({"name": name, "skip_reason": "not found"} for name in ("c", "mastering-router"))
     judged_as = [
-        packages.judged_audit(audited, "w", "c").holds
+        packages.audit_finding(audited, "w", "c").holds
         for audited in ([clean, ours], [clean, skipped], [holed, skipped])
     ]
     assert judged_as == [True, None, False]
 
 
-def _status(findings: dict[str, list[Finding]], result: live.Result | None = None) -> dict[str, str]:
-    return {line.id: line.status for line in judged(findings, result or live.Result())}
+def _status(findings: dict[str, list[Finding]], result: live.CanaryResult | None = None) -> dict[str, str]:
+    return {line.id: line.status for line in promise_lines(findings, result or live.CanaryResult())}
 
 
 def test_every_promise_gets_a_line_and_what_nobody_looked_at_is_not_called_ok() -> None:
@@ -95,8 +95,8 @@ def test_one_bad_look_breaks_a_promise_and_one_that_could_not_be_had_leaves_it_o
 
 
 def test_a_canary_that_is_found_breaks_its_promises_and_one_not_sent_says_why() -> None:
-    assert _status({}, live.Result((Hit("name", "raw", "the log"),)))["P22"] == "broken"
-    assert _status({}, live.Result(why_not="no worker"))["P22"] == "look"
+    assert _status({}, live.CanaryResult((Hit("name", "raw", "the log"),)))["P22"] == "broken"
+    assert _status({}, live.CanaryResult(why_not="no worker"))["P22"] == "look"
 
 
 def run(*options: str, **environment: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -129,8 +129,8 @@ def test_a_running_router_keeps_what_can_be_seen_of_it_and_an_open_file_is_notic
 
 @pytest.mark.timeout(240)
 def test_the_live_canary_sends_a_song_through_a_router_of_its_own_and_finds_nothing() -> None:
-    result = live.run()
-    assert result == live.Result()
+    result = live.send_canaries()
+    assert result == live.CanaryResult()
 
 
 def test_a_line_in_the_log_that_is_not_on_the_list_is_noticed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.privacy.canary import Search, forms, word
+from router.privacy.canary import CanarySearch, forms, word
 from tests.privacy.sweep import IN_THE_FILE, Drive, Sweep, swept
 
 LIVE_AUDIO = "a job that is being rendered"
@@ -54,7 +54,7 @@ def _p13_p67_one_song_for_each_attempt_and_nothing_of_the_person(sweep: Sweep) -
     carried = requests.count(sweep.canaries["samples"])
     assert carried > 0, "the recorder saw the songs go to the workers"
     assert carried <= sweep.attempts
-    hits = {hit.canary for hit in Search(sweep.canaries).within("requests", requests)}
+    hits = {hit.canary for hit in CanarySearch(sweep.canaries).within("requests", requests)}
     assert hits <= IN_THE_FILE
 
 
@@ -78,7 +78,7 @@ def test_the_same_search_hits_where_the_guards_are_off(tmp_path: Path, monkeypat
 
 def test_a_canary_is_found_in_every_form_it_is_looked_for() -> None:
     canary = word("test").encode()
-    search = Search({"test": canary})
+    search = CanarySearch({"test": canary})
     for form, written in forms(canary).items():
         assert form in {hit.form for hit in search.within("here", b"before " + written + b" after")}
     assert list(search.within("here", word("another").encode())) == []

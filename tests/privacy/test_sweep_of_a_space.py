@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.privacy.canary import Search
+from router.privacy.canary import CanarySearch
 from tests.privacy.sweep import IN_THE_FILE, Drive, Sweep, swept
 
 
@@ -40,7 +40,7 @@ def _one_song_for_each_attempt_and_nothing_of_the_person(sweep: Sweep) -> None:
     to_space = sweep.wires[-1].requests
     assert sweep.canaries["samples"] in to_space, "the recorder saw the song go to the Space"
     assert to_space.count(sweep.canaries["samples"]) <= sweep.attempts
-    assert {hit.canary for hit in Search(sweep.canaries).within("requests", to_space)} <= IN_THE_FILE
+    assert {hit.canary for hit in CanarySearch(sweep.canaries).within("requests", to_space)} <= IN_THE_FILE
 
 
 def _songs_to_the_space(sweep: Sweep) -> int:

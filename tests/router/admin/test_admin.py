@@ -250,7 +250,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
 def test_the_verbs_show_the_status_and_tell_backends(
     answering: list[tuple[str, str, object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    operate.show("http://127.0.0.1:1/", as_json=False)
+    operate.show_status("http://127.0.0.1:1/", as_json=False)
     shown = capsys.readouterr().out
     for words in (
         "All tiers are up.",
@@ -261,18 +261,18 @@ def test_the_verbs_show_the_status_and_tell_backends(
         "5 of 1000 MB",
     ):
         assert words in shown
-    operate.show("http://127.0.0.1:1", as_json=True)
+    operate.show_status("http://127.0.0.1:1", as_json=True)
     assert '"summary": "All tiers are up."' in capsys.readouterr().out
-    operate.tell("http://127.0.0.1:1", "a", "draining")
+    operate.set_mode("http://127.0.0.1:1", "a", "draining")
     assert capsys.readouterr().out == "a is draining (an operator said so); 1 in flight.\n"
     assert answering[-1] == ("PUT", "http://127.0.0.1:1/v1/backends/a/mode", {"mode": "draining"})
     with pytest.raises(CommandError, match=r"There is no backend of that name\."):
-        operate.tell("http://127.0.0.1:1", "nobody", "ready")
+        operate.set_mode("http://127.0.0.1:1", "nobody", "ready")
 
 
 def test_a_router_that_does_not_answer_is_one_line_with_the_cure(unused_tcp_port: int) -> None:
     with pytest.raises(CommandError, match=r"no router answers at .* ROUTER_ADMIN_PORT"):
-        operate.show(f"http://127.0.0.1:{unused_tcp_port}", as_json=False)
+        operate.show_status(f"http://127.0.0.1:{unused_tcp_port}", as_json=False)
 
 
 def test_every_operators_verb_is_a_command() -> None:

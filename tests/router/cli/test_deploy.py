@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from mastering_space import upload
-from router.cli.deploy import CHECKOUT, DeployOptions, files_of
+from router.cli.deploy import CHECKOUT, DeployOptions, space_files
 from tests.fake_hub import TOKEN, FakeHub, FakeSpace, fake_hub
 from tests.rough_space import rough_space
 from tests.stack import free_port, ram
@@ -61,7 +61,7 @@ def test_a_space_is_created_and_gets_its_files_and_nothing_else(hub: FakeHub) ->
     code, said = run(hub, "cpu", "--repo", "owner/cpu", "--secret", "KEY", "--variable", "A=b", KEY="the-value")
     assert (code, said.count("\n")) == (0, 6), said
     space = hub.spaces["owner/cpu"]
-    expected = files_of(DeployOptions("cpu", "owner/cpu"))
+    expected = space_files(DeployOptions("cpu", "owner/cpu"))
     assert {path: source.read_bytes() for path, source in expected.items()} == {
         path: content for path, content in space.files.items() if path != ".gitattributes"
     }
@@ -82,7 +82,7 @@ def test_a_space_that_is_there_is_brought_up_to_date(hub: FakeHub) -> None:
 
 def test_no_file_outside_its_packages_goes_up(tiers: Path) -> None:
     for wanted in (DeployOptions("cpu", "o/n"), DeployOptions("router", "o/n", catalogue=tiers)):
-        names = set(files_of(wanted))
+        names = set(space_files(wanted))
         assert {name.split("/")[0] for name in names if "/" in name} <= {
             "locks",
             "mastering",
@@ -95,7 +95,9 @@ def test_no_file_outside_its_packages_goes_up(tiers: Path) -> None:
 def test_all_that_is_kept_in_the_checkout_goes_up() -> None:
     kept = subprocess.run(["git", "ls-files", "mastering", "spaces/cpu"], cwd=CHECKOUT, capture_output=True, check=True)
     names = {name.removeprefix("spaces/cpu/") for name in kept.stdout.decode().split()}
-    assert {name for name in files_of(DeployOptions("cpu", "o/n")) if not name.startswith("mastering_space/")} == names
+    assert {
+        name for name in space_files(DeployOptions("cpu", "o/n")) if not name.startswith("mastering_space/")
+    } == names
 
 
 def test_what_somebody_left_lying_there_does_not(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_the_routers_space_runs_from_what_is_uploaded_alone(hub: FakeHub, tiers:
 def test_all_that_the_image_copies_is_uploaded(tiers: Path) -> None:
     text = (CHECKOUT / "spaces" / "router" / "Dockerfile").read_text()
     copied = [line.split()[2:-1] for line in text.splitlines() if line.startswith("COPY ")]
-    names = set(files_of(DeployOptions("router", "o/n", catalogue=tiers)))
+    names = set(space_files(DeployOptions("router", "o/n", catalogue=tiers)))
     assert copied
     for name in (name for names_of_line in copied for name in names_of_line):
         assert name in names or any(file.startswith(f"{name}/") for file in names), name

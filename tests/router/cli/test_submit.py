@@ -170,8 +170,8 @@ def breaking_proxy(upstream: str) -> Iterator[tuple[str, BreakingProxy]]:
 async def test_a_connection_that_breaks_is_made_anew_and_what_has_arrived_is_kept(
     tmp_path: Path, song: Path, broken: str
 ) -> None:
+    await asyncio.to_thread(song.write_bytes, bytes(20 * RECORD_BYTES))
     async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
-        song.write_bytes(bytes(20 * RECORD_BYTES))
         with breaking_proxy(f"http://127.0.0.1:{router.port}") as (url, proxy):
             proxy.breaks = [broken]
             await asyncio.to_thread(submit, url, song, None, OPTIONS, as_json=False, keep=False)
