@@ -1,4 +1,4 @@
-"""The router's API as a test's own words."""
+"""A small client of the router's API for tests."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Api:
     def __exit__(self, *_: object) -> None:
         self.http.close()
 
-    def create(self, **wanted: Any) -> Job:
-        response = self.http.post("/v1/jobs", json=wanted)
+    def create(self, **settings: Any) -> Job:
+        response = self.http.post("/v1/jobs", json=settings)
         response.raise_for_status()
         return dict(response.json())
 
@@ -36,9 +36,9 @@ class Api:
         content = song if isinstance(song, bytes) else song.read_bytes()
         return self.http.put(f"/v1/jobs/{job_id}/audio", content=content)
 
-    def send(self, song: Path, **wanted: Any) -> Job:
-        """A job with its upload complete."""
-        job = self.create(**wanted)
+    def send(self, song: Path, **settings: Any) -> Job:
+        """Make a job and upload its song."""
+        job = self.create(**settings)
         response = self.upload(job["id"], song)
         assert response.status_code == 202, response.text
         return dict(response.json())
@@ -47,19 +47,19 @@ class Api:
         return dict(self.http.get(f"/v1/jobs/{job_id}").json())
 
     def events(self, job_id: str, limit_s: float = 90) -> Generator[Job]:
-        """The job's views as they come, until it is over."""
+        """The job's views from its event stream, until it is over."""
         headers = {"accept": "text/event-stream"}
         with self.http.stream("GET", f"/v1/jobs/{job_id}", headers=headers, timeout=limit_s) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
 
-    def until(self, job_id: str, wanted: Callable[[Job], bool]) -> Job:
-        """The first view that `wanted` accepts. Fails when the job is over before."""
+    def until(self, job_id: str, accepts: Callable[[Job], bool]) -> Job:
+        """The first view for which `accepts` is true. Fails when the job is over before."""
         seen = []
         with closing(self.events(job_id)) as events:
             for job in events:
-                if wanted(job):
+                if accepts(job):
                     return job
                 seen.append(job["state"])
         raise AssertionError(f"the job was over before: {seen}, {self.show(job_id)['error']}")

@@ -1,8 +1,8 @@
-"""A small OpenID provider of our own, as strict as the standard asks of one and as hostile as a test wants it.
+"""A fake OpenID provider on loopback: as strict as the standard asks, and as hostile as a test wants.
 
 It enforces PKCE, one use per code, the exact redirect address and the client's secret, and it pushes a name and an
-address that nobody asked for. `misbehave` changes what it says: discovery, keys, the answer through the browser, the
-token endpoint's answer, the ID token's header and claims, and how it is signed.
+address that nobody asked for. `misbehave` changes its answers: discovery document, keys, the
+redirect back, the token endpoint's answer, the ID token's header, claims and signature.
 """
 
 from __future__ import annotations
@@ -64,24 +64,24 @@ def hs256(secret: bytes) -> Callable[[bytes], bytes]:
 
 
 @dataclass
-class Answer:
-    """What an endpoint says: a status, headers and a body."""
+class ProviderResponse:
+    """The response of an endpoint: a status, headers and a body."""
 
     body: bytes
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
     @classmethod
-    def of(cls, found: object, status: int = 200) -> Answer:
+    def of(cls, found: object, status: int = 200) -> ProviderResponse:
         return cls(json.dumps(found).encode(), status)
 
-    def packed(self) -> Answer:
-        return Answer(gzip.compress(self.body), self.status, {**self.headers, "content-encoding": "gzip"})
+    def packed(self) -> ProviderResponse:
+        return ProviderResponse(gzip.compress(self.body), self.status, {**self.headers, "content-encoding": "gzip"})
 
 
 @dataclass
 class Misbehaviour:
-    """What the provider does otherwise than it should; each part gets what is right and returns what is said."""
+    """Changes to the provider's answers: each function gets the right value and returns the one that is sent."""
 
     discovery: Callable[[Json], Json] = lambda found: found
     keys: Callable[[list[Json]], list[Json]] = lambda keys: keys
@@ -90,11 +90,11 @@ class Misbehaviour:
     claims: Callable[[Json], Json] = lambda claims: claims
     sign: Callable[[bytes], bytes] | None = None
     id_token: Callable[[str], Any] = lambda token: token
-    tokens: Callable[[Answer], Answer] = lambda answer: answer
+    tokens: Callable[[ProviderResponse], ProviderResponse] = lambda answer: answer
 
 
-class Provider:
-    """The provider's state; `issuer` is its address."""
+class FakeProvider:
+    """The provider's state and endpoints; `issuer` is its address."""
 
     def __init__(self) -> None:
         self.key = new_key()
@@ -109,7 +109,7 @@ class Provider:
     def count(self, path: str) -> int:
         return sum(asked[1] == path for asked in self.asked)
 
-    def discovery(self) -> Answer:
+    def discovery(self) -> ProviderResponse:
         found = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
@@ -121,13 +121,13 @@ class Provider:
             "id_token_signing_alg_values_supported": ["RS256"],
             "authorization_response_iss_parameter_supported": True,
         }
-        return Answer.of(self.misbehave.discovery(found))
+        return ProviderResponse.of(self.misbehave.discovery(found))
 
-    def jwks(self) -> Answer:
-        return Answer.of({"keys": self.misbehave.keys([jwk_of(self.key)])})
+    def jwks(self) -> ProviderResponse:
+        return ProviderResponse.of({"keys": self.misbehave.keys([jwk_of(self.key)])})
 
-    def authorize(self, query: Json) -> Answer:
-        """A person who says yes at once."""
+    def authorize(self, query: Json) -> ProviderResponse:
+        """The login page: the person agrees at once."""
         wrong = [
             name
             for name, right in {"client_id": CLIENT_ID, "response_type": "code", "scope": "openid"}.items()
@@ -136,16 +136,16 @@ class Provider:
         wrong += [name for name in ("state", "nonce", "code_challenge", "redirect_uri") if not query.get(name)]
         wrong += [name for name in ("access_type", "prompt", "login_hint") if name in query]
         if wrong or query.get("code_challenge_method") != "S256":
-            return Answer.of({"error": "invalid_request", "error_description": " ".join(wrong)}, 400)
+            return ProviderResponse.of({"error": "invalid_request", "error_description": " ".join(wrong)}, 400)
         code = secrets.token_urlsafe(16)
         self._codes[code] = query
         answer = self.misbehave.answer({"code": code, "state": query["state"], "iss": self.issuer})
-        return Answer(b"", 303, {"location": f"{query['redirect_uri']}?{urlencode(answer)}"})
+        return ProviderResponse(b"", 303, {"location": f"{query['redirect_uri']}?{urlencode(answer)}"})
 
-    def token(self, form: Json, authorization: str) -> Answer:
+    def token(self, form: Json, authorization: str) -> ProviderResponse:
         right = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
         if authorization != f"Basic {right}":
-            return Answer.of({"error": "invalid_client"}, 401)
+            return ProviderResponse.of({"error": "invalid_client"}, 401)
         asked = self._codes.pop(str(form.get("code")), None)
         challenge = b64(hashlib.sha256(str(form.get("code_verifier", "")).encode()).digest())
         if (
@@ -154,10 +154,10 @@ class Provider:
             or form.get("redirect_uri") != asked["redirect_uri"]
             or challenge != asked["code_challenge"]
         ):
-            return Answer.of({"error": "invalid_grant"}, 400)
+            return ProviderResponse.of({"error": "invalid_grant"}, 400)
         tokens = self.tokens(asked["nonce"])
         self.handed_out.append((str(form["code"]), tokens))
-        return self.misbehave.tokens(Answer.of(tokens))
+        return self.misbehave.tokens(ProviderResponse.of(tokens))
 
     def tokens(self, nonce: str) -> Json:
         access, refresh = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
@@ -172,14 +172,14 @@ class Provider:
         pushed = {"refresh_token": refresh, "email": EMAIL, "name": NAME, "token_type": "Bearer", "expires_in": 600}
         return {"access_token": access, "id_token": self.misbehave.id_token(id_token), **pushed}
 
-    def userinfo(self) -> Answer:
-        return Answer.of({"sub": SUBJECT, "email": EMAIL, "name": NAME})
+    def userinfo(self) -> ProviderResponse:
+        return ProviderResponse.of({"sub": SUBJECT, "email": EMAIL, "name": NAME})
 
 
 @contextmanager
-def openid_provider() -> Iterator[Provider]:
-    """A provider at work on loopback."""
-    provider = Provider()
+def openid_provider() -> Iterator[FakeProvider]:
+    """A running provider."""
+    provider = FakeProvider()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -196,7 +196,7 @@ def openid_provider() -> Iterator[Provider]:
                 case "/userinfo":
                     self._say(provider.userinfo())
                 case _:
-                    self._say(Answer.of({}, 404))
+                    self._say(ProviderResponse.of({}, 404))
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", "0"))).decode()
@@ -204,7 +204,7 @@ def openid_provider() -> Iterator[Provider]:
             provider.asked.append(("POST", self.path, form))
             self._say(provider.token(form, self.headers.get("authorization", "")))
 
-        def _say(self, answer: Answer) -> None:
+        def _say(self, answer: ProviderResponse) -> None:
             self.send_response_only(answer.status)
             for name, value in {"date": self.date_time_string(), **answer.headers}.items():
                 self.send_header(name, value)
@@ -228,7 +228,7 @@ def openid_provider() -> Iterator[Provider]:
         thread.join()
 
 
-def settings_of(provider: Provider) -> dict[str, Any]:
+def settings_of(provider: FakeProvider) -> dict[str, Any]:
     """A router's settings for signing in at `provider`."""
     return {
         "oidc_issuer": provider.issuer,

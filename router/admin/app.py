@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mastering.contract import ENGINE_VERSION
 from router.admin.gauges import Gauges
-from router.admin.status import Status, TierStatus, status
+from router.admin.status import Status, TierStatus, current_status
 from router.core import metrics
 from router.core.errors import Problem
 from router.core.settings import LOOPBACK_NAMES
@@ -84,11 +84,11 @@ def _install_api(app: FastAPI, services: Services) -> None:
     @app.get("/v1/status")
     async def everything() -> Status:
         """Everything the page shows."""
-        return await status(services)
+        return await current_status(services)
 
     @app.get("/v1/tiers")
     async def tiers() -> list[TierStatus]:
-        return (await status(services)).tiers
+        return (await current_status(services)).tiers
 
     @app.put("/v1/backends/{name}/mode", responses=problems.responses("not_found"))
     async def tell(name: str, change: ModeChange) -> Status:
@@ -97,7 +97,7 @@ def _install_api(app: FastAPI, services: Services) -> None:
             services.fleet.tell(name, Mode(change.mode))
         except KeyError:
             raise Problem("not_found", "There is no backend of that name.") from None
-        return await status(services)
+        return await current_status(services)
 
 
 @cache

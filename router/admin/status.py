@@ -92,7 +92,7 @@ class Status(BaseModel):
     dropped_log_fields: int
 
 
-async def status(services: Services) -> Status:
+async def current_status(services: Services) -> Status:
     """The status at this moment. No job or account is in it."""
     now = clock.now()
     tiers = [tier for tier in (_tier_status(services, name, now) for name in TIER_ORDER) if tier.backends]

@@ -81,7 +81,7 @@ def _door(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
     secret = settings.oidc_client_secret.get_secret_value()
     provider = Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.redirect_uri)
     pepper = settings.pepper.get_secret_value() if settings.pepper is not None else None
-    known = pseudonyms.load(settings.state_dir, pepper)
+    known = pseudonyms.load_peppers(settings.state_dir, pepper)
     if not accounts.expect_peppers(known.fingerprints()):
         typer.echo(
             "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True

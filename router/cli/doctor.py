@@ -112,7 +112,7 @@ def _pepper_findings(settings: RouterSettings, store: accounts_database.StoreHea
             )
         ]
     try:
-        known = pseudonyms.load(settings.state_dir, given)
+        known = pseudonyms.load_peppers(settings.state_dir, given)
     except CommandError as command_error:
         return [SetupFinding(CheckResult.FAILED, f"Pepper: {command_error}")]
     where = "ROUTER_PEPPER" if given is not None else str(path)
@@ -139,7 +139,7 @@ async def _provider_findings(settings: RouterSettings) -> AsyncIterator[SetupFin
         metadata = await provider.metadata()
         yield SetupFinding(CheckResult.OK, "The provider answers and describes itself as it should.")
         yield _clock_finding(metadata.clock_ahead_s)
-        trial, _ = login.begin(b"a trial of the doctor's", clock.now())
+        trial, _ = login.begin_attempt(b"a trial of the doctor's", clock.now())
         if await provider.accepts_redirect_uri(trial):
             yield SetupFinding(CheckResult.OK, "The provider shows its page for this client and this redirect URI.")
         else:

@@ -113,7 +113,7 @@ def rotate_pepper() -> None:
     from router.identity import pseudonyms
 
     _with_one_line_errors(
-        lambda: typer.echo(f"Pepper {pseudonyms.rotate(_pepper_folder())} is the newest. Restart the router.")
+        lambda: typer.echo(f"Pepper {pseudonyms.rotate_pepper(_pepper_folder())} is the newest. Restart the router.")
     )
 
 
@@ -128,12 +128,12 @@ def _retire_older_peppers() -> None:
 
     settings = RouterSettings()
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
-    older = pseudonyms.load(settings.state_dir, given).older
+    older = pseudonyms.load_peppers(settings.state_dir, given).older
     with _open_accounts() as store:
         for version in older:
             typer.echo(f"Pepper {version}: {store.retire_pepper(version)} rows erased.")
     if given is None:
-        pseudonyms.retire(settings.state_dir)
+        pseudonyms.retire_peppers(settings.state_dir)
         typer.echo("Only the newest pepper is left. Restart the router.")
     else:
         typer.echo("Take all peppers but the first out of ROUTER_PEPPER, then restart the router.")

@@ -51,7 +51,7 @@ class Accounts:
             not path.exists() and any(mark.exists() for mark in marked)
         )
         path.touch(mode=0o600, exist_ok=True)
-        self._db = accounts_database.connect(path)
+        self._db = accounts_database.open_database(path)
         self._db.execute("INSERT INTO store VALUES (1, ?) ON CONFLICT DO NOTHING", (not lost,))
         for mark in marked:
             mark.touch(mode=0o600)

@@ -56,7 +56,7 @@ def inspect(folder: Path) -> StoreHealth | None:
         return StoreHealth(False, False, {})
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> sqlite3.Connection:
     """Open the database, made with its tables where it is new.
 
     Each change is on disk before it is answered (synchronous=FULL), and what is deleted is overwritten (secure_delete).
@@ -76,7 +76,7 @@ def set_aside_if_damaged(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        connection = connect(path)
+        connection = open_database(path)
         try:
             sound = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
             # An empty file is a store that lost its content, not a new one: new ones get their row at once.

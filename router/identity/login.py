@@ -28,13 +28,13 @@ class LoginAttempt(NamedTuple):
     then: str
 
 
-def begin(secret: bytes, now_s: float, then: str = "") -> tuple[LoginAttempt, str]:
+def begin_attempt(secret: bytes, now_s: float, then: str = "") -> tuple[LoginAttempt, str]:
     """A new attempt and the value of its cookie. A `then` that is not in THEN is dropped."""
     cookie = f"{int(now_s)}.{secrets.token_urlsafe(32)}.{then if then in THEN else ''}"
     return _derived(secret, cookie), cookie
 
 
-def resume(secret: bytes, now_s: float, cookie: str) -> LoginAttempt | None:
+def resume_attempt(secret: bytes, now_s: float, cookie: str) -> LoginAttempt | None:
     """The attempt of a cookie; None when it is older than LIFETIME_S or not in our form."""
     began, _, rest = cookie.partition(".")
     if not (began.isascii() and began.isdecimal()) or len(cookie) > 100 or rest.rpartition(".")[2] not in THEN:

@@ -54,7 +54,7 @@ class Peppers(NamedTuple):
         return {v: hmac.digest(pepper, b"fingerprint", hashlib.sha256)[:8] for v, pepper in self.versions.items()}
 
 
-def load(folder: Path, setting: str | None) -> Peppers:
+def load_peppers(folder: Path, setting: str | None) -> Peppers:
     """The peppers of the setting, or of the file in `folder`, which is made at the first start. Raises CommandError."""
     if setting is not None:
         return _parsed_peppers(setting.replace(",", "\n"), "ROUTER_PEPPER")
@@ -67,18 +67,18 @@ def load(folder: Path, setting: str | None) -> Peppers:
     return _parsed_peppers(path.read_text(), str(path))
 
 
-def rotate(folder: Path) -> int:
+def rotate_pepper(folder: Path) -> int:
     """Write a new pepper before the others of the file; its version. Raises CommandError."""
-    peppers = load(folder, None)
+    peppers = load_peppers(folder, None)
     version = max(peppers.versions) + 1
     lines = [f"{v}:{pepper.hex()}" for v, pepper in peppers.versions.items()]
     _write(folder / FILE, [f"{version}:{secrets.token_hex(PEPPER_BYTES)}", *lines])
     return version
 
 
-def retire(folder: Path) -> None:
+def retire_peppers(folder: Path) -> None:
     """Erase every pepper of the file but the newest. Raises CommandError."""
-    peppers = load(folder, None)
+    peppers = load_peppers(folder, None)
     _write(folder / FILE, [f"{peppers.newest}:{peppers.versions[peppers.newest].hex()}"])
 
 

@@ -1,4 +1,4 @@
-"""The router with its guards off: the control of the sweep, which must find what such a router leaves about.
+"""A router with its privacy measures off: the control of the sweep, which must find what such a router leaves behind.
 
 What is switched on here is what the frameworks do by themselves or what is written in a hurry: uvicorn's access log,
 formatted records of libraries, tracebacks, a middleware that logs requests for debugging; and the spool is not
@@ -26,8 +26,8 @@ from router.spool import records
 _real_config = server._config
 
 
-class _Headers:
-    """Logs what came, as a developer would who looks for a bug."""
+class _RequestLogger:
+    """Logs every request, as a developer would who looks for a bug."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -52,8 +52,8 @@ def _config(app: Any, *args: Any, **kwargs: Any) -> uvicorn.Config:
     return config
 
 
-async def _talking_claims(self: Provider, metadata: Any, id_token: str) -> Any:
-    """Says what the provider pushed, name and address too."""
+async def _logged_claims(self: Provider, metadata: Any, id_token: str) -> Any:
+    """Logs what the provider sent, name and address too."""
     payload = id_token.split(".")[1]
     logging.getLogger("debug").warning("signed in: %s", urlsafe_b64decode(payload + "=="))
     return await _signed_claims(self, metadata, id_token)
@@ -83,8 +83,8 @@ def main() -> None:
     event_log.log_exception = _traceback
     security_headers.log_exception = _traceback  # type: ignore[attr-defined]
     records.seal, records.unseal = _plain_seal, _plain_unseal
-    Provider._signed_claims = _talking_claims  # type: ignore[method-assign]
-    access_log.AccessLog = _Headers  # type: ignore[misc,assignment]
+    Provider._signed_claims = _logged_claims  # type: ignore[method-assign]
+    access_log.AccessLog = _RequestLogger  # type: ignore[misc,assignment]
     server._config = _config
     router_command.main()
 

@@ -1,4 +1,4 @@
-"""The sweep: a real stack is driven through all that can happen, with canaries wherever a person's data could be, and
+"""The sweep: a real stack is put through all that can happen, with canaries wherever a person's data could be, and
 then everything it left anywhere is searched for them.
 
 Router, two workers (each behind a recorder of what the router tells it) and their children, in folders of their own.
@@ -25,7 +25,7 @@ import soundfile as sf
 
 from router.privacy.canary import CanarySearch, Hit, samples, song, word
 from tests import stack as stacks
-from tests.openid import EMAIL, SUBJECT, Provider, openid_provider, settings_of
+from tests.openid import EMAIL, SUBJECT, FakeProvider, openid_provider, settings_of
 from tests.openid import NAME as PERSON
 from tests.recorder import Recorder, recorder
 from tests.space_process import start_space
@@ -44,18 +44,18 @@ _WAIT_S = 90
 
 @dataclass
 class Sweep:
-    """A stack with canaries around it."""
+    """A running stack, the canaries that are sent through it, and the search for them."""
 
     running: Stack
     wires: list[Recorder]
     admin_url: str
     log_dir: Path
     canaries: dict[str, bytes]
-    provider: Provider
+    provider: FakeProvider
     of_space: list[int]
     """Processes of a Space, where there is one."""
     answers: list[bytes] = field(default_factory=list)
-    """Every answer that anybody got, but for the masters themselves."""
+    """Every response that was received, but for the masters themselves."""
     attempts: int = 0
     sent: int = 0
     """Jobs whose song was accepted, and how often one of them was put to work."""
@@ -64,7 +64,7 @@ class Sweep:
         return self.canaries[kind].decode()
 
     def client(self) -> httpx.Client:
-        """Somebody from an address of their own, with a browser that says too much."""
+        """A client with an address of its own, whose headers carry canaries."""
         said = {"user-agent": "agent", "referer": "referer", "accept-language": "language", "x-forwarded-for": ""}
         headers = {name: self.canaries[kind] for name, kind in said.items() if kind}
         headers |= {"x-forwarded-for": FORWARDED.encode(), "origin": self.running.url.encode()}
@@ -85,7 +85,7 @@ class Sweep:
             self.answers.append(repr(response.headers.raw).encode() + response.read())
 
     def everywhere(self) -> Iterator[Hit]:
-        """All that is left anywhere, now."""
+        """The canaries that are found anywhere at this moment."""
         search, running = CanarySearch(self.canaries | dict(self._tokens())), self.running
         # Other stacks and browsers, which other tests run meanwhile, have canaries of their own.
         others = ("mastering-", ".mastering-", ".org.chromium")
@@ -100,7 +100,7 @@ class Sweep:
             )
 
     def _tokens(self) -> Iterator[tuple[str, bytes]]:
-        """What the provider handed out, and the codes for it."""
+        """The tokens and codes that the provider handed out."""
         for number, (code, tokens) in enumerate(self.provider.handed_out):
             yield f"code {number}", code.encode()
             yield f"access token {number}", tokens["access_token"].encode()
@@ -207,7 +207,7 @@ def _ogg(sound: Any, rate_hz: int, tag: str) -> bytes:
 
 
 class Drive:
-    """What is done to a stack, one step a method."""
+    """The steps that a stack is put through, one a method."""
 
     def __init__(self, sweep: Sweep, http: httpx.Client) -> None:
         self._sweep, self._http = sweep, http
@@ -244,7 +244,7 @@ class Drive:
 
     def sign_in(self) -> None:
         to_provider = self._http.get("/sign-in").headers["location"]
-        back = httpx.get(to_provider, trust_env=False).headers["location"]  # a person who says yes at once
+        back = httpx.get(to_provider, trust_env=False).headers["location"]  # the person agrees at once
         answer = self._http.get(back, params=parse_qs(urlsplit(back).query))
         assert answer.headers["location"] == "/"
         assert self._http.get("/v1/account").json()["kind"] == "person"

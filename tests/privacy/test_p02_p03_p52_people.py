@@ -1,4 +1,4 @@
-"""What becomes of a person here: a pseudonym that leads back to nobody, tokens that are dropped, and an end to it."""
+"""P02, P03, P52: a person is a pseudonym that leads back to nobody, provider tokens are dropped, erasure is whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
 from router.identity.pseudonyms import Peppers
 from router.tiers.fake import FakeBackend, Freeze
-from tests.openid import EMAIL, NAME, Provider, openid_provider, settings_of
+from tests.openid import EMAIL, NAME, FakeProvider, openid_provider, settings_of
 from tests.people import person
 from tests.served import Served, served
 from tests.services import PATIENCE_S, SONG, mastering
@@ -30,7 +30,7 @@ CANDIDATES = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
+def provider() -> Iterator[FakeProvider]:
     with openid_provider() as provider:
         yield provider
 
@@ -41,8 +41,8 @@ def files_of(router: Served) -> bytes:
     return b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
-def _plain(subject: str) -> list[bytes]:
-    """What somebody without the pepper can make of a subject: hashes, and MACs under what is known to everybody."""
+def _guessable_ids(subject: str) -> list[bytes]:
+    """What can be computed of a subject without the pepper: hashes, and MACs under public values."""
     text = f"{ISSUER}\0{subject}".encode()
     return [
         hashlib.sha256(subject.encode()).digest()[:16],
@@ -59,7 +59,7 @@ def test_p02_a_list_of_a_million_subjects_names_nobody_without_the_pepper() -> N
     kept = base64.urlsafe_b64decode(name.removeprefix("v1_") + "==")
     assert len(kept) == 16, "128 bits"
     subjects = (str(number) for number in range(first, first + CANDIDATES))
-    assert [subject for subject in subjects if kept in _plain(subject)] == []
+    assert [subject for subject in subjects if kept in _guessable_ids(subject)] == []
     nearby = (str(number) for number in range(first + 777_000, first + 778_000))
     found = [subject for subject in nearby if peppers.pseudonyms(ISSUER, subject) == [name]]
     assert found == [here], "the control: who has the pepper finds the person"
@@ -73,7 +73,9 @@ def test_p02_the_same_person_has_the_same_name_and_under_another_pepper_another(
     assert one.pseudonyms("ab", "c") != one.pseudonyms("a", "bc"), "issuer and subject don't run into each other"
 
 
-async def test_p01_p02_p03_nothing_that_the_provider_says_is_in_any_file(tmp_path: Path, provider: Provider) -> None:
+async def test_p01_p02_p03_nothing_that_the_provider_says_is_in_any_file(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
     subject = "canary-subject-40917"
     provider.handed_out.clear()
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, subject) as browser:
@@ -89,7 +91,7 @@ async def test_p01_p02_p03_nothing_that_the_provider_says_is_in_any_file(tmp_pat
         assert account.encode() in kept, "the control: the pseudonym is there"
 
 
-async def test_p03_no_lasting_access_is_asked_for(tmp_path: Path, provider: Provider) -> None:
+async def test_p03_no_lasting_access_is_asked_for(tmp_path: Path, provider: FakeProvider) -> None:
     provider.asked.clear()
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "a"):
         assert router.services.sign_in is not None
@@ -115,7 +117,7 @@ async def test_p36_a_guest_needs_no_account_and_no_cookie(tmp_path: Path) -> Non
 
 
 async def test_p39_a_consent_is_a_row_with_its_minute_and_its_withdrawal_holds_for_the_next_job(
-    tmp_path: Path, provider: Provider
+    tmp_path: Path, provider: FakeProvider
 ) -> None:
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "a") as browser:
         for managed_only in (False, True, False):
@@ -131,19 +133,19 @@ async def test_p39_a_consent_is_a_row_with_its_minute_and_its_withdrawal_holds_f
 
 
 async def test_p52_p53_an_erasure_stops_what_runs_and_leaves_nothing_of_the_person(
-    tmp_path: Path, provider: Provider
+    tmp_path: Path, provider: FakeProvider
 ) -> None:
-    """Erased while one song renders, one is on its way in and one has its master."""
+    """Erased while one song renders, one is being uploaded and one is mastered."""
     go_on = asyncio.Event()
     backend = FakeBackend("a", [mastering(), mastering(before=[Freeze()])])
     async with served(tmp_path, [backend], **settings_of(provider)) as router, person(router, provider, "a") as browser:
         account = (await browser.get("/v1/account")).json()["account"]
-        done = await _sent(browser)
+        done = await _job_with_song(browser)
         await _until(browser, done, "mastered")
-        running = await _sent(browser)
+        running = await _job_with_song(browser)
         await _until(browser, running, "running")
         coming = (await browser.post("/v1/jobs")).json()["id"]
-        upload = asyncio.create_task(browser.put(f"/v1/jobs/{coming}/audio", content=_halting(go_on)))
+        upload = asyncio.create_task(browser.put(f"/v1/jobs/{coming}/audio", content=_interrupted_song(go_on)))
         async with asyncio.timeout(PATIENCE_S):
             while (await browser.get(f"/v1/jobs/{coming}")).json()["upload"]["offset_bytes"] == 0:  # noqa: ASYNC110 — bounded
                 await asyncio.sleep(0.01)
@@ -158,7 +160,7 @@ async def test_p52_p53_an_erasure_stops_what_runs_and_leaves_nothing_of_the_pers
                 await asyncio.sleep(0.02)
 
 
-async def _sent(browser: httpx.AsyncClient) -> str:
+async def _job_with_song(browser: httpx.AsyncClient) -> str:
     job = (await browser.post("/v1/jobs")).json()["id"]
     assert (await browser.put(f"/v1/jobs/{job}/audio", content=SONG)).status_code == 202
     return str(job)
@@ -170,8 +172,8 @@ async def _until(browser: httpx.AsyncClient, job: str, state: str) -> None:
             pass
 
 
-async def _halting(go_on: asyncio.Event) -> AsyncIterator[bytes]:
-    """A song that stops in the middle of its way in."""
+async def _interrupted_song(go_on: asyncio.Event) -> AsyncIterator[bytes]:
+    """A song whose upload stops in the middle until `go_on` is set."""
     yield SONG * 40
     await go_on.wait()
     yield SONG

@@ -18,7 +18,7 @@ OVER = ("mastered", "delivered", "failed", "cancelled", "expired", "wiped")
 
 
 class Watcher(threading.Thread):
-    """Asks for one job again and again; when it is over, counts at that very moment what lies in the spool."""
+    """Polls one job; in the moment when it is over, counts the files in the spool."""
 
     def __init__(self, running: Stack, job_id: str) -> None:
         super().__init__(daemon=True)

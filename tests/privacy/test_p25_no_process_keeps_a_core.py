@@ -31,7 +31,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, P
 
 
 def tree(running: Stack) -> Iterator[int]:
-    """Router, worker, the probe's zygote and the rendering processes, as they run now."""
+    """Router, worker, the probe's fork server and the rendering processes, as they run now."""
     waiting = [running.router.pid, *(worker.pid for worker in running.workers)]
     while waiting:
         pid = waiting.pop()
@@ -44,7 +44,7 @@ def command(pid: int) -> str:
 
 
 def forked_from(pid: int) -> int | None:
-    """Its parent, where it is a copy of that: it has inherited what the other asked of the kernel (prctl(2))."""
+    """Its parent, where it is a fork without exec, which inherits what the parent set by prctl(2)."""
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return parent if command(parent) == command(pid) else None
 

@@ -18,45 +18,47 @@ TWO_YEARS_S = 2 * 365 * 24 * 3600
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def running_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     folder, https_port = tmp_path_factory.mktemp("proxied"), free_port()
     settings = {"public_url": f"https://localhost:{https_port}", "forwarded_by": '["127.0.0.0/8"]'}
     with (
         stack(folder, workers=0, settings=settings) as running,
-        proxy(folder, int(running.url.rpartition(":")[2]), https_port) as before,
+        proxy(folder, int(running.url.rpartition(":")[2]), https_port) as running_proxy,
     ):
-        yield before
+        yield running_proxy
 
 
-def shake_hands(before: Proxy, version: ssl.TLSVersion) -> str | None:
-    context = ssl.create_default_context(cafile=str(before.certificate))
+def handshake(running_proxy: Proxy, version: ssl.TLSVersion) -> str | None:
+    context = ssl.create_default_context(cafile=str(running_proxy.certificate))
     context.minimum_version = context.maximum_version = version
     with (
-        socket.create_connection(("127.0.0.1", before.https_port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", running_proxy.https_port), timeout=20) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         return secure.version()
 
 
-def test_tls_1_3_is_spoken_and_1_2_is_not(before: Proxy) -> None:
-    assert shake_hands(before, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+def test_tls_1_3_is_spoken_and_1_2_is_not(running_proxy: Proxy) -> None:
+    assert handshake(running_proxy, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
     with pytest.raises(ssl.SSLError, match="VERSION"):
-        shake_hands(before, ssl.TLSVersion.TLSv1_2)
+        handshake(running_proxy, ssl.TLSVersion.TLSv1_2)
 
 
-def test_browsers_are_told_to_stay_with_it_for_two_years(before: Proxy) -> None:
-    trusting = ssl.create_default_context(cafile=str(before.certificate))
-    with httpx.Client(base_url=f"https://localhost:{before.https_port}", verify=trusting, trust_env=False) as http:
+def test_browsers_are_told_to_stay_with_it_for_two_years(running_proxy: Proxy) -> None:
+    trusting = ssl.create_default_context(cafile=str(running_proxy.certificate))
+    with httpx.Client(
+        base_url=f"https://localhost:{running_proxy.https_port}", verify=trusting, trust_env=False
+    ) as http:
         page = http.get("/")
         assert page.status_code == 200
         assert page.headers["strict-transport-security"] == f"max-age={TWO_YEARS_S}; includeSubDomains"
-        own = http.post("/v1/jobs", headers={"origin": f"https://localhost:{before.https_port}"})
+        own = http.post("/v1/jobs", headers={"origin": f"https://localhost:{running_proxy.https_port}"})
         assert own.status_code == 201
         assert "ratelimit" in own.headers
 
 
-def test_plain_http_sends_people_on_and_refuses_programs(before: Proxy) -> None:
-    with httpx.Client(base_url=f"http://localhost:{before.http_port}", trust_env=False) as http:
+def test_plain_http_sends_people_on_and_refuses_programs(running_proxy: Proxy) -> None:
+    with httpx.Client(base_url=f"http://localhost:{running_proxy.http_port}", trust_env=False) as http:
         page = http.get("/")
         assert page.status_code == 301
         assert page.headers["location"].startswith("https://localhost")

@@ -46,7 +46,7 @@ fields_of_some_event = st.sampled_from(sorted({name for fields in EVENTS.values(
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """What the router's log is told from now on."""
+    """The lines that are logged from now on."""
     lines: Lines = []
     monkeypatch.setattr(event_log.book, "write", lambda line: lines.append(json.loads(line)))
     return lines

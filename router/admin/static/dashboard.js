@@ -1,5 +1,5 @@
 /**
- * The operators' page: asks for the status every two seconds and shows it; tells a backend what to be.
+ * The operators' page: asks for the status every two seconds and shows it; sets the mode of a backend.
  * @module
  */
 

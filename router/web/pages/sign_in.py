@@ -12,7 +12,7 @@ from router.core import clock
 from router.core.errors import TABLE, Problem
 from router.core.event_log import log
 from router.http.problems import responses
-from router.identity import login as attempts
+from router.identity import login
 from router.identity.http_fetch import ProviderUnavailable, SignInRefused
 from router.identity.sign_in import SignIn
 from router.jobs import account_data
@@ -27,7 +27,7 @@ _FRAMES = frozenset({"frame", "iframe", "embed", "object"})
 
 
 @router.get("/sign-in")
-async def begin(request: Request, services: TheServices, then: str = "") -> Response:
+async def begin_sign_in(request: Request, services: TheServices, then: str = "") -> Response:
     """Send the browser to the provider, with a cookie that binds the answer to it."""
     sign_in = _configured(services)
     if request.headers.get("sec-fetch-dest") in _FRAMES:
@@ -35,9 +35,9 @@ async def begin(request: Request, services: TheServices, then: str = "") -> Resp
         return Response(rendered("sign_in_framed.html").plain, headers=_NO_STORE, media_type="text/html")
     if not sign_in.is_https and request.headers.get("host") != sign_in.origin.partition("://")[2]:
         # This machine has several names; the provider sends people back to one, where the cookie must be.
-        then = then if then in attempts.THEN else ""
+        then = then if then in login.THEN else ""
         return RedirectResponse(f"{sign_in.origin}/sign-in?then={then}", 303, _NO_STORE)
-    attempt, cookie = attempts.begin(services.secret, clock.now(), then)
+    attempt, cookie = login.begin_attempt(services.secret, clock.now(), then)
     try:
         url = await sign_in.provider.authorization_url(attempt)
     except (SignInRefused, ProviderUnavailable) as error:
@@ -48,7 +48,7 @@ async def begin(request: Request, services: TheServices, then: str = "") -> Resp
 
 
 @router.get("/sign-in/callback")
-async def finish(request: Request, services: TheServices) -> Response:
+async def finish_sign_in(request: Request, services: TheServices) -> Response:
     """The browser is back from the provider: begin a session, or show a page that says to try again."""
     sign_in = _configured(services)
     try:
@@ -59,7 +59,7 @@ async def finish(request: Request, services: TheServices) -> Response:
         await account_data.move_account(services, older, names[0])
     secret = sign_in.sessions.begin(names[0], replaces=cookies.read_cookie(request, services, cookies.SESSION))
     then = (cookies.read_cookie(request, services, cookies.LOGIN) or "").rpartition(".")[2]
-    response = RedirectResponse(f"/{then if then in attempts.THEN else ''}", 303, _NO_STORE)
+    response = RedirectResponse(f"/{then if then in login.THEN else ''}", 303, _NO_STORE)
     cookies.set_cookie(response, services, cookies.SESSION, secret)
     cookies.delete_cookie(response, services, cookies.LOGIN)
     log("sign_in", outcome="signed_in")
@@ -69,19 +69,19 @@ async def finish(request: Request, services: TheServices) -> Response:
 async def _pseudonyms(request: Request, services: Services, sign_in: SignIn) -> list[str]:
     """The pseudonyms of the person whom the provider names, newest first. Raises SignInRefused, ProviderUnavailable."""
     cookie = cookies.read_cookie(request, services, cookies.LOGIN)
-    attempt = attempts.resume(services.secret, clock.now(), cookie) if cookie else None
+    attempt = login.resume_attempt(services.secret, clock.now(), cookie) if cookie else None
     if attempt is None:
         raise SignInRefused("no_attempt")
     if any(len(request.query_params.getlist(name)) > 1 for name in request.query_params):
         raise SignInRefused("said_twice")
     answer = dict(request.query_params)
-    if answer.get("state") == attempt.state and not sign_in.sessions.use_state(attempt.state, attempts.LIFETIME_S):
+    if answer.get("state") == attempt.state and not sign_in.sessions.use_state(attempt.state, login.LIFETIME_S):
         raise SignInRefused("used_before")
     return await sign_in.provider.identify(attempt, answer, sign_in.peppers.pseudonyms)
 
 
 @router.post("/sign-out", status_code=204, response_class=Response, responses=responses("sign_in"))
-async def leave(services: TheServices, owner: TheOwner) -> Response:
+async def sign_out(services: TheServices, owner: TheOwner) -> Response:
     """End this session and clear what the browser stored for this site.
 
     Asked for by a script: a form on a page without referrer says `Origin: null`, as a foreign one would.

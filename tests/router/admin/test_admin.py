@@ -1,4 +1,4 @@
-"""The operators' port: the status is true, words to backends take effect, and nothing of a person is on it."""
+"""The operators' port: its status is true, modes of backends take effect, and it shows nothing of a person."""
 
 from __future__ import annotations
 
@@ -224,8 +224,8 @@ async def test_the_page_loads_nothing_from_elsewhere_and_nothing_inline(tmp_path
 
 
 @pytest.fixture
-def answering(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
-    """The operators' verbs against a prepared answer instead of a socket; what was asked."""
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
+    """The requests of the operators' commands, which get a prepared answer without a socket."""
     asked: list[tuple[str, str, object]] = []
     backend = {"name": "a", "state": "draining", "reason": "an operator said so", "in_flight": 1, "slots": 2}
     backend |= {"since_s": 3.0, "eta_s": 14.0}
@@ -248,7 +248,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
 
 
 def test_the_verbs_show_the_status_and_tell_backends(
-    answering: list[tuple[str, str, object]], capsys: pytest.CaptureFixture[str]
+    requests: list[tuple[str, str, object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     operate.show_status("http://127.0.0.1:1/", as_json=False)
     shown = capsys.readouterr().out
@@ -265,7 +265,7 @@ def test_the_verbs_show_the_status_and_tell_backends(
     assert '"summary": "All tiers are up."' in capsys.readouterr().out
     operate.set_mode("http://127.0.0.1:1", "a", "draining")
     assert capsys.readouterr().out == "a is draining (an operator said so); 1 in flight.\n"
-    assert answering[-1] == ("PUT", "http://127.0.0.1:1/v1/backends/a/mode", {"mode": "draining"})
+    assert requests[-1] == ("PUT", "http://127.0.0.1:1/v1/backends/a/mode", {"mode": "draining"})
     with pytest.raises(CommandError, match=r"There is no backend of that name\."):
         operate.set_mode("http://127.0.0.1:1", "nobody", "ready")
 
@@ -287,7 +287,7 @@ async def test_each_job_is_counted_once_by_how_it_ended(tmp_path: Path) -> None:
     scripts = [mastering(), [TierFault(FaultClass.USER, "it is bad", code=FaultCode.UNDECODABLE)], [Freeze()]]
     async with admin(tmp_path, FakeBackend("a", scripts)) as (services, client):
         mastered = await until(services, (await queue_song(services)).id, JobState.MASTERED)
-        await lifecycle.end(services, mastered.id, JobState.CANCELLED)  # it was fetched; nothing more is owed
+        await lifecycle.end(services, mastered.id, JobState.CANCELLED)  # it was fetched; it ended well before
         await until(services, (await queue_song(services)).id, JobState.WIPED)
         running = await until(services, (await queue_song(services)).id, JobState.RUNNING)
         await lifecycle.end(services, running.id, JobState.CANCELLED, Problem("cancelled"))

@@ -1,4 +1,4 @@
-"""`router doctor` and the peppers' verbs, as an operator types them."""
+"""`router doctor` and the commands for peppers, run as processes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 
 from router.identity import pseudonyms
 from router.identity.accounts import Accounts, Consent
-from tests.openid import CLIENT_ID, CLIENT_SECRET, Answer, Misbehaviour, Provider, openid_provider
+from tests.openid import CLIENT_ID, CLIENT_SECRET, FakeProvider, Misbehaviour, ProviderResponse, openid_provider
 
 REDIRECT = "http://127.0.0.1:8080/sign-in/callback"
 
 
 @pytest.fixture(scope="module")
-def at_work() -> Iterator[Provider]:
+def provider_process() -> Iterator[FakeProvider]:
     with openid_provider() as provider:
         yield provider
 
 
 @pytest.fixture
-def provider(at_work: Provider) -> Provider:
-    at_work.misbehave = Misbehaviour()
-    return at_work
+def provider(provider_process: FakeProvider) -> FakeProvider:
+    provider_process.misbehave = Misbehaviour()
+    return provider_process
 
 
 def router(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -38,8 +38,10 @@ def router(folder: Path, *arguments: str, **settings: str) -> subprocess.Complet
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def doctor(folder: Path, provider: Provider | None = None, **settings: str) -> tuple[int, dict[str, list[str]], str]:
-    """Exit code, sentences by verdict, and all that was said."""
+def doctor(
+    folder: Path, provider: FakeProvider | None = None, **settings: str
+) -> tuple[int, dict[str, list[str]], str]:
+    """Exit code, sentences by result, and everything printed."""
     if provider is not None:
         named = {"oidc_issuer": provider.issuer, "oidc_client_id": CLIENT_ID, "oidc_client_secret": CLIENT_SECRET}
         settings = {**named, **settings}
@@ -67,7 +69,7 @@ def test_the_redirect_uri_follows_the_public_address(tmp_path: Path) -> None:
     assert any("https" in sentence for sentence in found["ok"])
 
 
-def test_a_set_up_that_works_is_found_to_work_and_nothing_is_made(tmp_path: Path, provider: Provider) -> None:
+def test_a_set_up_that_works_is_found_to_work_and_nothing_is_made(tmp_path: Path, provider: FakeProvider) -> None:
     code, found, said = doctor(tmp_path, provider)
     assert (code, found["FAILED"]) == (0, []), said
     assert len(found["ok"]) == 8
@@ -104,7 +106,7 @@ def test_googles_client_ids_have_a_form(tmp_path: Path) -> None:
     assert any("none of Google's" in sentence for sentence in found["FAILED"])
 
 
-def test_a_provider_that_does_not_know_us_is_noticed(tmp_path: Path, provider: Provider) -> None:
+def test_a_provider_that_does_not_know_us_is_noticed(tmp_path: Path, provider: FakeProvider) -> None:
     _, found, _ = doctor(tmp_path, provider, oidc_client_id="somebody-else")
     assert [sentence.split(":")[0] for sentence in found["FAILED"]] == [
         "The provider refuses this client id or redirect URI",
@@ -114,7 +116,7 @@ def test_a_provider_that_does_not_know_us_is_noticed(tmp_path: Path, provider: P
     assert (code, found["FAILED"]) == (1, ["The provider refuses the client's secret. Copy it again."])
 
 
-def test_a_provider_that_is_away_or_another_is_noticed(tmp_path: Path, provider: Provider) -> None:
+def test_a_provider_that_is_away_or_another_is_noticed(tmp_path: Path, provider: FakeProvider) -> None:
     _, found, _ = doctor(tmp_path, provider, oidc_issuer="http://127.0.0.1:9")
     assert any("gives no answer" in sentence for sentence in found["FAILED"])
     provider.misbehave.discovery = lambda described: {**described, "issuer": "https://accounts.google.com"}
@@ -122,12 +124,14 @@ def test_a_provider_that_is_away_or_another_is_noticed(tmp_path: Path, provider:
     assert any("discovery_of_another_issuer" in sentence for sentence in found["FAILED"])
 
 
-def test_a_clock_that_is_wrong_is_noticed(tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_wrong_is_noticed(
+    tmp_path: Path, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = provider.discovery
 
-    def late() -> Answer:
+    def late() -> ProviderResponse:
         answer = right()
-        return Answer(answer.body, headers={**answer.headers, "date": "Sat, 01 Jan 2000 00:00:00 GMT"})
+        return ProviderResponse(answer.body, headers={**answer.headers, "date": "Sat, 01 Jan 2000 00:00:00 GMT"})
 
     monkeypatch.setattr(provider, "discovery", late)
     code, found, _ = doctor(tmp_path, provider)
@@ -136,10 +140,10 @@ def test_a_clock_that_is_wrong_is_noticed(tmp_path: Path, provider: Provider, mo
 
 
 def test_a_pepper_that_others_can_read_or_that_is_not_the_accounts_own_is_noticed(
-    tmp_path: Path, provider: Provider
+    tmp_path: Path, provider: FakeProvider
 ) -> None:
     state = tmp_path / "state"
-    known = pseudonyms.load(state, None)
+    known = pseudonyms.load_peppers(state, None)
     store = Accounts(state)
     store.expect_peppers(known.fingerprints())
     store.close()
@@ -166,9 +170,9 @@ def test_a_store_that_is_lost_or_damaged_is_noticed_and_left_as_it_is(tmp_path: 
 
 def test_a_pepper_is_rotated_and_the_old_ones_retired_with_who_never_came_back(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    first = pseudonyms.load(state, None)
+    first = pseudonyms.load_peppers(state, None)
     assert router(tmp_path, "accounts", "rotate-pepper").returncode == 0
-    both = pseudonyms.load(state, None)
+    both = pseudonyms.load_peppers(state, None)
     assert [*both.versions] == [2, 1]
     assert both.versions[1] == first.versions[1]
     assert (state / "pepper").stat().st_mode & 0o777 == 0o600
@@ -180,7 +184,7 @@ def test_a_pepper_is_rotated_and_the_old_ones_retired_with_who_never_came_back(t
     store.close()
     ended = router(tmp_path, "accounts", "retire-peppers")
     assert (ended.returncode, "Pepper 1: 1 rows erased." in ended.stdout) == (0, True)
-    after = pseudonyms.load(state, None)
+    after = pseudonyms.load_peppers(state, None)
     store = Accounts(state)
     assert store.expect_peppers(after.fingerprints()), "what was retired is not missed"
     assert (store.trusted, store.consent(gone)) == (True, None)

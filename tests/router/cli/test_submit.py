@@ -1,4 +1,4 @@
-"""`router submit` against a router with a scripted backend: a song to it and its master back, or one line."""
+"""`router submit` with a scripted backend: the master is fetched, or the command ends in one line."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from router.core.command_error import CommandError
-from router.identity import accounts as accounts_module
+from router.identity import accounts_database
 from router.identity.accounts import Accounts, Consent
 
 V1, V2 = "tiers-1", "tiers-2"
@@ -173,7 +173,7 @@ def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(accounts_module, "_connect", full)
+        patch.setattr(accounts_database, "open_database", full)
         with pytest.raises(CommandError, match="SQLITE_FULL"):
             reopened(tmp_path)
     second = reopened(tmp_path)
@@ -193,7 +193,7 @@ def test_each_damaged_store_is_kept_for_the_operator(tmp_path: Path) -> None:
 
 
 def test_a_refusal_under_a_retired_pepper_stays_a_refusal(tmp_path: Path) -> None:
-    """Whoever is still signed in must not be sent elsewhere because what he said is erased."""
+    """The refusal is erased with the pepper; whoever is still signed in keeps it until the session ends."""
     store = Accounts(tmp_path)
     store.expect_peppers({1: b"first", 2: b"second"})
     store.set_consent("v1_person", Consent(True, V1, 10))

@@ -1,4 +1,4 @@
-"""Signing in at a hostile provider: one good answer is believed, no bad one is."""
+"""Sign-in with a hostile OpenID provider: a good answer is accepted, every bad one is refused."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.openid import (
     CLIENT_SECRET,
     KID,
     Answer,
+    FakeProvider,
     Json,
     Misbehaviour,
-    Provider,
     b64,
     hs256,
     jwk_of,
@@ -45,41 +45,41 @@ FOREIGN_KEY, WEAK_KEY = new_key(), new_key(1024)
 
 
 @pytest.fixture(scope="module")
-def at_work() -> Iterator[Provider]:
+def provider_process() -> Iterator[FakeProvider]:
     with openid_provider() as provider:
         yield provider
 
 
 @pytest.fixture
-def provider(at_work: Provider) -> Provider:
-    at_work.misbehave = Misbehaviour()
-    at_work.asked.clear()
-    return at_work
+def provider(provider_process: FakeProvider) -> FakeProvider:
+    provider_process.misbehave = Misbehaviour()
+    provider_process.asked.clear()
+    return provider_process
 
 
 @pytest.fixture
-async def router(tmp_path: Path, provider: Provider) -> AsyncIterator[Served]:
+async def router(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Served]:
     async with served(tmp_path, **settings_of(provider)) as router:
         yield router
 
 
 @pytest.fixture
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the log was told of each sign-in."""
+    """The outcomes of sign-ins that were logged."""
     told: list[str] = []
     monkeypatch.setattr(sign_in_pages, "log", lambda _, outcome: told.append(outcome))
     return told
 
 
-async def begin(router: Served) -> str:
-    """To the provider's door; its address with all that was asked."""
+async def begin_at_provider(router: Served) -> str:
+    """Begin a sign-in; the provider's address that the browser is sent to, with its parameters."""
     response = await router.http.get("/sign-in")
     assert response.status_code == 303, response.text
     return response.headers["location"]
 
 
-async def say_yes(url: str) -> str:
-    """At the provider: the address that the browser is sent back to."""
+async def agree_at_provider(url: str) -> str:
+    """Agree on the provider's page; the address that the browser is sent back to."""
     async with httpx.AsyncClient(trust_env=False) as browser:
         response = await browser.get(url)
     assert response.status_code == 303, response.text
@@ -87,11 +87,11 @@ async def say_yes(url: str) -> str:
 
 
 async def sign_in(router: Served) -> httpx.Response:
-    """The whole way, as a browser walks it."""
-    return await router.http.get(await say_yes(await begin(router)))
+    """A whole sign-in, as a browser does it; the last response."""
+    return await router.http.get(await agree_at_provider(await begin_at_provider(router)))
 
 
-def assert_stayed_out(router: Served, response: httpx.Response, status: int = 400) -> None:
+def assert_not_signed_in(router: Served, response: httpx.Response, status: int = 400) -> None:
     assert response.status_code == status
     assert response.headers["content-type"].startswith("text/html")
     assert "sid=" not in response.headers.get("set-cookie", "")
@@ -106,11 +106,11 @@ def _rows(router: Served) -> int:
     return len(rows) + len(sessions.execute("SELECT id FROM sessions").fetchall())
 
 
-# What is good ---------------------------------------------------------------------------------------------------
+# Good answers -----------------------------------------------------------------------------------------------------
 
 
 async def test_the_good_answer_signs_in_and_the_person_is_known_by_a_pseudonym_alone(
-    router: Served, provider: Provider, outcomes: list[str]
+    router: Served, provider: FakeProvider, outcomes: list[str]
 ) -> None:
     response = await sign_in(router)
     assert (response.status_code, response.headers["location"]) == (303, "/")
@@ -121,8 +121,8 @@ async def test_the_good_answer_signs_in_and_the_person_is_known_by_a_pseudonym_a
     assert len(held["account"]) == len("v1_") + 22, "128 bits"
 
 
-async def test_nothing_is_asked_of_the_provider_but_the_subject(router: Served, provider: Provider) -> None:
-    asked = {name: values[0] for name, values in parse_qs(urlsplit(await begin(router)).query).items()}
+async def test_nothing_is_asked_of_the_provider_but_the_subject(router: Served, provider: FakeProvider) -> None:
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(await begin_at_provider(router)).query).items()}
     assert asked["scope"] == "openid"
     assert asked["code_challenge_method"] == "S256"
     assert set(asked) == {
@@ -133,7 +133,7 @@ async def test_nothing_is_asked_of_the_provider_but_the_subject(router: Served, 
 
 
 async def test_userinfo_is_never_asked_and_the_code_goes_with_our_secret_and_the_verifier(
-    router: Served, provider: Provider
+    router: Served, provider: FakeProvider
 ) -> None:
     await sign_in(router)
     assert provider.count("/userinfo") == 0
@@ -142,18 +142,18 @@ async def test_userinfo_is_never_asked_and_the_code_goes_with_our_secret_and_the
     assert CLIENT_SECRET not in json.dumps([asked for asked in provider.asked if asked[0] == "GET"])
 
 
-async def test_a_clock_that_is_twenty_seconds_off_is_forgiven(router: Served, provider: Provider) -> None:
+async def test_a_clock_that_is_twenty_seconds_off_is_forgiven(router: Served, provider: FakeProvider) -> None:
     ahead = {"iat": time.time() + 20, "nbf": time.time() + 20}
     provider.misbehave.claims = lambda claims: {**claims, **ahead}
     assert (await sign_in(router)).headers["location"] == "/"
 
 
-async def test_an_audience_of_one_in_a_list_is_the_same_audience(router: Served, provider: Provider) -> None:
+async def test_an_audience_of_one_in_a_list_is_the_same_audience(router: Served, provider: FakeProvider) -> None:
     provider.misbehave.claims = lambda claims: {**claims, "aud": [CLIENT_ID], "azp": CLIENT_ID}
     assert (await sign_in(router)).headers["location"] == "/"
 
 
-async def test_a_provider_may_change_its_keys(router: Served, provider: Provider) -> None:
+async def test_a_provider_may_change_its_keys(router: Served, provider: FakeProvider) -> None:
     await sign_in(router)
     before = provider.count("/jwks")
     old, provider.key = provider.key, new_key()
@@ -166,7 +166,7 @@ async def test_a_provider_may_change_its_keys(router: Served, provider: Provider
         provider.key = old
 
 
-# What is bad ----------------------------------------------------------------------------------------------------
+# Bad answers ------------------------------------------------------------------------------------------------------
 
 
 def _claim(name: str, value: object) -> Callable[[Json], Json]:
@@ -266,26 +266,26 @@ BAD_TOKENS: dict[str, tuple[Misbehaviour, str]] = {
 
 @pytest.mark.parametrize("case", BAD_TOKENS)
 async def test_a_bad_token_is_refused_for_what_is_bad(
-    router: Served, provider: Provider, outcomes: list[str], case: str
+    router: Served, provider: FakeProvider, outcomes: list[str], case: str
 ) -> None:
     misbehaviour, reason = BAD_TOKENS[case]
     provider.misbehave = dataclasses.replace(misbehaviour)
     response = await sign_in(router)
     assert outcomes == [reason]
-    assert_stayed_out(router, response)
+    assert_not_signed_in(router, response)
 
 
 async def test_a_token_signed_by_the_public_key_as_a_secret_is_refused(
-    router: Served, provider: Provider, outcomes: list[str]
+    router: Served, provider: FakeProvider, outcomes: list[str]
 ) -> None:
     provider.misbehave = Misbehaviour(
         header=_alg("HS256"), sign=hs256(public_pem(provider.key)), discovery=_lists("HS256")
     )
-    assert_stayed_out(router, await sign_in(router))
+    assert_not_signed_in(router, await sign_in(router))
     assert outcomes == ["wrong_algorithm"]
 
 
-async def test_an_unknown_key_is_looked_up_once_more_and_not_oftener(router: Served, provider: Provider) -> None:
+async def test_an_unknown_key_is_looked_up_once_more_and_not_oftener(router: Served, provider: FakeProvider) -> None:
     provider.misbehave = Misbehaviour(header=_claim("kid", "key-9"))
     await sign_in(router)
     assert provider.count("/jwks") == 2
@@ -317,12 +317,12 @@ BAD_ANSWERS: dict[str, tuple[Misbehaviour, str, int]] = {
 
 
 @pytest.mark.parametrize("case", BAD_ANSWERS)
-async def test_a_bad_answer_is_refused(router: Served, provider: Provider, outcomes: list[str], case: str) -> None:
+async def test_a_bad_answer_is_refused(router: Served, provider: FakeProvider, outcomes: list[str], case: str) -> None:
     misbehaviour, reason, status = BAD_ANSWERS[case]
     provider.misbehave = dataclasses.replace(misbehaviour)
     response = await sign_in(router)
     assert outcomes == [reason]
-    assert_stayed_out(router, response, status)
+    assert_not_signed_in(router, response, status)
     assert provider.count("/userinfo") == 0, "no redirect was followed"
 
 
@@ -337,10 +337,10 @@ BAD_DISCOVERIES: dict[str, tuple[Callable[[Json], Any], str]] = {
 
 @pytest.mark.parametrize("case", BAD_DISCOVERIES)
 async def test_a_provider_that_describes_itself_badly_is_not_gone_to(
-    router: Served, provider: Provider, outcomes: list[str], case: str
+    router: Served, provider: FakeProvider, outcomes: list[str], case: str
 ) -> None:
     provider.misbehave.discovery, reason = BAD_DISCOVERIES[case]
-    assert_stayed_out(router, await router.http.get("/sign-in"))
+    assert_not_signed_in(router, await router.http.get("/sign-in"))
     assert outcomes == [reason]
 
 
@@ -348,35 +348,35 @@ async def test_a_provider_that_is_away_is_said_to_be_away(
     router: Served, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(router.services.sign_in.provider, "issuer", "http://127.0.0.1:9")  # type: ignore[union-attr]
-    assert_stayed_out(router, await router.http.get("/sign-in"), 503)
+    assert_not_signed_in(router, await router.http.get("/sign-in"), 503)
     assert outcomes == ["provider_silent"]
 
 
 async def test_a_code_that_was_used_is_worth_nothing(router: Served, outcomes: list[str]) -> None:
-    first = await say_yes(await begin(router))
+    first = await agree_at_provider(await begin_at_provider(router))
     code = parse_qs(urlsplit(first).query)["code"][0]
     assert (await router.http.get(first)).headers["location"] == "/"
     router.http.cookies.clear()
-    second = await say_yes(await begin(router))
+    second = await agree_at_provider(await begin_at_provider(router))
     replayed = second.replace(parse_qs(urlsplit(second).query)["code"][0], code)
     response = await router.http.get(replayed)
     assert (response.status_code, outcomes) == (400, ["signed_in", "code_refused"])
 
 
 async def test_a_code_of_another_attempt_is_stopped_by_pkce(
-    router: Served, provider: Provider, outcomes: list[str]
+    router: Served, provider: FakeProvider, outcomes: list[str]
 ) -> None:
-    """A stolen code, put into an attempt of one's own: only the verifier of the browser that began it opens it."""
-    stolen = parse_qs(urlsplit(await say_yes(await begin(router))).query)["code"][0]
+    """A stolen code used in another attempt: only the verifier of the browser that began it redeems it."""
+    stolen = parse_qs(urlsplit(await agree_at_provider(await begin_at_provider(router))).query)["code"][0]
     router.http.cookies.clear()
-    own = await say_yes(await begin(router))
+    own = await agree_at_provider(await begin_at_provider(router))
     response = await router.http.get(own.replace(parse_qs(urlsplit(own).query)["code"][0], stolen))
     assert outcomes == ["code_refused"]
-    assert_stayed_out(router, response)
+    assert_not_signed_in(router, response)
 
 
 async def test_an_attempt_comes_back_once(router: Served, outcomes: list[str]) -> None:
-    back = await say_yes(await begin(router))
+    back = await agree_at_provider(await begin_at_provider(router))
     cookie = router.http.cookies["dev-login"]
     await router.http.get(back)
     router.http.cookies.clear()
@@ -385,40 +385,40 @@ async def test_an_attempt_comes_back_once(router: Served, outcomes: list[str]) -
 
 
 async def test_an_answer_in_another_browser_signs_nobody_in(router: Served, outcomes: list[str]) -> None:
-    """Login CSRF: an attacker's own answer, opened by the victim, must not sign the victim in as the attacker."""
-    back = await say_yes(await begin(router))
+    """Login CSRF: a victim who opens an attacker's own callback must not be signed in as the attacker."""
+    back = await agree_at_provider(await begin_at_provider(router))
     router.http.cookies.clear()
-    assert_stayed_out(router, await router.http.get(back))
-    await begin(router)
-    assert_stayed_out(router, await router.http.get(back))
+    assert_not_signed_in(router, await router.http.get(back))
+    await begin_at_provider(router)
+    assert_not_signed_in(router, await router.http.get(back))
     assert outcomes == ["no_attempt", "wrong_state"]
 
 
 async def test_an_attempt_ends_after_ten_minutes_and_can_not_be_made_younger(
     router: Served, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    back = await say_yes(await begin(router))
+    back = await agree_at_provider(await begin_at_provider(router))
     cookie = router.http.cookies["dev-login"]
     began, _, rest = cookie.partition(".")
     real = clock.now
     monkeypatch.setattr(clock, "now", lambda: real() + attempts.LIFETIME_S)
-    assert_stayed_out(router, await router.http.get(back, headers={"cookie": f"dev-login={cookie}"}))
+    assert_not_signed_in(router, await router.http.get(back, headers={"cookie": f"dev-login={cookie}"}))
     router.http.cookies.clear()
     younger = f"{int(began) + attempts.LIFETIME_S}.{rest}"
-    assert_stayed_out(router, await router.http.get(back, headers={"cookie": f"dev-login={younger}"}))
+    assert_not_signed_in(router, await router.http.get(back, headers={"cookie": f"dev-login={younger}"}))
     assert outcomes == ["no_attempt", "wrong_state"]
 
 
 async def test_an_answer_that_says_a_thing_twice_is_refused(router: Served, outcomes: list[str]) -> None:
-    back = await say_yes(await begin(router))
-    assert_stayed_out(router, await router.http.get(f"{back}&code=another"))
+    back = await agree_at_provider(await begin_at_provider(router))
+    assert_not_signed_in(router, await router.http.get(f"{back}&code=another"))
     assert outcomes == ["said_twice"]
 
 
 async def test_a_person_is_sent_nowhere_but_to_our_own_pages(router: Served) -> None:
     for then, expected in (("account", "/account"), ("https://evil.example", "/"), ("//evil.example", "/")):
         response = await router.http.get("/sign-in", params={"then": then})
-        back = await say_yes(response.headers["location"])
+        back = await agree_at_provider(response.headers["location"])
         assert (await router.http.get(back)).headers["location"] == expected
 
 

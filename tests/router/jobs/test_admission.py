@@ -25,7 +25,7 @@ def fake(name: str = "a", tier: str = "managed") -> FakeBackend:
 
 
 def pace(seconds: float) -> Pace:
-    """Whatever the song, so many seconds."""
+    """The pace of a backend that takes so many seconds for any song."""
     return Pace(Ewma(0.0), Ewma(0.0), Ewma(seconds), Ewma(0.0))
 
 
@@ -63,6 +63,7 @@ async def test_a_song_that_would_be_done_too_late_is_sent_away_for_as_long_as_it
 
 
 def trip(services: Services, name: str, times: int) -> None:
+    """Open the backend's breaker so many times in a row."""
     breaker = member(services, name).breaker
     for _ in range(times):
         breaker.trip(clock.now(), "down")

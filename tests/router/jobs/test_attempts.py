@@ -1,4 +1,4 @@
-"""What a job's record says of its attempts, and what follows from it for the next one."""
+"""A job's attempts: how each is added and closed, and what they say of the next backend."""
 
 from __future__ import annotations
 

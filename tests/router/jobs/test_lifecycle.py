@@ -1,4 +1,4 @@
-"""How jobs end: keys before anybody can see it, and receipts."""
+"""How jobs end: keys are destroyed before anybody can see the end, and receipts say when."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPEN = sorted(ACTIVE | DONE)
 async def job_in(
     services: Services, state: JobState, size: int = 1000, traces: Traces | None = None, **changes: object
 ) -> Job:
-    """A job in `state` with the audio that a job has there."""
+    """A job in `state` with the audio that a job in that state has."""
     job = new_job(services, state=state, **changes)
     has_input = state in ACTIVE
     has_output = state in DONE or state is JobState.SEALED
@@ -109,7 +109,7 @@ async def test_a_failure_of_an_older_generation_ends_nothing(tmp_path: Path) -> 
 async def test_nobody_sees_a_closed_state_before_the_keys_are_destroyed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the moment each key goes the record is not yet at the end that people are shown."""
+    """When each key is destroyed, people are still shown a state before the end."""
     from router.web.api.views import shown_state
 
     async with services_in(tmp_path) as services:

@@ -68,7 +68,7 @@ async def test_a_job_of_which_nothing_came_gives_its_room_back(tmp_path: Path, m
 
 
 async def reserved_job(services: Services) -> Job:
-    """A job with its room, of which nothing has come."""
+    """A job with reserved space of which no byte has arrived."""
     job = new_job(services)
     job = job.with_(input=BlobRef(ref=await services.spool.reserve(1000, job.expires_s), size_bytes=0))
     await services.jobs.create(job, 3600)

@@ -86,7 +86,7 @@ async def test_a_closed_job_whose_wipe_was_cut_short_is_wiped(tmp_path: Path, st
 async def test_a_song_that_had_arrived_in_full_is_looked_at_though_its_client_never_heard(tmp_path: Path) -> None:
     async with services_in(tmp_path) as services:
         whole = await receive_song(services)
-        await services.change(whole.id, _unaware)
+        await services.change(whole.id, _before_the_last_byte)
         half = await receive_song(services)
         ref = await services.spool.reserve(len(SONG), half.expires_s)
         await services.spool.append(ref, 0, pieces(SONG[:100]), len(SONG))
@@ -99,8 +99,8 @@ async def test_a_song_that_had_arrived_in_full_is_looked_at_though_its_client_ne
         assert states == [JobState.QUEUED, JobState.RECEIVED]
 
 
-def _unaware(job: Job) -> Job:
-    """As the record is while the upload goes on."""
+def _before_the_last_byte(job: Job) -> Job:
+    """The record as it is while the upload goes on: its size is not known yet."""
     assert job.input is not None
     return job.with_(input=job.input.model_copy(update={"size_bytes": 0}), size_bytes=None)
 

@@ -42,13 +42,13 @@ schema.config.phases.coverage.enabled = False  # hundreds of requests more, for 
 @EXAMPLES
 def test_no_request_breaks_the_router_or_its_word(case: Any, running: Stack) -> None:
     if "job_id" in (case.path_parameters or {}) and len(str(case.path_parameters["job_id"])) % 2:
-        case.path_parameters["job_id"] = _a_job(running)
+        case.path_parameters["job_id"] = _new_job_id(running)
     for name in [name for name in case.headers if name.lower() in ("accept", "prefer", "host", "content-length")]:
-        # A stream has no end, waiting takes time, and what is no HTTP the server refuses before we see it.
+        # Event streams do not end, waiting takes time, and invalid HTTP is refused by the server before the routes.
         del case.headers[name]
     case.call_and_validate(checks=CHECKS.get_by_names(list(HELD)), base_url=running.url, timeout=20)
 
 
-def _a_job(running: Stack) -> str:
+def _new_job_id(running: Stack) -> str:
     with Api(running.url) as api:
         return str(api.create(size_bytes=len(SONG))["id"])

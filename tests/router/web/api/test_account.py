@@ -1,4 +1,4 @@
-"""Sessions, tokens and the account: who may do what, what is held, and that it can all be ended."""
+"""Sessions, tokens and the account: what each may do, what is stored of it, and how it ends."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from router.tiers.fake import FakeBackend
 from router.web import dependencies
 from router.web.api import events
 from router.web.api.credentials import MOST_TOKENS
-from tests.openid import Misbehaviour, Provider, openid_provider, settings_of
-from tests.people import person, walk_in
+from tests.openid import FakeProvider, Misbehaviour, openid_provider, settings_of
+from tests.people import person, sign_in_with
 from tests.probes import until
 from tests.served import Served, served
 from tests.services import MASTER, SONG, mastering
 
 
 @pytest.fixture(scope="module")
-def at_work() -> Iterator[Provider]:
+def provider_process() -> Iterator[FakeProvider]:
     with openid_provider() as provider:
         yield provider
 
 
 @pytest.fixture
-def provider(at_work: Provider) -> Provider:
-    at_work.misbehave = Misbehaviour()
-    return at_work
+def provider(provider_process: FakeProvider) -> FakeProvider:
+    provider_process.misbehave = Misbehaviour()
+    return provider_process
 
 
 @pytest.fixture
-async def router(tmp_path: Path, provider: Provider) -> AsyncIterator[Served]:
+async def router(tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Served]:
     async with served(tmp_path, [FakeBackend("a", [mastering()])], **settings_of(provider)) as router:
         yield router
 
 
 @pytest.fixture
-async def ann(router: Served, provider: Provider) -> AsyncIterator[httpx.AsyncClient]:
+async def ann(router: Served, provider: FakeProvider) -> AsyncIterator[httpx.AsyncClient]:
     async with person(router, provider, "ann") as browser:
         yield browser
 
 
 @pytest.fixture
-async def bob(router: Served, provider: Provider) -> AsyncIterator[httpx.AsyncClient]:
+async def bob(router: Served, provider: FakeProvider) -> AsyncIterator[httpx.AsyncClient]:
     async with person(router, provider, "bob") as browser:
         yield browser
 
@@ -60,8 +60,8 @@ async def bob(router: Served, provider: Provider) -> AsyncIterator[httpx.AsyncCl
 TUS = {"tus-resumable": "1.0.0", "content-type": "application/offset+octet-stream", "upload-offset": "0"}
 
 
-def kept_in(*folders: Path) -> bytes:
-    """Every byte of every file there."""
+def bytes_of_files(*folders: Path) -> bytes:
+    """The content of every file under the folders."""
     return b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
@@ -84,7 +84,7 @@ async def end_sessions_of_the_owner(router: Served, job_id: str) -> None:
     router.services.sign_in.sessions.end_all((await router.services.jobs.get(job_id)).job.account)
 
 
-# Who is let in --------------------------------------------------------------------------------------------------
+# Authentication --------------------------------------------------------------------------------------------------
 
 
 async def test_a_stranger_is_told_to_sign_in_before_a_byte_of_audio_moves(router: Served) -> None:
@@ -165,22 +165,24 @@ async def test_a_stream_ends_when_the_session_was_ended_or_the_token_revoked(
 
 
 async def test_pages_and_descriptions_are_open_and_leave_no_record(router: Served) -> None:
-    before = _records(router)
+    before = _stored_rows(router)
     for path in ("/", "/account", "/docs", "/openapi.json", "/privacy", "/v1/options", "/errors/sign_in", "/sign-in"):
         response = await router.http.get(path)
         assert response.status_code in (200, 303), path
     assert (await router.http.get("/v1/options")).json()["account"]["kind"] == "signed_out"
-    assert _records(router) == before
+    assert _stored_rows(router) == before
 
 
-def _records(router: Served) -> list[Any]:
+def _stored_rows(router: Served) -> list[Any]:
     assert router.services.sign_in is not None
     tables = [(router.services.accounts._db, name) for name in ("consents", "tokens", "usage")]
     tables += [(router.services.sign_in.sessions._db, name) for name in ("sessions", "spent")]
     return [db.execute(f"SELECT * FROM {name}").fetchall() for db, name in tables]  # noqa: S608 — our own names
 
 
-async def test_the_cookie_is_for_this_host_alone_and_out_of_scripts_reach(tmp_path: Path, provider: Provider) -> None:
+async def test_the_cookie_is_for_this_host_alone_and_out_of_scripts_reach(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
     public = "https://master.example"
     async with served(tmp_path, public_url=public, **settings_of(provider)) as router:
         host = {"host": "master.example"}
@@ -201,11 +203,11 @@ async def test_the_cookie_is_for_this_host_alone_and_out_of_scripts_reach(tmp_pa
 
 
 async def test_a_session_begun_anew_replaces_the_one_that_the_browser_brought(
-    router: Served, provider: Provider, ann: httpx.AsyncClient
+    router: Served, provider: FakeProvider, ann: httpx.AsyncClient
 ) -> None:
-    """Session fixation: a cookie that somebody planted is not the one that is signed in."""
+    """Session fixation: a session id that somebody planted before the login is not signed in by it."""
     planted = ann.cookies["dev-sid"]
-    await walk_in(ann, provider, "ann")
+    await sign_in_with(ann, provider, "ann")
     assert ann.cookies["dev-sid"] != planted
     old = await router.http.get("/v1/account", headers={"cookie": f"dev-sid={planted}"})
     assert problem(old) == (401, "sign_in")
@@ -234,7 +236,7 @@ async def test_sign_out_ends_the_session_and_clears_what_the_page_kept(router: S
 
 
 async def test_sign_out_everywhere_ends_every_session_of_the_account_and_no_other(
-    router: Served, provider: Provider, ann: httpx.AsyncClient, bob: httpx.AsyncClient
+    router: Served, provider: FakeProvider, ann: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
     async with person(router, provider, "ann") as phone:
         listed = (await ann.get("/v1/account/sessions")).json()
@@ -245,7 +247,7 @@ async def test_sign_out_everywhere_ends_every_session_of_the_account_and_no_othe
 
 
 async def test_one_session_can_be_ended_from_another_but_nobody_elses(
-    router: Served, provider: Provider, ann: httpx.AsyncClient, bob: httpx.AsyncClient
+    router: Served, provider: FakeProvider, ann: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
     async with person(router, provider, "ann") as phone:
         (other,) = [s for s in (await ann.get("/v1/account/sessions")).json() if not s["is_this_one"]]
@@ -281,9 +283,9 @@ async def test_a_restart_signs_nobody_out_and_the_file_holds_no_secret(tmp_path:
     assert found is not None
     assert found.account == "an-account"
     assert again.find(secret[:-1]) is None
-    assert secret.encode() not in kept_in(tmp_path)
+    assert secret.encode() not in bytes_of_files(tmp_path)
     again.end_all("an-account")
-    assert b"an-account" not in kept_in(tmp_path)
+    assert b"an-account" not in bytes_of_files(tmp_path)
     again.close()
 
 
@@ -417,7 +419,7 @@ async def test_anothers_job_is_the_same_404_as_one_that_never_was(
 async def test_anothers_job_is_refused_after_the_same_time_as_one_that_never_was(
     router: Served, ann: httpx.AsyncClient, bob: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock of its own, which only the reading of a large record and the waiting move."""
+    """Measured on a fake clock that only the reading of a large record and the waiting move."""
     job = (await ann.post("/v1/jobs")).json()["id"]
     now_s, real = 100.0, router.services.jobs.get
 
@@ -477,7 +479,7 @@ async def test_the_export_is_all_that_the_stores_hold_of_the_account(
 
 
 async def test_erasure_leaves_nothing_of_the_account_and_everything_of_the_others(
-    router: Served, provider: Provider, ann: httpx.AsyncClient, bob: httpx.AsyncClient
+    router: Served, provider: FakeProvider, ann: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
     await ann.put("/v1/account/consent", json={"managed_only": True})
     token = await new_token(ann)
@@ -496,7 +498,7 @@ async def test_erasure_leaves_nothing_of_the_account_and_everything_of_the_other
     assert problem(await router.http.get("/v1/options", headers=bearer(token["secret"]))) == (401, "bad_token")
     assert router.services.spool.usage().blobs == 0
     folders = (router.services.settings.state_dir, router.services.settings.ram_dir)
-    assert account.encode() not in kept_in(*folders)
+    assert account.encode() not in bytes_of_files(*folders)
     assert (await bob.get(f"/v1/jobs/{theirs}")).status_code == 200
     async with person(router, provider, "ann") as again:
         held = (await again.get("/v1/account")).json()
@@ -521,7 +523,7 @@ async def test_the_guest_of_a_router_without_sign_in_has_an_account_too(tmp_path
 # Pseudonyms -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_person_keeps_everything_when_the_pepper_is_changed(tmp_path: Path, provider: Provider) -> None:
+async def test_a_person_keeps_everything_when_the_pepper_is_changed(tmp_path: Path, provider: FakeProvider) -> None:
     old, new = "11" * 32, "22" * 32
     async with (
         served(tmp_path, pepper=f"1:{old}", **settings_of(provider)) as router,
@@ -543,7 +545,7 @@ async def test_a_person_keeps_everything_when_the_pepper_is_changed(tmp_path: Pa
 
 
 async def test_live_jobs_and_other_sessions_move_with_their_person(
-    router: Served, provider: Provider, ann: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    router: Served, provider: FakeProvider, ann: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = (await ann.post("/v1/jobs")).json()["id"]
     assert router.services.sign_in is not None
@@ -557,7 +559,7 @@ async def test_live_jobs_and_other_sessions_move_with_their_person(
 
 
 async def test_a_lost_pepper_makes_every_job_managed_only_until_the_operator_confirms(
-    tmp_path: Path, provider: Provider
+    tmp_path: Path, provider: FakeProvider
 ) -> None:
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "ann") as ann:
         await ann.put("/v1/account/consent", json={"managed_only": True})

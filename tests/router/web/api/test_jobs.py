@@ -1,4 +1,4 @@
-"""Jobs over HTTP: made, looked at, waited for, listened to, ended."""
+"""Jobs over HTTP: created, read, waited for, followed by events, cancelled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.served import Served, served
 from tests.services import SONG, mastering
 
 
-def up(*scripts: object) -> list[FakeBackend]:
+def scripted_backend(*scripts: object) -> list[FakeBackend]:
     return [FakeBackend("a", list(scripts) or [mastering()])]  # type: ignore[arg-type]
 
 
 async def test_options_say_what_can_be_asked_for_and_within_which_limits(tmp_path: Path) -> None:
-    async with served(tmp_path, up(), max_bytes=1000) as router:
+    async with served(tmp_path, scripted_backend(), max_bytes=1000) as router:
         options = (await router.http.get("/v1/options")).json()
         assert {"streaming"} <= set(options["targets"])
         assert {"neutral"} <= set(options["styles"])
@@ -197,7 +197,7 @@ async def test_a_preference_that_makes_no_sense_does_no_harm(tmp_path: Path, pre
 
 
 async def test_events_tell_the_whole_way_to_the_master_and_end_there(tmp_path: Path) -> None:
-    async with served(tmp_path, up()) as router:
+    async with served(tmp_path, scripted_backend()) as router:
         job = await router.create()
         seen = []
         async with router.events(job["id"]) as stream:
@@ -239,7 +239,7 @@ async def test_a_quiet_stream_shows_that_it_lives(tmp_path: Path, monkeypatch: p
 
 
 async def test_nobody_is_shown_the_end_of_a_job_before_its_keys_are_destroyed(tmp_path: Path) -> None:
-    async with served(tmp_path, up()) as router:
+    async with served(tmp_path, scripted_backend()) as router:
         job = await router.create()
         async with router.events(job["id"]) as stream:
             async for _, shown in stream:
@@ -252,7 +252,7 @@ async def test_nobody_is_shown_the_end_of_a_job_before_its_keys_are_destroyed(tm
 
 
 async def test_deleting_gives_a_receipt_and_leaves_nothing(tmp_path: Path) -> None:
-    async with served(tmp_path, up()) as router:
+    async with served(tmp_path, scripted_backend()) as router:
         job = await router.over((await router.send())["id"])
         response = await router.http.delete(f"/v1/jobs/{job['id']}")
         receipt = response.json()["receipt"]
@@ -266,7 +266,7 @@ async def test_deleting_gives_a_receipt_and_leaves_nothing(tmp_path: Path) -> No
 
 
 async def test_deleting_a_running_job_stops_it(tmp_path: Path) -> None:
-    backends = up([Accepted("scripted"), Freeze()])
+    backends = scripted_backend([Accepted("scripted"), Freeze()])
     async with served(tmp_path, backends) as router:
         job = await router.send()
         async with router.events(job["id"]) as stream:
@@ -299,7 +299,7 @@ async def _half_sent(router: Served, job_id: str) -> None:
 
 
 async def test_one_song_after_another_waits_in_line_and_is_told_its_place(tmp_path: Path) -> None:
-    backends = up([Accepted("scripted"), Freeze()])
+    backends = scripted_backend([Accepted("scripted"), Freeze()])
     async with served(tmp_path, backends) as router:
         first = await router.send()
         async with router.events(first["id"]) as stream:

@@ -1,4 +1,4 @@
-"""Masters going out: whole, in part, for as long as their time lasts and not a moment longer."""
+"""Downloads of a master: whole or in part, until the job expires and not a moment longer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_master_is_sent_whole_with_a_name_that_says_nothing(router: Serv
 
 
 async def test_who_prefers_to_wait_gets_the_master_as_soon_as_it_is_made(router: Served) -> None:
-    """Asked for before the song has come."""
+    """Two clients wait for a master whose song has not been sent yet."""
     job = await router.create()
     address = f"/v1/jobs/{job['id']}/outputs/wav24"
     waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
@@ -224,37 +224,37 @@ LARGE = os.urandom(5_000_000)
 
 @pytest.fixture
 async def large(tmp_path: Path) -> AsyncIterator[Served]:
-    """A router whose masters are poured into their connections by a thread."""
+    """A router whose masters are written to their connections by a thread, past ASGI."""
     async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:
         yield router
 
 
 @pytest.fixture
-def pipes(monkeypatch: pytest.MonkeyPatch) -> list[body_sender.BodySender]:
-    """All that were made."""
+def senders(monkeypatch: pytest.MonkeyPatch) -> list[body_sender.BodySender]:
+    """Every BodySender that is made, in order."""
     made: list[body_sender.BodySender] = []
 
-    class Noted(body_sender.BodySender):
+    class RecordedSender(body_sender.BodySender):
         def __init__(self, *given: object) -> None:
             super().__init__(*given)  # type: ignore[arg-type]
             made.append(self)
 
-    monkeypatch.setattr("router.http.connection.Pipe", Noted)
+    monkeypatch.setattr("router.http.connection.BodySender", RecordedSender)
     return made
 
 
-def _closed(pipes: list[body_sender.BodySender]) -> bool:
-    return all(one._socket.fileno() == -1 for one in pipes)
+def _closed(senders: list[body_sender.BodySender]) -> bool:
+    return all(one._socket.fileno() == -1 for one in senders)
 
 
-@pytest.mark.parametrize("poured", [True, False], ids=["poured", "by ASGI"])
+@pytest.mark.parametrize("directly", [True, False], ids=["directly", "by ASGI"])
 async def test_a_large_master_comes_whole_and_in_part_and_its_connection_serves_on(
-    large: Served, pipes: list[body_sender.BodySender], monkeypatch: pytest.MonkeyPatch, poured: bool
+    large: Served, senders: list[body_sender.BodySender], monkeypatch: pytest.MonkeyPatch, directly: bool
 ) -> None:
     async def nothing(*_: object) -> None:
         return None
 
-    if not poured:
+    if not directly:
         monkeypatch.setattr(RouterConnection, "_pour", nothing)
     job_id, address = await mastered(large)
     edges = [0, 1, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 3 * RECORD_BYTES, len(LARGE)]
@@ -264,17 +264,19 @@ async def test_a_large_master_comes_whole_and_in_part_and_its_connection_serves_
     assert (await large.http.get(address)).content == LARGE
     assert len(large.http._transport._pool.connections) == 1  # type: ignore[attr-defined]
     assert (await large.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "delivered"
-    assert bool(pipes) is poured
-    assert _closed(pipes)
+    assert bool(senders) is directly
+    assert _closed(senders)
 
 
-def _asked(router: Served, address: str, *more: str) -> bytes:
+def _get_request(router: Served, address: str, *more: str) -> bytes:
     return "\r\n".join([f"GET {address} HTTP/1.1", f"host: 127.0.0.1:{router.port}", *more, "", ""]).encode()
 
 
 async def test_requests_that_were_sent_ahead_are_answered_one_after_another(large: Served) -> None:
     _, address = await mastered(large)
-    reader, writer = await large.raw(3 * _asked(large, address) + _asked(large, "/v1/options", "connection: close"))
+    reader, writer = await large.raw(
+        3 * _get_request(large, address) + _get_request(large, "/v1/options", "connection: close")
+    )
     for _ in range(3):
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(len(LARGE)) == LARGE
@@ -287,7 +289,7 @@ async def test_a_caller_who_reads_slowly_gets_all_of_it_and_holds_up_nobody(larg
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
         slow.connect(("127.0.0.1", large.port))
-        slow.sendall(_asked(large, address, "connection: close"))
+        slow.sendall(_get_request(large, address, "connection: close"))
         slow.settimeout(5)
         got = b""
         while piece := await asyncio.to_thread(slow.recv, 250_000):
@@ -298,46 +300,46 @@ async def test_a_caller_who_reads_slowly_gets_all_of_it_and_holds_up_nobody(larg
 
 
 @pytest.fixture
-async def stalled(large: Served, pipes: list[body_sender.BodySender]) -> AsyncIterator[tuple[str, socket.socket]]:
-    """The id of a job, and a caller who takes nothing of its master at the moment."""
+async def stalled(large: Served, senders: list[body_sender.BodySender]) -> AsyncIterator[tuple[str, socket.socket]]:
+    """The id of a job, and a client that has stopped reading its master."""
     job_id, address = await mastered(large)
-    with _caller_who_takes_nothing(large, address) as caller:
-        await until(lambda: pipes and pipes[0]._rest)
+    with _client_that_reads_nothing(large, address) as caller:
+        await until(lambda: senders and senders[0]._rest)
         yield job_id, caller
 
 
 @contextlib.contextmanager
-def _caller_who_takes_nothing(router: Served, address: str) -> Iterator[socket.socket]:
+def _client_that_reads_nothing(router: Served, address: str) -> Iterator[socket.socket]:
     with socket.socket() as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
         caller.connect(("127.0.0.1", router.port))
-        caller.sendall(_asked(router, address))
+        caller.sendall(_get_request(router, address))
         yield caller
 
 
 async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_error(
     large: Served,
-    pipes: list[body_sender.BodySender],
+    senders: list[body_sender.BodySender],
     stalled: tuple[str, socket.socket],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     job_id, caller = stalled
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # with a reset
     caller.close()
-    await until(lambda: _closed(pipes))
+    await until(lambda: _closed(senders))
     assert (await large.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "mastered"
     assert "error" not in capsys.readouterr().err
 
 
 async def test_a_caller_who_has_asked_for_more_and_hangs_up_leaves_nothing_open(
-    large: Served, pipes: list[body_sender.BodySender], stalled: tuple[str, socket.socket]
+    large: Served, senders: list[body_sender.BodySender], stalled: tuple[str, socket.socket]
 ) -> None:
     _, caller = stalled
-    caller.sendall(_asked(large, "/v1/options"))
+    caller.sendall(_get_request(large, "/v1/options"))
     await asyncio.sleep(0.1)
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     caller.close()
-    await until(lambda: _closed(pipes))
+    await until(lambda: _closed(senders))
     left = [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]
     await asyncio.wait([*left, asyncio.create_task(asyncio.sleep(0))], timeout=2)
     assert all(task.done() for task in left)
@@ -346,7 +348,7 @@ async def test_a_caller_who_has_asked_for_more_and_hangs_up_leaves_nothing_open(
 @pytest.mark.parametrize("how", ["deleted", "expired"])
 async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
     large: Served,
-    pipes: list[body_sender.BodySender],
+    senders: list[body_sender.BodySender],
     stalled: tuple[str, socket.socket],
     how: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -357,7 +359,7 @@ async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
     else:
         made = clock.now()
         monkeypatch.setattr(clock, "now", lambda: made + large.services.settings.output_ttl_s)
-    await until(lambda: _closed(pipes))
+    await until(lambda: _closed(senders))
     caller.settimeout(5)
     got = b""
     with contextlib.suppress(ConnectionError):
@@ -366,14 +368,14 @@ async def test_a_master_whose_time_is_over_while_it_is_sent_ends_short(
     assert len(got) < len(LARGE)
 
 
-async def test_a_router_that_stops_waits_for_no_caller_who_takes_nothing(
-    tmp_path: Path, pipes: list[body_sender.BodySender]
+async def test_a_router_that_stops_waits_for_no_client_that_reads_nothing(
+    tmp_path: Path, senders: list[body_sender.BodySender]
 ) -> None:
     with contextlib.ExitStack() as callers:
         async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])]) as router:
             _, address = await mastered(router)
-            callers.enter_context(_caller_who_takes_nothing(router, address))
-            await until(lambda: pipes and pipes[0]._rest)
+            callers.enter_context(_client_that_reads_nothing(router, address))
+            await until(lambda: senders and senders[0]._rest)
             began = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - began < 5
-        assert _closed(pipes)
+        assert _closed(senders)

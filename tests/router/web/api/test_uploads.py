@@ -1,4 +1,4 @@
-"""Songs coming in: early refusals, broken connections, resuming, stalled and overtaken uploads, little memory."""
+"""Uploads: early refusals, broken connections, resuming, stalled and overtaken requests, little memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture(params=["from the connection", "by ASGI"], autouse=True)
-def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _receive_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to read a body, also for those that are too short to be read from the connection by themselves."""
     monkeypatch.setattr(request_body, "_DIRECT_FROM_BYTES", 1 if request.param == "from the connection" else 1 << 60)
 
@@ -94,7 +94,7 @@ async def test_a_body_of_unknown_length_is_taken_to_its_end(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("announced", [False, True])
 async def test_a_song_that_is_too_large_is_refused_before_a_byte_of_it_is_sent(tmp_path: Path, announced: bool) -> None:
-    """600 MB, and the client waits for 100 Continue: it hears 413 instead."""
+    """600 MB, and the client waits for 100 Continue: it is answered 413 instead."""
     async with served(tmp_path) as router:
         size = 600 * 1000 * 1000
         if announced:
@@ -282,7 +282,7 @@ async def test_a_plain_put_once_more_begins_anew(tmp_path: Path) -> None:
 
 
 async def test_a_newer_request_takes_over_from_one_that_hangs(tmp_path: Path) -> None:
-    """A client lost its network without a word and comes back on another connection."""
+    """A client lost its network, so that its connection was never closed, and comes back on another one."""
     backend = FakeBackend("a", [mastering()])
     async with served(tmp_path, [backend]) as router:
         job = await router.create(size_bytes=len(SONG))
@@ -462,7 +462,7 @@ def reset_peak(pid: int) -> None:
 
 @pytest.mark.parametrize("length", [True, False], ids=["of announced length", "of unknown length"])
 def test_a_large_upload_takes_little_memory(tmp_path: Path, length: bool) -> None:
-    """200 MB of which none is looked at: its last byte never comes, so that the upload alone is measured."""
+    """200 MB without their last byte, so that no probe runs and the upload alone is measured."""
     size = 200 * MIB
     with stack(tmp_path, workers=0) as running, Api(running.url) as api:
         small = api.create(size_bytes=8 * MIB)
