@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 GUEST = "guest"
 """The one account of a router without sign-in, by id and by kind."""
 SIGNED_OUT = "signed_out"
-SCOPES = ("jobs", "read")
+TokenScope = Literal["jobs", "read"]
 """What a personal token may do: everything with jobs, or only read."""
 
 

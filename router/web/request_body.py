@@ -16,7 +16,7 @@ from router.jobs.services import Services
 from router.spool.port import SpoolFull
 from router.spool.writer import Chunks
 
-_DIRECT_FROM_BYTES = 256 * 1024
+_RECEIVE_DIRECTLY_FROM_BYTES = 256 * 1024
 """Bytes still to come from which the connection is read directly: a shorter rest has mostly come with the head."""
 
 
@@ -67,7 +67,7 @@ class RequestBody:
         if self._receive_directly is None or self._chunks.rest:
             return
         left = self._left - self._chunks.passed
-        if left >= _DIRECT_FROM_BYTES:
+        if left >= _RECEIVE_DIRECTLY_FROM_BYTES:
             self._receiver = self._receive_directly(left)
         self._receive_directly = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from router.core import clock
 from router.core.errors import Problem
 from router.http.problems import responses
-from router.identity.account import Account
+from router.identity.account import Account, TokenScope
 from router.identity.accounts import Token
 from router.jobs.services import Services
 from router.web import cookies
@@ -48,7 +47,7 @@ class NewToken(TokenView):
 class TokenWanted(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    scope: Literal["jobs", "read"] = "jobs"
+    scope: TokenScope = "jobs"
 
 
 class Ended(BaseModel):

@@ -26,7 +26,7 @@ from router.web.dependencies import TheJob, TheServices, TheStreams, owned_job_a
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
 _GONE = "The master's time is over or it was deleted. Send the song again."
-_DIRECT_FROM_BYTES = 256 * 1024
+_SEND_DIRECTLY_FROM_BYTES = 256 * 1024
 """Bytes from which a body is sent past ASGI: a shorter one is sent sooner than a thread can be woken."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -95,7 +95,7 @@ async def _body(
 ) -> AsyncIterator[bytes]:
     """The response's body, empty where it is sent past ASGI. Marks the job as delivered after its last byte."""
     try:
-        sender = await send_directly() if send_directly and end - start >= _DIRECT_FROM_BYTES else None
+        sender = await send_directly() if send_directly and end - start >= _SEND_DIRECTLY_FROM_BYTES else None
         if sender is not None:
             await _send_directly(services, blob, start, end, sender)
         else:

@@ -576,7 +576,7 @@ async def test_a_lost_pepper_makes_every_job_managed_only_until_the_operator_con
 def test_sessions_of_a_retired_pepper_end_at_the_start(tmp_path: Path) -> None:
     store = sessions_module.Sessions(tmp_path / "sessions.sqlite")
     old, new = store.begin("v1_person"), store.begin("v12_person")
-    store.keep_only([2, 12])
+    store.end_retired([2, 12])
     assert store.find(old) is None
     assert store.find(new) is not None
     store.close()

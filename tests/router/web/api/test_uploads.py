@@ -35,7 +35,8 @@ MIB = 1024 * 1024
 @pytest.fixture(params=["from the connection", "by ASGI"], autouse=True)
 def _receive_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to read a body, also for those that are too short to be read from the connection by themselves."""
-    monkeypatch.setattr(request_body, "_DIRECT_FROM_BYTES", 1 if request.param == "from the connection" else 1 << 60)
+    from_bytes = 1 if request.param == "from the connection" else 1 << 60
+    monkeypatch.setattr(request_body, "_RECEIVE_DIRECTLY_FROM_BYTES", from_bytes)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
