@@ -101,10 +101,10 @@ async def show(services: TheServices, owner: TheOwner) -> ConsentView:
 
 
 @router.put("/consent", responses=responses("session_only"))
-async def choose(services: TheServices, owner: TheOwner, wanted: ConsentWanted) -> ConsentView:
+async def choose(services: TheServices, owner: TheOwner, choice: ConsentWanted) -> ConsentView:
     """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
-    refuse_managed_only(services, managed_only=wanted.managed_only)
-    consent = Consent(wanted.managed_only, services.tiers_version(), int(time.time() // 60))
+    refuse_managed_only(services, managed_only=choice.managed_only)
+    consent = Consent(choice.managed_only, services.tiers_version(), int(time.time() // 60))
     services.accounts.set_consent(owner.id, consent)
     return consent_view(services, owner)
 

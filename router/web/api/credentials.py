@@ -84,7 +84,7 @@ async def tokens(services: TheServices, owner: TheOwner) -> list[TokenView]:
 
 @router.post("/tokens", status_code=201, responses=responses("session_only", "not_found", "too_many_tokens"))
 async def make_token(
-    services: TheServices, owner: TheOwner, response: Response, wanted: TokenWanted | None = None
+    services: TheServices, owner: TheOwner, response: Response, new: TokenWanted | None = None
 ) -> NewToken:
     """A new token for `Authorization: Bearer …`. It works until it is revoked."""
     if services.sign_in is None:
@@ -93,7 +93,7 @@ async def make_token(
         raise Problem(
             "too_many_tokens", f"An account may have {MOST_TOKENS} tokens. Revoke one first.", allowed=MOST_TOKENS
         )
-    scope = (wanted or TokenWanted()).scope
+    scope = (new or TokenWanted()).scope
     token, secret = services.accounts.make_token(owner.id, scope, int(time.time() // 60))
     response.headers["cache-control"] = "no-store"
     return NewToken(secret=secret, **_token_fields(token))

@@ -69,11 +69,11 @@ async def create(
     services: TheServices,
     account: TheAccount,
     response: Response,
-    wanted: NewJob | None = None,
+    new: NewJob | None = None,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> JobView:
     """Make a job. The same Idempotency-Key gives the same job."""
-    job, revision = await create_job(services, account.id, wanted or NewJob(), idempotency_key)
+    job, revision = await create_job(services, account.id, new or NewJob(), idempotency_key)
     allowed = services.settings.max_queued_per_account
     left = max(0, allowed - await services.jobs.active(account.id))
     response.headers["location"] = f"/v1/jobs/{job.id}"
