@@ -1,4 +1,4 @@
-"""What a broadcast wave says of itself, read from one file and written to another.
+"""Texts of a broadcast WAV (`bext`, INFO, iXML), read from one file and written to another.
 
 EBU Tech 3285 v2 (the `bext` chunk), EBU R 98 (the line that each process adds to the coding history), RIFF INFO lists
 (Multimedia Programming Interface 1.0) and the iXML chunk, which is carried as it is. Texts here may name people:
@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from mastering.audio.riff import FileBytes, wav_chunks
 from mastering.contract import ENGINE_VERSION, Measurements
 
-_MOST_CHUNKS = 4096
 _MOST_CHUNK_BYTES = 1 << 20
+"""Of a chunk that is carried over; one of texts has a few kilobytes, and a larger one is left out."""
 _FIXED_BYTES = 602
+"""Of a bext chunk, before its coding history."""
 _HEAD = struct.Struct("<256s32s32s10s8sQH64s5h180s")
 _MOVE_BYTES = 1 << 20
+"""Of a master, moved at a time to make room for chunks before its audio."""
 _INFO = {
     b"INAM": "title",
     b"IART": "artist",
@@ -76,24 +79,10 @@ def _broadcast(bext: bytes, ixml: bytes, rate_hz: int) -> Broadcast:
 
 
 def _chunks(source: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte of the content and size of each chunk."""
-    source.seek(0)
-    head = source.read(12)
-    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
-        return
-    at, data_size = 12, 0
-    for _ in range(_MOST_CHUNKS):
-        source.seek(at)
-        head = source.read(8)
-        if len(head) < 8:
-            return
-        name, size = head[:4], struct.unpack("<I", head[4:])[0]
-        if name == b"ds64":
-            data_size = struct.unpack_from("<8xQ", source.read(16).ljust(16, b"\0"))[0]
-        if name == b"data" and size == 0xFFFFFFFF:
-            size = data_size
-        yield name, at + 8, size
-        at += 8 + size + size % 2
+    """Name, first byte of the content and size of each chunk of a WAV; none of any other file."""
+    data = FileBytes(source)
+    is_wav = data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE"
+    return wav_chunks(data) if is_wav else iter(())
 
 
 def _info(content: bytes) -> dict[str, str]:

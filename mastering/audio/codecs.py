@@ -1,11 +1,13 @@
-"""The codings of sound that are read, by the names of FFmpeg's decoders: the engine and the probe know the same ones.
+"""The codings of sound that are read: one table for the probe and the engine, by the names of the two libraries.
 
-An allow-list: FFmpeg has some two hundred decoders, and every one is a door.
+An allow-list: FFmpeg has hundreds of decoders and demuxers, and each is code that meets a stranger's bytes.
 """
 
 from __future__ import annotations
 
-CODECS = {
+from mastering.contract.limits import MAX_MISSING_LOSSY_SHARE, MAX_MISSING_PACKET_FRAMES
+
+LIBAV_CODECS = {
     "aac": "aac",
     "ac3": "ac3",
     "alac": "alac",
@@ -28,6 +30,48 @@ CODECS = {
     "wmav1": "wma",
     "wmav2": "wma",
 }
-"""FFmpeg's name → ours."""
+"""FFmpeg's name of a decoder → ours."""
 
-LOSSLESS = frozenset({"alac", "flac", "wma_lossless", "float_32", "float_64", *(f"pcm_{n}" for n in (8, 16, 24, 32))})
+SNDFILE_CODECS = {
+    "PCM_S8": "pcm_8",
+    "PCM_U8": "pcm_8",
+    "PCM_16": "pcm_16",
+    "PCM_24": "pcm_24",
+    "PCM_32": "pcm_32",
+    "FLOAT": "float_32",
+    "DOUBLE": "float_64",
+    "ULAW": "mu_law",
+    "ALAW": "a_law",
+    "IMA_ADPCM": "adpcm",
+    "MS_ADPCM": "adpcm",
+    "VORBIS": "vorbis",
+    "OPUS": "opus",
+}
+"""libsndfile's name of a subtype → ours. In a FLAC the subtype is that of the samples, and the codec is flac."""
+
+DEMUXERS = {
+    "wav": "wav",
+    "aiff": "aiff",
+    "mp4": "mov",
+    "webm": "matroska",
+    "flac": "flac",
+    "mp3": "mp3",
+    "ogg": "ogg",
+    "asf": "asf",
+    "caf": "caf",
+}
+"""Container (`container_of`) → FFmpeg's one demuxer for it: a file gets no other, whatever it looks like to FFmpeg."""
+
+_LOSSLESS = frozenset({"alac", "flac", "wma_lossless", "float_32", "float_64", *(f"pcm_{n}" for n in (8, 16, 24, 32))})
+
+
+def is_lossless(codec: str) -> bool:
+    """Whether a recording in `codec` (our name) holds the samples that were encoded."""
+    return codec in _LOSSLESS
+
+
+def allowed_missing_frames(codec: str, declared_frames: int) -> int:
+    """How many audio frames an honest recording may lack against its header."""
+    if codec == "alac":
+        return MAX_MISSING_PACKET_FRAMES
+    return 0 if is_lossless(codec) else MAX_MISSING_PACKET_FRAMES + int(declared_frames * MAX_MISSING_LOSSY_SHARE)

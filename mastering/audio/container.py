@@ -1,137 +1,89 @@
-"""Containers by their first bytes, and whether a file ends before its own structure says it should. No decoding."""
+"""Which container a file is, by its content and never by its name: the one truth for the probe and the engine.
+
+Bytes in, a name out; nothing is decoded. Sources: RFC 9639 (FLAC), RFC 3533 (Ogg), ISO 14496-12 (MP4 boxes), RFC 8794
+(EBML), Core Audio Format Specification 1.0, ASF Specification 01.20.06, ISO 11172-3 (MPEG audio header), id3.org
+(ID3v2.4 §3.1); `riff` has those of WAV and AIFF.
+"""
 
 from __future__ import annotations
 
-import io
-import struct
-from collections.abc import Callable
-from typing import BinaryIO
+from mastering.audio.riff import RandomAccessBytes
 
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)
-"""What programs that write to a pipe leave in a header's size field."""
-_MOST_CHUNKS = 10_000
-_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-
-
-def sniff(source: BinaryIO) -> str | None:
-    """The container's name, or None for what is none of ours."""
-    source.seek(0)
-    head = source.read(16)
-    for name, mark, at in _MARKS:
-        if head[at : at + len(mark)] == mark:
-            return name
-    # MPEG audio, layer III.
-    return "mp3" if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 else None
-
-
-_MARKS = (
-    ("wav", b"WAVE", 8),
-    ("aiff", b"AIFF", 8),
-    ("aiff", b"AIFC", 8),
-    ("flac", b"fLaC", 0),
-    ("ogg", b"OggS", 0),
-    ("mp3", b"ID3", 0),
-    ("mp4", b"ftyp", 4),
-    ("mp4", b"moov", 4),
-    ("mp4", b"mdat", 4),
-    ("mp4", b"wide", 4),
-    ("matroska", b"\x1aE\xdf\xa3", 0),
-    ("asf", b"0&\xb2u\x8ef\xcf\x11", 0),
-    ("caf", b"caff", 0),
-)
-
-
-def is_cut_off(source: BinaryIO, container: str) -> bool:
-    """True if the container's own sizes reach past the end of the file. Says nothing of damage further inside."""
-    check = _CHECKS.get(container)
-    return check is not None and check(source, source.seek(0, io.SEEK_END))
-
-
-def _chunks_cut_off(source: BinaryIO, size: int, order: str, wanted: bytes) -> bool:
-    position = 12
-    for _ in range(_MOST_CHUNKS):
-        source.seek(position)
-        head = source.read(8)
-        if len(head) < 8:
-            return True
-        name, length = head[:4], struct.unpack(order + "I", head[4:])[0]
-        if name == b"ds64":
-            # RF64 (EBU Tech 3306) holds its true sizes here; no sound chunk is asked for its own.
-            return bool(position + 8 + length > size)
-        if name == wanted:
-            # One frame of the widest kind may be missing without a loss that can be heard.
-            return length not in _UNKNOWN_SIZES and position + 8 + length > size + 16
-        position += 8 + length + length % 2
-    return False
-
-
-def _wav_cut_off(source: BinaryIO, size: int) -> bool:
-    return _chunks_cut_off(source, size, "<", b"data")
-
-
-def _aiff_cut_off(source: BinaryIO, size: int) -> bool:
-    return _chunks_cut_off(source, size, ">", b"SSND")
-
-
-def _ogg_cut_off(source: BinaryIO, size: int) -> bool:
-    """The last page of a whole stream says that it is the last (RFC 3533, section 6, bit 0x04)."""
-    source.seek(max(0, size - 0x11000))
-    tail = source.read()
-    last = tail.rfind(b"OggS")
-    if last < 0 or last + 27 > len(tail):
-        return True
-    segments = tail[last + 26]
-    table = tail[last + 27 : last + 27 + segments]
-    return len(table) < segments or last + 27 + segments + sum(table) > len(tail) or not tail[last + 5] & 4
-
-
-def _caf_cut_off(source: BinaryIO, size: int) -> bool:
-    position = 8
-    for _ in range(_MOST_CHUNKS):
-        source.seek(position)
-        head = source.read(12)
-        if len(head) < 12:
-            return True
-        name, length = struct.unpack(">4sq", head)
-        if name == b"data":
-            return bool(position + 12 + length > size + 16)
-        position += 12 + max(length, 0)
-    return False
-
-
-def _asf_cut_off(source: BinaryIO, size: int) -> bool:
-    """The File Properties Object tells the file's size, unless it was written as a broadcast (ASF 01.20.06, 3.2)."""
-    source.seek(0)
-    head = source.read(1 << 16)
-    at = head.find(_ASF_FILE_PROPERTIES)
-    if at < 0 or at + 92 > len(head):
-        return False
-    whole, flags = struct.unpack_from("<Q", head, at + 40)[0], struct.unpack_from("<I", head, at + 88)[0]
-    return bool(not flags & 1 and whole > size)
-
-
-def _mp4_cut_off(source: BinaryIO, size: int) -> bool:
-    position, names = 0, set()
-    for _ in range(_MOST_CHUNKS):
-        source.seek(position)
-        head = source.read(16)
-        if len(head) < 8:
-            break
-        length, name = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:
-            length = struct.unpack(">Q", head[8:])[0]
-        names.add(name)
-        if length == 0:
-            break
-        position += max(length, 8)
-    return position > size or b"moov" not in names
-
-
-_CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
-    "wav": _wav_cut_off,
-    "aiff": _aiff_cut_off,
-    "ogg": _ogg_cut_off,
-    "mp4": _mp4_cut_off,
-    "caf": _caf_cut_off,
-    "asf": _asf_cut_off,
+CONTAINER_HEAD_BYTES = 16 * 1024
+"""Enough of a file's beginning, behind a tag, to tell its container: an MP3 frame of the largest size, and the next."""
+_LAYER_3_KBPS = {
+    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+"""Bit rates by their index: version 1 (3), versions 2 and 2.5 (2)."""
+_RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+"""Sample rates by version and index."""
+
+
+def container_of(data: RandomAccessBytes) -> str | None:
+    """wav, aiff, flac, mp3, ogg, mp4, webm (Matroska too), asf or caf; None for any other file."""
+    start = id3_end(data)
+    head = data[start : start + 16]
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[:4] == b"fLaC":
+        return "flac"
+    if head[:4] == b"OggS":
+        return "ogg"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
+        return "mp4"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "webm"
+    if head == b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c":
+        return "asf"
+    if head[:6] == b"caff\x00\x01":
+        return "caf"
+    return "mp3" if _has_mpeg_frames(data, start) else None
+
+
+def id3_end(data: RandomAccessBytes) -> int:
+    """The first byte behind an ID3 tag at the file's start; 0 without one."""
+    head = data[:10]
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    a, b, c, d = head[6:10]
+    return 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 0x10 else 0)
+
+
+def ends_inside_id3(data: RandomAccessBytes) -> bool:
+    """Whether the file ends before the audio that should follow its ID3 tag."""
+    return id3_end(data) >= len(data) > 0
+
+
+def _has_mpeg_frames(data: RandomAccessBytes, start: int) -> bool:
+    """Two layer III frames in a row: the header of one alone turns up in random bytes."""
+    first = _mpeg_frame_bytes(data, start)
+    return first is not None and _mpeg_frame_bytes(data, start + first) is not None
+
+
+def _mpeg_frame_bytes(data: RandomAccessBytes, at: int) -> int | None:
+    head = data[at : at + 4]
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return None
+    version, rate_index, kbps_index = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4
+    if version == 1 or rate_index == 3 or kbps_index in (0, 15):
+        return None
+    kbps = _LAYER_3_KBPS[3 if version == 3 else 2][kbps_index]
+    slots = 144 if version == 3 else 72
+    return slots * kbps * 1000 // _RATES_HZ[version][rate_index] + (head[2] >> 1 & 1)
+
+
+def xing_frames(data: RandomAccessBytes) -> int | None:
+    """Audio frames that an MP3's Xing or Info header announces, the encoder's padding included; None without one."""
+    start = id3_end(data)
+    head = data[start : start + 4]
+    if len(head) < 4:
+        return None
+    is_version_1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
+    at = start + 4 + {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[is_version_1, is_mono]
+    header = data[at : at + 12]
+    if header[:4] not in (b"Xing", b"Info") or len(header) < 12 or not header[7] & 1:
+        return None
+    return int.from_bytes(header[8:12], "big") * (1152 if is_version_1 else 576)

@@ -1,15 +1,13 @@
-"""What goes in and what comes out: the limits of a song, and the formats of a master."""
+"""Formats of a master: their names, extensions and media types, and what their coders know."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-MAX_DURATION_S = 90 * 60
-MAX_INPUT_BYTES = 512 * 1024 * 1024
-MIN_DURATION_S = 1.0
-MIN_RATE_HZ = 8_000
-MAX_RATE_HZ = 192_000
-MAX_CHANNELS = 2
+CODER_PADDING_FRAMES = 8192
+"""Audio frames by which a lossy master, once decoded, may be longer or shorter than the song: coders pad the first and
+the last of their packets (AAC by 2112 and up to 1024, MP3 by 1105 and up to 1152), and decoders differ in what they
+take off again."""
 
 
 class OutputFormat(StrEnum):
@@ -40,7 +38,7 @@ class OutputFormat(StrEnum):
 
     @property
     def is_lossy(self) -> bool:
-        """Its decoded length may be up to 8192 frames more than the song's, and its peaks are the coder's."""
+        """Its decoded length may differ from the song's by CODER_PADDING_FRAMES, and its peaks are the coder's."""
         return self.value in ("mp3", "mp3v0", "aac", "opus", "vorbis")
 
     def rate_hz(self, song_rate_hz: int) -> int:

@@ -12,7 +12,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mastering.contract.formats import MAX_RATE_HZ, MIN_RATE_HZ, OutputFormat
+from mastering.contract.formats import OutputFormat
+from mastering.contract.limits import MAX_RATE_HZ, MIN_RATE_HZ
 
 ENGINE_VERSION = "0.1.0"
 """Same plan, same decoded PCM, same engine version: the same 24-bit master."""

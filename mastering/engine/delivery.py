@@ -14,8 +14,8 @@ from functools import partial
 from itertools import chain
 from typing import BinaryIO
 
-from mastering.audio import files, tags
-from mastering.contract import Measurements, OutputFormat, Plan, Stage
+from mastering.audio import decode, encode, loading, tags
+from mastering.contract import CODER_PADDING_FRAMES, Measurements, OutputFormat, Plan, Stage
 from mastering.dsp.limiter import Curve
 from mastering.dsp.stream import Audio, Blocks
 from mastering.dsp.threads import cores
@@ -29,7 +29,6 @@ MOST_MASTER_BYTES = 1 << 34
 _CODEC_ROUNDS = 6
 _FIRST_MARGIN_DB = 0.05
 """Beyond what a coder overshot, doubled each round: every encoding errs anew, and rounds must come to an end."""
-_CODEC_SLACK_FRAMES = 8192
 _MOST_THREADS = 4
 """Each holds a coder and a meter, some 40 MB: more cores than this are not worth the memory."""
 _LOOK_S = 0.1
@@ -118,7 +117,7 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
     for number in range(_CODEC_ROUNDS):
         master = render.limited(song.audio, curve)
-        files.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
+        encode.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
         after = read_back(target, master.frames, lane, share, finely=kind.is_lossy)
         found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
         share = 0.0
@@ -154,7 +153,7 @@ def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat
         loudness_lufs=chosen.loudness_lufs,
         ceiling_dbtp=ceiling_dbtp,
         frames=round(master.frames * after.rate_hz / master.rate_hz),
-        slack_frames=_CODEC_SLACK_FRAMES if kind.is_lossy else 0,
+        slack_frames=CODER_PADDING_FRAMES if kind.is_lossy else 0,
     )
 
 
@@ -174,8 +173,8 @@ def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely
 
     A lossless master was held at 16 x by the limiter's guard; what a lossy coder made of it nobody has seen yet.
     """
-    recording = files.open_recording(target, most_bytes=MOST_MASTER_BYTES)
-    blocks = files.checked(recording, lane.begin(Stage.VERIFY, frames, share))
+    recording = decode.open_recording(target, most_bytes=MOST_MASTER_BYTES)
+    blocks = loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share))
     fine = PeakMeter(recording.rate_hz, factor=16)
     blocks = _fed(blocks, fine) if finely else blocks
     heard = analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from mastering.audio import files, tags
+from mastering.audio import decode, encode, loading, tags
 from mastering.contract import (
     ENGINE_VERSION,
     MAX_INPUT_BYTES,
@@ -129,8 +129,8 @@ def render_plan(
             f"The plan was made by engine {chosen.engine_version}; this is {ENGINE_VERSION}. Make it anew.",
         )
     meter = Meter(progress)
-    recording = files.open_recording(source)
-    audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=meter.begin(Stage.DECODE, 0))
+    recording = decode.open_recording(source)
+    audio = loading.load(recording, keep_samples=KEEP_SAMPLES, tick=meter.begin(Stage.DECODE, 0))
     if chosen.rate_hz != audio.rate_hz:
         audio = _kept(resampled(audio, chosen.rate_hz), meter.begin(Stage.DECODE, audio.frames, 0.0))
     above = plan.number(plan.required(chosen, "limiter"), "heeded_from")
@@ -142,7 +142,7 @@ def render_plan(
             continue
         target = open_output(kind)
         encoding = meter.begin(Stage.ENCODE, audio.frames)
-        files.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
+        encode.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
         after = read_back(target, audio.frames, meter, 1.0).measurements
         target.seek(0)
     if after is None:
@@ -164,7 +164,7 @@ def read_plan(source: BinaryIO) -> Plan:
 
 def difference_steps(one: BinaryIO, other: BinaryIO) -> int:
     """The null test: the largest difference between two recordings, in steps of 24 bits; −1 if their shapes differ."""
-    pair = [files.open_recording(source, most_bytes=MOST_MASTER_BYTES) for source in (one, other)]
+    pair = [decode.open_recording(source, most_bytes=MOST_MASTER_BYTES) for source in (one, other)]
     if len({(recording.rate_hz, recording.channels) for recording in pair}) > 1:
         return -1
     worst = 0
@@ -216,8 +216,8 @@ def _read(
     contour: list[ContourMeter] | None = None,
 ) -> analyse.Analysis:
     """Decode and measure in one pass; nothing is kept."""
-    recording = files.open_recording(source, most_bytes=most_bytes)
-    blocks = files.checked(recording, tick)
+    recording = decode.open_recording(source, most_bytes=most_bytes)
+    blocks = loading.checked_blocks(recording, tick)
     if contour is not None:
         contour.append(ContourMeter(recording.rate_hz))
         blocks = contour[0].passing(blocks)
@@ -227,13 +227,13 @@ def _read(
 def write_demo_song(target: BinaryIO) -> None:
     """Write half a minute of synthesised music as 24-bit WAV."""
     song = stored(demo_song(44_100), 44_100)
-    files.encode(song, OutputFormat.WAV24, target, seed=0, tick=lambda frames: None)
+    encode.encode(song, OutputFormat.WAV24, target, seed=0, tick=lambda frames: None)
 
 
 def _listen(source: BinaryIO, settings: Settings, meter: Meter) -> tuple[Audio, analyse.Analysis, list[str]]:
-    recording = files.open_recording(source)
+    recording = decode.open_recording(source)
     decoding = meter.begin(Stage.DECODE, recording.promised_frames or 0)
-    audio = files.load(recording, keep_samples=KEEP_SAMPLES, tick=decoding)
+    audio = loading.load(recording, keep_samples=KEEP_SAMPLES, tick=decoding)
     if settings.rate_hz not in (None, audio.rate_hz):
         audio = _kept(resampled(audio, settings.rate_hz or audio.rate_hz), decoding)
     tick = meter.begin(Stage.ANALYSE, audio.frames)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mastering.audio import files
+from mastering.audio import encode
 from mastering.contract import Fault, FaultCode, Plan, Settings, Stage
 from mastering.contract.presets import presets
 from mastering.dsp import loudness
@@ -84,7 +84,7 @@ def _write(song: render.ShapedSong, chosen: Plan, lufs: float, target: BinaryIO)
     limits, gain_db, reached = render.solve_with_release(song, chosen.ceiling_dbtp, lufs)
     curve = render.guarded_curve(song, limits, gain_db, tick=lambda frames: None)
     kind = chosen.settings.outputs[0]
-    files.encode(_faded(render.limited(song.audio, curve)), kind, target, seed=chosen.seed, tick=lambda frames: None)
+    encode.encode(_faded(render.limited(song.audio, curve)), kind, target, seed=chosen.seed, tick=lambda frames: None)
     return reached
 
 

@@ -10,11 +10,12 @@ import socket
 from dataclasses import replace
 from typing import Any
 
-from mastering.audio import structure
-from mastering.audio.codecs import LOSSLESS
+from mastering.audio.codecs import allowed_missing_frames
+from mastering.audio.container import CONTAINER_HEAD_BYTES, container_of, ends_inside_id3, id3_end, xing_frames
+from mastering.audio.truncation import shortfall_of
 from mastering.contract import Facts, Fault, FaultCode
 from mastering.probe.checks import check_header, judge, listen
-from mastering.probe.decoders import ProbedRecording, open_recording, resource_fault, undecodable_fault
+from mastering.probe.decoders import open_recording, resource_fault, undecodable_fault
 from mastering.probe.growing_file import Arriving
 from mastering.probe.sandbox_check import trials
 from mastering.probe.wav_header import serve
@@ -22,8 +23,6 @@ from mastering.protocol.probe import Request
 from mastering.runtime import sandbox
 
 _CHUNK_BYTES = 256 * 1024
-_HEAD_BYTES = 16 * 1024
-"""Enough of a file's beginning to tell its container."""
 
 
 def answer(request: Request, conversation: socket.socket) -> bytes:
@@ -118,40 +117,32 @@ def _probe(source: int, request: Request, arriving: Arriving) -> Facts:
         recording = open_recording(container, source, arriving)
     except Fault as fault:
         arriving.need_all()
-        if fault.code is FaultCode.UNDECODABLE and structure.shortfall_of(container, data) is not None:
+        if fault.code is FaultCode.UNDECODABLE and shortfall_of(container, data) is not None:
             raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
         raise
     if container == "mp3":
-        recording = replace(recording, declared_frames=structure.mpeg_samples(data))
+        recording = replace(recording, declared_frames=xing_frames(data))
     check_header(recording, request.max_duration_s)
     heard = listen(recording, request.max_duration_s, request.patience_s, lambda: arriving.waited_s)
     if not recording.is_settled:
         arriving.need_all()
-    is_cut_short = structure.shortfall_of(container, data) is not None
-    return judge(recording, heard, is_cut_short, _slack_frames(recording))
+    is_cut_short = shortfall_of(container, data) is not None
+    return judge(
+        recording, heard, is_cut_short, allowed_missing_frames(recording.codec, recording.declared_frames or 0)
+    )
 
 
 def _container(arriving: Arriving) -> str:
     """Raises Fault where it is none, or nothing but a tag."""
     data = arriving.data
-    arriving.need(_HEAD_BYTES)
-    arriving.need(structure.after_tag(data) + _HEAD_BYTES)
-    if structure.is_all_tag(data):
+    arriving.need(CONTAINER_HEAD_BYTES)
+    arriving.need(id3_end(data) + CONTAINER_HEAD_BYTES)
+    if ends_inside_id3(data):
         raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
-    container = structure.container_of(data)
+    container = container_of(data)
     if container is None:
         raise Fault(
             FaultCode.UNSUPPORTED_FORMAT,
             "This is no audio file that this service knows. Send WAV, AIFF, FLAC, MP3, Ogg or M4A.",
         )
     return container
-
-
-def _slack_frames(recording: ProbedRecording) -> int:
-    """How many frames an honest file may lack against its header.
-
-    Coded audio comes in packets, and the length of a lossy stream is told by time stamps, which may have gaps.
-    """
-    if recording.codec in LOSSLESS:
-        return 4608 if recording.codec == "alac" else 0
-    return 4608 + (recording.declared_frames or 0) // 1000

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mastering.audio.codecs import LOSSLESS
+from mastering.audio.codecs import is_lossless
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
+from mastering.contract.limits import BEYOND_SOUND_DBFS, SILENCE_DBFS
 from mastering.probe.decoders import Block, Header, ProbedRecording, full_scale, resource_fault, undecodable_fault
 
-SILENCE_DBFS = -80.0
-BEYOND_SOUND_DBFS = 120.0
 PATIENCE_S = 30.0
 _LEAST_SAMPLES_PER_S = 2_000_000
 """A tenth of what a shared core decodes of a dense codec (Opus, 48 kHz stereo)."""
@@ -140,7 +139,7 @@ def judge(recording: Header, heard: DecodeSummary, is_cut_short: bool, slack_fra
         channels=recording.channels,
         frames=heard.frames,
         duration_s=heard.frames / recording.rate_hz,
-        lossy=recording.codec not in LOSSLESS,
+        lossy=not is_lossless(recording.codec),
     )
 
 

@@ -20,8 +20,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from mastering.audio import pcm, structure
-from mastering.audio.codecs import CODECS, LOSSLESS
+from mastering.audio import pcm
+from mastering.audio.codecs import DEMUXERS, LIBAV_CODECS, SNDFILE_CODECS, is_lossless
+from mastering.audio.riff import last_wav_audio
 from mastering.contract import Fault, FaultCode
 from mastering.probe.growing_file import Arriving, Growing
 
@@ -37,14 +38,8 @@ _UNKNOWN_FRAMES = 1 << 48
 _OUT_OF_MEMORY = 17
 """SFE_MALLOC_FAILED."""
 
-_SUBTYPES = {
-    "PCM_S8": "pcm_8", "PCM_U8": "pcm_8", "PCM_16": "pcm_16", "PCM_24": "pcm_24", "PCM_32": "pcm_32",
-    "FLOAT": "float_32", "DOUBLE": "float_64", "ULAW": "mu_law", "ALAW": "a_law", "IMA_ADPCM": "adpcm",
-    "MS_ADPCM": "adpcm",
-}  # fmt: skip
-_DEMUXERS = {
-    "mp4": "mov", "webm": "matroska", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "asf": "asf", "caf": "caf",
-}  # fmt: skip
+_READ_BY_SNDFILE = frozenset({"wav", "aiff"})
+"""Containers; FFmpeg's libraries read the others."""
 _NATIVE = {"pcm_8": np.int16, "pcm_16": np.int16, "pcm_24": np.int32, "pcm_32": np.int32}
 """What libsndfile hands out without converting it; all else as float32."""
 _WIDTHS = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
@@ -86,12 +81,12 @@ def full_scale(block: Block) -> float:
 def open_recording(container: str, source: int, arriving: Arriving) -> ProbedRecording:
     """Open the seekable descriptor `source`, a `container` that `arriving` knows too. Raises Fault."""
     os.lseek(source, 0, os.SEEK_SET)
-    open_it = _open_libav if container in _DEMUXERS else _open_sndfile
+    open_it = _open_sndfile if container in _READ_BY_SNDFILE else _open_libav
     return open_it(container, source, arriving)
 
 
 def _open_sndfile(container: str, source: int, arriving: Arriving) -> ProbedRecording:
-    audio = structure.last_audio_of(arriving.data)
+    audio = last_wav_audio(arriving.data)
     if audio is None:
         arriving.need_all()
     sound = _sound(source)
@@ -99,11 +94,11 @@ def _open_sndfile(container: str, source: int, arriving: Arriving) -> ProbedReco
     if not is_all_there_is and not arriving.is_whole:
         arriving.need_all()
         sound = _sound(source)
-    if sound.subtype not in _SUBTYPES:
+    if sound.subtype not in SNDFILE_CODECS:
         raise _unknown_codec()
     return ProbedRecording(
         container=container,
-        codec=_SUBTYPES[sound.subtype],
+        codec=SNDFILE_CODECS[sound.subtype],
         rate_hz=sound.samplerate,
         channels=sound.channels,
         declared_frames=sound.frames if 0 < sound.frames < _UNKNOWN_FRAMES else None,
@@ -133,7 +128,7 @@ def _sndfile_blocks(sound: Any, source: int, arriving: Arriving) -> Iterator[Blo
     if pcm.is_plain(sound):
         yield from _plain_blocks(sound, source, arriving)
         return
-    buffer = np.empty((BLOCK_FRAMES, sound.channels), _NATIVE.get(_SUBTYPES[sound.subtype], np.float32))
+    buffer = np.empty((BLOCK_FRAMES, sound.channels), _NATIVE.get(SNDFILE_CODECS[sound.subtype], np.float32))
     most_bytes = BLOCK_FRAMES * sound.channels * _WIDEST_SAMPLE_BYTES + _READ_AHEAD_BYTES
     while True:
         arriving.need(os.lseek(source, 0, os.SEEK_CUR) + most_bytes)
@@ -170,7 +165,7 @@ def _open_libav(container: str, source: int, arriving: Arriving) -> ProbedRecord
         # No protocol and no second demuxer: a file that names other files gets none of them.
         media = av.open(
             Growing(arriving),
-            format=_DEMUXERS[container],
+            format=DEMUXERS[container],
             container_options={"protocol_whitelist": "none"},
             metadata_errors="ignore",
         )
@@ -179,12 +174,12 @@ def _open_libav(container: str, source: int, arriving: Arriving) -> ProbedRecord
     stream = next(iter(media.streams.audio), None)
     if stream is None:
         raise Fault(FaultCode.UNSUPPORTED_FORMAT, "There is no sound in this file. Send one that has an audio track.")
-    if stream.codec_context.name not in CODECS:
+    if stream.codec_context.name not in LIBAV_CODECS:
         raise _unknown_codec()
     stream.codec_context.thread_count = 1
     return ProbedRecording(
         container=container,
-        codec=CODECS[stream.codec_context.name],
+        codec=LIBAV_CODECS[stream.codec_context.name],
         rate_hz=stream.rate or 0,
         channels=stream.channels,
         declared_frames=_declared_frames(container, stream),
@@ -216,8 +211,8 @@ def _libav_blocks(media: Any, stream: Any) -> Iterator[Block]:
                 yield _no_sound(stream)  # so that whoever listens sees the time go by
     except (av.FFmpegError, ValueError, EOFError) as error:
         raise _libav_fault(error) from None
-    is_lossless = CODECS[stream.codec_context.name] in LOSSLESS
-    if damaged > (0 if is_lossless else max(2, packets * _MOST_DAMAGED)):
+    allowed = 0 if is_lossless(LIBAV_CODECS[stream.codec_context.name]) else max(2, packets * _MOST_DAMAGED)
+    if damaged > allowed:
         raise undecodable_fault()
 
 

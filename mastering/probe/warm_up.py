@@ -17,7 +17,7 @@ import av
 import numpy as np
 import soundfile
 
-from mastering.audio import structure
+from mastering.audio.container import container_of
 from mastering.contract import Fault
 from mastering.probe.checks import check_header, judge, listen
 from mastering.probe.decoders import Block, open_recording
@@ -53,7 +53,7 @@ def rehearsal() -> Callable[[], None]:
         try:
             os.write(source, wav)
             with suppress(Fault):
-                _hear(structure.container_of(wav) or "", source)
+                _hear(container_of(wav) or "", source)
         finally:
             os.close(source)
 

@@ -15,7 +15,7 @@ import os
 import struct
 from typing import Any, NamedTuple
 
-from mastering.audio.structure import wav_chunks
+from mastering.audio.riff import wav_chunks
 from mastering.contract import Fault
 from mastering.probe.checks import DecodeSummary, check_header, is_silent, judge
 from mastering.probe.decoders import Header

@@ -14,7 +14,7 @@ import numpy as np
 import pyloudnorm
 import soxr
 
-from mastering.audio import files
+from mastering.audio import decode, loading
 from mastering.contract import Fault, FaultCode
 from mastering.dsp.stream import Audio
 
@@ -32,8 +32,8 @@ class Certificate:
 
 def certify(source: BinaryIO, *, most_bytes: int = 1 << 34) -> Certificate:
     """Measure a finished master. Raises Fault(too_long) for more than eleven minutes of stereo at 48 kHz."""
-    recording = files.open_recording(source, most_bytes=most_bytes)
-    audio = files.load(recording, keep_samples=_MOST_SAMPLES, tick=lambda frames: None)
+    recording = decode.open_recording(source, most_bytes=most_bytes)
+    audio = loading.load(recording, keep_samples=_MOST_SAMPLES, tick=lambda frames: None)
     if audio.samples is None:
         raise Fault(
             FaultCode.TOO_LONG,

@@ -11,10 +11,10 @@ from mastering.worker.budget import Budget, bound, check_duration
 def check(source: BinaryIO, settings: Settings, budget: Budget, max_duration_s: float | None) -> int:
     """The most bytes that the outputs of `source` can have: by its header, or by `budget` where that says nothing.
     Raises Fault(too_long, too_large)."""
-    from mastering.audio import files  # a library's threads would stand in the way of the child's fence
+    from mastering.audio import decode  # a library's threads would stand in the way of the child's fence
 
     try:
-        recording = files.open_recording(source)
+        recording = decode.open_recording(source)
     except Fault:  # the engine will say so, if this is a song for it
         return budget.narrow()
     finally:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 
-from mastering.contract import Facts, Fault, FaultCode, OutputFormat, Report
+from mastering.contract import CODER_PADDING_FRAMES, Facts, Fault, FaultCode, OutputFormat, Report
 from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log_exception
@@ -26,7 +26,6 @@ from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Source, Work, Working
 
 PROGRESS_EVERY_S = 0.4
-CODER_PADDING_FRAMES = 8192
 
 
 class LostJob(Exception):

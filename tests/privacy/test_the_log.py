@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastering.audio import structure
-from mastering.audio.codecs import CODECS
+from mastering.audio.codecs import DEMUXERS, LIBAV_CODECS, SNDFILE_CODECS
+from mastering.audio.container import container_of
 from mastering.contract import FaultCode
-from mastering.probe import decoders
 from mastering.runtime.event_log import Book, DayFiles, contain
 from mastering.worker import logs as worker_logs
 from router.app import server
@@ -97,9 +96,9 @@ def test_p24_the_words_of_the_log_are_those_of_the_tables() -> None:
     assert {fault.value for fault in FaultClass} == event_log.FAULTS.words
     assert {state.value for state in BackendState} == event_log.STATES.words
     assert {"mastered", "expired", "cancelled", *errors.TABLE} == event_log.OUTCOMES.words
-    assert set(decoders._SUBTYPES.values()) | set(CODECS.values()) <= event_log.CODECS.words
-    assert set(decoders._DEMUXERS) | {"wav", "aiff"} == event_log.CONTAINERS.words
-    assert structure.container_of(b"RIFF\0\0\0\0WAVE") in event_log.CONTAINERS.words
+    assert set(SNDFILE_CODECS.values()) | set(LIBAV_CODECS.values()) <= event_log.CODECS.words
+    assert set(DEMUXERS) == event_log.CONTAINERS.words
+    assert container_of(b"RIFF\0\0\0\0WAVE") in event_log.CONTAINERS.words
     assert {"done", *FaultCode} <= worker_logs.EVENTS["render_ended"]["outcome"].words  # type: ignore[attr-defined]
 
 

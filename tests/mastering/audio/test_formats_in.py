@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mastering.audio import files
+from mastering.audio import decode, loading
 from mastering.cli import EXIT_CODES
 from mastering.contract import Fault, FaultCode
 from tests.mastering.probe.test_probe import Zygote
@@ -51,8 +51,8 @@ def _made(folder: Path, suffix: str, codec: str, pictures: str | None = None) ->
 def _heard(data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
     """What the engine makes of it, as the probe says it."""
     try:
-        song = files.open_recording(io.BytesIO(data))
-        frames = sum(block.shape[1] for block in files.checked(song, lambda frames: None))
+        song = decode.open_recording(io.BytesIO(data))
+        frames = sum(block.shape[1] for block in loading.checked_blocks(song, lambda frames: None))
     except Fault as fault:
         return fault.code
     return song.codec, song.rate_hz, song.channels, frames, song.lossy

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from mastering.audio import files, pcm
+from mastering.audio import decode, encode, pcm
 from mastering.contract import OutputFormat
 from mastering.dsp.dither import quantise
 from mastering.dsp.stream import BLOCK_FRAMES, stored
@@ -28,7 +28,7 @@ def _numbers(frames: int, channels: int, seed: int = 1) -> NDArray[np.int32]:
 
 
 def _decoded(data: bytes) -> NDArray[np.float32]:
-    recording = files.open_recording(io.BytesIO(data))
+    recording = decode.open_recording(io.BytesIO(data))
     return np.concatenate(list(recording.decode()), axis=1)
 
 
@@ -94,7 +94,7 @@ def test_a_wav_has_the_bytes_that_libsndfile_writes(bits: int, channels: int, fr
     song = stored(music(seconds=2.0)[:channels, :frames].astype(np.float32), RATE_HZ)
     ours, theirs = io.BytesIO(), io.BytesIO()
     kind = {16: OutputFormat.WAV16, 24: OutputFormat.WAV24}[bits]
-    files.encode(song, kind, ours, seed=7, tick=lambda frames: None)
+    encode.encode(song, kind, ours, seed=7, tick=lambda frames: None)
     numbers = [quantise(block, bits, seed=7, index=index).T for index, block in enumerate(song.read())]
     soundfile.write(theirs, np.concatenate(numbers), RATE_HZ, format="WAV", subtype=f"PCM_{bits}")
     assert ours.getvalue() == theirs.getvalue()

@@ -91,8 +91,8 @@ def test_one_format_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) 
             raise Fault(FaultCode.BAD_MASTER, "no")
         real(audio, kind, target, seed=seed, tick=tick)  # type: ignore[arg-type]
 
-    real = delivery.files.encode
-    monkeypatch.setattr(delivery.files, "encode", encode)
+    real = delivery.encode.encode
+    monkeypatch.setattr(delivery.encode, "encode", encode)
     before = threading.active_count()
     with pytest.raises(Fault) as caught:
         pipeline.master(

@@ -24,8 +24,9 @@ import av
 import numpy as np
 import pytest
 
-from mastering.audio import files
-from mastering.audio.structure import container_of, shortfall_of
+from mastering.audio import decode
+from mastering.audio.container import container_of
+from mastering.audio.truncation import shortfall_of
 from mastering.contract import Fault, FaultCode
 from mastering.probe import decoders
 from mastering.probe.checks import listen
@@ -89,7 +90,7 @@ def zygote() -> Iterator[Zygote]:
 def test_the_engine_hears_what_the_probe_heard(zygote: Zygote, kind: str) -> None:
     """The router compares a master's length with the probe's facts: both must count alike."""
     facts = zygote.probe(HONEST[kind])["ok"]
-    recording = files.open_recording(io.BytesIO(HONEST[kind]))
+    recording = decode.open_recording(io.BytesIO(HONEST[kind]))
     frames = sum(block.shape[-1] for block in recording.decode())
     assert (facts["frames"], facts["rate_hz"], facts["channels"], facts["lossy"]) == (
         frames, recording.rate_hz, recording.channels, recording.lossy,

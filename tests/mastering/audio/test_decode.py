@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from mastering.audio import files
+from mastering.audio import decode, encode, loading
 from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode, OutputFormat
 from tests.mastering.sound import ffmpeg, music, wav
 
 
 def _load(data: bytes) -> np.ndarray:
-    audio = files.load(files.open_recording(io.BytesIO(data)), keep_samples=10**8, tick=lambda frames: None)
+    audio = loading.load(decode.open_recording(io.BytesIO(data)), keep_samples=10**8, tick=lambda frames: None)
     return np.concatenate(list(audio.read()), axis=1)
 
 
@@ -100,7 +100,7 @@ class _Huge(io.BytesIO):
 
 def test_a_file_over_the_limit_is_too_large() -> None:
     with pytest.raises(Fault) as caught:
-        files.open_recording(_Huge(b"RIFF"))
+        decode.open_recording(_Huge(b"RIFF"))
     assert caught.value.code is FaultCode.TOO_LARGE
     assert "512 MiB" in caught.value.message
 
@@ -108,7 +108,7 @@ def test_a_file_over_the_limit_is_too_large() -> None:
 def test_three_hours_are_refused_from_the_header_alone() -> None:
     hours = wav(np.ones((1, 3 * 3600 * 8000), np.float32) * 0.1, 8000, subtype="PCM_U8")
     with pytest.raises(Fault) as caught:
-        files.open_recording(io.BytesIO(hours))
+        decode.open_recording(io.BytesIO(hours))
     assert caught.value.code is FaultCode.TOO_LONG
     assert "90 minutes" in caught.value.message
 
@@ -125,7 +125,7 @@ def test_decoding_stops_where_a_lying_header_passes_the_limit() -> None:
         decoded += frames
 
     with pytest.raises(Fault) as caught:
-        files.load(files.open_recording(io.BytesIO(bytes(whole))), keep_samples=10**8, tick=count)
+        loading.load(decode.open_recording(io.BytesIO(bytes(whole))), keep_samples=10**8, tick=count)
     assert caught.value.code is FaultCode.TOO_LONG
     assert decoded <= 90 * 60 * 8000
 
@@ -148,7 +148,7 @@ def test_output_reads_back_as_written_in_every_format() -> None:
     song = music(seconds=3)
     for kind, worst in ((OutputFormat.WAV24, 2**-22), (OutputFormat.WAV16, 2**-14)):
         target = io.BytesIO()
-        audio = files.load(files.open_recording(io.BytesIO(wav(song))), keep_samples=10**8, tick=lambda n: None)
-        files.encode(audio, kind, target, seed=3, tick=lambda n: None)
+        audio = loading.load(decode.open_recording(io.BytesIO(wav(song))), keep_samples=10**8, tick=lambda n: None)
+        encode.encode(audio, kind, target, seed=3, tick=lambda n: None)
         read, _ = soundfile.read(io.BytesIO(target.getvalue()), always_2d=True)
         assert np.abs(read.T - song).max() < worst

@@ -1,0 +1,69 @@
+"""Decode a recording and check every sample; few enough stay in memory, more are decoded whenever they are read.
+
+A file is never trusted about its own length: what is decoded is counted, and decoding stops where a limit is passed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from mastering.audio import refusals
+from mastering.audio.codecs import allowed_missing_frames
+from mastering.audio.decode import Recording
+from mastering.contract import MAX_DURATION_S, MIN_DURATION_S
+from mastering.contract.limits import SILENCE_DBFS
+from mastering.dsp.stream import Audio, Blocks, collected, reblock, stored
+from mastering.dsp.threads import ahead
+
+_SILENCE = 10 ** (SILENCE_DBFS / 20)
+
+
+def load(recording: Recording, *, keep_samples: int, tick: Callable[[int], None]) -> Audio:
+    """Decode the whole recording once, checking every sample. Raises Fault, as `checked_blocks` does.
+
+    Up to `keep_samples` samples (frames x channels) stay in memory as float32; a longer recording is counted, let go
+    and decoded anew whenever it is read. `tick` is called with the frames of each decoded block.
+    """
+    promised = recording.promised_frames
+    blocks = checked_blocks(recording, tick)
+    if promised is not None and promised * recording.channels <= keep_samples:
+        return stored(collected(blocks, recording.channels, promised), recording.rate_hz)
+    frames = sum(block.shape[1] for block in blocks)
+    return Audio(recording.rate_hz, recording.channels, frames, lambda: reblock(recording.decode_in_parallel()))
+
+
+def checked_blocks(recording: Recording, tick: Callable[[int], None]) -> Blocks:
+    """The blocks of a recording, float32 (channels, frames), each one checked as it is decoded.
+
+    Raises Fault: too_long, not_finite, truncated, undecodable, too_short, silent.
+    """
+    frames, has_sound = 0, False
+    for block in ahead(reblock(recording.decode())):
+        frames += block.shape[1]
+        if frames > MAX_DURATION_S * recording.rate_hz:
+            raise refusals.overlong_song(frames / recording.rate_hz)
+        # The sum of squares of finite samples is finite, too, unless they are beyond all sound.
+        squares = sum(float(channel @ channel) for channel in block)
+        if not math.isfinite(squares) and not np.isfinite(block).all():
+            raise refusals.not_finite_song((frames - block.shape[1]) / recording.rate_hz)
+        has_sound = has_sound or squares > block.size * _SILENCE**2 or float(np.abs(block).max()) >= _SILENCE
+        tick(block.shape[1])
+        yield block
+    _check_length(recording, frames)
+    if not has_sound:
+        raise refusals.silent_song()
+
+
+def _check_length(recording: Recording, frames: int) -> None:
+    promised = recording.promised_frames
+    # An MP3 need not say how long it is, and what is promised of one is a guess.
+    is_guess = recording.codec == "mp3"
+    if promised is not None and not is_guess and frames < promised - allowed_missing_frames(recording.codec, promised):
+        raise refusals.truncated_song()
+    if not frames:
+        raise refusals.undecodable_song()
+    if frames < MIN_DURATION_S * recording.rate_hz:
+        raise refusals.short_song(frames / recording.rate_hz)
