@@ -1,7 +1,7 @@
-"""The wire frames of one render, shared by the worker and whoever calls it. No I/O here.
+"""Frames of one render: the events and data that a worker and its caller exchange, and the seal over them. No I/O.
 
-One exchange is one HTTP request and its response, both a run of frames. A frame is a header ``!BI``
-(kind, length of the payload in bytes) and the payload; an event's payload is UTF-8 JSON, a data frame's is raw.
+One exchange is one HTTP request and its response, both a run of frames, which `frame_parser` reads. A frame is a header
+``!BI`` (kind, length of the payload in bytes) and the payload; an event's is UTF-8 JSON, a data frame's is raw.
 
 Request:   settings, then for each part (``audio``, ``reference/0`` …): part, data …, then end.
 Response:  accepted, then heartbeats and progress, report, for each output (``output/wav24`` …): part, data …, then
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import Annotated, Literal, TypeVar
 
@@ -59,7 +58,7 @@ class SettingsEvent(Record):
 
 class PartEvent(Record):
     type: Literal["part"] = "part"
-    name: Annotated[str, Field(pattern=r"^(audio|reference/\d{1,2}|track/\d{1,2}|output/[a-z0-9]{1,16})$")]
+    name: Annotated[str, Field(pattern=r"^(audio|reference/\d{1,2}|output/[a-z0-9]{1,16})$")]
     size: Annotated[int, Field(ge=0)]
 
 
@@ -181,59 +180,6 @@ class Seal:
 def problem_seal(key: bytes, status: int, body: bytes) -> str:
     """The MAC of a refusal. `key` is the response's, so it holds for one exchange; no run of frames begins so."""
     return str(blake3(f"problem {status}\0".encode() + body, key=key).hexdigest())
-
-
-class FrameReader:
-    """Turns a stream of byte chunks into events and data, whatever the chunk boundaries.
-
-    Data is handed on as it arrives (a data frame may come out in pieces), so that memory use is bounded by the
-    largest chunk fed, not by the largest frame. End and fault frames come out only if their seal holds.
-    """
-
-    def __init__(self, seal: Seal | None = None) -> None:
-        self._begun = bytearray()
-        """What has come of a header, or of an event; data is never gathered."""
-        self._data_left = 0
-        self._seal = seal or Seal()
-
-    def feed(self, chunk: bytes) -> Iterator[Event | bytes]:
-        """Yield what `chunk` completes. Raises ProtocolError; the stream can't be read further after that."""
-        rest = memoryview(chunk)
-        while rest:
-            if self._data_left:
-                # What is data from end to end is handed on uncopied.
-                piece = chunk if len(rest) == len(chunk) <= self._data_left else bytes(rest[: self._data_left])
-                rest = rest[len(piece) :]
-                self._data_left -= len(piece)
-                yield self._seal.pass_on(piece)
-                continue
-            taken = rest[: self._frame_bytes() - len(self._begun)]
-            rest = rest[len(taken) :]
-            self._begun += taken
-            if len(self._begun) == _HEADER.size:
-                self._begin()
-            if len(self._begun) > _HEADER.size and len(self._begun) == self._frame_bytes():
-                frame = bytes(self._begun)
-                self._begun.clear()
-                yield self._seal.opened(frame)
-
-    def _frame_bytes(self) -> int:
-        """Up to where the frame that has begun is to be gathered: its header, then all of an event."""
-        if len(self._begun) < _HEADER.size:
-            return _HEADER.size
-        return _HEADER.size + int(_HEADER.unpack_from(self._begun)[1])
-
-    def _begin(self) -> None:
-        """Look at the header that is whole: data passes by, of an event the rest is to come."""
-        kind, size = frame_header(bytes(self._begun))
-        if kind is FrameKind.DATA:
-            self._seal.pass_on(bytes(self._begun))
-            self._begun.clear()
-            self._data_left = size
-
-    @property
-    def is_between_frames(self) -> bool:
-        return not self._begun and not self._data_left
 
 
 def _parse(payload: bytes) -> Event:

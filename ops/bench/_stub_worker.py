@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from mastering.contract import ENGINE_VERSION, Measurements, Plan, Report, Settings
 from mastering.protocol import frames
+from mastering.protocol.frame_parser import REQUEST, FrameParser
 
 _LEVELS = dict.fromkeys(("max_momentary_lufs", "max_short_term_lufs", "integrated_lufs"), -14.0)
 _MEASURED = Measurements(
@@ -68,7 +69,7 @@ class Stub:
     async def render(self, request: Request) -> Response:
         self.note("begun")
         trapped = self._is_trapped()
-        reader, song, outputs = frames.FrameReader(), bytearray(), ["wav24"]
+        reader, song, outputs = FrameParser(REQUEST), bytearray(), ["wav24"]
         async for chunk in request.stream():
             for frame in reader.feed(chunk):
                 if isinstance(frame, bytes):

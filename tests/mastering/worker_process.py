@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from mastering.contract import OutputFormat, Settings
+from mastering.protocol.frame_parser import RESPONSE, FrameParser
 from mastering.protocol.frames import (
     CHUNK_BYTES,
     MEDIA_TYPE,
@@ -23,7 +24,6 @@ from mastering.protocol.frames import (
     EndEvent,
     Event,
     FaultEvent,
-    FrameReader,
     PartEvent,
     ReportEvent,
     Seal,
@@ -45,7 +45,7 @@ class Answer:
     events: list[Event] = field(default_factory=list)
     outputs: dict[str, bytearray] = field(default_factory=dict)
 
-    def take(self, chunk: bytes, reader: FrameReader) -> None:
+    def take(self, chunk: bytes, reader: FrameParser) -> None:
         for item in reader.feed(chunk):
             if isinstance(item, bytes):
                 next(reversed(self.outputs.values())).extend(item)
@@ -103,7 +103,7 @@ class WorkerProcess:
     def exchange(self, body: Callable[[Seal], bytes], slot: str | None = None) -> Answer:
         """The same, with a body that depends on the key of the exchange."""
         signed = self.sign("POST", "/v1/renders", **{SLOT_HEADER: slot or self.slot(), "content-type": MEDIA_TYPE})
-        answer, reader = Answer(), FrameReader(Seal(signed.keys.response))
+        answer, reader = Answer(), FrameParser(RESPONSE, Seal(signed.keys.response))
         content = body(Seal(signed.keys.request))
         with self.client.stream("POST", "/v1/renders", content=content, headers=signed.headers) as response:
             response.raise_for_status()

@@ -8,6 +8,7 @@ from http.client import HTTPResponse
 
 from mastering.contract import OutputFormat, Report
 from mastering.protocol import frames
+from mastering.protocol.frame_parser import RESPONSE, FrameParser, ReportMissing, SizeMismatch
 from router.core.buffers import WriteBuffer
 from router.core.threads import AT_ONCE_BYTES
 from router.tiers import responses
@@ -20,9 +21,8 @@ class RenderResponse:
     """The frames of `response`, which came by `line`. Raises TierFault, ProtocolError, httpx.TransportError."""
 
     def __init__(self, line: WorkerConnection, response: HTTPResponse, seal: frames.Seal) -> None:
-        self._line, self._response, self._seal = line, response, seal
-        self._data_left = 0
-        """Of the data frame that has begun."""
+        self._line, self._response = line, response
+        self._parser = FrameParser(RESPONSE, seal)
         self._report: Report | None = None
 
     async def next(self) -> Accepted | Alive | Working | OutputBegins | Finished:
@@ -53,15 +53,9 @@ class RenderResponse:
 
     def _event(self) -> frames.Event | None:
         """The next event; None where data comes instead. Raises TierFault for what the worker says went wrong."""
-        if self._data_left:
-            return None
-        head = self._exactly(frames.HEADER_BYTES)
-        kind, size = frames.frame_header(head)
-        if kind is frames.FrameKind.DATA:
-            self._seal.pass_on(head)
-            self._data_left = size
-            return None
-        event = self._seal.opened(head + self._exactly(size))
+        event = None
+        while event is None and not self._parser.data_left:
+            event = self._parser.take(self._exactly(self._parser.wanted))
         if isinstance(event, frames.FaultEvent):
             raise of_engine(event.code, event.message, event.numbers)
         return event
@@ -82,13 +76,12 @@ class RenderResponse:
     def fill(self, room: memoryview) -> None:
         """In a thread: the next bytes of a master, all of `room`. Raises TierFault where it ends before."""
         while room:
-            while not self._data_left:
+            while not self._parser.data_left:
                 self._begin_data()
-            piece = room[: self._data_left]
+            piece = room[: self._parser.data_left]
             if read_into(self._response, piece) < len(piece):
                 raise _ended()
-            self._seal.pass_on(piece)
-            self._data_left -= len(piece)
+            self._parser.pass_data(piece)
             room = room[len(piece) :]
 
     def _begin_data(self) -> None:
@@ -128,6 +121,10 @@ def translated(*, reached: bool) -> Iterator[None]:
     try:
         with responses.translated("the worker", reached=reached):
             yield
+    except SizeMismatch:
+        raise TierFault(FaultClass.BAD_OUTPUT, "the master has not the size that the worker announced") from None
+    except ReportMissing:
+        raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report") from None
     except frames.SealBroken:
         raise TierFault(FaultClass.BAD_OUTPUT, "what came is not what the worker sent: its seal differs") from None
     except (frames.ProtocolError, ValueError) as error:

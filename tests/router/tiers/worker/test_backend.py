@@ -373,7 +373,7 @@ async def test_a_master_comes_whole_however_it_is_cut(chunk: int) -> None:
 
 
 _BEGINS = (ACCEPTED, ReportEvent(report=report()), PartEvent(name="output/flac", size=3))
-_NO_REPORT = [PartEvent(name="output/flac", size=3), b"abc"]
+_NO_REPORT = [ACCEPTED, PartEvent(name="output/flac", size=3), b"abc"]
 BAD = {
     "changed on its way": (FaultClass.BAD_OUTPUT, in_chunks(whole().replace(b"abc", b"abd"))),
     "without its report": (
