@@ -1,7 +1,7 @@
-"""Untrusted bytes → facts: a process of its own, `python -m mastering.probe --zygote FD`.
+"""Untrusted bytes → facts, in sandboxed processes: `python -m mastering.probe --fork-server FD`.
 
-`__main__` holds the zygote (forks one child a request), `request` what it is asked, `answer` what a child does,
-`glance` what one child does for all plain WAVs, `structure` what a file's own bytes say of its format and length,
-`recordings` the decoders, `listen` the verdict on what they give. Nothing here is imported by others: the router talks
-to the process (router/probe/client.py, router/probe/wav_header.py).
+`__main__` sets up the sandbox and starts `fork_server`, which forks one child a request (`forked`). `answer` is what a
+child does: take the bytes in (`growing_file`), lock itself up, decode (`decoders`, by `sndfile_decoder` or
+`libav_decoder`), check what comes (`checks`). `wav_header` is what one long-lived child does for plain WAVs. Nothing
+here is imported by others: the router talks to the process (`mastering.protocol.probe`).
 """

@@ -1,4 +1,4 @@
-"""`python -m mastering.probe --zygote FD`: imports the decoders once, puts up the fences, and serves (`zygote`)."""
+"""`python -m mastering.probe --fork-server FD`: import the decoders, set up the sandbox, serve requests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import socket
 import sys
 
 from mastering.probe.fork_server import ForkServer
-from mastering.probe.warm_up import rehearsal, warm_up
+from mastering.probe.warm_up import sample_wav_check, warm_up
 from mastering.runtime import sandbox
 
 
-def _fence() -> dict[str, bool]:
-    """What all children inherit, put up once: no network, no root, no files. Each layer says whether it stands."""
+def _set_up_sandbox() -> dict[str, bool]:
+    """What all children inherit: no network, no root, no files. The layers, each with whether it is in force."""
     sandbox.forbid_core_dumps()
     layers = {"network namespace": sandbox.leave_network(), "unprivileged user": sandbox.drop_root()}
     sandbox.keep_memory_private()  # after the change of user, which would lift it
@@ -27,8 +27,8 @@ def _fence() -> dict[str, bool]:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] != "--zygote":
-        sys.stderr.write("usage: python -m mastering.probe --zygote FD (a SOCK_SEQPACKET socket)\n")
+    if len(arguments) != 2 or arguments[0] != "--fork-server":
+        sys.stderr.write("usage: python -m mastering.probe --fork-server FD (a SOCK_SEQPACKET socket)\n")
         return 2
     control = socket.socket(fileno=int(arguments[1]))
     for stream in (0, 1, 2):  # C libraries write to descriptor 2
@@ -37,11 +37,11 @@ def main(arguments: list[str]) -> int:
         os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm_up()
-    rehearse = rehearsal()
-    layers = _fence()
+    check_sample = sample_wav_check()
+    layers = _set_up_sandbox()
     gc.collect()
     gc.freeze()
-    ForkServer(control, layers, rehearse).serve()
+    ForkServer(control, layers, check_sample).serve()
     return 0
 
 

@@ -1,34 +1,34 @@
-"""What one child of the zygote does: take the bytes in, lock itself up, decode, answer. It ends in `os._exit`."""
+"""What one child of the fork server does: take the bytes in, lock itself up, decode, answer. It ends in `os._exit`."""
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 import os
 import socket
 from dataclasses import replace
-from typing import Any
 
 from mastering.audio.codecs import allowed_missing_frames
 from mastering.audio.container import CONTAINER_HEAD_BYTES, container_of, ends_inside_id3, id3_end, xing_frames
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import Facts, Fault, FaultCode
-from mastering.probe.checks import check_header, judge, listen
-from mastering.probe.decoders import open_recording, resource_fault, undecodable_fault
-from mastering.probe.growing_file import Arriving
-from mastering.probe.sandbox_check import trials
-from mastering.probe.wav_header import serve
-from mastering.protocol.probe import Request
+from mastering.probe.checks import check_header, decode_summary, facts_of
+from mastering.probe.decoders import open_recording
+from mastering.probe.growing_file import GrowingFile
+from mastering.probe.recording import resource_fault, undecodable_fault
+from mastering.probe.sandbox_check import refused_attempts
+from mastering.probe.wav_header import serve_wav_headers
+from mastering.protocol.probe import ProbeAnswer, ProbeFault, ProbeRequest, SandboxChecks, facts_of_master
 from mastering.runtime import sandbox
 
-_CHUNK_BYTES = 256 * 1024
+_READ_BYTES = 256 * 1024
+"""Of a file of unknown size, in one call."""
 
 
-def answer(request: Request, conversation: socket.socket) -> bytes:
-    """The JSON answer to `request`: {"ok": …} or {"fault": …}. Locks the calling process up for good."""
+def answer(request: ProbeRequest, conversation: socket.socket) -> bytes:
+    """The ProbeAnswer to `request`, as JSON without an end of line. Locks the calling process up for good."""
     try:
-        return json.dumps({"ok": _outcome(request, conversation)}).encode()
+        return _outcome(request, conversation)
     except Fault as fault:
         return fault_answer(fault)
     except MemoryError:
@@ -41,40 +41,48 @@ def answer(request: Request, conversation: socket.socket) -> bytes:
 
 
 def fault_answer(fault: Fault) -> bytes:
-    return json.dumps({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}}).encode()
+    told = ProbeFault(code=fault.code, message=fault.message, numbers=fault.numbers)
+    return ProbeAnswer(fault=told).model_dump_json(exclude_none=True).encode()
 
 
-def _outcome(request: Request, conversation: socket.socket) -> dict[str, Any]:
+def facts_answer(request: ProbeRequest, facts: Facts, size: int) -> bytes:
+    """What `request` is answered of a file of `size` bytes that is sound. Raises Fault(bad_master)."""
+    told = facts if request.expected is None else facts_of_master(facts, size, request.expected)
+    return ProbeAnswer(ok=told).model_dump_json(exclude_none=True).encode()
+
+
+def _outcome(request: ProbeRequest, conversation: socket.socket) -> bytes:
     if request.op == "selfcheck":
         _lock_up(request)
-        return trials()
-    if request.is_standing:
+        checks = SandboxChecks(refused=refused_attempts())
+        return ProbeAnswer(ok=checks).model_dump_json(exclude_none=True).encode()
+    if request.is_long_lived:
         _lock_up(request)
-        serve(conversation.fileno())
-        return {}
+        serve_wav_headers(conversation.fileno())
+        return b""
     source, feed = os.memfd_create(""), None
     if request.size is None:
-        _take_in(source, request, conversation)
+        _read_to_end(source, request, conversation)
     else:
-        _make_room(source, request, request.size)
+        _reserve(source, request, request.size)
         feed = conversation.fileno()
     size = os.fstat(source).st_size
     if size == 0:
         raise Fault(FaultCode.EMPTY_FILE, "The file is empty. Choose another one.")
     data = mmap.mmap(source, 0)  # mapped now: later no descriptor can be had
-    arriving = Arriving(data, feed, request.most_kept_bytes)
+    file = GrowingFile(data, feed, request.most_kept_bytes)
     _lock_up(request, size)
-    return request.answer(_probe(source, request, arriving), size)
+    return facts_answer(request, probe_file(source, request, file), size)
 
 
-def _take_in(source: int, request: Request, conversation: socket.socket) -> None:
-    """Read the feed, of unknown size, to its end into the memory file `source`."""
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
+def _read_to_end(source: int, request: ProbeRequest, conversation: socket.socket) -> None:
+    """Read a file of unknown size to its end into the memory file `source`. Raises Fault(too_large)."""
+    buffer = memoryview(bytearray(_READ_BYTES))
     total = 0
     while got := conversation.recv_into(buffer):
         total += got
         if total > request.max_bytes:
-            continue  # read on, so that the caller's last byte finds somebody
+            continue  # read on, so that the caller's last write does not fail
         _write_all(source, buffer[:got])
     if total > request.max_bytes:
         raise _too_large(request)
@@ -85,14 +93,14 @@ def _write_all(target: int, data: memoryview) -> None:
         data = data[os.write(target, data) :]
 
 
-def _make_room(source: int, request: Request, size: int) -> None:
-    """For a feed whose size is known. Only what is kept of it takes memory."""
+def _reserve(source: int, request: ProbeRequest, size: int) -> None:
+    """For a file of known size. Only what is kept of it takes memory. Raises Fault(too_large)."""
     if size > request.max_bytes:
         raise _too_large(request)
     os.ftruncate(source, size)
 
 
-def _too_large(request: Request) -> Fault:
+def _too_large(request: ProbeRequest) -> Fault:
     allowed = request.max_bytes
     return Fault(
         FaultCode.TOO_LARGE,
@@ -101,8 +109,8 @@ def _too_large(request: Request) -> Fault:
     )
 
 
-def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
-    """From here on a stranger's bytes are parsed: nothing can be opened, sent, started or written but the answer."""
+def _lock_up(request: ProbeRequest, mapped_bytes: int = 0) -> None:
+    """From here on untrusted bytes are parsed: nothing can be opened, sent, started or written but the answer."""
     sandbox.limit(
         address_bytes=request.memory_bytes + mapped_bytes,
         heap_bytes=request.memory_bytes,
@@ -111,32 +119,32 @@ def _lock_up(request: Request, mapped_bytes: int = 0) -> None:
     sandbox.filter_calls()
 
 
-def _probe(source: int, request: Request, arriving: Arriving) -> Facts:
-    data, container = arriving.data, _container(arriving)
+def probe_file(source: int, request: ProbeRequest, file: GrowingFile) -> Facts:
+    """The facts of the file that arrives in the memory file `source`. Raises Fault, EOFError where it does not come."""
+    data, container = file.data, _container(file)
     try:
-        recording = open_recording(container, source, arriving)
+        recording = open_recording(container, source, file)
     except Fault as fault:
-        arriving.need_all()
+        file.wait_for_all()
         if fault.code is FaultCode.UNDECODABLE and shortfall_of(container, data) is not None:
             raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
         raise
     if container == "mp3":
         recording = replace(recording, declared_frames=xing_frames(data))
     check_header(recording, request.max_duration_s)
-    heard = listen(recording, request.max_duration_s, request.patience_s, lambda: arriving.waited_s)
+    summary = decode_summary(recording, request.max_duration_s, request.patience_s, lambda: file.waited_s)
     if not recording.is_settled:
-        arriving.need_all()
+        file.wait_for_all()
     is_cut_short = shortfall_of(container, data) is not None
-    return judge(
-        recording, heard, is_cut_short, allowed_missing_frames(recording.codec, recording.declared_frames or 0)
-    )
+    allowed_missing = allowed_missing_frames(recording.codec, recording.declared_frames or 0)
+    return facts_of(recording, summary, is_cut_short, allowed_missing)
 
 
-def _container(arriving: Arriving) -> str:
-    """Raises Fault where it is none, or nothing but a tag."""
-    data = arriving.data
-    arriving.need(CONTAINER_HEAD_BYTES)
-    arriving.need(id3_end(data) + CONTAINER_HEAD_BYTES)
+def _container(file: GrowingFile) -> str:
+    """Raises Fault(truncated, unsupported_format)."""
+    data = file.data
+    file.wait_for(CONTAINER_HEAD_BYTES)
+    file.wait_for(id3_end(data) + CONTAINER_HEAD_BYTES)
     if ends_inside_id3(data):
         raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
     container = container_of(data)

@@ -1,7 +1,7 @@
-"""Hear a recording and judge it by four numbers: frames, peak, whether it broke, whether its end is missing.
+"""Decode a recording and check it by four numbers: frames, peak, whether decoding failed, whether its end is missing.
 
-To its end, but for one whose samples can be nothing but sound: there, as soon as one of them is no silence, no other
-can change what is said of it.
+It is decoded to its end, but for one of whole-number samples whose length is certain: there, as soon as one sample is
+louder than silence, no other can change the answer.
 
 Bounded memory, whatever the header says: a file of 400 kB can decode to 7 GB, so the frames are counted as they come.
 """
@@ -15,26 +15,34 @@ from dataclasses import dataclass
 from mastering.audio.codecs import is_lossless
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
 from mastering.contract.limits import BEYOND_SOUND_DBFS, SILENCE_DBFS
-from mastering.probe.decoders import Block, Header, ProbedRecording, full_scale, resource_fault, undecodable_fault
+from mastering.probe.recording import (
+    DecodedBlock,
+    Header,
+    ProbedRecording,
+    full_scale,
+    resource_fault,
+    undecodable_fault,
+)
 
-PATIENCE_S = 30.0
-_LEAST_SAMPLES_PER_S = 2_000_000
+_PATIENCE_S = 30.0
+"""Where a request says nothing else."""
+_MIN_SAMPLES_PER_S = 2_000_000
 """A tenth of what a shared core decodes of a dense codec (Opus, 48 kHz stereo)."""
 
 
 @dataclass(frozen=True)
 class DecodeSummary:
-    """What decoding a recording brought."""
+    """What decoding a recording found."""
 
     frames: int
     peak: float
-    """Largest absolute sample that was heard; 1.0 is full scale."""
-    broke: bool
+    """Largest absolute sample that was decoded; 1.0 is full scale."""
+    has_failed: bool
     """The decoder stopped with an error."""
 
 
 def check_header(recording: Header, max_duration_s: float) -> None:
-    """Refuse by what the header alone says. Raises Fault."""
+    """Refuse by what the header alone says. Raises Fault(too_many_channels, unsupported_rate, too_long)."""
     if recording.channels > MAX_CHANNELS:
         raise Fault(
             FaultCode.TOO_MANY_CHANNELS,
@@ -66,18 +74,18 @@ def check_length(frames: int, rate_hz: int, max_duration_s: float) -> None:
         )
 
 
-def listen(
+def decode_summary(
     recording: ProbedRecording,
     max_duration_s: float,
-    patience_s: float = PATIENCE_S,
+    patience_s: float = _PATIENCE_S,
     waited_s: Callable[[], float] = lambda: 0.0,
 ) -> DecodeSummary:
-    """Decode for as long as it matters. Raises Fault(not_finite, too_long, too_many_channels, resource_limit).
+    """Decode for as long as it matters. Raises Fault(not_finite, too_long, unsupported_format, resource_limit).
 
-    After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: how much of the time
-    since the process began went by waiting for bytes.
+    After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: seconds that went by
+    waiting for bytes since the process began.
     """
-    frames, peak, broke = 0, 0.0, False
+    frames, peak, has_failed = 0, 0.0, False
     began = time.monotonic() - waited_s()
     blocks = recording.blocks()
     try:
@@ -88,22 +96,22 @@ def listen(
             # A NaN or an infinity anywhere shows in the extremes: numpy's max and min hand NaN on.
             peak = _finite_peak(peak, block)
             if recording.is_settled and recording.declared_frames is not None and not is_silent(peak):
-                return DecodeSummary(recording.declared_frames, peak, broke=False)
+                return DecodeSummary(recording.declared_frames, peak, has_failed=False)
     except Fault as fault:
         if fault.code is not FaultCode.UNDECODABLE:
             raise
-        broke = True
-    return DecodeSummary(frames, peak, broke)
+        has_failed = True
+    return DecodeSummary(frames, peak, has_failed)
 
 
 def _check_pace(samples: int, spent_s: float, patience_s: float) -> None:
-    if spent_s > patience_s and samples < spent_s * _LEAST_SAMPLES_PER_S:
+    if spent_s > patience_s and samples < spent_s * _MIN_SAMPLES_PER_S:
         raise resource_fault()
 
 
-def _finite_peak(peak: float, block: Block) -> float:
+def _finite_peak(peak: float, block: DecodedBlock) -> float:
     extremes = max(float(block.max()), -float(block.min())) / full_scale(block) if block.size else 0.0
-    if not extremes <= 10 ** (BEYOND_SOUND_DBFS / 20):  # so that NaN is caught, which is no number's lesser
+    if not extremes <= 10 ** (BEYOND_SOUND_DBFS / 20):  # NaN, which no comparison holds for, is caught too
         raise Fault(
             FaultCode.NOT_FINITE,
             "The recording holds samples that are no sound (NaN, infinity or beyond +120 dBFS). Export it again.",
@@ -111,23 +119,24 @@ def _finite_peak(peak: float, block: Block) -> float:
     return max(peak, extremes)
 
 
-def judge(recording: Header, heard: DecodeSummary, is_cut_short: bool, slack_frames: int) -> Facts:
-    """Facts of a recording that was heard, or the Fault that stops it."""
-    declared = recording.declared_frames
-    if is_cut_short or (declared is not None and not heard.broke and heard.frames < declared - slack_frames):
-        raise _truncated(recording, heard)
-    if heard.broke and declared is not None and 0 < heard.frames < declared:
-        raise _truncated(recording, heard)
-    if heard.broke or heard.frames == 0:
+def facts_of(recording: Header, summary: DecodeSummary, is_cut_short: bool, allowed_missing_frames: int) -> Facts:
+    """The facts of a recording that was decoded. Raises Fault(truncated, undecodable, too_short, silent)."""
+    declared, frames = recording.declared_frames, summary.frames
+    ends_early = declared is not None and frames < declared - allowed_missing_frames
+    if is_cut_short or (ends_early and not summary.has_failed):
+        raise _truncated(recording, summary)
+    if summary.has_failed and declared is not None and 0 < frames < declared:
+        raise _truncated(recording, summary)
+    if summary.has_failed or frames == 0:
         raise undecodable_fault()
-    if heard.frames < MIN_DURATION_S * recording.rate_hz:
+    if frames < MIN_DURATION_S * recording.rate_hz:
         raise Fault(
             FaultCode.TOO_SHORT,
-            f"The recording lasts {heard.frames / recording.rate_hz:.2f} s; at least {MIN_DURATION_S:.0f} s is needed.",
-            duration_s=round(heard.frames / recording.rate_hz, 3),
+            f"The recording lasts {frames / recording.rate_hz:.2f} s; at least {MIN_DURATION_S:.0f} s is needed.",
+            duration_s=round(frames / recording.rate_hz, 3),
             least_s=MIN_DURATION_S,
         )
-    if is_silent(heard.peak):
+    if is_silent(summary.peak):
         raise Fault(
             FaultCode.SILENT,
             f"The recording is silent: nothing in it is louder than {SILENCE_DBFS:.0f} dBFS. Send one with sound.",
@@ -137,8 +146,8 @@ def judge(recording: Header, heard: DecodeSummary, is_cut_short: bool, slack_fra
         codec=recording.codec,
         rate_hz=recording.rate_hz,
         channels=recording.channels,
-        frames=heard.frames,
-        duration_s=heard.frames / recording.rate_hz,
+        frames=frames,
+        duration_s=frames / recording.rate_hz,
         lossy=not is_lossless(recording.codec),
     )
 
@@ -147,9 +156,9 @@ def is_silent(peak: float) -> bool:
     return peak < 10 ** (SILENCE_DBFS / 20)
 
 
-def _truncated(recording: Header, heard: DecodeSummary) -> Fault:
-    seconds, declared = heard.frames / recording.rate_hz, recording.declared_frames
-    whole = f" of {declared / recording.rate_hz:.1f} s" if declared and declared > heard.frames else ""
+def _truncated(recording: Header, summary: DecodeSummary) -> Fault:
+    seconds, declared = summary.frames / recording.rate_hz, recording.declared_frames
+    whole = f" of {declared / recording.rate_hz:.1f} s" if declared and declared > summary.frames else ""
     return Fault(
         FaultCode.TRUNCATED,
         f"The file is cut short or damaged: only {seconds:.1f} s{whole} could be read. Send the whole file again.",

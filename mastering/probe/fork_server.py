@@ -1,19 +1,15 @@
-"""The zygote: a process with the decoders imported that forks one child for each request on its socket.
+"""The fork server: a process with the decoders imported that forks one child for each request on its socket.
 
-One thread, before and after: a fork copies only the calling one. Nothing here reads a stranger's bytes. It ends when
-its socket does, so it outlives its parent by nothing, kill -9 included; its children are killed with it.
+One thread, before and after: a fork copies only the calling one. Nothing here reads untrusted bytes. It ends when its
+socket is closed, so it does not outlive the router, kill -9 included; its children are killed with it.
 
-A request is one packet: JSON (`request.Request`) with a descriptor beside it, a stream socket that carries the feed in
-and the answer out.
-
-A fork and the pages that a young process copies take longer than a short song's decoding. So two children, a song's and
-its master's, are made ahead in a quiet moment and wait. They have seen nothing, and each still hears one file only, or
-becomes the one that glances at the beginnings of all (`glance`) and hears none.
+A fork and the pages that a new process copies take longer than decoding a short song. So two children, a song's and its
+master's, are forked ahead in a quiet moment and wait. They have seen no file, and each still gets one file only, or
+becomes the long-lived one that reads the headers of plain WAVs (`wav_header`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import select
@@ -28,234 +24,169 @@ from pydantic import ValidationError
 
 from mastering.contract import Fault, FaultCode
 from mastering.probe.answer import answer, fault_answer
-from mastering.probe.decoders import resource_fault, undecodable_fault
-from mastering.protocol.probe import Request
-from mastering.runtime import sandbox
+from mastering.probe.forked import BusyChild, WaitingChild, close_all_but, fault_of_status, fork_child, write_line
+from mastering.protocol.probe import MAX_REQUEST_BYTES, TAKEN, Hello, ProbeRequest
 
-_MAX_REQUEST_BYTES = 16 * 1024
-_SPARES = 2
+_WAITING_CHILDREN = 2
 _QUIET_S = 0.1
-"""So long nothing has happened when new spares are made: they must not cost the song that took the last one."""
-_LEISURE = 5
-"""Times as long where one is left: it must not cost a song that is about to take that one."""
-_LONGEST_QUIET_S = 60.0
-"""Where spares die or can't be made, they are made more and more rarely."""
-_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
-
-
-@dataclass
-class _Child:
-    pid: int
-    handle: int
-    """Its pidfd: readable when it has ended."""
-    conversation: socket.socket
-    deadline: float
-    """Never for one that serves until its caller hangs up."""
-    is_killed: bool = False
-
-    @property
-    def is_standing(self) -> bool:
-        return self.deadline == math.inf
-
-
-@dataclass
-class _Spare:
-    pid: int
-    handle: int
-    lead: socket.socket
-    """By which its request comes, when it has said that it is warm."""
-    is_warm: bool = False
+"""So long nothing has happened when children are forked ahead: they must not cost the song that took the last one."""
+_QUIET_FACTOR_WITH_ONE = 5
+"""Times as long where one is left: forking must not cost a song that is about to take that one."""
+_MAX_QUIET_S = 60.0
+"""Where waiting children die or can't be forked, they are forked more and more rarely."""
 
 
 @dataclass
 class ForkServer:
-    """Listens on `control`; holds one `_Child` for each request in work."""
+    """Serves requests on `control`; holds one `BusyChild` for each request in work."""
 
     control: socket.socket
     layers: dict[str, bool]
-    rehearse: Callable[[], object]
-    """What a spare does while it waits, so that its pages are its own by then."""
-    children: list[_Child] = field(default_factory=list)
-    spares: list[_Spare] = field(default_factory=list)
+    """Of the sandbox: which are in force."""
+    check_sample: Callable[[], object]
+    """What a child does before it waits, so that the pages it will write to are its own by then."""
+    busy: list[BusyChild] = field(default_factory=list)
+    waiting: list[WaitingChild] = field(default_factory=list)
     quiet_s: float = _QUIET_S
 
     def serve(self) -> None:
-        """Until the socket's other end is closed."""
-        self.control.send(json.dumps({"ready": self.layers}).encode())
+        """Serve until the socket's other end is closed."""
+        self.control.send(Hello(ready=self.layers).model_dump_json().encode())
         is_open = True
         while is_open:
             ready = self._wait()
             self._reap(ready)
             if self.control.fileno() in ready:
                 is_open = self._accept()
-            elif not ready and self._wants_spares():
-                self._make_spares()
-        for pid in [child.pid for child in self.children] + [spare.pid for spare in self.spares]:
+            elif not ready and self._wants_waiting_children():
+                self._fork_ahead()
+        for pid in [child.pid for child in self.busy] + [child.pid for child in self.waiting]:
             os.kill(pid, signal.SIGKILL)
 
-    def _wants_spares(self) -> bool:
-        return len(self.spares) < _SPARES and all(child.is_standing for child in self.children)
+    def _wants_waiting_children(self) -> bool:
+        return len(self.waiting) < _WAITING_CHILDREN and all(child.is_long_lived for child in self.busy)
 
     def _wait(self) -> set[int]:
         """Descriptors with news: a packet, a child that ended, a caller that hung up; empty when time is up."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
-        for spare in self.spares:
-            poll.register(spare.handle, select.POLLIN)
-            if not spare.is_warm:
-                poll.register(spare.lead, select.POLLIN)
-        for child in self.children:
-            poll.register(child.handle, select.POLLIN)
+        for waiting in self.waiting:
+            poll.register(waiting.pidfd, select.POLLIN)
+            if not waiting.is_ready:
+                poll.register(waiting.requests, select.POLLIN)
+        for child in self.busy:
+            poll.register(child.pidfd, select.POLLIN)
             if not child.is_killed:  # a hang-up is always reported, and for as long as it lasts
                 poll.register(child.conversation, 0)
-        if self._wants_spares():
-            quiet_s = self.quiet_s * (_LEISURE if self.spares else 1)
+        if self._wants_waiting_children():
+            quiet_s = self.quiet_s * (_QUIET_FACTOR_WITH_ONE if self.waiting else 1)
             return {fd for fd, _ in poll.poll(quiet_s * 1000)}
-        next_s = min((child.deadline for child in self.children if not child.is_killed), default=math.inf)
+        next_s = min((child.deadline for child in self.busy if not child.is_killed), default=math.inf)
         wait_ms = None if next_s == math.inf else max(0.0, next_s - time.monotonic()) * 1000 + 1
         return {fd for fd, _ in poll.poll(wait_ms)}
 
     def _reap(self, ready: set[int]) -> None:
+        """Take note of children that ended or became ready, and kill those whose time is up or whose caller left."""
         now = time.monotonic()
-        for spare in list(self.spares):
-            if spare.handle in ready:
-                self.spares.remove(spare)
-                _end(spare)
-                self._be_slower()
-            elif spare.lead.fileno() in ready:
-                spare.is_warm = bool(spare.lead.recv(1))
-        for child in list(self.children):
-            if child.handle in ready:
-                self._bury(child)
+        for waiting in list(self.waiting):
+            if waiting.pidfd in ready:
+                self.waiting.remove(waiting)
+                waiting.end()
+                self._fork_more_rarely()
+            elif waiting.requests.fileno() in ready:
+                waiting.is_ready = bool(waiting.requests.recv(1))
+        for child in list(self.busy):
+            if child.pidfd in ready:
+                self._forget(child)
             elif not child.is_killed and (child.conversation.fileno() in ready or child.deadline <= now):
                 os.kill(child.pid, signal.SIGKILL)
                 child.is_killed = True
 
-    def _bury(self, child: _Child) -> None:
+    def _forget(self, child: BusyChild) -> None:
+        """A child has ended: tell its caller, if it could not do so itself."""
         _, status = os.waitpid(child.pid, 0)
-        self.children.remove(child)
-        os.close(child.handle)
+        self.busy.remove(child)
+        os.close(child.pidfd)
         with child.conversation:
             if status != 0:
-                _tell(child.conversation, _post_mortem(status))
+                write_line(child.conversation, fault_answer(fault_of_status(status)))
 
     def _accept(self) -> bool:
-        packet, descriptors, _, _ = socket.recv_fds(self.control, _MAX_REQUEST_BYTES, 1)
+        packet, descriptors, _, _ = socket.recv_fds(self.control, MAX_REQUEST_BYTES, 1)
         if not packet:
             return False
         if not descriptors:
             return True
-        self._take_up(packet, socket.socket(fileno=descriptors[0]))
+        self._begin(packet, socket.socket(fileno=descriptors[0]))
         return True
 
-    def _take_up(self, packet: bytes, conversation: socket.socket) -> None:
-        _tell(conversation, b"+")
+    def _begin(self, packet: bytes, conversation: socket.socket) -> None:
+        with suppress(OSError):  # the caller hung up
+            os.write(conversation.fileno(), TAKEN)
         try:
-            request = Request.model_validate_json(packet)
+            request = ProbeRequest.model_validate_json(packet)
         except ValidationError:
-            with conversation:
-                _tell(conversation, fault_answer(Fault(FaultCode.BAD_REQUEST, "The probe does not know this request.")))
+            _refuse(conversation, Fault(FaultCode.BAD_REQUEST, "The probe does not know this request."))
             return
         try:
-            pid, handle = self._hand_over(packet, conversation) or self._fork(request, conversation)
+            pid, pidfd = self._hand_over(packet, conversation) or self._fork(request, conversation)
         except OSError:  # no process can be had
-            with conversation:
-                _tell(conversation, fault_answer(Fault(FaultCode.INTERNAL, "The check of this file could not begin.")))
+            _refuse(conversation, Fault(FaultCode.INTERNAL, "The check of this file could not begin."))
             return
-        deadline = math.inf if request.is_standing else time.monotonic() + request.timeout_s
-        self.children.append(_Child(pid, handle, conversation, deadline))
+        deadline = math.inf if request.is_long_lived else time.monotonic() + request.timeout_s
+        self.busy.append(BusyChild(pid, pidfd, conversation, deadline))
 
     def _hand_over(self, packet: bytes, conversation: socket.socket) -> tuple[int, int] | None:
-        """A spare that has the request now; None where there is none."""
-        for spare in [spare for spare in self.spares if spare.is_warm]:
-            self.spares.remove(spare)
-            with spare.lead, suppress(OSError):  # it may have died a moment ago
-                socket.send_fds(spare.lead, [packet], [conversation.fileno()])
+        """Pid and pidfd of a waiting child that has the request now; None where none is ready."""
+        for waiting in [child for child in self.waiting if child.is_ready]:
+            self.waiting.remove(waiting)
+            with waiting.requests, suppress(OSError):  # it may have died a moment ago
+                socket.send_fds(waiting.requests, [packet], [conversation.fileno()])
                 self.quiet_s = _QUIET_S
-                return spare.pid, spare.handle
-            _end(spare)
+                return waiting.pid, waiting.pidfd
+            waiting.end()
         return None
 
-    def _be_slower(self) -> None:
-        """Spares die or can't be made for want of memory, as like as not."""
-        self.quiet_s = min(2 * self.quiet_s, _LONGEST_QUIET_S)
+    def _fork_more_rarely(self) -> None:
+        """Waiting children die or can't be forked, most likely for want of memory."""
+        self.quiet_s = min(2 * self.quiet_s, _MAX_QUIET_S)
 
-    def _fork(self, request: Request, conversation: socket.socket) -> tuple[int, int]:
-        def live() -> None:
-            _close_all_but(2, conversation.fileno())
-            _tell(conversation, answer(request, conversation))
+    def _fork(self, request: ProbeRequest, conversation: socket.socket) -> tuple[int, int]:
+        def run() -> None:
+            close_all_but(2, conversation.fileno())
+            write_line(conversation, answer(request, conversation))
 
-        return _born(live)
+        return fork_child(run)
 
-    def _make_spares(self) -> None:
+    def _fork_ahead(self) -> None:
         try:
-            while len(self.spares) < _SPARES:
-                self.spares.append(self._spare())
+            while len(self.waiting) < _WAITING_CHILDREN:
+                self.waiting.append(self._waiting_child())
         except OSError:
-            self._be_slower()
+            self._fork_more_rarely()
 
-    def _spare(self) -> _Spare:
-        lead, led = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _waiting_child(self) -> WaitingChild:
+        requests, its_requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-        def live() -> None:
-            self.rehearse()
-            _close_all_but(2, led.fileno())
-            os.write(led.fileno(), b"+")
-            packet, descriptors, _, _ = socket.recv_fds(led, _MAX_REQUEST_BYTES, 1)
-            led.close()
+        def run() -> None:
+            self.check_sample()
+            close_all_but(2, its_requests.fileno())
+            os.write(its_requests.fileno(), b"+")
+            packet, descriptors, _, _ = socket.recv_fds(its_requests, MAX_REQUEST_BYTES, 1)
+            its_requests.close()
             if packet:
-                request = Request.model_validate_json(packet)
+                request = ProbeRequest.model_validate_json(packet)
                 caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptors[0])
-                _tell(caller, answer(request, caller))
+                write_line(caller, answer(request, caller))
 
-        with led:
+        with its_requests:
             try:
-                return _Spare(*_born(live), lead)
+                return WaitingChild(*fork_child(run), requests)
             except OSError:
-                lead.close()
+                requests.close()
                 raise
 
 
-def _end(spare: _Spare) -> None:
-    """A spare that has no request, dead or alive."""
-    os.kill(spare.pid, signal.SIGKILL)
-    os.waitpid(spare.pid, 0)
-    os.close(spare.handle)
-    spare.lead.close()
-
-
-def _born(live: Callable[[], None]) -> tuple[int, int]:
-    """A child that does `live` and nothing after it: its pid, and a descriptor that tells its end."""
-    zygote = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            sandbox.die_with_parent(zygote)
-            live()
-            status = 0
-        finally:
-            os._exit(status)
-    return pid, os.pidfd_open(pid)
-
-
-def _close_all_but(*keep: int) -> None:
-    """The zygote's own socket and those of the other children are none of this child's business."""
-    edges = sorted(keep)
-    for low, high in zip(edges, [*edges[1:], 4096], strict=True):
-        os.closerange(low + 1, high)
-
-
-def _tell(conversation: socket.socket, text: bytes) -> None:
-    try:
-        # write, not send: the system call filter knows no other.
-        os.write(conversation.fileno(), text + b"\n")
-    except OSError:
-        return  # the caller hung up
-
-
-def _post_mortem(status: int) -> bytes:
-    """Why a child ended without an answer."""
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
-        return fault_answer(undecodable_fault())
-    return fault_answer(resource_fault())
+def _refuse(conversation: socket.socket, fault: Fault) -> None:
+    with conversation:
+        write_line(conversation, fault_answer(fault))

@@ -1,7 +1,7 @@
-"""The bytes of a request as they arrive: whole already, or still coming while they are heard.
+"""A file that is decoded while it arrives over a socket: reads wait for the bytes that they need.
 
-A recording that is decoded while it arrives is judged a moment after its last byte. What a decoder may come back to is
-kept; samples that are looked at once and in order pass by, and need no memory however many they are.
+So the facts are known a moment after the last byte. What a decoder may come back to is kept in memory; samples that are
+read once and in order are not, and need no memory however many they are.
 """
 
 from __future__ import annotations
@@ -14,39 +14,42 @@ from mmap import mmap
 from mastering.contract import Fault, FaultCode
 
 _PIECE_BYTES = 256 * 1024
+"""Read from the socket in one call: as much as the router writes in one."""
 
 
-class Arriving:
-    """The file of `len(data)` bytes that comes by the descriptor `feed` and is kept in `data`, the whole of a memory
-    file mapped to be written. Without `feed` all of it is there.
+class GrowingFile:
+    """A file of `len(data)` bytes that arrives by the descriptor `feed` and is kept in `data`, a mapped memory file.
 
-    By the mapping, since a process that is locked up may write to no file.
+    Written by the mapping, since a sandboxed process may write to no file. Without `feed` all of it is there. At most
+    `most_kept_bytes` are kept.
     """
 
     def __init__(self, data: mmap, feed: int | None = None, most_kept_bytes: int | None = None) -> None:
         self.data, self.size = data, len(data)
         self._most_kept_bytes = self.size if most_kept_bytes is None else most_kept_bytes
         self._feed = feed
-        self._come = self._kept = self.size if feed is None else 0
+        self._arrived = self._kept = self.size if feed is None else 0
         self._flags = 0 if feed is None else fcntl.fcntl(feed, fcntl.F_GETFL)
         self.waited_s = 0.0
-        """Spent waiting for the caller, which is no fault of the file."""
+        """Seconds spent waiting for the sender, which are no fault of the file."""
 
-    def need(self, end: int) -> None:
-        """Return when the bytes up to `end`, or up to the file's end, have come; they are kept, unless some before them
-        passed by. Raises EOFError when the caller gave up."""
+    def wait_for(self, end: int) -> None:
+        """Wait until the bytes up to `end`, or up to the file's end, have arrived.
+
+        They are kept, unless some before them were not. Raises EOFError when the sender gave up.
+        """
         end = min(end, self.size)
-        while self._come < end:
+        while self._arrived < end:
             self._take()
 
-    def keep_up(self) -> None:
-        """Take what has come meanwhile, for whoever decodes slowly: the sender waits while nobody reads."""
-        if self._feed is None or self._come == self.size:
+    def take_arrived(self) -> None:
+        """Read what has arrived meanwhile, without waiting: the sender of a slowly decoded file waits otherwise."""
+        if self._feed is None or self._arrived == self.size:
             return
         # Not poll: it knows no descriptor in a process that may open none.
         fcntl.fcntl(self._feed, fcntl.F_SETFL, self._flags | os.O_NONBLOCK)
         try:
-            while self._come < self.size:
+            while self._arrived < self.size:
                 self._take()
         except BlockingIOError:
             return
@@ -55,58 +58,60 @@ class Arriving:
 
     @property
     def is_whole(self) -> bool:
-        return self._come == self.size
+        return self._arrived == self.size
 
-    def need_all(self) -> None:
-        self.need(self.size)
+    def wait_for_all(self) -> None:
+        self.wait_for(self.size)
 
-    def pass_by(self, at: int, room: memoryview) -> int:
-        """Put bytes from `at` on into `room`; how many, 0 at the file's end. Those that come now are not kept: `at` is
-        where the call before it ended. Raises EOFError."""
-        room = room[: self.size - at]
+    def read_unkept(self, at: int, target: memoryview) -> int:
+        """Read bytes from `at` on into `target`; how many, 0 at the file's end.
+
+        Those that arrive now are not kept: `at` is where the call before it ended. Raises EOFError.
+        """
+        target = target[: self.size - at]
         if at < self._kept:
-            room = room[: self._kept - at]
-            room[:] = memoryview(self.data)[at : at + len(room)]
-            return len(room)
-        count = self._read(room) if room else 0
-        self._come += count
+            target = target[: self._kept - at]
+            target[:] = memoryview(self.data)[at : at + len(target)]
+            return len(target)
+        count = self._read(target) if target else 0
+        self._arrived += count
         return count
 
     def _take(self) -> None:
-        if self._come > self._kept:
-            self._come += self._read(memoryview(bytearray(min(_PIECE_BYTES, self.size - self._come))))
+        if self._arrived > self._kept:
+            self._arrived += self._read(memoryview(bytearray(min(_PIECE_BYTES, self.size - self._arrived))))
         else:
             if self._kept >= self._most_kept_bytes:
-                raise Fault(FaultCode.INTERNAL, "The file is too large to be heard on its way.")
-            self._come += self._read(memoryview(self.data)[self._kept : self._kept + _PIECE_BYTES])
-            self._kept = self._come
+                raise Fault(FaultCode.INTERNAL, "The file is too large to be checked while it arrives.")
+            self._arrived += self._read(memoryview(self.data)[self._kept : self._kept + _PIECE_BYTES])
+            self._kept = self._arrived
 
-    def _read(self, room: memoryview) -> int:
-        assert self._feed is not None  # noqa: S101 - without a feed everything has come
+    def _read(self, target: memoryview) -> int:
+        assert self._feed is not None  # noqa: S101 - without a feed everything has arrived
         began = time.monotonic()
-        count = os.readv(self._feed, [room])  # not recv: the system call filter knows no other
+        count = os.readv(self._feed, [target])  # not recv: the system call filter knows no other
         self.waited_s += time.monotonic() - began
         if not count:
             raise EOFError
         return count
 
 
-class Growing:
-    """An unbuffered file for a decoder that reads and seeks by itself."""
+class GrowingFileReader:
+    """An unbuffered file object for a decoder that reads and seeks by itself. Reads wait for their bytes."""
 
-    def __init__(self, arriving: Arriving) -> None:
-        self._arriving = arriving
+    def __init__(self, file: GrowingFile) -> None:
+        self._file = file
         self._at = 0
 
     def read(self, size: int) -> bytes:
-        self._arriving.need(self._at + size)
-        self._arriving.keep_up()
-        data = self._arriving.data[self._at : self._at + size]
+        self._file.wait_for(self._at + size)
+        self._file.take_arrived()
+        data = self._file.data[self._at : self._at + size]
         self._at += len(data)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._arriving.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
         self._at = max(0, base + offset)
         return self._at
 

@@ -1,4 +1,4 @@
-"""Try from inside what the sandbox must refuse: the only proof that it stands."""
+"""Try from inside what the sandbox must refuse: the only proof that it works."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import socket
 from collections.abc import Callable
 
 
-def trials() -> dict[str, bool]:
+def refused_attempts() -> dict[str, bool]:
     """Try, once each, what a sandboxed process must not be able to do; True where it was refused."""
-    return {name: _refused(attempt) for name, attempt in _TRIALS.items()}
+    return {name: _is_refused(attempt) for name, attempt in _FORBIDDEN.items()}
 
 
-def _refused(attempt: Callable[[], object]) -> bool:
+def _is_refused(attempt: Callable[[], object]) -> bool:
     try:
         attempt()
     except OSError as error:
@@ -44,11 +44,11 @@ def _connect() -> None:
 _REFUSALS = frozenset(
     {errno.EPERM, errno.EACCES, errno.EAGAIN, errno.EMFILE, errno.EROFS, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
 )
-"""What a fence answers; a connection that nobody takes, say, is none."""
+"""How the sandbox refuses; a connection that nobody takes, say, was not refused by it."""
 
-_TRIALS: dict[str, Callable[[], object]] = {
+_FORBIDDEN: dict[str, Callable[[], object]] = {
     "read a file": lambda: os.close(os.open("/etc/passwd", os.O_RDONLY)),
-    "list a folder": lambda: os.listdir("/"),  # noqa: PTH208 - the call itself is the trial
+    "list a folder": lambda: os.listdir("/"),  # noqa: PTH208 - the call itself is tried
     "create a file": lambda: os.close(os.open("/dev/shm", os.O_WRONLY | os.O_TMPFILE, 0o600)),  # noqa: S108 - leaves nothing
     "open a socket": lambda: socket.socket().close(),
     "connect": _connect,

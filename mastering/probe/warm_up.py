@@ -1,7 +1,7 @@
-"""Decode a moment of each kind of sound before the fences go up: what is imported late could not be read any more.
+"""Decode a second of each kind of audio before the sandbox is set up: a library imported later could not be read.
 
-And once more in a child that waits for its request: a young process shares its parent's pages until it first writes to
-one, and copying them costs it more than a short song does.
+And once more in a child that waits for its request: a new process shares its parent's pages until it first writes to
+one, and copying them costs it more than decoding a short song does.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import soundfile
 
 from mastering.audio.container import container_of
 from mastering.contract import Fault
-from mastering.probe.checks import check_header, judge, listen
-from mastering.probe.decoders import Block, open_recording
-from mastering.probe.growing_file import Arriving
+from mastering.probe.checks import check_header, decode_summary, facts_of
+from mastering.probe.decoders import open_recording
+from mastering.probe.growing_file import GrowingFile
+from mastering.probe.recording import DecodedBlock
 
 _RATE_HZ = 48_000
 
 
 def warm_up() -> None:
-    """Decode a moment of sound of each kind, so that nothing is left to import once files are out of reach."""
+    """Decode a second of each kind, so that nothing is left to import once files are out of reach."""
     for container, codec in (
         ("wav", None),
         ("mp4", "aac"),
@@ -41,32 +42,32 @@ def warm_up() -> None:
                 spool.write(_wav())
             else:
                 _encode(spool, container, codec, _noise())
-            _hear(container, source)
+            _check(container, source)
 
 
-def rehearsal() -> Callable[[], None]:
-    """What a waiting child does: a WAV, the commonest of songs, from its container to its facts."""
+def sample_wav_check() -> Callable[[], None]:
+    """What a waiting child does: check a WAV of our own, the commonest format, from its container to its facts."""
     wav = _wav()
 
-    def rehearse() -> None:
+    def check_sample() -> None:
         source = os.memfd_create("")
         try:
             os.write(source, wav)
             with suppress(Fault):
-                _hear(container_of(wav) or "", source)
+                _check(container_of(wav) or "", source)
         finally:
             os.close(source)
 
-    return rehearse
+    return check_sample
 
 
-def _hear(container: str, source: int) -> None:
-    recording = open_recording(container, source, Arriving(mmap.mmap(source, 0)))
+def _check(container: str, source: int) -> None:
+    recording = open_recording(container, source, GrowingFile(mmap.mmap(source, 0)))
     check_header(recording, 2.0)
-    judge(recording, listen(recording, 3.0), False, 4608)
+    facts_of(recording, decode_summary(recording, 3.0), False, 4608)
 
 
-def _noise() -> Block:
+def _noise() -> DecodedBlock:
     return np.random.default_rng(0).uniform(-0.5, 0.5, (_RATE_HZ, 2)).astype(np.float32)
 
 
@@ -76,7 +77,7 @@ def _wav() -> bytes:
     return file.getvalue()
 
 
-def _encode(spool: Any, container: str, codec: str, samples: Block) -> None:
+def _encode(spool: Any, container: str, codec: str, samples: DecodedBlock) -> None:
     with av.open(spool, "w", format=container) as media:
         stream: Any = media.add_stream(codec, rate=_RATE_HZ)
         stream.codec_context.layout = "stereo"

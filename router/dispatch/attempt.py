@@ -8,13 +8,14 @@ from contextlib import aclosing, suppress
 from typing import NamedTuple
 
 from mastering.contract import CODER_PADDING_FRAMES, Facts, Fault, FaultCode, OutputFormat, Report
+from mastering.protocol.probe import VerifiedMaster
 from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log_exception
 from router.dispatch.watchdog import Watchdog
 from router.jobs import eviction
 from router.jobs.services import Services
-from router.probe.client import Announced, Verified
+from router.probe.client import Announced
 from router.probe.stream_tap import StreamTap
 from router.spool.port import BlobGone, SpoolFull
 from router.store.port import JobMissing
@@ -111,7 +112,7 @@ class OutputWriter:
 
     def __init__(self, services: Services, job: Job, facts: Facts) -> None:
         self._services, self._job, self._facts = services, job, facts
-        self._taps: dict[OutputFormat, StreamTap[Verified]] = {}
+        self._taps: dict[OutputFormat, StreamTap[VerifiedMaster]] = {}
         self.outputs: dict[OutputFormat, BlobRef] = {}
         self.expires_s = 0.0
 

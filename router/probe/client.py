@@ -8,20 +8,20 @@ The process behind it is `zygote`; what of its answers is believed, `verdicts`.
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
+from typing import NotRequired, TypedDict, TypeVar, Unpack
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
-from router.probe.answers import broken, parse, read_line, record
+from mastering.protocol.probe import AnswerT, ExpectedMaster, ProbeRequest, SandboxChecks, VerifiedMaster
+from router.probe.answers import parse_answer, probe_broken, read_line
 from router.probe.process import ProbeLost, ProbeProcess
 from router.probe.stream_tap import EARLY_S, StreamTap
 from router.probe.wav_header import WavHeaderReader
 
-_R = TypeVar("_R", bound=Facts)
+_R = TypeVar("_R", Facts, VerifiedMaster)
 _GRACE_S = 10.0
 """How long past a request's own time limit the zygote may take to say so."""
 _BYTES_PER_S = 2_000_000
@@ -44,12 +44,6 @@ class Announced(TypedDict):
     channels: int
     tolerance_frames: NotRequired[int]
     size: NotRequired[int]
-
-
-class Verified(Facts):
-    """Facts of a master that is sound, whole, and what was announced."""
-
-    size: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class Probe:
             await self._zygote.open()
             await self._wav_headers.open()
         except ProbeLost:
-            raise broken() from None
+            raise probe_broken() from None
 
     async def close(self) -> None:
         """End the zygote and its children."""
@@ -100,7 +94,7 @@ class Probe:
         probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
         """
         request = self._song(size, timeout_s or self._timeout_s)
-        return record(Facts, await self._ask({**request, "size": size or None}, feed))
+        return await self._ask(Facts, request.model_copy(update={"size": size or None}), feed)
 
     def tap_song(self, size: int | None) -> StreamTap[Facts] | None:
         """An ear for an upload of `size` bytes, from its first byte on; None where nobody knows how many."""
@@ -108,44 +102,46 @@ class Probe:
 
     async def verify(
         self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[Announced]
-    ) -> Verified:
+    ) -> VerifiedMaster:
         """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
-        return record(Verified, await self._ask(_master(announced, timeout_s), feed))
+        return await self._ask(VerifiedMaster, _master(announced, timeout_s), feed)
 
-    def tap_master(self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]) -> StreamTap[Verified] | None:
+    def tap_master(
+        self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]
+    ) -> StreamTap[VerifiedMaster] | None:
         """An ear for a master as it arrives; None where nobody knows its size."""
-        return self._hear(_master(announced, timeout_s), Verified, announced.get("size"))
+        return self._hear(_master(announced, timeout_s), VerifiedMaster, announced.get("size"))
 
     async def selfcheck(self) -> tuple[Layer, ...]:
         """Which fences stand, tried from inside a child. Raises Fault(internal)."""
-        trials = await self._ask({"op": "selfcheck"}, None)
+        checks = await self._ask(SandboxChecks, ProbeRequest(op="selfcheck"), None)
         fences = [
             Layer(name, holds, "" if holds else _CURES.get(name, "")) for name, holds in self._zygote.fences.items()
         ]
-        inside = [Layer(f"refused: {name}", bool(held), "" if held else _TRIAL_CURE) for name, held in trials.items()]
+        inside = [Layer(f"refused: {name}", held, "" if held else _TRIAL_CURE) for name, held in checks.refused.items()]
         return (*fences, *inside)
 
-    def _song(self, size: int, patience_s: float) -> dict[str, Any]:
-        limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
-        return {"op": "probe", **limits}
+    def _song(self, size: int, patience_s: float) -> ProbeRequest:
+        timeout_s = patience_s + size / _BYTES_PER_S
+        return ProbeRequest.model_validate(
+            {"op": "probe", "timeout_s": timeout_s, "patience_s": patience_s, **self._limits}
+        )
 
-    def _hear(self, request: dict[str, Any], kind: type[_R], size: int | None) -> StreamTap[_R] | None:
+    def _hear(self, request: ProbeRequest, kind: type[_R], size: int | None) -> StreamTap[_R] | None:
         if not size:
             return None
-        timeout_s = request["timeout_s"] + EARLY_S
-        arriving = {**request, "size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
+        timeout_s = request.timeout_s + EARLY_S
+        limits = {"size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
+        arriving = request.model_copy(update=limits)
 
         def glance(beginning: memoryview) -> _R | None:
-            answer = self._wav_headers.at(arriving, beginning)
-            with suppress(Fault):
-                return None if answer is None else record(kind, answer)
-            return None
+            return self._wav_headers.at(kind, arriving, beginning)
 
         async def listen(tap: StreamTap[_R]) -> _R:
-            async with self._place(request["op"]), self._answering(arriving):
-                conversation = await self._zygote.converse(json.dumps(arriving).encode())
+            async with self._place(request.op), self._answering(arriving):
+                conversation = await self._zygote.converse(arriving.model_dump_json().encode())
                 tap.begin(conversation)
-                return record(kind, parse(await read_line(conversation)))
+                return parse_answer(kind, await read_line(conversation))
 
         self._wav_headers.see_to_it()
         return StreamTap(size, glance, listen)
@@ -154,38 +150,43 @@ class Probe:
     async def _place(self, op: str) -> AsyncIterator[None]:
         """For a child that hears a file on its way. Raises Fault(internal) where there is none to spare."""
         if not self._ears_left[op]:
-            raise broken()
+            raise probe_broken()
         self._ears_left[op] -= 1
         try:
             yield
         finally:
             self._ears_left[op] += 1
 
-    async def _ask(self, request: dict[str, Any], feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
-        async with self._probes if request["op"] == "probe" else self._checks, self._answering(request):
-            with await self._zygote.converse(json.dumps(request).encode()) as conversation:
-                return await _exchange(conversation, feed)
+    async def _ask(self, kind: type[AnswerT], request: ProbeRequest, feed: AsyncIterable[bytes] | None) -> AnswerT:
+        async with self._probes if request.op == "probe" else self._checks, self._answering(request):
+            with await self._zygote.converse(request.model_dump_json().encode()) as conversation:
+                return await _exchange(kind, conversation, feed)
 
     @asynccontextmanager
-    async def _answering(self, request: dict[str, Any]) -> AsyncIterator[None]:
+    async def _answering(self, request: ProbeRequest) -> AsyncIterator[None]:
         """The probe keeps its own limits, or it is broken. Raises Fault(internal)."""
         try:
-            async with asyncio.timeout(float(request.get("timeout_s", self._timeout_s)) + _GRACE_S):
+            async with asyncio.timeout(request.timeout_s + _GRACE_S):
                 yield
         except TimeoutError:
             await self._zygote.end()  # a zygote that does not keep its own limits is frozen
-            raise broken() from None
+            raise probe_broken() from None
         except ProbeLost:
-            raise broken() from None
+            raise probe_broken() from None
 
 
-def _master(announced: Announced, timeout_s: float) -> dict[str, Any]:
+def _master(announced: Announced, timeout_s: float) -> ProbeRequest:
     # An encoded master may be larger than the file it was made from: 24-bit WAV of 90 minutes is 3 GB at most.
-    limits = {"max_bytes": 4 << 30, "max_duration_s": 2 * MAX_DURATION_S}
-    return {"op": "verify", "timeout_s": timeout_s, "expected": announced, **limits}
+    return ProbeRequest(
+        op="verify",
+        timeout_s=timeout_s,
+        expected=ExpectedMaster(**announced),
+        max_bytes=4 << 30,
+        max_duration_s=2 * MAX_DURATION_S,
+    )
 
 
-async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> dict[str, Any]:
+async def _exchange(kind: type[AnswerT], conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> AnswerT:
     """Feed the child and read its answer, which may come before the feed has ended."""
     pump = asyncio.create_task(_pump(conversation, feed))
     try:
@@ -197,10 +198,10 @@ async def _exchange(conversation: socket.socket, feed: AsyncIterable[bytes] | No
     if isinstance(outcome, Exception):
         raise outcome  # the feed's own failure
     try:
-        return parse(line)
+        return parse_answer(kind, line)
     except Fault as fault:
         if fault.code is FaultCode.RESOURCE_LIMIT and not was_fed:
-            raise broken() from None  # the feed was slow, not the file hard
+            raise probe_broken() from None  # the feed was slow, not the file hard
         raise
 
 

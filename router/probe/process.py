@@ -1,4 +1,4 @@
-"""The sandboxed process behind `probing`: `python -m mastering.probe`, one child of it for each conversation.
+"""The fork server of the probe, `python -m mastering.probe`, seen from the router: one child for each conversation.
 
 It is started once, replaced when it dies, and dies with the router: its socket is the only thing that keeps it.
 """
@@ -6,19 +6,17 @@ It is started once, replaced when it dies, and dies with the router: its socket 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import sys
 
+from mastering.protocol.probe import MAX_HELLO_BYTES, TAKEN, Hello
+
 _START_S = 60.0
-_TAKEN = b"+\n"
-"""The zygote's word that a request has arrived."""
-_MAX_HELLO_BYTES = 64 * 1024
 
 
 class ProbeLost(Exception):
-    """The zygote went away, or is not to run."""
+    """The fork server went away, is not to run, or a child of it says what no honest one does."""
 
 
 class ProbeProcess:
@@ -30,7 +28,7 @@ class ProbeProcess:
         self.fences: dict[str, bool] = {}
 
     async def open(self) -> None:
-        """Start it if it does not run, and wait until it listens. Raises Lost."""
+        """Start it if it does not run, and wait until it listens. Raises ProbeLost."""
         self._is_open = True
         await self._ensure()
 
@@ -45,7 +43,7 @@ class ProbeProcess:
             await self._stop()
 
     async def converse(self, packet: bytes) -> socket.socket:
-        """Open one conversation; a zygote that died since the last one is replaced. Raises Lost."""
+        """Open one conversation; a fork server that died since the last one is replaced. Raises ProbeLost."""
         for _ in range(2):
             await self._ensure()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -56,7 +54,7 @@ class ProbeProcess:
                     socket.send_fds(self._control, [packet], [theirs.fileno()])
                     theirs.close()
                     # Nothing of the feed is taken before somebody is there to take it.
-                    if await asyncio.get_running_loop().sock_recv(ours, len(_TAKEN)) == _TAKEN:
+                    if await asyncio.get_running_loop().sock_recv(ours, len(TAKEN)) == TAKEN:
                         return ours
                 except OSError:
                     pass  # dead or dying; looked after below
@@ -80,7 +78,7 @@ class ProbeProcess:
         ours.setblocking(False)
         with theirs:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mastering.probe", "--zygote", str(theirs.fileno())),
+                *(sys.executable, "-P", "-m", "mastering.probe", "--fork-server", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -91,9 +89,9 @@ class ProbeProcess:
         self._control = ours
         try:
             async with asyncio.timeout(_START_S):
-                hello = await asyncio.get_running_loop().sock_recv(ours, _MAX_HELLO_BYTES)
-            self.fences = json.loads(hello)["ready"]
-        except (TimeoutError, OSError, ValueError, KeyError):
+                hello = await asyncio.get_running_loop().sock_recv(ours, MAX_HELLO_BYTES)
+            self.fences = Hello.model_validate_json(hello).ready
+        except (TimeoutError, OSError, ValueError):
             await self._stop()
             raise ProbeLost from None
         except BaseException:  # one that nobody has heard of is none that runs

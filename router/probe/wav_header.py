@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import select
 import socket
-import struct
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
+from mastering.contract import Fault
+from mastering.protocol.probe import WAV_HEADER_SIZES, AnswerT, ProbeRequest
+from router.probe.answers import parse_answer
 from router.probe.process import ProbeLost, ProbeProcess
 
-_SIZES = struct.Struct("!II")
-"""Before each question: the bytes of its request, and those of the file's beginning behind that."""
 _BEGINNING_BYTES = 256 * 1024
 """A second and a half of a CD: most songs have begun by then."""
 _PATIENCE_S = 0.5
@@ -40,7 +37,8 @@ class WavHeaderReader:
         """Have somebody there who can be asked. Raises Lost."""
         async with self._being_opened:
             if not self._is_open():
-                conversation = await self._zygote.converse(json.dumps({"op": "glance", "timeout_s": _LASTS_S}).encode())
+                request = ProbeRequest(op="wav_headers", timeout_s=_LASTS_S)
+                conversation = await self._zygote.converse(request.model_dump_json().encode())
                 conversation.settimeout(_PATIENCE_S)
                 self._conversation = conversation
 
@@ -66,17 +64,17 @@ class WavHeaderReader:
         with suppress(ProbeLost, OSError):
             await self.open()
 
-    def at(self, request: Mapping[str, Any], piece: memoryview) -> dict[str, Any] | None:
+    def at(self, kind: type[AnswerT], request: ProbeRequest, piece: memoryview) -> AnswerT | None:
         """In a thread: what the child answers to `request` of the file that begins with `piece`; None where that is
         nothing, or nobody answers."""
         if bytes(piece[:4]) != b"RIFF":
             return None
-        text, beginning = json.dumps(request).encode(), piece[:_BEGINNING_BYTES]
+        text, beginning = request.model_dump_json().encode(), piece[:_BEGINNING_BYTES]
         if not self._asking.acquire(timeout=_TURN_S):
             return None
         try:
-            return None if self._conversation is None else self._answer(self._conversation, text, beginning)
-        except (OSError, ValueError, RecursionError):  # it died, or is none of ours any more
+            return None if self._conversation is None else self._answer(self._conversation, kind, text, beginning)
+        except (OSError, ProbeLost, Fault):  # it died or is taken over; a fault is the fork server's word of its end
             self._hang_up()
             return None
         except BaseException:  # what it answers now would be taken for the next answer
@@ -85,15 +83,13 @@ class WavHeaderReader:
         finally:
             self._asking.release()
 
-    def _answer(self, conversation: socket.socket, text: bytes, beginning: memoryview) -> dict[str, Any] | None:
-        conversation.sendall(_SIZES.pack(len(text), len(beginning)) + text)
+    def _answer(
+        self, conversation: socket.socket, kind: type[AnswerT], text: bytes, beginning: memoryview
+    ) -> AnswerT | None:
+        conversation.sendall(WAV_HEADER_SIZES.pack(len(text), len(beginning)) + text)
         conversation.sendall(beginning)
-        answer = json.loads(_line(conversation))
-        if answer is None:
-            return None
-        if not isinstance(answer, dict) or "fault" in answer:  # the latter is the zygote's last word of it
-            raise ConnectionResetError
-        return answer
+        line = _line(conversation)
+        return None if line == b"null\n" else parse_answer(kind, line)
 
     def close(self) -> None:
         """Nobody is asked any more."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mastering.contract import Settings
-from mastering.worker.logs import EVENTS
+from mastering.worker.event_log import EVENTS
 from tests.hostile_audio import all_hostile
 from tests.mastering.worker_process import request_body, running_worker, until
 from tests.stack import Stack, stack
@@ -74,7 +74,7 @@ def test_p25_every_process_keeps_its_memory_from_others(running: tuple[Stack, Pa
 def test_p25_a_decoder_that_complains_is_heard_by_nobody() -> None:
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, control:
-        argv = [sys.executable, "-m", "mastering.probe", "--zygote", str(theirs.fileno())]
+        argv = [sys.executable, "-m", "mastering.probe", "--fork-server", str(theirs.fileno())]
         zygote = subprocess.Popen(
             argv, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )

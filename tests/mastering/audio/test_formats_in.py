@@ -13,7 +13,7 @@ import pytest
 from mastering.audio import decode, loading
 from mastering.cli import EXIT_CODES
 from mastering.contract import Fault, FaultCode
-from tests.mastering.probe.test_probe import Zygote
+from tests.mastering.probe.test_probe import ForkServerProcess
 from tests.mastering.sound import ffmpeg, music, wav
 
 _PICTURES = ("-f", "lavfi", "-i", "testsrc=s=64x48:r=10:d=4")
@@ -33,11 +33,11 @@ _CODER_FRAMES = 4096
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    zygote = Zygote()
-    yield zygote
-    zygote.control.close()
-    assert zygote.process.wait(20) == 0
+def fork_server() -> Iterator[ForkServerProcess]:
+    fork_server = ForkServerProcess()
+    yield fork_server
+    fork_server.control.close()
+    assert fork_server.process.wait(20) == 0
 
 
 def _made(folder: Path, suffix: str, codec: str, pictures: str | None = None) -> Path:
@@ -58,8 +58,8 @@ def _heard(data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
     return song.codec, song.rate_hz, song.channels, frames, song.lossy
 
 
-def _probed(zygote: Zygote, data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
-    said = zygote.probe(data)
+def _probed(fork_server: ForkServerProcess, data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
+    said = fork_server.probe(data)
     if "fault" in said:
         return FaultCode(said["fault"]["code"])
     facts = said["ok"]
@@ -68,46 +68,48 @@ def _probed(zygote: Zygote, data: bytes) -> tuple[str, int, int, int, bool] | Fa
 
 @pytest.mark.parametrize(("suffix", "codec"), _SOUND)
 def test_sound_is_heard_whole_by_the_probe_and_by_the_engine(
-    zygote: Zygote, tmp_path: Path, suffix: str, codec: str
+    fork_server: ForkServerProcess, tmp_path: Path, suffix: str, codec: str
 ) -> None:
     song = _made(tmp_path, suffix, codec).read_bytes()
     heard = _heard(song)
     assert isinstance(heard, tuple), heard
     assert (heard[1], heard[2]) == (48_000, 2)
     assert abs(heard[3] - _FRAMES) <= _CODER_FRAMES
-    assert _probed(zygote, song) == heard
+    assert _probed(fork_server, song) == heard
 
 
 @pytest.mark.parametrize(("suffix", "pictures", "codec"), _VIDEO)
 def test_the_sound_of_a_video_is_heard_whole_by_both(
-    zygote: Zygote, tmp_path: Path, suffix: str, pictures: str, codec: str
+    fork_server: ForkServerProcess, tmp_path: Path, suffix: str, pictures: str, codec: str
 ) -> None:
     song = _made(tmp_path, suffix, codec, pictures).read_bytes()
     heard = _heard(song)
     assert isinstance(heard, tuple), heard
     assert abs(heard[3] - _FRAMES) <= _CODER_FRAMES
-    assert _probed(zygote, song) == heard
+    assert _probed(fork_server, song) == heard
 
 
 @pytest.mark.parametrize(("suffix", "codec"), _NOT_READ)
 def test_what_is_not_read_is_refused_by_both_with_one_code(
-    zygote: Zygote, tmp_path: Path, suffix: str, codec: str
+    fork_server: ForkServerProcess, tmp_path: Path, suffix: str, codec: str
 ) -> None:
     song = _made(tmp_path, suffix, codec).read_bytes()
-    assert (_heard(song), _probed(zygote, song)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
+    assert (_heard(song), _probed(fork_server, song)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
 
 
-def test_a_video_without_sound_is_refused_by_both(zygote: Zygote, tmp_path: Path) -> None:
+def test_a_video_without_sound_is_refused_by_both(fork_server: ForkServerProcess, tmp_path: Path) -> None:
     ffmpeg(*_PICTURES, "-an", tmp_path / "silent.mp4")
     film = (tmp_path / "silent.mp4").read_bytes()
-    assert (_heard(film), _probed(zygote, film)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
+    assert (_heard(film), _probed(fork_server, film)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("wma", "wmav2"), ("caf", "pcm_s24le"), ("caf", "alac")])
-def test_a_file_cut_off_is_called_truncated_by_both(zygote: Zygote, tmp_path: Path, suffix: str, codec: str) -> None:
+def test_a_file_cut_off_is_called_truncated_by_both(
+    fork_server: ForkServerProcess, tmp_path: Path, suffix: str, codec: str
+) -> None:
     song = _made(tmp_path, suffix, codec).read_bytes()
     cut = song[: len(song) * 6 // 10]
-    assert (_heard(cut), _probed(zygote, cut)) == (FaultCode.TRUNCATED,) * 2
+    assert (_heard(cut), _probed(fork_server, cut)) == (FaultCode.TRUNCATED,) * 2
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pictures"), [("wma", "wmav2", None), ("mp4", "aac", "mpeg4")])

@@ -28,9 +28,9 @@ from mastering.audio import decode
 from mastering.audio.container import container_of
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import Fault, FaultCode
-from mastering.probe import decoders
-from mastering.probe.checks import listen
-from mastering.probe.decoders import ProbedRecording
+from mastering.probe import libav_decoder
+from mastering.probe.checks import decode_summary
+from mastering.probe.recording import ProbedRecording
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.mastering.worker_process import until
 from tests.processes import children
@@ -49,14 +49,15 @@ HONEST = {
 }
 
 
-class Zygote:
-    """One zygote and the socket that keeps it."""
+class ForkServerProcess:
+    """A fork server, and the socket that it lives by."""
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mastering.probe", "--zygote", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+                [sys.executable, "-m", "mastering.probe", "--fork-server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
             )
         self.layers = json.loads(self.control.recv(4096))["ready"]
 
@@ -79,17 +80,17 @@ class Zygote:
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    zygote = Zygote()
-    yield zygote
-    zygote.control.close()
-    assert zygote.process.wait(20) == 0
+def fork_server() -> Iterator[ForkServerProcess]:
+    fork_server = ForkServerProcess()
+    yield fork_server
+    fork_server.control.close()
+    assert fork_server.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("kind", HONEST)
-def test_the_engine_hears_what_the_probe_heard(zygote: Zygote, kind: str) -> None:
+def test_the_engine_hears_what_the_probe_heard(fork_server: ForkServerProcess, kind: str) -> None:
     """The router compares a master's length with the probe's facts: both must count alike."""
-    facts = zygote.probe(HONEST[kind])["ok"]
+    facts = fork_server.probe(HONEST[kind])["ok"]
     recording = decode.open_recording(io.BytesIO(HONEST[kind]))
     frames = sum(block.shape[-1] for block in recording.decode())
     assert (facts["frames"], facts["rate_hz"], facts["channels"], facts["lossy"]) == (
@@ -100,73 +101,73 @@ def test_the_engine_hears_what_the_probe_heard(zygote: Zygote, kind: str) -> Non
 @pytest.mark.parametrize(
     "packet", [b"{", b"[]", b'{"op":"format the disk"}', b'{"op":"probe","timeout_s":-1}', b"\xff"]
 )
-def test_a_request_it_does_not_know_is_a_bad_request(zygote: Zygote, packet: bytes) -> None:
-    assert zygote.ask(packet)["fault"]["code"] == FaultCode.BAD_REQUEST
-    assert "ok" in zygote.probe(HONEST["wav"])
+def test_a_request_it_does_not_know_is_a_bad_request(fork_server: ForkServerProcess, packet: bytes) -> None:
+    assert fork_server.ask(packet)["fault"]["code"] == FaultCode.BAD_REQUEST
+    assert "ok" in fork_server.probe(HONEST["wav"])
 
 
-def test_a_packet_without_a_conversation_changes_nothing(zygote: Zygote) -> None:
-    zygote.control.send(b'{"op":"probe"}')
-    assert "ok" in zygote.probe(HONEST["wav"])
+def test_a_packet_without_a_conversation_changes_nothing(fork_server: ForkServerProcess) -> None:
+    fork_server.control.send(b'{"op":"probe"}')
+    assert "ok" in fork_server.probe(HONEST["wav"])
 
 
 @pytest.mark.parametrize("kind", HONEST)
-def test_a_file_whose_size_is_told_is_answered_at_its_last_byte(zygote: Zygote, kind: str) -> None:
+def test_a_file_whose_size_is_told_is_answered_at_its_last_byte(fork_server: ForkServerProcess, kind: str) -> None:
     """Nobody says that it was the last."""
     data, (ours, theirs) = HONEST[kind], socket.socketpair()
     with ours, ours.makefile("rb") as answers:
         ours.settimeout(20)
         with theirs:
             request = json.dumps({"op": "probe", "size": len(data)}).encode()
-            socket.send_fds(zygote.control, [request], [theirs.fileno()])
+            socket.send_fds(fork_server.control, [request], [theirs.fileno()])
         assert answers.readline() == b"+\n"
         ours.sendall(data)
         found = json.loads(answers.readline())
-    assert found == zygote.probe(data)
+    assert found == fork_server.probe(data)
     assert found["ok"]["frames"] >= len(noise())
 
 
-def test_samples_that_pass_by_take_no_memory(zygote: Zygote) -> None:
+def test_samples_that_pass_by_take_no_memory(fork_server: ForkServerProcess) -> None:
     """Ten minutes of WAV, 106 MB, silent but for the last seconds, heard by a child that may have a tenth of it."""
     data = written(np.concatenate([np.zeros((26_019_000, 2), np.float32), noise(10.0)]))
-    assert zygote.probe(data, size=len(data), max_bytes=len(data))["ok"]["duration_s"] == pytest.approx(600)
+    assert fork_server.probe(data, size=len(data), max_bytes=len(data))["ok"]["duration_s"] == pytest.approx(600)
 
 
-def test_a_size_beyond_the_limit_is_refused_at_once(zygote: Zygote) -> None:
-    assert zygote.probe(b"", size=1001, max_bytes=1000)["fault"]["code"] == FaultCode.TOO_LARGE
-    assert zygote.probe(b"", size=0)["fault"]["code"] == FaultCode.EMPTY_FILE
+def test_a_size_beyond_the_limit_is_refused_at_once(fork_server: ForkServerProcess) -> None:
+    assert fork_server.probe(b"", size=1001, max_bytes=1000)["fault"]["code"] == FaultCode.TOO_LARGE
+    assert fork_server.probe(b"", size=0)["fault"]["code"] == FaultCode.EMPTY_FILE
 
 
-def test_a_file_that_needs_more_memory_than_it_may_is_a_resource_limit(zygote: Zygote) -> None:
+def test_a_file_that_needs_more_memory_than_it_may_is_a_resource_limit(fork_server: ForkServerProcess) -> None:
     """A FLAC whose picture is 15 MB of zeros: the decoder wants to hold it."""
     whole, size = HONEST["flac"], 15 << 20
     kind, rest = b"image/png", size - 41
     picture = struct.pack(">II9sIIIIII", 3, len(kind), kind, 0, 1, 1, 24, 0, rest) + bytes(rest)
     block = b"\x06" + len(picture).to_bytes(3, "big") + picture
     flac = whole[:42] + block + whole[42:]
-    assert zygote.probe(flac)["ok"]["frames"] == len(noise())
-    assert zygote.probe(flac, memory_bytes=1 << 20)["fault"]["code"] == FaultCode.RESOURCE_LIMIT
+    assert fork_server.probe(flac)["ok"]["frames"] == len(noise())
+    assert fork_server.probe(flac, memory_bytes=1 << 20)["fault"]["code"] == FaultCode.RESOURCE_LIMIT
 
 
 def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path: Path) -> None:
-    """strace over the zygote and all its children: every call they make, refused ones included."""
-    zygote, trace = Zygote(), tmp_path / "trace"
+    """strace over the fork server and all its children: every call they make, refused ones included."""
+    fork_server, trace = ForkServerProcess(), tmp_path / "trace"
     tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-o", str(trace), "-p", str(zygote.process.pid)], stderr=subprocess.DEVNULL
+        ["strace", "-f", "-q", "-o", str(trace), "-p", str(fork_server.process.pid)], stderr=subprocess.DEVNULL
     )
     try:
-        status = Path(f"/proc/{zygote.process.pid}/status")
+        status = Path(f"/proc/{fork_server.process.pid}/status")
         until(lambda: "TracerPid:\t0\n" not in status.read_text())
         for data, _ in all_hostile().values():
             if len(data) < 2_000_000:
-                assert "fault" in zygote.probe(data)
-        assert "ok" in zygote.probe(HONEST["aac"])
+                assert "fault" in fork_server.probe(data)
+        assert "ok" in fork_server.probe(HONEST["aac"])
     finally:
         tracer.send_signal(signal.SIGINT)
         tracer.wait(20)
-        zygote.control.close()
-        zygote.process.wait(20)
-    calls = re.findall(rf"^(?!{zygote.process.pid}\b)\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
+        fork_server.control.close()
+        fork_server.process.wait(20)
+    calls = re.findall(rf"^(?!{fork_server.process.pid}\b)\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
     assert calls.count("prctl") >= 50, "the trace saw no children"
     # What takes request and feed in (before any of it is parsed), and what works on memory and open descriptors.
     assert set(calls) <= {
@@ -178,9 +179,9 @@ def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path
     }  # fmt: skip
 
 
-def _waiting(zygote: Zygote) -> set[int]:
-    """The children that the zygote has made ahead, once they are there."""
-    pid = zygote.process.pid
+def _waiting(fork_server: ForkServerProcess) -> set[int]:
+    """The children that the fork server has made ahead, once they are there."""
+    pid = fork_server.process.pid
     for _ in range(50):
         seen = children(pid)
         time.sleep(0.1)
@@ -193,28 +194,28 @@ def _are_gone(pids: Iterable[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_two_children_wait_and_each_hears_one_file(zygote: Zygote) -> None:
-    waiting = _waiting(zygote)
+def test_two_children_wait_and_each_hears_one_file(fork_server: ForkServerProcess) -> None:
+    waiting = _waiting(fork_server)
     for _ in range(2):
-        assert "ok" in zygote.probe(HONEST["wav"])
+        assert "ok" in fork_server.probe(HONEST["wav"])
     until(partial(_are_gone, waiting))
-    assert not _waiting(zygote) & waiting
+    assert not _waiting(fork_server) & waiting
 
 
-def test_a_child_that_is_left_over_gets_company(zygote: Zygote) -> None:
-    waiting = _waiting(zygote)
-    zygote.probe(HONEST["wav"])
-    until(lambda: len(waiting & children(zygote.process.pid)) == 1)
-    assert len(waiting & _waiting(zygote)) == 1
+def test_a_child_that_is_left_over_gets_company(fork_server: ForkServerProcess) -> None:
+    waiting = _waiting(fork_server)
+    fork_server.probe(HONEST["wav"])
+    until(lambda: len(waiting & children(fork_server.process.pid)) == 1)
+    assert len(waiting & _waiting(fork_server)) == 1
 
 
-def test_children_that_die_while_they_wait_cost_no_request(zygote: Zygote) -> None:
+def test_children_that_die_while_they_wait_cost_no_request(fork_server: ForkServerProcess) -> None:
     for count in (1, 2):
-        killed = sorted(_waiting(zygote))[:count]
+        killed = sorted(_waiting(fork_server))[:count]
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         until(partial(_are_gone, killed))
-        assert "ok" in zygote.probe(HONEST["wav"])
+        assert "ok" in fork_server.probe(HONEST["wav"])
 
 
 @pytest.mark.parametrize("kind", HONEST)
@@ -256,7 +257,7 @@ def packets_read(pattern: Iterable[bool]) -> tuple[int, Fault | None]:
 
     stream = SimpleNamespace(channels=2, rate=48_000, codec_context=SimpleNamespace(name="aac"))
     try:
-        for _ in decoders._libav_blocks(SimpleNamespace(demux=demux), stream):
+        for _ in libav_decoder._libav_blocks(SimpleNamespace(demux=demux), stream):
             pass
     except Fault as fault:
         return taken, fault
@@ -285,7 +286,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_decodes_to_next_to_nothing_is_given_up_when_patience_ends() -> None:
     blocks = iter([np.full((100, 2), 0.5, np.float32)] * 10_000)
     with pytest.raises(Fault) as caught:
-        listen(ProbedRecording("ogg", "opus", 48_000, 2, None, lambda: blocks), 600.0)
+        decode_summary(ProbedRecording("ogg", "opus", 48_000, 2, None, lambda: blocks), 600.0)
     assert caught.value.code is FaultCode.RESOURCE_LIMIT
     assert 6_900 <= len(list(blocks)) <= 7_000
 
@@ -293,5 +294,5 @@ def test_what_decodes_to_next_to_nothing_is_given_up_when_patience_ends() -> Non
 @pytest.mark.usefixtures("clock")
 def test_an_honest_recording_may_take_longer_than_patience() -> None:
     block = np.full((48_000, 2), 0.5, np.float32)
-    heard = listen(ProbedRecording("ogg", "opus", 48_000, 2, None, lambda: iter([block] * 4_000)), 5400.0)
-    assert heard.frames == 4_000 * 48_000
+    summary = decode_summary(ProbedRecording("ogg", "opus", 48_000, 2, None, lambda: iter([block] * 4_000)), 5400.0)
+    assert summary.frames == 4_000 * 48_000

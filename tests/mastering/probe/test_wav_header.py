@@ -1,4 +1,4 @@
-"""What a WAV's beginning says of it: the same as hearing all of it does, or nothing."""
+"""What a WAV's header and beginning say of it: the same as decoding all of it does, or nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mastering.contract import Fault
+from mastering.contract import Facts, Fault
 from mastering.probe import answer
-from mastering.probe.growing_file import Arriving
-from mastering.probe.wav_header import MOST_BYTES, SIZES, glance, serve
-from mastering.protocol.probe import Request
+from mastering.probe.growing_file import GrowingFile
+from mastering.probe.wav_header import plain_wav_facts, serve_wav_headers
+from mastering.protocol.probe import (
+    MAX_WAV_BEGINNING_BYTES,
+    WAV_HEADER_SIZES,
+    ProbeAnswer,
+    ProbeRequest,
+    VerifiedMaster,
+)
 from tests.hostile_audio import all_hostile, chunk, encoded, form_chunk, noise, riff, two_faced, written
 
 BEGINNING_BYTES = 256 * 1024
@@ -61,19 +67,18 @@ NOT_PLAIN = {
 SIZES_BYTES = {"four gigabytes more than it says": len(PLAIN["16 bits"]) + 2**32}
 
 
-def glanced(data: bytes, size: int | None = None, **asked: Any) -> dict[str, Any] | None:
-    request = Request.model_validate({"op": "glance", "size": len(data) if size is None else size, **asked})
-    return glance(request, memoryview(bytearray(data[:BEGINNING_BYTES])))
+def by_header(data: bytes, size: int | None = None, **asked: Any) -> Facts | None:
+    request = ProbeRequest.model_validate({"op": "probe", "size": len(data) if size is None else size, **asked})
+    return plain_wav_facts(request, memoryview(bytearray(data[:BEGINNING_BYTES])))
 
 
-def heard(data: bytes) -> dict[str, Any] | None:
+def by_decoders(data: bytes) -> Facts | None:
     """What the decoders say of all of it."""
     source = os.memfd_create("")
     try:
         os.write(source, data)
-        request = Request(op="probe", size=len(data))
-        facts = answer._probe(source, request, Arriving(mmap.mmap(source, 0)))
-        return facts.model_dump()
+        request = ProbeRequest(op="probe", size=len(data))
+        return answer.probe_file(source, request, GrowingFile(mmap.mmap(source, 0)))
     except Fault:
         return None
     finally:
@@ -82,27 +87,27 @@ def heard(data: bytes) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_plain_wav_is_what_the_decoders_say_it_is(name: str) -> None:
-    found = glanced(PLAIN[name])
+    found = by_header(PLAIN[name])
     assert found is not None
-    assert found == heard(PLAIN[name])
+    assert found == by_decoders(PLAIN[name])
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
 def test_nothing_is_said_of_any_other(name: str) -> None:
-    assert glanced(NOT_PLAIN[name], SIZES_BYTES.get(name)) is None
+    assert by_header(NOT_PLAIN[name], SIZES_BYTES.get(name)) is None
 
 
 def test_nothing_is_said_of_a_file_that_is_larger_than_allowed() -> None:
     data = PLAIN["16 bits"]
-    assert glanced(data, max_bytes=len(data)) is not None
-    assert glanced(data, max_bytes=len(data) - 1) is None
+    assert by_header(data, max_bytes=len(data)) is not None
+    assert by_header(data, max_bytes=len(data) - 1) is None
     vast = struct.pack("<4sI", b"RIFF", 36) + form_chunk().join([b"WAVE", b"data\xf0\xff\xff\xff"]) + SOUND
-    assert glanced(vast, 2**32 + 44 - 16, max_bytes=2**40) is None
+    assert by_header(vast, 2**32 + 44 - 16, max_bytes=2**40) is None
 
 
 def test_nothing_is_said_of_a_file_that_is_refused() -> None:
     refused = {name: data for name, (data, _) in all_hostile().items()} | two_faced()
-    assert {name: found for name, data in refused.items() if (found := glanced(data)) is not None} == {}
+    assert {name: found for name, data in refused.items() if (found := by_header(data)) is not None} == {}
 
 
 @settings(max_examples=400, deadline=None)
@@ -116,8 +121,8 @@ def test_whatever_a_header_says_the_decoders_say_it_too(name: str, spoilt: dict[
     for at, value in spoilt.items():
         data[at] = value
     file = bytes(data[:cut]) if cut < 0 else bytes(data) + bytes(cut)
-    found = glanced(file)
-    assert found is None or found == heard(file)
+    found = by_header(file)
+    assert found is None or found == by_decoders(file)
 
 
 @pytest.mark.parametrize(
@@ -128,17 +133,18 @@ def test_whatever_a_header_says_the_decoders_say_it_too(name: str, spoilt: dict[
 def test_a_master_that_is_another_one_is_left_to_a_child(wrong: dict[str, int], is_it: bool) -> None:
     master = PLAIN["24 bits"]
     expected = {"frames": 66_150, "rate_hz": 44_100, "channels": 2, "tolerance_frames": 2, "size": len(master), **wrong}
-    found = glanced(master, expected=expected)
+    found = by_header(master, expected=expected)
     assert (found is not None) == is_it
     if found is not None:
-        assert found["size"] == len(master)
+        assert isinstance(found, VerifiedMaster)
+        assert found.size == len(master)
 
 
 @pytest.fixture
 def served() -> Iterator[socket.socket]:
-    """The caller's end of a conversation with one that glances."""
+    """The caller's end of a conversation with one that reads headers."""
     ours, theirs = socket.socketpair()
-    serving = threading.Thread(target=serve, args=(theirs.fileno(),))
+    serving = threading.Thread(target=serve_wav_headers, args=(theirs.fileno(),))
     with ours, theirs:
         ours.settimeout(10)
         serving.start()
@@ -148,24 +154,25 @@ def served() -> Iterator[socket.socket]:
         assert not serving.is_alive()
 
 
-def ask(served: socket.socket, data: bytes, in_pieces_of: int = 1 << 20) -> Any:
+def ask(served: socket.socket, data: bytes, in_pieces_of: int = 1 << 20) -> Facts | None:
     text, beginning = json.dumps({"op": "probe", "size": len(data)}).encode(), data[:BEGINNING_BYTES]
-    question = SIZES.pack(len(text), len(beginning)) + text + beginning
+    question = WAV_HEADER_SIZES.pack(len(text), len(beginning)) + text + beginning
     for at in range(0, len(question), in_pieces_of):
         served.sendall(question[at : at + in_pieces_of])
     with served.makefile("rb") as answers:
-        return json.loads(answers.readline())
+        line = answers.readline()
+    return None if line == b"null\n" else ProbeAnswer[Facts].model_validate_json(line).ok
 
 
-def test_one_glances_at_file_after_file(served: socket.socket) -> None:
+def test_one_child_reads_file_after_file(served: socket.socket) -> None:
     for data, is_plain in ((PLAIN["long"], True), (NOT_PLAIN["FLAC"], False), (PLAIN["mono"], True)):
         found = ask(served, data, 60_000)
-        assert found == (heard(data) if is_plain else None)
+        assert found == (by_decoders(data) if is_plain else None)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
 def test_nothing_of_a_beginning_is_left_in_memory_when_it_has_been_looked_at(subtype: str) -> None:
-    code = "import sys; from mastering.probe.wav_header import serve; serve(int(sys.argv[1]))"
+    code = "import sys; from mastering.probe.wav_header import serve_wav_headers; serve_wav_headers(int(sys.argv[1]))"
     ours, theirs = socket.socketpair()
     data = written(noise(16.0), subtype=subtype)
     with ours:
@@ -201,7 +208,7 @@ def memory_of(pid: int) -> bytes:
 def test_a_beginning_has_a_greatest_length() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(struct.pack("!II", 2, MOST_BYTES + 1))
+        ours.sendall(struct.pack("!II", 2, MAX_WAV_BEGINNING_BYTES + 1))
         ours.shutdown(socket.SHUT_WR)
         with pytest.raises(ValueError, match="beginning"):
-            serve(theirs.fileno())
+            serve_wav_headers(theirs.fileno())

@@ -1,4 +1,4 @@
-"""Each fence alone, in a process of its own, against what it is there for; and no fence, against nothing."""
+"""Each layer of the sandbox alone, in a process of its own, against what it is for; and no layer, against nothing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import sys
 
 import pytest
 
-PRELUDE = "import json, os, sys\nfrom mastering import sandbox\nfrom mastering.probe.sandbox_check import trials\n"
+PRELUDE = """import json, os, sys
+from mastering.probe.sandbox_check import refused_attempts
+from mastering.runtime import sandbox
+"""
 FILES = {"read a file", "list a folder", "create a file", "run a program"}
 
 
-def refused_after(fences: str) -> set[str]:
-    """The trials that are refused in a process that has put up `fences`."""
-    script = f"{PRELUDE}{fences}\nos.write(1, json.dumps(trials()).encode())\nos._exit(0)"
+def refused_after(layers: str) -> set[str]:
+    """The attempts that are refused in a process that has set up `layers`."""
+    script = f"{PRELUDE}{layers}\nos.write(1, json.dumps(refused_attempts()).encode())\nos._exit(0)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     return {name for name, held in json.loads(shown).items() if held}
 
 
-def test_without_a_fence_nothing_is_refused() -> None:
+def test_without_a_layer_nothing_is_refused() -> None:
     assert refused_after("") == set()
 
 

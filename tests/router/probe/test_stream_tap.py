@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from mastering.contract import Facts, Fault, FaultCode
+from mastering.protocol.probe import ProbeRequest
 from router.probe import client, stream_tap, wav_header
 from router.probe.client import Probe
 from router.probe.process import ProbeProcess
@@ -32,6 +34,8 @@ from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ASKED = ProbeRequest(op="probe")
 
 
 HONEST = {
@@ -200,7 +204,7 @@ async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer_and_the_l
         wav_headers._conversation = ours
         theirs.sendall(line)
         theirs.shutdown(socket.SHUT_WR)
-        assert await asyncio.to_thread(wav_headers.at, {}, memoryview(whole_numbers()[:1000])) is None
+        assert await asyncio.to_thread(wav_headers.at, Facts, ASKED, memoryview(whole_numbers()[:1000])) is None
         assert wav_headers._conversation is None
         assert ours.fileno() == -1
 
@@ -209,10 +213,14 @@ async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
     probe, data = Probe(), whole_numbers()
     await probe.start()
     try:
-        for said in ({"container": "wav"}, {**(await probe.probe(feed(data))).model_dump(), "frames": 0}):
+        facts = (await probe.probe(feed(data))).model_dump()
+        for said in ({"container": "wav"}, {**facts, "frames": 0}):
+            await probe._wav_headers.open()
+            line, asked = json.dumps({"ok": said}).encode() + b"\n", []
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(probe._wav_headers, "at", lambda *_, said=said: said)
+                patch.setattr(wav_header, "_line", lambda _, line=line, asked=asked: asked.append(1) or line)
                 assert await heard(probe, data) == await probe.probe(feed(data))
+            assert asked == [1]
     finally:
         await probe.close()
 
@@ -228,7 +236,7 @@ async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_ques
     with monkeypatch.context() as patch:
         patch.setattr(wav_header, "_line", fails)
         with pytest.raises(MemoryError):
-            await asyncio.to_thread(probe._wav_headers.at, {}, memoryview(whole_numbers()))
+            await asyncio.to_thread(probe._wav_headers.at, Facts, ASKED, memoryview(whole_numbers()))
     assert probe._wav_headers._conversation is None
 
 

@@ -1,0 +1,91 @@
+"""Processes that the fork server forks: how one begins, what is kept of it, and how its caller is told of its end."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mastering.contract import Fault
+from mastering.probe.recording import resource_fault, undecodable_fault
+from mastering.runtime import sandbox
+
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
+_MAX_DESCRIPTORS = 4096
+"""The fork server's own number of open descriptors stays far below."""
+
+
+@dataclass
+class BusyChild:
+    """A child that has a request."""
+
+    pid: int
+    pidfd: int
+    """Readable when it has ended."""
+    conversation: socket.socket
+    deadline: float
+    """In monotonic seconds; infinite for one that serves until its caller hangs up."""
+    is_killed: bool = False
+
+    @property
+    def is_long_lived(self) -> bool:
+        return self.deadline == math.inf
+
+
+@dataclass
+class WaitingChild:
+    """A child that was forked ahead and waits for its request."""
+
+    pid: int
+    pidfd: int
+    requests: socket.socket
+    """By which its request is sent, once it has said that it is ready."""
+    is_ready: bool = False
+
+    def end(self) -> None:
+        """End it, whether it still lives or not."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.requests.close()
+
+
+def fork_child(run: Callable[[], None]) -> tuple[int, int]:
+    """Fork a child that does `run` and nothing after it: its pid and pidfd. Raises OSError where none can be had."""
+    fork_server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            sandbox.die_with_parent(fork_server)
+            run()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid, os.pidfd_open(pid)
+
+
+def close_all_but(*keep: int) -> None:
+    """In a child: the fork server's own socket and those of the other children are none of its business."""
+    edges = sorted(keep)
+    for low, high in zip(edges, [*edges[1:], _MAX_DESCRIPTORS], strict=True):
+        os.closerange(low + 1, high)
+
+
+def write_line(conversation: socket.socket, text: bytes) -> None:
+    """Write `text` and an end of line. A caller that has hung up is no error."""
+    try:
+        # write, not send: the system call filter knows no other.
+        os.write(conversation.fileno(), text + b"\n")
+    except OSError:
+        return
+
+
+def fault_of_status(status: int) -> Fault:
+    """Why a child ended without an answer, by its wait status."""
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
+        return undecodable_fault()
+    return resource_fault()
