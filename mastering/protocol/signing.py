@@ -1,7 +1,7 @@
-"""Who may speak to a worker: requests signed by RFC 9421 with a shared key, and a key of its own for each body.
+"""Signatures of the requests to a worker (RFC 9421, with a shared key), and a key of its own for each body.
 
 A signature covers method, authority, path, query, the slot and the content type, with a nonce and the time; a body
-is sealed (`exchange.Seal`) by a key derived from the shared one and the request's nonce, and so is the answer to it.
+is sealed (`frames.Seal`) by a key derived from the shared one and the request's nonce, and so is the answer to it.
 The two derived keys differ, so that no answer can be sent back as a request.
 
 Light on purpose: both sides import it. The only door to http_message_signatures.
@@ -30,8 +30,11 @@ from http_message_signatures import (
 from mastering.protocol.frames import SLOT_HEADER
 
 MIN_SECRET_BYTES = 32
+"""As many as HMAC-SHA256 gives out: a shorter key would be easier to guess than a signature."""
 MAX_AGE = timedelta(seconds=60)
+"""Of a signature. A request is signed as it is sent."""
 CLOCK_SKEW = timedelta(seconds=30)
+"""By which the clocks of the two sides may differ."""
 MAX_NONCES = 100_000
 """More requests than that in one window are refused: the record of nonces stays bounded."""
 
@@ -40,13 +43,13 @@ _ALWAYS = ("@method", "@authority", "@path", "@query")
 _WHERE_PRESENT = (SLOT_HEADER, "content-type")
 
 
-class Unsigned(Exception):
-    """The request does not come from a holder of the key, or came before. Its text is safe to show."""
+class SignatureRefused(Exception):
+    """A request that was not signed by a holder of the key, or was sent before. Its text is safe to show."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What seals the two bodies of one exchange; None where the sides share no key."""
+    """The keys that seal the two bodies of one exchange; None where the sides share no key."""
 
     request: bytes | None = None
     response: bytes | None = None
@@ -61,8 +64,8 @@ class Signed:
 
 
 @dataclass
-class _Request:
-    """What http_message_signatures wants to see of a request."""
+class _SignedMessage:
+    """A request in the form that http_message_signatures reads."""
 
     method: str
     url: str
@@ -81,7 +84,7 @@ class _Secrets(HTTPSignatureKeyResolver):
 
 
 class Signer:
-    """The caller's half."""
+    """Signs the caller's requests."""
 
     def __init__(self, key_id: str, secret: bytes) -> None:
         """Raises ValueError where the secret is too short to be one."""
@@ -93,7 +96,7 @@ class Signer:
     def sign(self, method: str, url: str, headers: Mapping[str, str], now: datetime | None = None) -> Signed:
         """`headers` with the signature's two beside them. `url` is absolute; `now` is for tests."""
         nonce, created = secrets.token_urlsafe(18), now or datetime.now(UTC)
-        request = _Request(method, url, dict(headers))
+        request = _SignedMessage(method, url, dict(headers))
         self._signer.sign(
             request,
             key_id=self._key_id,
@@ -109,7 +112,10 @@ class Signer:
 
 @dataclass
 class SignatureVerifier:
-    """The worker's half: knows the keys, and every nonce of the last minutes. Without keys it lets all pass."""
+    """Verifies requests to a worker, and that each was sent once. Without keys it lets all pass.
+
+    It keeps every nonce of the last minutes (MAX_AGE and twice CLOCK_SKEW).
+    """
 
     secrets_by_id: Mapping[str, bytes]
     _seen: dict[str, float] = field(default_factory=dict)
@@ -123,42 +129,42 @@ class SignatureVerifier:
         )
         self._verifier.max_clock_skew = CLOCK_SKEW
 
-    def admit(self, method: str, url: str, headers: Mapping[str, str], monotonic_s: float) -> Keys:
-        """The keys of a request that is signed and new. Raises Unsigned."""
+    def verify(self, method: str, url: str, headers: Mapping[str, str], monotonic_s: float) -> Keys:
+        """The keys of a request that is signed and new. Raises SignatureRefused."""
         if not self.secrets_by_id:
             return Keys()
         try:
             (found,) = self._verifier.verify(
-                _Request(method, url, headers),
+                _SignedMessage(method, url, headers),
                 max_age=MAX_AGE,
                 expect_tag=_TAG,
                 require_components=_covered(headers),
             )
         except (InvalidSignature, ValueError):
-            raise Unsigned("The request is not signed with a key of this worker, or too long ago.") from None
+            raise SignatureRefused("The request is not signed with a key of this worker, or too long ago.") from None
         if not found.nonce:
-            raise Unsigned("The signature has no nonce.")
+            raise SignatureRefused("The signature has no nonce.")
         self._remember(found.nonce, monotonic_s)
         return _keys(self.secrets_by_id[str(found.parameters["keyid"])], found.nonce)
 
     def _remember(self, nonce: str, now: float) -> None:
-        for old in _lapsed(self._seen.items(), now):
+        for old in _expired(self._seen.items(), now):
             del self._seen[old]
         if nonce in self._seen:
-            raise Unsigned("This request was sent before.")
+            raise SignatureRefused("This request was sent before.")
         if len(self._seen) >= MAX_NONCES:
-            raise Unsigned("Too many requests in a short time.")
+            raise SignatureRefused("Too many requests in a short time.")
         # A signature may be dated ahead by the skew, and is taken for the skew after its age.
         self._seen[nonce] = now + (MAX_AGE + 2 * CLOCK_SKEW).total_seconds()
 
 
-def _lapsed(seen: Iterable[tuple[str, float]], now: float) -> list[str]:
-    lapsed = []
+def _expired(seen: Iterable[tuple[str, float]], now: float) -> list[str]:
+    expired = []
     for nonce, end in seen:
         if end > now:
             break
-        lapsed.append(nonce)
-    return lapsed
+        expired.append(nonce)
+    return expired
 
 
 def _covered(headers: Mapping[str, str]) -> tuple[str, ...]:

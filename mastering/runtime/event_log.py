@@ -1,9 +1,9 @@
-"""What a process may say: JSON lines of a typed allow-list of events, and nothing by any other way.
+"""The event log: JSON lines of a typed allow-list of events, and the only output of a process.
 
-A `Book` knows its events, and of each event its fields with their kinds: bounded numbers, flags, words of a closed
+An `EventLog` knows its events, and of each event its fields with their kinds: bounded numbers, flags, words of a closed
 list. What is not on the list is dropped and counted, so a line can hold no name, address, path or sentence from
-outside, whatever is passed in. `contain` closes the other ways out of a process: records of the standard library's
-logging are never formatted, an exception becomes its type and its place in the code, a warning its category.
+outside, whatever is passed in. `capture_process_output` closes the other ways of output: records of the standard
+library's logging are never formatted, an exception becomes its type and its place in the code, a warning its category.
 
 The only door to structlog.
 """
@@ -29,13 +29,13 @@ from typing import Any, Protocol, TextIO
 import structlog
 
 _REPEATS_PER_MINUTE = 20
-"""Of one and the same trouble; at the limit of descriptors a server can meet thousands a second."""
+"""Of one and the same error; at the limit of descriptors a server can meet thousands a second."""
 _DAY_S = 86_400
 _LEVELS = ("WARNING", "ERROR", "CRITICAL")
 
 
 class FieldType(Protocol):
-    """What a field may hold; `text` says it to people."""
+    """The values that a field may have; `text` describes them in the documentation."""
 
     @property
     def text(self) -> str: ...
@@ -64,6 +64,8 @@ class Real:
 
 
 class Flag:
+    """True or false."""
+
     text = "yes or no"
 
     def admits(self, value: object) -> bool:
@@ -101,7 +103,7 @@ class Several:
 
 
 class Form:
-    """A word that no person writes: made by our own code in a form that holds nothing else."""
+    """A string of a fixed pattern that our own code makes, and that can hold nothing else."""
 
     def __init__(self, pattern: str, text: str) -> None:
         self._pattern = re.compile(pattern, re.ASCII)
@@ -119,11 +121,11 @@ TROUBLES: Events = {
     "warned": {"type": CODE_NAME},
     "library": {"logger": CODE_NAME, "level": Words(*_LEVELS)},
 }
-"""What every process of ours may say of trouble; `contain` writes these and no others."""
+"""Events of errors and warnings, of every process; `capture_process_output` writes these and no others."""
 
 
-class Book:
-    """One process's log. `write` takes a finished line."""
+class EventLog:
+    """The log of one process. `write` is given finished lines; `clock` tells seconds since 1970."""
 
     def __init__(self, events: Events, write: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
         self.events = {**TROUBLES, **events}
@@ -132,8 +134,8 @@ class Book:
         """Events and fields that were not on the list, and lines that could not be written, since the start."""
         self._clock = clock
         self._minute, self._repeats = 0, Counter[object]()
-        steps: list[structlog.typing.Processor] = [self._hold_back, self._date, structlog.processors.JSONRenderer()]
-        self._say = structlog.wrap_logger(_Sink(self), processors=steps, wrapper_class=structlog.BoundLoggerBase)
+        steps: list[structlog.typing.Processor] = [self._limit_repeats, self._date, structlog.processors.JSONRenderer()]
+        self._say = structlog.wrap_logger(_LineWriter(self), processors=steps, wrapper_class=structlog.BoundLoggerBase)
 
     def log(self, event: str, /, **fields: object) -> None:
         """Write one event of the list. Anything else is dropped and counted; nothing is ever raised."""
@@ -152,8 +154,8 @@ class Book:
         """An exception as its type and the place in the code, never its text."""
         self.log("broken", type=type(error).__name__, at=_place(error.__traceback__))
 
-    def _hold_back(self, _: object, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        """The same trouble again and again fills no disk: beyond a few a minute it is only counted."""
+    def _limit_repeats(self, _: object, __: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Drop and count an error that repeats more than a few times a minute, so that it fills no disk."""
         if said["event"] in TROUBLES:
             minute = int(self._clock() // 60)
             if minute != self._minute:
@@ -170,18 +172,18 @@ class Book:
         return {"minute": minute.strftime("%Y-%m-%dT%H:%MZ"), **said}
 
 
-class _Sink:
-    """structlog's end of a book: whatever the level, one line."""
+class _LineWriter:
+    """The logger that structlog hands finished lines to: each is one line, whatever its level."""
 
-    def __init__(self, book: Book) -> None:
-        self._book = book
+    def __init__(self, event_log: EventLog) -> None:
+        self._event_log = event_log
 
     def msg(self, line: str) -> None:
-        self._book.write(line)
+        self._event_log.write(line)
 
 
 def to_stream(stream: Callable[[], TextIO]) -> Callable[[str], None]:
-    """Lines to an open text stream, each at once."""
+    """A function that writes lines to an open text stream, each at once."""
 
     def write(line: str) -> None:
         with contextlib.suppress(ValueError):  # closed at the very end of a process
@@ -192,7 +194,7 @@ def to_stream(stream: Callable[[], TextIO]) -> Callable[[str], None]:
 
 
 class DayFiles:
-    """Lines to one file a day in a folder of our own; no line is kept longer than `days`."""
+    """Writes lines to one file a day in a folder of its own; no line is kept longer than `days`."""
 
     def __init__(self, folder: Path, name: str, days: int = 7, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._name, self._days, self._clock = folder, name, days, clock
@@ -207,9 +209,9 @@ class DayFiles:
             os.close(fd)
 
     def sweep(self) -> int:
-        """Remove the files whose first line may be older than the days that lines are kept. Returns how many went."""
+        """Remove the files whose first line may be older than the days that lines are kept. How many were removed."""
         kept = {self._path(self._today() - ago).name for ago in range(self._days)}
-        # Of a day that has not come yet: the clock was wrong, and nobody could say when its time is over.
+        # A day in the future, too: the clock was wrong, and when such a file expires cannot be known.
         gone = [path for path in self._folder.glob(f"{self._name}-*.jsonl") if path.name not in kept]
         for path in gone:
             path.unlink(missing_ok=True)
@@ -222,8 +224,8 @@ class DayFiles:
         return self._folder / f"{self._name}-{datetime.fromtimestamp(day * _DAY_S, UTC):%Y-%m-%d}.jsonl"
 
 
-def contain(book: Book) -> Callable[[], None]:
-    """Make `book` the only way out of this process; returns how to undo it.
+def capture_process_output(event_log: EventLog) -> Callable[[], None]:
+    """Make `event_log` the only output of this process; returns how to undo it.
 
     Loggers are stopped where they hand a record to handlers, so that a handler or a level that a library brings
     along changes nothing. asyncio's own handler for exceptions that nobody awaited is one more such logger.
@@ -232,24 +234,24 @@ def contain(book: Book) -> Callable[[], None]:
     def handle(_: logging.Logger, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING:
             return
-        book.log("library", logger=_package(record.name), level=_level(record.levelno))
+        event_log.log("library", logger=_package(record.name), level=_level(record.levelno))
         if record.exc_info and record.exc_info[1] is not None:
-            book.broken(record.exc_info[1])
+            event_log.broken(record.exc_info[1])
 
     def uncaught(_: type[BaseException], error: BaseException, __: types.TracebackType | None) -> None:
         if not isinstance(error, KeyboardInterrupt):
-            book.broken(error)
+            event_log.broken(error)
 
     def unraisable(found: Any) -> None:  # sys.UnraisableHookArgs, which has no public name
         if found.exc_value is not None:
-            book.broken(found.exc_value)
+            event_log.broken(found.exc_value)
 
     def of_thread(found: threading.ExceptHookArgs) -> None:
         if found.exc_value is not None:
-            book.broken(found.exc_value)
+            event_log.broken(found.exc_value)
 
     def warned(_: Warning | str, category: type[Warning], *__: Any, **___: Any) -> None:
-        book.log("warned", type=category.__name__)
+        event_log.log("warned", type=category.__name__)
 
     places: Iterable[tuple[object, str, object]] = (
         (logging.Logger, "handle", handle),
@@ -275,7 +277,7 @@ def _level(number: int) -> str:
 
 
 def _package(logger: str) -> str:
-    """The library that a logger is of; one named by anything else is nobody's."""
+    """The library that a logger is of, or `other` where its name is not that of a loaded one."""
     first = logger.partition(".")[0]
     return first if first in sys.modules else "other"
 

@@ -1,4 +1,4 @@
-"""What a render may write: a bound on all its outputs together, known before it begins and held while it runs.
+"""The bytes that a render may write: a limit on all its outputs together, checked before it begins and while it runs.
 
 A compressed song can be a hundredth of its masters: an hour and a half of Opus, at 192 kHz in five lossless formats,
 is twenty gigabytes. So the outputs' size is reckoned from the song's header before anything is rendered; a header may
@@ -24,14 +24,17 @@ _BYTES_PER_SAMPLE = {
 """Lossless formats; a coder that gains nothing stores its samples as they are."""
 _LOSSY_BYTES_PER_S = 64_000
 """More than the 320 kbit/s and the variable rates that the lossy coders are asked for."""
-_BESIDE_BYTES = 1 << 20
-"""Headers, tables and texts of one output."""
+_OVERHEAD_BYTES = 1 << 20
+"""Headers, tables and texts of one output, in bytes."""
 _REPORT_BYTES = 16 << 20
-"""The report is a file too, and none of the caller's choosing."""
+"""The report is a file too, which the caller did not ask for."""
 
 
 class Budget:
-    """The bytes that a render's outputs may have together, and what they have."""
+    """The bytes that a render's outputs may have together, and what they have.
+
+    `unforeseen_bytes`: the limit for a song whose header does not tell how long it is.
+    """
 
     def __init__(self, allowed_bytes: int, unforeseen_bytes: int | None = None) -> None:
         self.allowed_bytes = allowed_bytes
@@ -40,34 +43,34 @@ class Budget:
         self._sizes: dict[int, int] = {}
 
     def enforce(self) -> None:
-        """The kernel's own bound, on each file: for what is written past `open`."""
+        """Have the kernel limit each file, too: for what is written without `open`."""
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         most = self.allowed_bytes + _REPORT_BYTES
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(resource.RLIMIT_FSIZE, (least, least))
 
     def narrow(self) -> int:
-        """The song's header does not say how long it is: what may be written now."""
+        """Lower the limit for a song whose header does not tell how long it is, and return it."""
         self.allowed_bytes = min(self.allowed_bytes, self._unforeseen_bytes)
         return self.allowed_bytes
 
     def open(self, descriptor: int) -> BinaryIO:
-        """The file of `descriptor`, whose bytes count; it closes the descriptor."""
-        return cast(BinaryIO, io.BufferedRandom(_Counted(descriptor, self)))
+        """A file on `descriptor` whose bytes are counted. Closing it closes the descriptor."""
+        return cast(BinaryIO, io.BufferedRandom(_CountedFile(descriptor, self)))
 
-    def reach(self, descriptor: int, end: int) -> None:
-        """The file is about to have `end` bytes at least. Raises Fault(too_large)."""
+    def grow(self, descriptor: int, end: int) -> None:
+        """A file is about to have `end` bytes at least. Raises Fault(too_large) where the budget has too few."""
         size = max(end, self._sizes.get(descriptor, 0))
         if sum(self._sizes.values()) - self._sizes.get(descriptor, 0) + size > self.allowed_bytes:
             self.is_exceeded = True
             raise self.fault()
         self._sizes[descriptor] = size
 
-    def cut(self, descriptor: int, size: int) -> None:
+    def shrink(self, descriptor: int, size: int) -> None:
         self._sizes[descriptor] = size
 
     def fault(self, needed_bytes: int | None = None) -> Fault:
-        """What the caller is told; `needed_bytes` is the bound, where it was known beforehand."""
+        """Fault(too_large); `needed_bytes` is the size bound, where it was known beforehand."""
         numbers = {"allowed_bytes": self.allowed_bytes} | ({"needed_bytes": needed_bytes} if needed_bytes else {})
         many = f"up to {_mib(needed_bytes)}" if needed_bytes else "more than that"
         return Fault(
@@ -78,33 +81,33 @@ class Budget:
         )
 
 
-class _Counted(io.FileIO):
-    """A file whose growth is asked for first: a coder in a library may swallow what is raised, but it gets no room."""
+class _CountedFile(io.FileIO):
+    """A file that asks the budget before it grows: a coder in a library may swallow the fault, but can't write more."""
 
     def __init__(self, descriptor: int, budget: Budget) -> None:
         super().__init__(descriptor, "r+b")
         self._budget = budget
 
     def write(self, data: Any, /) -> int:
-        self._budget.reach(self.fileno(), self.tell() + memoryview(data).nbytes)
+        self._budget.grow(self.fileno(), self.tell() + memoryview(data).nbytes)
         return super().write(data)
 
     def truncate(self, size: int | None = None, /) -> int:
         wanted = self.tell() if size is None else size
         if wanted > os.fstat(self.fileno()).st_size:
-            self._budget.reach(self.fileno(), wanted)
+            self._budget.grow(self.fileno(), wanted)
         cut = super().truncate(wanted)
-        self._budget.cut(self.fileno(), cut)
+        self._budget.shrink(self.fileno(), cut)
         return cut
 
 
-def bound(settings: Settings, duration_s: float, rate_hz: int, channels: int) -> int:
+def size_bound_bytes(settings: Settings, duration_s: float, rate_hz: int, channels: int) -> int:
     """The most bytes that all outputs together can have, but for a cover picture."""
     per_s = sum(
         _BYTES_PER_SAMPLE[kind] * channels * rate_hz if kind in _BYTES_PER_SAMPLE else _LOSSY_BYTES_PER_S
         for kind in settings.outputs
     )
-    return int(per_s * duration_s) + _BESIDE_BYTES * len(settings.outputs)
+    return int(per_s * duration_s) + _OVERHEAD_BYTES * len(settings.outputs)
 
 
 def check_duration(duration_s: float, allowed_s: float) -> None:

@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
 from mastering.runtime import blas, sandbox
 from mastering.worker.budget import Budget
-from mastering.worker.size_bound import check
+from mastering.worker.size_bound import check_output_size
 
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
@@ -150,7 +150,7 @@ def _render(
 ) -> None:
     settings = Settings.model_validate(asked["settings"])
     sources = [os.fdopen(descriptor, "rb") for descriptor in descriptors]
-    link.tell({"needs": check(sources[0], settings, budget, asked.get("max_duration_s"))})
+    link.tell({"needs": check_output_size(sources[0], settings, budget, asked.get("max_duration_s"))})
     budget.enforce()
     outputs: dict[OutputFormat, tuple[int, BinaryIO]] = {}
 

@@ -2,7 +2,7 @@
 
 uvicorn's own limit of concurrency counts connections, idle ones too: strangers who only connect would shut the router
 out. Here a connection without a whole request head is closed after `HEAD_S`, or sooner, the oldest first, where there
-are more than `MOST_WAITING`. Only a signed request keeps its connection (`admission` closes the others).
+are more than `MOST_WAITING`. Only a signed request keeps its connection (`signature_check` closes the others).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from mastering.protocol.frames import (
 
 
 class RenderRequest:
-    """Takes the chunks of one request body. The memory files are closed when its `with` block ends."""
+    """Reads one request body from its chunks. The memory files are closed when its `with` block ends."""
 
     def __init__(self, max_part_bytes: int, max_references: int, seal: Seal | None = None) -> None:
         self._parser = FrameParser(REQUEST, seal)
@@ -82,11 +82,10 @@ class RenderRequest:
 
     def _is_expected(self, name: str) -> bool:
         """The audio first, then references 0, 1, …"""
+        if not self.parts:
+            return name == "audio"
         references = len(self.parts) - 1
-        return name == "audio" if references < 0 else name == f"reference/{references}" and self._has_room(references)
-
-    def _has_room(self, references: int) -> bool:
-        return references < self._max_references
+        return references < self._max_references and name == f"reference/{references}"
 
     def _store(self, data: bytes) -> None:
         descriptor, view = next(reversed(self.parts.values())), memoryview(data)

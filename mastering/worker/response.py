@@ -1,4 +1,4 @@
-"""The response of a render, frame by frame, straight from memory files to the caller."""
+"""Write the response of a render: its frames, the masters straight from memory files to the caller."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mastering.worker.render_pool import Message
 from mastering.worker.slots import Claim
 
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
-"""Nothing on the way may keep an answer, or hold it back until it is whole."""
+"""No proxy on the way may store a response, or hold it back until it is whole."""
 
 
 class CallerGone(Exception):
@@ -36,7 +36,10 @@ class CallerGone(Exception):
 
 
 class ResponseWriter:
-    """The response, frame by frame. A caller that takes nothing for `stall_s` counts as gone."""
+    """The response, frame by frame. A caller that reads nothing for `stall_s` seconds counts as gone.
+
+    Every method raises CallerGone.
+    """
 
     def __init__(self, send: Send, stall_s: float, claim: Claim, seal: Seal) -> None:
         self._send = send
@@ -47,41 +50,41 @@ class ResponseWriter:
     async def begin(self) -> None:
         headers = {"content-type": MEDIA_TYPE, **HEADERS}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self._pass({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._send_message({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def event(self, event: AcceptedEvent | HeartbeatEvent | ProgressEvent) -> None:
-        await self._bytes(encode_event(event))
+        await self._send_frame(encode_event(event))
 
     async def fault(self, fault: Fault) -> str:
         event = FaultEvent(code=fault.code, message=fault.message[:MAX_MESSAGE], numbers=fault.numbers)
-        await self._last(self._seal.close(event))
+        await self._send_last(self._seal.close(event))
         return fault.code
 
     async def results(self, done: Message) -> str:
         """Report, parts and end, straight from the memory files."""
-        about, *outputs = done.descriptors
-        report = Report.model_validate_json(os.pread(about, os.fstat(about).st_size, 0))
-        await self._bytes(encode_event(ReportEvent(report=report)))
+        report_file, *outputs = done.descriptors
+        report = Report.model_validate_json(os.pread(report_file, os.fstat(report_file).st_size, 0))
+        await self._send_frame(encode_event(ReportEvent(report=report)))
         for wanted, output in zip(done.body["done"], outputs, strict=True):
-            await self._part(OutputFormat(wanted), output)
-        await self._last(self._seal.close(EndEvent()))
+            await self._send_output(OutputFormat(wanted), output)
+        await self._send_last(self._seal.close(EndEvent()))
         return "done"
 
-    async def _part(self, wanted: OutputFormat, output: int) -> None:
+    async def _send_output(self, wanted: OutputFormat, output: int) -> None:
         size = os.fstat(output).st_size
-        await self._bytes(encode_event(PartEvent(name=f"output/{wanted}", size=size)))
+        await self._send_frame(encode_event(PartEvent(name=f"output/{wanted}", size=size)))
         for at in range(0, size, CHUNK_BYTES):
             data = os.pread(output, CHUNK_BYTES, at)
-            await self._bytes(data_header(len(data)) + data)
+            await self._send_frame(data_header(len(data)) + data)
 
-    async def _bytes(self, data: bytes) -> None:
-        await self._pass({"type": "http.response.body", "body": self._seal.pass_on(data), "more_body": True})
+    async def _send_frame(self, data: bytes) -> None:
+        await self._send_message({"type": "http.response.body", "body": self._seal.pass_on(data), "more_body": True})
 
-    async def _last(self, event: EndEvent | FaultEvent) -> None:
-        self._claim.release()  # whoever reads the last byte may ask for a slot at once
-        await self._pass({"type": "http.response.body", "body": encode_event(event), "more_body": False})
+    async def _send_last(self, event: EndEvent | FaultEvent) -> None:
+        self._claim.release()  # a caller that has read the last byte may ask for a slot at once
+        await self._send_message({"type": "http.response.body", "body": encode_event(event), "more_body": False})
 
-    async def _pass(self, message: Asgi) -> None:
+    async def _send_message(self, message: Asgi) -> None:
         try:
             async with asyncio.timeout(self._stall_s):
                 await self._send(message)

@@ -13,7 +13,7 @@ import uvicorn
 from mastering.runtime import sandbox
 from mastering.worker.app import Worker, create_app
 from mastering.worker.connections import MAX_HEAD_BYTES, WorkerServerConnection
-from mastering.worker.logs import Log
+from mastering.worker.event_log import WorkerEventLog
 from mastering.worker.settings import WorkerSettings
 
 _MOST_DESCRIPTORS = 65_536
@@ -73,8 +73,8 @@ def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> No
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # the keys are in it, and strangers' audio is parsed under the same user
     allow_descriptors()
-    log = Log()
-    log.contain()
+    log = WorkerEventLog()
+    log.capture_process_output()
     app = create_app(settings, log)
     config = uvicorn.Config(
         app,

@@ -1,17 +1,19 @@
-"""What a song's header says of its masters' size, before anything is rendered. In the rendering process alone."""
+"""The largest size that a song's masters can have, by its header, before it is rendered. In the rendering process."""
 
 from __future__ import annotations
 
 from typing import BinaryIO
 
 from mastering.contract import Fault, Settings
-from mastering.worker.budget import Budget, bound, check_duration
+from mastering.worker.budget import Budget, check_duration, size_bound_bytes
 
 
-def check(source: BinaryIO, settings: Settings, budget: Budget, max_duration_s: float | None) -> int:
+def check_output_size(source: BinaryIO, settings: Settings, budget: Budget, max_duration_s: float | None) -> int:
     """The most bytes that the outputs of `source` can have: by its header, or by `budget` where that says nothing.
-    Raises Fault(too_long, too_large)."""
-    from mastering.audio import decode  # a library's threads would stand in the way of the child's fence
+
+    Raises Fault(too_long, too_large).
+    """
+    from mastering.audio import decode  # a library's threads would keep the child from a user namespace of its own
 
     try:
         recording = decode.open_recording(source)
@@ -24,7 +26,7 @@ def check(source: BinaryIO, settings: Settings, budget: Budget, max_duration_s: 
     duration_s = recording.promised_frames / recording.rate_hz
     if max_duration_s is not None:
         check_duration(duration_s, max_duration_s)
-    needed_bytes = bound(settings, duration_s, settings.rate_hz or recording.rate_hz, recording.channels)
+    needed_bytes = size_bound_bytes(settings, duration_s, settings.rate_hz or recording.rate_hz, recording.channels)
     if needed_bytes > budget.allowed_bytes:
         raise budget.fault(needed_bytes)
     return needed_bytes

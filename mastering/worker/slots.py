@@ -1,4 +1,4 @@
-"""Who may render now. Asked before an upload, so that a busy worker costs nobody one. Pure: time is passed in."""
+"""Slots for renders: reserved before an upload, so that a busy worker costs no upload. Pure: time is passed in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mastering.contract import Fault, FaultCode
 
 
 class Claim:
-    """A running render's place, given back once."""
+    """The slot of a running render; released once, however often it is asked."""
 
     def __init__(self, slots: RenderSlots) -> None:
         self._slots: RenderSlots | None = slots
@@ -23,13 +23,13 @@ class Claim:
 
 @dataclass
 class RenderSlots:
-    """`total` places; each is free, reserved for `hold_s` seconds, or running. Times are monotonic seconds."""
+    """`total` slots; each is free, reserved for `hold_s` seconds, or running. Times are monotonic seconds."""
 
     total: int
     hold_s: float
     is_draining: bool = False
     _reserved: dict[str, float] = field(default_factory=dict)
-    """Token -> the moment at which the reservation lapses."""
+    """Token → the monotonic second at which the reservation lapses."""
     _running: int = 0
 
     def reserve(self, now: float) -> str:

@@ -19,8 +19,8 @@ from mastering.contract.presets import presets
 from mastering.runtime.event_log import (
     CODE_NAME,
     CODE_PLACE,
-    Book,
     DayFiles,
+    EventLog,
     Events,
     Flag,
     Form,
@@ -28,7 +28,7 @@ from mastering.runtime.event_log import (
     Several,
     Whole,
     Words,
-    contain,
+    capture_process_output,
     to_stream,
 )
 from router.core.errors import TABLE
@@ -112,7 +112,7 @@ EVENTS: Events = {
 }
 """Event → its fields and what each may hold. A field that does not apply is left out."""
 
-book = Book(EVENTS, to_stream(lambda: sys.stderr))
+book = EventLog(EVENTS, to_stream(lambda: sys.stderr))
 
 
 def log(event: str, /, **fields: object) -> None:
@@ -130,7 +130,7 @@ def configure(folder: Path | None = None) -> Callable[[], int]:
 
     Returns what removes files whose time is over, to be called at least every hour; those of now are gone already.
     """
-    contain(book)
+    capture_process_output(book)
     if folder is None:
         book.write = to_stream(lambda: sys.stderr)
         return lambda: 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from mastering.contract import Effort, FaultCode
-from mastering.runtime.event_log import Book, Events, Real, Whole, Words, contain, to_stream
+from mastering.runtime.event_log import EventLog, Events, Real, Whole, Words, capture_process_output, to_stream
 
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
@@ -28,8 +28,8 @@ class SpaceLog:
         for descriptor in (1, 2):
             os.dup2(nowhere, descriptor)
         os.close(nowhere)
-        self._book = Book(EVENTS, to_stream(lambda: kept))
-        contain(self._book)
+        self._book = EventLog(EVENTS, to_stream(lambda: kept))
+        capture_process_output(self._book)
 
     def listening(self, port: int, concurrency: int) -> None:
         self._book.log("listening", port=port, concurrency=concurrency)

@@ -79,7 +79,7 @@ _seal, _signed_claims = records.seal, Provider._signed_claims
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s %(message)s")
-    event_log.contain = lambda book: lambda: None
+    event_log.capture_process_output = lambda book: lambda: None
     event_log.log_exception = _traceback
     security_headers.log_exception = _traceback  # type: ignore[attr-defined]
     records.seal, records.unseal = _plain_seal, _plain_unseal

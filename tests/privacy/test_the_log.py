@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from mastering.audio.codecs import DEMUXERS, LIBAV_CODECS, SNDFILE_CODECS
 from mastering.audio.container import container_of
 from mastering.contract import FaultCode
-from mastering.runtime.event_log import Book, DayFiles, contain
-from mastering.worker import logs as worker_logs
+from mastering.runtime.event_log import DayFiles, EventLog, capture_process_output
+from mastering.worker import event_log as worker_event_log
 from router.app import server
 from router.core import errors, event_log
 from router.core.event_log import EVENTS, LogPseudonyms
@@ -62,7 +62,7 @@ def checked(line: dict[str, Any]) -> dict[str, Any]:
 @given(event=st.sampled_from(sorted(EVENTS)) | st.text(), fields=st.dictionaries(fields_of_some_event, anything))
 def test_p24_whatever_is_said_a_line_is_a_subset_of_its_schema(event: str, fields: dict[str, Any]) -> None:
     lines: list[str] = []
-    Book(EVENTS, lines.append).log(event, **fields)
+    EventLog(EVENTS, lines.append).log(event, **fields)
     for line in lines:
         assert "\n" not in line
         read = checked(json.loads(line))
@@ -74,7 +74,7 @@ def test_p24_whatever_is_said_a_line_is_a_subset_of_its_schema(event: str, field
 @given(fields=st.dictionaries(st.text(), st.text(min_size=1), min_size=1))
 def test_p24_no_free_text_of_any_field_of_a_render_record_is_written(fields: dict[str, str]) -> None:
     lines: list[str] = []
-    book = Book(EVENTS, lines.append)
+    book = EventLog(EVENTS, lines.append)
     wild = {name: f"{CANARY} {value}" for name, value in fields.items()} | dict.fromkeys(EVENTS["render"], CANARY)
     book.log("render", **wild)
     assert lines == [lines[0]]
@@ -84,7 +84,7 @@ def test_p24_no_free_text_of_any_field_of_a_render_record_is_written(fields: dic
 
 def test_p23_an_unknown_event_and_an_unknown_field_are_dropped_and_counted() -> None:
     lines: list[str] = []
-    book = Book(EVENTS, lines.append)
+    book = EventLog(EVENTS, lines.append)
     book.log("visit", who="somebody")
     book.log("stopped", why="somebody")
     assert [json.loads(line)["event"] for line in lines] == ["stopped"]
@@ -99,7 +99,7 @@ def test_p24_the_words_of_the_log_are_those_of_the_tables() -> None:
     assert set(SNDFILE_CODECS.values()) | set(LIBAV_CODECS.values()) <= event_log.CODECS.words
     assert set(DEMUXERS) == event_log.CONTAINERS.words
     assert container_of(b"RIFF\0\0\0\0WAVE") in event_log.CONTAINERS.words
-    assert {"done", *FaultCode} <= worker_logs.EVENTS["render_ended"]["outcome"].words  # type: ignore[attr-defined]
+    assert {"done", *FaultCode} <= worker_event_log.EVENTS["render_ended"]["outcome"].words  # type: ignore[attr-defined]
 
 
 async def test_p23_a_request_leaves_template_method_status_time_and_a_rough_size(tmp_path: Path, said: Lines) -> None:
@@ -155,14 +155,14 @@ def test_p27_a_line_is_gone_after_seven_days_and_an_hour(tmp_path: Path) -> None
         return now
 
     files = DayFiles(tmp_path / "log", "router", event_log.DAYS_KEPT, clock)
-    Book(EVENTS, files, clock).log("stopped")
+    EventLog(EVENTS, files, clock).log("stopped")
     (written,) = (tmp_path / "log").iterdir()
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     assert stat.S_IMODE(written.parent.stat().st_mode) == 0o700
     now += 6 * DAY_S
     assert files.sweep() == 0
     now += DAY_S + 3600
-    Book(EVENTS, files, clock).log("stopped")
+    EventLog(EVENTS, files, clock).log("stopped")
     assert files.sweep() == 1
     assert not written.exists()
     assert len(list((tmp_path / "log").iterdir())) == 1
@@ -201,10 +201,10 @@ def test_p27_an_account_is_called_otherwise_every_day_after_every_start_and_afte
 
 
 @pytest.fixture
-def contained() -> Iterator[tuple[Book, list[str]]]:
+def contained() -> Iterator[tuple[EventLog, list[str]]]:
     lines: list[str] = []
-    book = Book(EVENTS, lines.append)
-    undo = contain(book)
+    book = EventLog(EVENTS, lines.append)
+    undo = capture_process_output(book)
     yield book, lines
     undo()
 
@@ -227,7 +227,7 @@ def _with_an_exception() -> None:
 
 @pytest.mark.parametrize("say", [_by_a_handler_of_its_own, _with_an_exception])
 def test_p22_records_of_libraries_are_never_formatted(
-    contained: tuple[Book, list[str]], capfd: pytest.CaptureFixture[str], say: Callable[[], None]
+    contained: tuple[EventLog, list[str]], capfd: pytest.CaptureFixture[str], say: Callable[[], None]
 ) -> None:
     say()
     _, lines = contained
@@ -236,7 +236,7 @@ def test_p22_records_of_libraries_are_never_formatted(
     assert CANARY not in "".join(lines)
 
 
-def test_p25_an_exception_is_its_type_and_its_place_in_the_code(contained: tuple[Book, list[str]]) -> None:
+def test_p25_an_exception_is_its_type_and_its_place_in_the_code(contained: tuple[EventLog, list[str]]) -> None:
     _with_an_exception()
     _, lines = contained
     library, broken = map(json.loads, lines)
@@ -276,7 +276,7 @@ async def test_loop():
     assert CANARY not in ended.stderr
 
 
-def test_p22_the_same_trouble_again_and_again_fills_no_disk(contained: tuple[Book, list[str]]) -> None:
+def test_p22_the_same_trouble_again_and_again_fills_no_disk(contained: tuple[EventLog, list[str]]) -> None:
     book, lines = contained
     for _ in range(5000):
         _with_an_exception()
@@ -288,7 +288,7 @@ def test_p26_a_full_disk_costs_lines_and_fails_nobody(tmp_path: Path) -> None:
     def full(_: str) -> None:
         raise OSError(28, "no space")
 
-    book = Book(EVENTS, full)
+    book = EventLog(EVENTS, full)
     book.log("stopped")
     assert book.dropped == 1
 

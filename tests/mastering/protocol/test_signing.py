@@ -11,9 +11,9 @@ from mastering.protocol import signing
 from mastering.protocol.signing import (
     CLOCK_SKEW,
     MAX_AGE,
+    SignatureRefused,
     SignatureVerifier,
     Signer,
-    Unsigned,
     checked_url,
     client_tls,
     is_loopback,
@@ -25,7 +25,7 @@ HEADERS = {"mastering-slot": "slot-1", "content-type": "application/x"}
 
 
 @pytest.fixture
-def guard() -> SignatureVerifier:
+def verifier() -> SignatureVerifier:
     return SignatureVerifier({"router": SECRET})
 
 
@@ -34,9 +34,9 @@ def signer() -> Signer:
     return Signer("router", SECRET)
 
 
-def test_a_signed_request_is_admitted_with_the_signers_keys(guard: SignatureVerifier, signer: Signer) -> None:
+def test_a_signed_request_is_admitted_with_the_signers_keys(verifier: SignatureVerifier, signer: Signer) -> None:
     signed = signer.sign("POST", URL, HEADERS)
-    assert guard.admit("POST", URL, signed.headers, 0.0) == signed.keys
+    assert verifier.verify("POST", URL, signed.headers, 0.0) == signed.keys
 
 
 def test_every_exchange_and_each_direction_has_a_key_of_its_own(signer: Signer) -> None:
@@ -44,9 +44,9 @@ def test_every_exchange_and_each_direction_has_a_key_of_its_own(signer: Signer) 
     assert len({first.request, first.response, second.request, second.response}) == 4
 
 
-def test_behind_a_proxy_the_scheme_may_be_another(guard: SignatureVerifier, signer: Signer) -> None:
+def test_behind_a_proxy_the_scheme_may_be_another(verifier: SignatureVerifier, signer: Signer) -> None:
     signed = signer.sign("POST", URL, HEADERS)
-    assert guard.admit("POST", URL.replace("https", "http"), signed.headers, 0.0) == signed.keys
+    assert verifier.verify("POST", URL.replace("https", "http"), signed.headers, 0.0) == signed.keys
 
 
 @pytest.mark.parametrize(
@@ -61,86 +61,86 @@ def test_behind_a_proxy_the_scheme_may_be_another(guard: SignatureVerifier, sign
     ],
 )
 def test_a_request_that_was_changed_is_refused(
-    guard: SignatureVerifier, signer: Signer, method: str, url: str, changed: dict[str, str]
+    verifier: SignatureVerifier, signer: Signer, method: str, url: str, changed: dict[str, str]
 ) -> None:
     signed = signer.sign("POST", URL, HEADERS)
-    with pytest.raises(Unsigned):
-        guard.admit(method, url, {**signed.headers, **changed}, 0.0)
+    with pytest.raises(SignatureRefused):
+        verifier.verify(method, url, {**signed.headers, **changed}, 0.0)
 
 
-def test_a_slot_that_was_added_after_signing_is_refused(guard: SignatureVerifier, signer: Signer) -> None:
+def test_a_slot_that_was_added_after_signing_is_refused(verifier: SignatureVerifier, signer: Signer) -> None:
     signed = signer.sign("POST", URL, {})
-    with pytest.raises(Unsigned):
-        guard.admit("POST", URL, {**signed.headers, "mastering-slot": "slot-1"}, 0.0)
+    with pytest.raises(SignatureRefused):
+        verifier.verify("POST", URL, {**signed.headers, "mastering-slot": "slot-1"}, 0.0)
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"Signature": "x"}, {"Signature-Input": "mastering=()", "Signature": "mastering=::"}]
 )
-def test_a_request_without_a_signature_is_refused(guard: SignatureVerifier, headers: dict[str, str]) -> None:
-    with pytest.raises(Unsigned):
-        guard.admit("POST", URL, headers, 0.0)
+def test_a_request_without_a_signature_is_refused(verifier: SignatureVerifier, headers: dict[str, str]) -> None:
+    with pytest.raises(SignatureRefused):
+        verifier.verify("POST", URL, headers, 0.0)
 
 
-def test_another_key_or_an_unknown_one_is_refused(guard: SignatureVerifier) -> None:
+def test_another_key_or_an_unknown_one_is_refused(verifier: SignatureVerifier) -> None:
     for stranger in (Signer("router", SECRET[::-1]), Signer("somebody", SECRET)):
-        with pytest.raises(Unsigned):
-            guard.admit("POST", URL, stranger.sign("POST", URL, HEADERS).headers, 0.0)
+        with pytest.raises(SignatureRefused):
+            verifier.verify("POST", URL, stranger.sign("POST", URL, HEADERS).headers, 0.0)
 
 
 def test_two_keys_are_known_while_one_replaces_the_other() -> None:
-    guard = SignatureVerifier({"old": SECRET, "new": SECRET[::-1]})
+    verifier = SignatureVerifier({"old": SECRET, "new": SECRET[::-1]})
     for signer in (Signer("old", SECRET), Signer("new", SECRET[::-1])):
         signed = signer.sign("POST", URL, HEADERS)
-        assert guard.admit("POST", URL, signed.headers, 0.0) == signed.keys
+        assert verifier.verify("POST", URL, signed.headers, 0.0) == signed.keys
 
 
 @pytest.mark.parametrize("off", [MAX_AGE + CLOCK_SKEW + timedelta(seconds=2), -(CLOCK_SKEW + timedelta(seconds=2))])
-def test_a_request_of_another_time_is_refused(guard: SignatureVerifier, signer: Signer, off: timedelta) -> None:
+def test_a_request_of_another_time_is_refused(verifier: SignatureVerifier, signer: Signer, off: timedelta) -> None:
     signed = signer.sign("POST", URL, HEADERS, datetime.now(UTC) - off)
-    with pytest.raises(Unsigned):
-        guard.admit("POST", URL, signed.headers, 0.0)
+    with pytest.raises(SignatureRefused):
+        verifier.verify("POST", URL, signed.headers, 0.0)
 
 
-def test_clocks_may_differ_by_the_skew(guard: SignatureVerifier, signer: Signer) -> None:
+def test_clocks_may_differ_by_the_skew(verifier: SignatureVerifier, signer: Signer) -> None:
     for off in (CLOCK_SKEW, -CLOCK_SKEW):
         signed = signer.sign("POST", URL, HEADERS, datetime.now(UTC) + off * 0.9)
-        assert guard.admit("POST", URL, signed.headers, 0.0) == signed.keys
+        assert verifier.verify("POST", URL, signed.headers, 0.0) == signed.keys
 
 
 def test_a_request_is_admitted_once_for_as_long_as_its_signature_holds(
-    guard: SignatureVerifier, signer: Signer
+    verifier: SignatureVerifier, signer: Signer
 ) -> None:
     signed = signer.sign("POST", URL, HEADERS)
-    guard.admit("POST", URL, signed.headers, 0.0)
+    verifier.verify("POST", URL, signed.headers, 0.0)
     for moment in (0.0, 1.0, (MAX_AGE + 2 * CLOCK_SKEW).total_seconds() - 0.1):
-        with pytest.raises(Unsigned, match="sent before"):
-            guard.admit("POST", URL, signed.headers, moment)
+        with pytest.raises(SignatureRefused, match="sent before"):
+            verifier.verify("POST", URL, signed.headers, moment)
 
 
 def test_the_record_of_nonces_is_bounded_and_forgets(
-    guard: SignatureVerifier, signer: Signer, monkeypatch: pytest.MonkeyPatch
+    verifier: SignatureVerifier, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signing, "MAX_NONCES", 3)
     for at in range(3):
-        guard.admit("POST", URL, signer.sign("POST", URL, HEADERS).headers, float(at))
-    with pytest.raises(Unsigned, match="Too many"):
-        guard.admit("POST", URL, signer.sign("POST", URL, HEADERS).headers, 3.0)
+        verifier.verify("POST", URL, signer.sign("POST", URL, HEADERS).headers, float(at))
+    with pytest.raises(SignatureRefused, match="Too many"):
+        verifier.verify("POST", URL, signer.sign("POST", URL, HEADERS).headers, 3.0)
     later = 3.0 + (MAX_AGE + 2 * CLOCK_SKEW).total_seconds()
-    guard.admit("POST", URL, signer.sign("POST", URL, HEADERS).headers, later)
-    assert len(guard._seen) == 1
+    verifier.verify("POST", URL, signer.sign("POST", URL, HEADERS).headers, later)
+    assert len(verifier._seen) == 1
 
 
-def test_a_stranger_cannot_fill_the_record(guard: SignatureVerifier) -> None:
+def test_a_stranger_cannot_fill_the_record(verifier: SignatureVerifier) -> None:
     stranger = Signer("router", SECRET[::-1])
     for _ in range(5):
-        with pytest.raises(Unsigned):
-            guard.admit("POST", URL, stranger.sign("POST", URL, HEADERS).headers, 0.0)
-    assert guard._seen == {}
+        with pytest.raises(SignatureRefused):
+            verifier.verify("POST", URL, stranger.sign("POST", URL, HEADERS).headers, 0.0)
+    assert verifier._seen == {}
 
 
 def test_without_keys_all_are_admitted_and_nothing_is_sealed() -> None:
-    assert SignatureVerifier({}).admit("POST", URL, {}, 0.0) == signing.Keys(None, None)
+    assert SignatureVerifier({}).verify("POST", URL, {}, 0.0) == signing.Keys(None, None)
 
 
 def test_a_short_secret_is_refused_on_both_sides() -> None:

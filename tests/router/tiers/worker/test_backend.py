@@ -308,7 +308,7 @@ async def test_a_sealed_refusal_is_believed() -> None:
 
     def refuse(asked: Asked) -> bytes:
         url = f"http://{asked.headers['host']}/v1/renders"
-        key = SignatureVerifier({"router": SECRET}).admit("POST", url, asked.headers, 0.0).response
+        key = SignatureVerifier({"router": SECRET}).verify("POST", url, asked.headers, 0.0).response
         assert key is not None
         return answer(413, body, mastering_seal=problem_seal(key, 413, body))
 

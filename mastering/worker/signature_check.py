@@ -1,4 +1,4 @@
-"""Only signed requests get to the routes. Without keys, which only a loopback address allows, all do."""
+"""Verify each request's signature before its route. Without keys, which only a loopback address allows, all pass."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mastering.protocol.signing import Keys, SignatureVerifier, Unsigned
+from mastering.protocol.signing import Keys, SignatureRefused, SignatureVerifier
 
 _KEYS = "mastering.keys"
 
 
-class Admission:
-    """ASGI middleware. `authority` is the worker's public name where a proxy changes the Host header."""
+class SignatureMiddleware:
+    """ASGI middleware: an unsigned request is a 401. `authority`: the worker's public name behind a proxy."""
 
-    def __init__(self, app: ASGIApp, guard: SignatureVerifier, authority: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, verifier: SignatureVerifier, authority: str | None = None) -> None:
         self._app = app
-        self._guard = guard
+        self._verifier = verifier
         self._authority = authority
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,8 +31,8 @@ class Admission:
             "?"
         )
         try:
-            scope[_KEYS] = self._guard.admit(scope["method"], url, headers, time.monotonic())
-        except Unsigned as refusal:
+            scope[_KEYS] = self._verifier.verify(scope["method"], url, headers, time.monotonic())
+        except SignatureRefused as refusal:
             body = {"title": "unauthorized", "status": 401, "code": "unauthorized", "detail": str(refusal)}
             await JSONResponse(body, 401, {"connection": "close"}, "application/problem+json")(scope, receive, send)
             return
@@ -40,6 +40,6 @@ class Admission:
 
 
 def keys_of(scope: Scope) -> Keys:
-    """What seals the bodies of this exchange."""
+    """The keys that seal the two bodies of this exchange."""
     keys: Keys = scope[_KEYS]
     return keys

@@ -1,4 +1,4 @@
-"""What a worker says: JSON lines of a few known events. No path, no name, no address, no library's own words.
+"""The worker's event log: JSON lines of a few known events. No path, no name, no address, no library's own texts.
 
 The form, and how every other way out of the process is closed, is `mastering.runtime.event_log`'s.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from mastering.contract import FaultCode
-from mastering.runtime.event_log import Book, Events, Real, Whole, Words, contain, to_stream
+from mastering.runtime.event_log import EventLog, Events, Real, Whole, Words, capture_process_output, to_stream
 
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
@@ -18,15 +18,15 @@ EVENTS: Events = {
 }
 
 
-class Log:
+class WorkerEventLog:
     """The events of a worker, one method each."""
 
     def __init__(self) -> None:
-        self._book = Book(EVENTS, to_stream(lambda: sys.stdout))
+        self._book = EventLog(EVENTS, to_stream(lambda: sys.stdout))
 
-    def contain(self) -> None:
+    def capture_process_output(self) -> None:
         """Make this log the only way out of the process."""
-        contain(self._book)
+        capture_process_output(self._book)
 
     def listening(self, port: int, concurrency: int) -> None:
         self._book.log("listening", port=port, concurrency=concurrency)
