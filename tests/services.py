@@ -20,10 +20,11 @@ from mastering.contract import (
     Facts,
     Fault,
     FaultCode,
+    LimiterParameters,
+    LimiterStep,
     Measurements,
     OutputFormat,
     Plan,
-    PlanStep,
     Report,
     Stage,
 )
@@ -240,7 +241,10 @@ def _measured(integrated_lufs: float) -> Measurements:
 
 
 def _plan() -> Plan:
-    step = PlanStep(name="limiter", parameters={"ceiling_dbtp": -1.0}, reason="The target's ceiling.")
+    limiter = LimiterParameters(
+        ceiling_dbtp=-1.0, lookahead_ms=1.0, release_db_per_s=120.0, hold_ms=12.0, peak_floor=0.25
+    )
+    step = LimiterStep(parameters=limiter, reason="The target's ceiling.")
     return Plan(
         engine_version="0.1.0",
         settings=MasterSettings(),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mastering.cli import making, verdicts
+from mastering.cli import measure_verbs, render_verbs
 from mastering.cli.app import app
 from mastering.cli.outcome import EXIT_CODES, run
 from mastering.runtime import blas
 
-__all__ = ["EXIT_CODES", "app", "main", "making", "verdicts"]
+__all__ = ["EXIT_CODES", "app", "main", "measure_verbs", "render_verbs"]
 
 
 def main() -> None:

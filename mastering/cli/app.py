@@ -1,4 +1,4 @@
-"""The command itself, before any of its verbs."""
+"""The Typer application that the verbs register with, and the options before any verb."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mastering.cli.outcome import EPILOG, say
+from mastering.cli.outcome import EPILOG, print_line
 from mastering.contract import ENGINE_VERSION
 
 app = typer.Typer(
@@ -31,5 +31,5 @@ def _version(
     if own_presets is not None:
         os.environ["MASTERING_PRESETS"] = str(own_presets)
     if version:
-        say(ENGINE_VERSION)
+        print_line(ENGINE_VERSION)
         raise typer.Exit

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from mastering.contract import Effort, Fault, FaultCode, Settings
+from mastering.contract import Effort, Fault, FaultCode, OutputFormat, Plan, Settings
 
 Song = Annotated[Path, typer.Argument(help="The song: WAV, FLAC, MP3, Ogg, AIFF or M4A.", show_default=False)]
 Target = Annotated[str, typer.Option("--target", "-t", help="Where the master goes; `mastering presets` lists them.")]
@@ -33,6 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing el
 
 
 def settings_of(**asked: Any) -> Settings:
+    """Settings from the options. Raises Fault(bad_settings), which names the option."""
     from mastering.contract import presets
 
     try:
@@ -43,3 +44,8 @@ def settings_of(**asked: Any) -> Settings:
         raise Fault(FaultCode.BAD_SETTINGS, f"--{name}: {first['msg'].lower()}.") from None
     presets.check(settings)
     return settings
+
+
+def with_output(chosen: Plan, form: OutputFormat) -> Plan:
+    """The plan with that format alone to be written."""
+    return chosen.model_copy(update={"settings": chosen.settings.model_copy(update={"outputs": (form,)})})

@@ -58,9 +58,11 @@ def run(app: Callable[[], object]) -> None:
 
 
 def fail(message: str, code: int) -> None:
+    """End the command with one line on standard error."""
     print(f"mastering: {message}", file=sys.stderr)  # noqa: T201 - this is a command
     sys.exit(code)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
+    """One line on standard output."""
     print(text)  # noqa: T201 - this is a command

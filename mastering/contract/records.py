@@ -1,4 +1,4 @@
-"""The records of a master: what is asked for, what a song is, what was decided and what came of it.
+"""The records of a song: what is asked for it, what a probe learns of it and what the meters say of it.
 
 Names carry their units; every record is frozen. Conventions: audio is float32 ``(channels, frames)``; loudness in LUFS
 and loudness range in LU by ITU-R BS.1770-5 and EBU Tech 3342; true peaks in dBTP; times in seconds unless the name
@@ -14,9 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mastering.contract.formats import OutputFormat
 from mastering.contract.limits import MAX_RATE_HZ, MIN_RATE_HZ
-
-ENGINE_VERSION = "0.1.0"
-"""Same plan, same decoded PCM, same engine version: the same 24-bit master."""
 
 
 class Record(BaseModel):
@@ -134,65 +131,3 @@ class Measurements(Record):
     spectrum: tuple[BandLevel, ...]
     character: Character | None = None
     """Only where it was asked for: of a reference that a plan is fitted to, and by `mastering analyse`."""
-
-
-class PlanStep(Record):
-    """One decision of the plan: what will be done, with which numbers, and why."""
-
-    name: str
-    parameters: dict[str, float | int | bool | str | list[float]]
-    reason: Annotated[str, Field(max_length=500)]
-
-
-class Plan(Record):
-    """Every number the render uses. The same plan gives the same master on every tier."""
-
-    engine_version: str
-    settings: Settings
-    rate_hz: int
-    loudness_lufs: float
-    ceiling_dbtp: float
-    steps: tuple[PlanStep, ...]
-    seed: int
-
-    def step(self, name: str) -> PlanStep | None:
-        return next((step for step in self.steps if step.name == name), None)
-
-
-class LoudnessCost(Record):
-    """What another loudness would have cost the same song."""
-
-    loudness_lufs: float
-    reached_lufs: float
-    peak_to_loudness_lu: float
-    limited_percent: float
-    """Share of the time in which the limiter takes more than 1 dB."""
-    mean_reduction_db: float
-    """What the limiter takes, on average over time."""
-    loudness_range_lu: float | None
-
-
-class Traces(Record):
-    """Readings over time, one every `step_s`, for plots. Short-term loudness in LUFS, None where there is none."""
-
-    step_s: float
-    loudness_before_lufs: tuple[float | None, ...]
-    loudness_after_lufs: tuple[float | None, ...]
-    gain_reduction_db: tuple[float, ...]
-    """The most that the limiter took in each step, 0 or less."""
-    costs: tuple[LoudnessCost, ...] = ()
-    """Only where they were asked for."""
-
-
-class Report(Record):
-    """What was done to a song, in numbers."""
-
-    engine_version: str
-    before: Measurements
-    after: Measurements
-    plan: Plan
-    flags: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=64)] = ()
-    """Honest remarks on the source or the master, one sentence each."""
-    traces: Traces | None = None
-    references: tuple[tuple[BandLevel, ...], ...] = ()
-    """Spectra that the song was matched to, each at its reference's own level."""

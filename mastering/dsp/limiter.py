@@ -147,7 +147,7 @@ def _ramp(count: int, length: int) -> NDArray[np.float32]:
 
 
 def mean_square(curve: Curve, edges: NDArray[np.int64], length: int) -> NDArray[np.float64]:
-    """Mean of the squared gain over each cell; `edges` are frame numbers (cells + 1,)."""
+    """Mean of the squared gain between two edges each; `edges` are frame numbers (spans + 1,)."""
     a, b = curve[:-1], curve[1:]
     mean = (a * a + a * b + b * b) / 3
     total = np.concatenate([[0.0], np.cumsum(mean)])

@@ -13,6 +13,7 @@ from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings,
 from mastering.dsp.spectrum import bin_frequencies_hz
 from mastering.engine import pipeline, plan
 from mastering.engine.analyse import Analysis
+from mastering.engine.inputs import open_song
 from mastering.engine.plan import Power
 
 
@@ -29,10 +30,10 @@ def master_album(
     The tracks share the tone that their common spectrum asks for, each at its own sample rate and number of channels
     unless `settings.rate_hz` asks for one rate.
     """
-    heard = [pipeline.hear(track, settings) for track in tracks]
-    loudest = max(_lufs(found) for found in heard)
+    analyses = [open_song(track, settings).analysis for track in tracks]
+    loudest = max(_lufs(found) for found in analyses)
     reports = []
-    for number, (track, found) in enumerate(zip(tracks, heard, strict=True)):
+    for number, (track, found) in enumerate(zip(tracks, analyses, strict=True)):
         aim = max(-36.0, plan.loudness_lufs(settings) + _lufs(found) - loudest)
         reports.append(
             pipeline.master(
@@ -40,41 +41,41 @@ def master_album(
                 settings.model_copy(update={"loudness_lufs": aim}),
                 references=references,
                 open_output=partial(open_output, number),
-                progress=partial(_passed_on, progress, number, len(tracks)),
-                family=_together(heard, found.measurements.rate_hz),
+                progress=partial(_track_progress, progress, number, len(tracks)),
+                album_power=_mean_power(analyses, found.measurements.rate_hz),
             )
         )
     return reports
 
 
-def _passed_on(progress: Callable[[Stage, float], None], number: int, of: int, stage: Stage, part: float) -> None:
+def _track_progress(progress: Callable[[Stage, float], None], number: int, of: int, stage: Stage, part: float) -> None:
     progress(stage, (number + part) / of)
 
 
-def _lufs(heard: Analysis) -> float:
-    found = heard.measurements.integrated_lufs
+def _lufs(analysis: Analysis) -> float:
+    found = analysis.measurements.integrated_lufs
     if found is None:
         raise Fault(FaultCode.SILENT, "A track of the album is too quiet to have a loudness.")
     return found
 
 
-def _together(heard: Sequence[Analysis], rate_hz: int) -> Power:
+def _mean_power(analyses: Sequence[Analysis], rate_hz: int) -> Power:
     """Mean power of all tracks by their length, on the FFT bins of `rate_hz`.
 
-    Above what a track of a lower rate can hold it has no say: there the others speak for it.
+    Bins above half the rate of a track are the mean of the others.
     """
     hz = bin_frequencies_hz(rate_hz)
     total, seconds = np.zeros((2, hz.size)), np.zeros(hz.size)
-    for found in heard:
+    for found in analyses:
         own_hz = bin_frequencies_hz(found.measurements.rate_hz)
-        power = found.power if found.measurements.rate_hz == rate_hz else _on_bins(found.power, own_hz, hz)
+        power = found.power if found.measurements.rate_hz == rate_hz else _on_other_bins(found.power, own_hz, hz)
         known = np.where(hz <= own_hz[-1], found.measurements.duration_s, 0.0)
         total += power * known
         seconds += known
     return total / np.maximum(seconds, 1e-9)
 
 
-def _on_bins(power: Power, own_hz: NDArray[np.float64], hz: NDArray[np.float64]) -> Power:
+def _on_other_bins(power: Power, own_hz: NDArray[np.float64], hz: NDArray[np.float64]) -> Power:
     """The same power per Hz on other bins."""
     per_bin = (hz[1] - hz[0]) / (own_hz[1] - own_hz[0])
     return np.stack([np.interp(hz, own_hz, side) * per_bin for side in power])

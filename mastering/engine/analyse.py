@@ -17,16 +17,17 @@ from mastering.dsp.threads import feed_all
 from mastering.dsp.true_peak import PeakMeter
 
 _CLIPPED_FROM = 0.99996
+"""Linear: just below the highest number of 16 bits, 32767 / 32768."""
 _HEAVILY_LIMITED_LU = 8.5
+"""Peak to loudness below which a source is called limited already."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Measurements with what the plan, the solver and the plots need beside them."""
+    """Measurements with what the plan, the loudness solver and the plots need beside them."""
 
     measurements: Measurements
-    cells: loudness.Energies
-    """K-weighted energy of each 10 ms."""
+    block_energies: loudness.BlockEnergies
     power: NDArray[np.float64]
     """Mean power of mid and side in each FFT bin (2, bins)."""
 
@@ -43,19 +44,19 @@ def analyse(
 
     `frames`: how many there will be, where that is known. It saves time with a long one.
     """
-    cells = loudness.BlockEnergyMeter(rate_hz, np.ones(channels))
+    energies = loudness.BlockEnergyMeter(rate_hz, np.ones(channels))
     spectrum = SpectrumMeter(rate_hz, frames)
     levels = _Levels(rate_hz, channels)
-    for block in feed_all(iter(blocks), (cells, spectrum, levels)):
+    for block in feed_all(iter(blocks), (energies, spectrum, levels)):
         tick(block.shape[1])
-    power, energies = spectrum.power(), cells.cells()
-    return Analysis(_measurements(rate_hz, channels, energies, power, levels), energies, power)
+    power, block_energies = spectrum.power(), energies.block_energies()
+    return Analysis(_measurements(rate_hz, channels, block_energies, power, levels), block_energies, power)
 
 
 def _measurements(
-    rate_hz: int, channels: int, cells: loudness.Energies, power: NDArray[np.float64], levels: _Levels
+    rate_hz: int, channels: int, energies: loudness.BlockEnergies, power: NDArray[np.float64], levels: _Levels
 ) -> Measurements:
-    integrated = loudness.integrated(cells)
+    integrated = loudness.integrated(energies)
     true_peak_dbtp = decibels(levels.true_peak())
     return Measurements(
         rate_hz=rate_hz,
@@ -63,9 +64,9 @@ def _measurements(
         frames=levels.frames,
         duration_s=levels.frames / rate_hz,
         integrated_lufs=integrated,
-        max_momentary_lufs=_highest(loudness.momentary(cells)),
-        max_short_term_lufs=_highest(loudness.short_term(cells)),
-        loudness_range_lu=loudness.loudness_range(cells),
+        max_momentary_lufs=_highest(loudness.momentary(energies)),
+        max_short_term_lufs=_highest(loudness.short_term(energies)),
+        loudness_range_lu=loudness.loudness_range(energies),
         true_peak_dbtp=true_peak_dbtp,
         sample_peak_dbfs=decibels(levels.peak),
         crest_db=true_peak_dbtp - levels.rms_db(),
@@ -84,6 +85,7 @@ def decibels(amplitude: float) -> float:
 
 
 def _highest(energies: NDArray[np.float64]) -> float | None:
+    """The highest of those energies in LUFS."""
     return loudness.to_lufs(float(energies.max())) if energies.size else None
 
 
@@ -135,7 +137,7 @@ class _Levels:
 
 
 def remarks(measured: Measurements, *, lossy: bool) -> list[str]:
-    """Honest sentences on what the source brings along that no mastering can undo."""
+    """Sentences on flaws of the source that no mastering can undo."""
     found = []
     if lossy:
         found.append("Lossy source: what its coder took away cannot come back.")

@@ -1,7 +1,7 @@
-"""One finished song into every format asked for: encode, decode again, measure, and nudge until the format holds.
+"""One shaped song into every format asked for: encode, decode again, measure, and correct until the format holds.
 
 Formats are made side by side, one thread to a core: the coders let go of the interpreter. Lossless ones share a
-thread, so that a gain nudged for the first is the others' too; a lossy one starts from the plan, and only its own
+thread, so that a gain corrected for the first is the others' too; a lossy one starts from the plan, and only its own
 ceiling falls.
 """
 
@@ -20,23 +20,25 @@ from mastering.dsp.limiter import Curve
 from mastering.dsp.stream import Audio, Blocks
 from mastering.dsp.threads import cores
 from mastering.dsp.true_peak import PeakMeter
-from mastering.engine import analyse, plan, render, verify
+from mastering.engine import analyse, plan, render, steps, verify
 from mastering.engine.progress import Halted, Lane, Meter, Tick
 
 MOST_MASTER_BYTES = 1 << 34
 """90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
 
 _CODEC_ROUNDS = 6
+"""Encodings of one format before it is given up."""
 _FIRST_MARGIN_DB = 0.05
 """Beyond what a coder overshot, doubled each round: every encoding errs anew, and rounds must come to an end."""
 _MOST_THREADS = 4
 """Each holds a coder and a meter, some 40 MB: more cores than this are not worth the memory."""
-_LOOK_S = 0.1
+_PROGRESS_S = 0.1
+"""Between two reports of how far the threads are."""
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """One format, written and found good."""
+    """One format, written and verified."""
 
     kind: OutputFormat
     plan: Plan
@@ -47,12 +49,12 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What every format is made from. `curve` is the limiter's, by `plan`."""
+    """What every format is made from. `curve` is the limiter's gain curve by `plan`."""
 
     song: render.ShapedSong
     plan: Plan
     curve: Curve
-    carried: tags.Tags
+    carried_tags: tags.Tags
 
 
 def deliver(
@@ -60,12 +62,12 @@ def deliver(
     chosen: Plan,
     open_output: Callable[[OutputFormat], BinaryIO],
     meter: Meter,
-    carried: tags.Tags,
+    carried_tags: tags.Tags,
 ) -> list[Delivered]:
     """Write every format of the plan's settings, lossless ones first. Raises Fault for the first that cannot hold."""
     outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
     made = Delivery(
-        song, chosen, curve_of(song, chosen, meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3)), carried
+        song, chosen, limiter_curve(song, chosen, meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3)), carried_tags
     )
     targets = {kind: open_output(kind) for kind in outputs}
     share = 1 / len(outputs)
@@ -76,14 +78,14 @@ def deliver(
 
 
 def _side_by_side(work: Sequence[Callable[[Lane], list[Delivered]]], meter: Meter) -> list[list[Delivered]]:
-    """Run `work` on as many threads as there are cores; the caller's thread watches, and whatever ends one ends all."""
+    """Run `work` on as many threads as there are cores; the caller's reports progress; what ends one ends all."""
     if len(work) == 1:
         return [work[0](meter)]
     lanes = [Lane() for _ in work]
     with ThreadPoolExecutor(min(len(work), _MOST_THREADS, cores())) as pool:
         tasks = [pool.submit(task, lane) for task, lane in zip(work, lanes, strict=True)]
         try:
-            while wait(tasks, _LOOK_S, FIRST_EXCEPTION).not_done and not _failures(tasks):
+            while wait(tasks, _PROGRESS_S, FIRST_EXCEPTION).not_done and not _failures(tasks):
                 meter.watch(lanes)
         finally:
             for lane in lanes:
@@ -106,13 +108,15 @@ def _deliver_group(
         done = _write(made, kind, target, lane, share)
         delivered.append(done)
         if done.plan is not made.plan:
-            # What the first format taught of the loudness holds for the next of its kind.
-            made = replace(made, plan=done.plan, curve=curve_of(made.song, done.plan, lane.begin(Stage.RENDER, 0, 0.0)))
+            # A correction of the loudness holds for the other lossless formats too.
+            made = replace(
+                made, plan=done.plan, curve=limiter_curve(made.song, done.plan, lane.begin(Stage.RENDER, 0, 0.0))
+            )
     return delivered
 
 
 def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Delivered:
-    """Encode and read back one format, nudging loudness, and the ceiling of a lossy one, until it holds."""
+    """Encode and read back one format, correcting loudness, and the ceiling of a lossy one, until it holds."""
     song, chosen, curve = made.song, made.plan, made.curve
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
     for number in range(_CODEC_ROUNDS):
@@ -122,11 +126,11 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
         found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
-            return Delivered(kind, chosen, after, not _tagged(target, kind, made.carried, after.measurements))
+            return Delivered(kind, chosen, after, not _write_tags(target, kind, made.carried_tags, after.measurements))
         inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
         bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
-        curve = curve_of(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
+        curve = limiter_curve(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
     raise verify.bad_master(found)
 
 
@@ -136,15 +140,14 @@ def with_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, bi
     `bias_lu` is by how much the last master came out louder than the solver had reckoned.
     """
     aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
-    limits, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
-    heard = plan.Limiting(limits, gain_db, song.above)
-    return plan.with_loudness(chosen, heard, aim_lufs=aim, reached_lufs=reached + bias_lu)
+    limiter, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
+    found = plan.Solution(limiter, gain_db, song.peak_floor)
+    return plan.with_loudness(chosen, found, aim_lufs=aim, reached_lufs=reached + bias_lu)
 
 
-def curve_of(song: render.ShapedSong, chosen: Plan, tick: Tick) -> Curve:
-    """The limiter's gain curve by the plan."""
-    gain_db = plan.number(plan.required(chosen, "loudness"), "gain_db")
-    return render.guarded_curve(song, plan.limiter_of(plan.required(chosen, "limiter")), gain_db, tick=tick)
+def limiter_curve(song: render.ShapedSong, chosen: Plan, tick: Tick) -> Curve:
+    """The limiter's gain curve by the plan. Raises Fault for a plan without gain or limiter."""
+    return render.guarded_curve(song, steps.limiter_settings(chosen), steps.gain_db(chosen), tick=tick)
 
 
 def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
@@ -163,7 +166,8 @@ def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat, margin
     return over + margin_db if over > 0 and kind.is_lossy else 0.0
 
 
-def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> bool:
+def _write_tags(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> bool:
+    """Whether the master has the song's tags now."""
     target.seek(0)
     return not carried or tags.write(target, kind, carried, after)
 
@@ -171,21 +175,21 @@ def _tagged(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Mea
 def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely: bool = False) -> analyse.Analysis:
     """What the meters say of a master, decoded from its own file; `finely` reads its true peak at 16 x.
 
-    A lossless master was held at 16 x by the limiter's guard; what a lossy coder made of it nobody has seen yet.
+    A lossless master was held at 16 x by the limiter's guard; what a lossy coder made of it was not measured yet.
     """
     recording = decode.open_recording(target, most_bytes=MOST_MASTER_BYTES)
     blocks = loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share))
     fine = PeakMeter(recording.rate_hz, factor=16)
     blocks = _fed(blocks, fine) if finely else blocks
-    heard = analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)
+    found = analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)
     if not finely:
-        return heard
-    peak_dbtp = max(heard.measurements.true_peak_dbtp, analyse.decibels(float(fine.peaks().max(initial=0.0))))
-    return replace(heard, measurements=heard.measurements.model_copy(update={"true_peak_dbtp": peak_dbtp}))
+        return found
+    peak_dbtp = max(found.measurements.true_peak_dbtp, analyse.decibels(float(fine.peaks().max(initial=0.0))))
+    return replace(found, measurements=found.measurements.model_copy(update={"true_peak_dbtp": peak_dbtp}))
 
 
 def _fed(blocks: Blocks, meter: PeakMeter) -> Blocks:
-    """The blocks, each shown to the meter, which looks between the samples only where it could find more."""
+    """The blocks, each fed to the meter, which interpolates only where it could find a peak above all samples."""
     for block in blocks:
         meter.above = max(meter.above, float(block.max()), -float(block.min()))
         meter.feed(block)

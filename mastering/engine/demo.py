@@ -1,4 +1,4 @@
-"""Half a minute of synthesised music, for whoever has no song at hand: drums, bass, chords and a lead at 112 bpm.
+"""Half a minute of synthesised music, to try the engine with: drums, bass, chords and a lead at 112 bpm.
 
 Deterministic, and rough on purpose: it has dynamics, a wide side signal and an uneven spectrum, so that mastering it
 does something.
@@ -6,10 +6,14 @@ does something.
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mastering.dsp.stream import Samples
+from mastering.audio import encode
+from mastering.contract import OutputFormat
+from mastering.dsp.stream import Samples, stored
 
 _BEAT_S = 60 / 112
 _CHORDS = ((45, 52, 57, 60, 64), (41, 48, 57, 60, 65), (48, 55, 60, 64, 67), (43, 50, 59, 62, 67))
@@ -33,11 +37,16 @@ def demo_song(rate_hz: int = 44_100, seconds: float = 30.0, seed: int = 7) -> Sa
     return song.astype(np.float32)
 
 
+def write_demo_song(target: BinaryIO) -> None:
+    """Write the demo song as 24-bit WAV at 44.1 kHz."""
+    encode.encode(stored(demo_song(44_100), 44_100), OutputFormat.WAV24, target, seed=0, tick=lambda frames: None)
+
+
 def _play_bar(song: Wave, bar: int, rate_hz: int) -> None:
     chord = _CHORDS[bar % len(_CHORDS)]
     # The arrangement grows: chords alone, then bass, then the lead.
-    for place, note in enumerate(chord[1:]):
-        pan = (-0.8, 0.8, -0.4, 0.4)[place]
+    for voice, note in enumerate(chord[1:]):
+        pan = (-0.8, 0.8, -0.4, 0.4)[voice]
         _mix(song, bar * 4, _pad(note, 4 * _BEAT_S, rate_hz, detune=0.1 * pan), 0.1, pan, rate_hz)
     if bar >= 2:
         for eighth in range(8):

@@ -1,19 +1,19 @@
-"""The loudest stretch of a song: where previews are heard and plans are tried."""
+"""The loudest stretch of a song, cut out: what previews are made of and plans are tried on."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mastering.dsp.loudness import BLOCKS_PER_S, Energies
+from mastering.dsp.loudness import BLOCKS_PER_S, BlockEnergies
 from mastering.dsp.stream import Audio, Samples, stored
 
 
-def loudest_s(cells: Energies, seconds: float) -> float:
+def loudest_s(energies: BlockEnergies, seconds: float) -> float:
     """Where the loudest `seconds` begin, to a tenth of a second."""
     width = round(seconds * BLOCKS_PER_S)
-    if cells.size <= width:
+    if energies.size <= width:
         return 0.0
-    total = np.concatenate([[0.0], np.cumsum(cells)])
+    total = np.concatenate([[0.0], np.cumsum(energies)])
     step = BLOCKS_PER_S // 10
     sums = (total[width:] - total[:-width])[::step]
     return int(np.argmax(sums)) * step / BLOCKS_PER_S

@@ -1,4 +1,4 @@
-"""What a song's master shall be like, as a feature vector (`mastering.dsp.contour`): the goal of a fit.
+"""The goal of a fit: the features (`mastering.dsp.features`) that a song's master shall have.
 
 The song's own features, moved by the amount towards the weighted references', with the style on top: its curve and
 width on the spectrum, its compression as a static curve on the levels (a static curve takes quantiles to quantiles).
@@ -12,11 +12,12 @@ import numpy as np
 
 from mastering.contract import Measurements, Plan
 from mastering.contract.presets import Style, presets
-from mastering.dsp.contour import QUANTILES, Layout, Vector, of_reference
 from mastering.dsp.dynamics import Compressor, reduction_db
+from mastering.dsp.features import QUANTILES, Layout, Vector, reference_features
 from mastering.dsp.spectrum import band_levels_db, bin_frequencies_hz
 from mastering.engine import plan
 from mastering.engine.match import reference_levels
+from mastering.engine.steps import tone_curve
 
 _NOTHING = 1e-15
 
@@ -27,28 +28,28 @@ def goal_features(chosen: Plan, power: plan.Power, source: Vector, references: S
     amount = settings.amount_percent / 100
     goal = source.copy()
     if references:
-        goal += amount * (_likeness(layout, references, settings.reference_weights) - source)
+        goal += amount * (_reference_features(layout, references, settings.reference_weights) - source)
         before = np.nan_to_num(goal[: 2 * layout.centres_hz.size].reshape(2, -1), nan=-200.0)
-        after, _ = plan.styled(before, layout.centres_hz, style, amount)
+        after, _ = plan.with_style(before, layout.centres_hz, style, amount)
     else:
-        step = chosen.step("tone")
-        gains = plan.curve_of(step).gains(bin_frequencies_hz(chosen.rate_hz)) if step else 1.0
+        curve = tone_curve(chosen.tone)
+        gains = curve.gains(bin_frequencies_hz(chosen.rate_hz)) if curve else 1.0
         before, after = (band_levels_db(part, chosen.rate_hz) for part in (power, power * gains**2))
-    _retune(goal, layout, before, after)
+    _set_spectrum(goal, layout, before, after)
     if style.compression and amount:
-        _squeeze(goal, layout, style, amount)
+        _compress_levels(goal, layout, style, amount)
     goal[layout.parts["loudness"]] = 0.0
     return goal
 
 
-def _likeness(layout: Layout, references: Sequence[Measurements], shares: Sequence[float]) -> Vector:
+def _reference_features(layout: Layout, references: Sequence[Measurements], shares: Sequence[float]) -> Vector:
     shares = shares or [1.0] * len(references)
     levels = reference_levels(references, shares, layout.rate_hz)
     pairs = zip(shares, references, strict=True)
-    return of_reference(layout, levels, [(share, each.character) for share, each in pairs if each.character])
+    return reference_features(layout, levels, [(share, each.character) for share, each in pairs if each.character])
 
 
-def _retune(goal: Vector, layout: Layout, before: Vector, after: Vector) -> None:
+def _set_spectrum(goal: Vector, layout: Layout, before: Vector, after: Vector) -> None:
     """Write the spectrum `after` (2, bands) into the goal, and what the change from `before` does to the rest."""
     unknown = np.isnan(goal[: after.size])
     goal[: after.size] = np.where(unknown, np.nan, layout.normalised(after).reshape(-1))
@@ -59,21 +60,21 @@ def _retune(goal: Vector, layout: Layout, before: Vector, after: Vector) -> None
     goal[layout.parts["width"]] += side - mid
 
 
-def _squeeze(goal: Vector, layout: Layout, style: Style, amount: float) -> None:
+def _compress_levels(goal: Vector, layout: Layout, style: Style, amount: float) -> None:
     """The style's compression on the levels: thresholds near the middle of each row, its power as before."""
     levels = goal[layout.parts["levels"]].reshape(4, -1)
     strength = style.compression * amount
     thresholds = np.median(levels, axis=1) + 4 - 4 * strength
     power_db = _decibels((10 ** (levels / 10)).mean(axis=1))
-    taken = np.array(
+    reduced_db = np.array(
         [
             reduction_db(np.append(row, at)[None], Compressor(*[threshold] * 3, *[1 + 2 * strength] * 3))[0]
             for row, at, threshold in zip(levels, power_db, thresholds, strict=True)
         ]
     )
-    goal[layout.parts["levels"]] = (levels - taken[:, :-1] + taken[:, -1:]).reshape(-1)
+    goal[layout.parts["levels"]] = (levels - reduced_db[:, :-1] + reduced_db[:, -1:]).reshape(-1)
     # A slow attack lets through what makes the crest.
-    goal[layout.parts["crest"]] -= (1 - style.punch) * (taken[3, -2] - taken[3, -1])
+    goal[layout.parts["crest"]] -= (1 - style.punch) * (reduced_db[3, -2] - reduced_db[3, -1])
 
 
 def _decibels(ratio: Vector) -> Vector:

@@ -20,10 +20,13 @@ from mastering.dsp.tone import ToneCurve
 Levels = NDArray[np.float64]
 
 _MOST_DB = 24.0
+"""No band is moved by more: what differs further is another instrumentation, not another tone."""
 _NEAR_SILENCE_DB = -70.0
 """Relative to the loudest band: where a boost would lift noise."""
 _ROUNDS = 6
-_WEIGHED_HZ = (60.0, 12_000.0)
+"""Corrections of the curve: each brings the reached levels nearer to the goal, and after six little is left."""
+_MEAN_LEVEL_HZ = (60.0, 12_000.0)
+"""The bands whose mean is a recording's level: outside are rumble and air, which differ for no reason of tone."""
 
 
 @dataclass(frozen=True)
@@ -57,51 +60,55 @@ def _on_bands(measured: Measurements, centres: Sequence[float]) -> Levels:
 
 
 def _mean_level(levels: Levels, centres: NDArray[np.float64]) -> float:
-    within = (centres >= _WEIGHED_HZ[0]) & (centres <= _WEIGHED_HZ[1])
+    within = (centres >= _MEAN_LEVEL_HZ[0]) & (centres <= _MEAN_LEVEL_HZ[1])
     return float(levels[0, within].mean())
 
 
-def match(power: NDArray[np.float64], rate_hz: int, wanted: Levels, amount: float) -> Match:
-    """Gains that take a source of `power` (2, bins) to the `wanted` levels by `amount` (0 … 1)."""
+def match(power: NDArray[np.float64], rate_hz: int, reference: Levels, amount: float) -> Match:
+    """Gains that take a source of `power` (2, bins) to the levels of `reference` (2, bands), by `amount` (0 … 1)."""
     centres = np.array(band_centres_hz(rate_hz))
     source = band_levels_db(power, rate_hz)
-    known = np.isfinite(wanted[0])
+    known = np.isfinite(reference[0])
     quiet = source < source.max() + _NEAR_SILENCE_DB
     gains = np.zeros_like(source)
-    goal = np.where(known, source + amount * (wanted - source + _offset(source, wanted, centres, known)), source)
+    goal = np.where(
+        known, source + amount * (reference - source + _offset_db(source, reference, centres, known)), source
+    )
     for _ in range(_ROUNDS):
-        reached = band_levels_db(power * curve_of(gains, rate_hz).gains(bin_frequencies_hz(rate_hz)) ** 2, rate_hz)
+        reached = band_levels_db(
+            power * curve_through_bands(gains, rate_hz).gains(bin_frequencies_hz(rate_hz)) ** 2, rate_hz
+        )
         gains += np.where(known, goal - reached, 0.0)
         gains = np.clip(gains, -_MOST_DB, np.where(quiet, 0.0, _MOST_DB))
-    return Match(_extended(gains, known), _remarks(goal - source, quiet & known, known))
+    return Match(_with_unknown_bands(gains, known), _remarks(goal - source, quiet & known, known))
 
 
-def _offset(source: Levels, wanted: Levels, centres: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
-    """What lifts the wanted levels to the source's own loudness: a match changes the tone, not the level."""
-    return _mean_level(source[:, known], centres[known]) - _mean_level(wanted[:, known], centres[known])
+def _offset_db(source: Levels, reference: Levels, centres: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
+    """What lifts the reference's levels to the source's own: a match changes the tone, not the level."""
+    return _mean_level(source[:, known], centres[known]) - _mean_level(reference[:, known], centres[known])
 
 
-def curve_of(gains_db: Levels, rate_hz: int) -> ToneCurve:
+def curve_through_bands(gains_db: Levels, rate_hz: int) -> ToneCurve:
     """The gains as a curve through the band centres."""
     hz = band_centres_hz(rate_hz)
     return ToneCurve(hz, tuple(gains_db[0].tolist()), tuple(gains_db[1].tolist()))
 
 
-def _extended(gains: Levels, known: NDArray[np.bool_]) -> Levels:
+def _with_unknown_bands(gains: Levels, known: NDArray[np.bool_]) -> Levels:
     """Bands that no reference knows take the gain of the last one known."""
     last = int(np.flatnonzero(known)[-1])
     gains[:, last + 1 :] = gains[:, last : last + 1]
     return gains
 
 
-def _remarks(wished: Levels, quiet: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[str, ...]:
+def _remarks(change_db: Levels, quiet: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[str, ...]:
     found = []
-    beyond = int((np.abs(wished[:, known]) > _MOST_DB).sum())
+    beyond = int((np.abs(change_db[:, known]) > _MOST_DB).sum())
     if beyond:
         found.append(f"Match reduced because {beyond} bands lie more than {_MOST_DB:.0f} dB from the reference.")
-    lifted = int((quiet & (wished > 0)).sum())
+    lifted = int((quiet & (change_db > 0)).sum())
     if lifted:
         found.append(f"Match reduced because {lifted} bands of the source are near silence: a boost would lift noise.")
-    if float(np.abs(wished[0, known]).mean()) > 6:
+    if float(np.abs(change_db[0, known]).mean()) > 6:
         found.append("Reference mismatch: its spectrum is very far from the song's; another one may serve better.")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""How far along a song is: frames done in each stage, as one fraction of the whole trip that never goes back."""
+"""The progress of a song: frames done in each stage, as one fraction of the whole job that never falls."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ _SHARES = {
     Stage.ENCODE: 0.2,
     Stage.VERIFY: 0.15,
 }
+"""Of the whole job without a fit, about as they take their time."""
 
 _FIT_SHARE = 0.7
-"""Of the whole trip, where a plan is refined."""
+"""Of the whole job, where a plan is refined."""
 
 
 def silent(stage: Stage, fraction: float) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 class Halted(Exception):
-    """Work beside others that is to stop, because one of them failed or the caller gave up."""
+    """Raised in a thread that is to stop, because another one failed or the caller gave up."""
 
 
 class Lane:
-    """Counts one thread's share of the trip. What it counts is told by whoever owns it."""
+    """Counts one thread's share of the job. It reports nothing itself: a `Meter` reads it."""
 
     def __init__(self) -> None:
         self.stage = Stage.DECODE
@@ -44,24 +45,24 @@ class Lane:
         """Start `share` of a stage that will report `frames` frames; returns what to call for each block."""
         start, width, seen = self._end, _SHARES[stage] * share, 0
         self.stage, self.done, self._end = stage, start, start + width
-        self._moved()
+        self._advanced()
 
         def tick(count: int) -> None:
             nonlocal seen
             seen += count
             part = min(1.0, seen / frames) if frames else 1.0
             self.done = max(self.done, start + part * width)
-            self._moved()
+            self._advanced()
 
         return tick
 
-    def _moved(self) -> None:
+    def _advanced(self) -> None:
         if self.is_halted:
             raise Halted
 
 
 class Meter(Lane):
-    """Counts the trip and tells it to `progress`, from the thread that called; what that raises ends the trip."""
+    """Counts the job and reports to `progress`, in the thread that called; what that raises ends the job."""
 
     def __init__(self, progress: Progress, effort: Effort = Effort.QUICK) -> None:
         super().__init__()
@@ -70,19 +71,19 @@ class Meter(Lane):
         self._fitted = 0.0
 
     def fitted(self, fraction: float) -> None:
-        """The fit, which knows its own fraction, is so far."""
+        """Report the fraction of the fit that is done."""
         self.stage, self._fitted = Stage.FIT, max(self._fitted, min(1.0, fraction))
-        self._tell(self.stage, self.done)
+        self._report(self.stage, self.done)
 
     def watch(self, lanes: Sequence[Lane]) -> None:
-        """Tell how far the lanes beside this one are, in all."""
-        self._tell(max(lanes, key=lambda lane: lane.done).stage, self._end + sum(x.done for x in lanes))
+        """Report how far the lanes of other threads are, in all."""
+        self._report(max(lanes, key=lambda lane: lane.done).stage, self._end + sum(x.done for x in lanes))
 
     def end(self) -> None:
         self._progress(self.stage, 1.0)
 
-    def _moved(self) -> None:
-        self._tell(self.stage, self.done)
+    def _advanced(self) -> None:
+        self._report(self.stage, self.done)
 
-    def _tell(self, stage: Stage, done: float) -> None:
+    def _report(self, stage: Stage, done: float) -> None:
         self._progress(stage, min(1.0, done * (1 - self._fit_share) + self._fitted * self._fit_share))

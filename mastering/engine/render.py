@@ -1,7 +1,7 @@
 """Samples + Plan → samples. Deterministic: the same decoded PCM, plan and engine version give the same master.
 
-The order is told in `shape` and `limited`: what shapes the sound, then the gain and the limiter. Loudness is solved
-on cached block peaks and cell energies, without touching audio again.
+The steps are taken in the order of `contract.CHAIN`: `shape` takes those before the gain, `limited` the gain and the
+limiter. Between them the gain is solved for, on cached block peaks and block energies, without touching audio again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mastering.contract import Fault, FaultCode, Plan, PlanStep
+from mastering.contract import CompressorStep, Fault, FaultCode, Plan, ToneStep
 from mastering.dsp import limiter, loudness
 from mastering.dsp.dynamics import BandCompressor
 from mastering.dsp.limiter import Curve, Limiter
@@ -23,53 +23,59 @@ from mastering.dsp.stream import Audio, Blocks, reblock
 from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import HALF_TAPS, PeakMeter, Peaks, block_length
-from mastering.engine.plan import compressor_of, curve_of, number
+from mastering.engine.steps import compressor_settings, tone_curve
 
 Tick = Callable[[int], None]
 
 _GUARD_DB = 1.2
+"""Blocks whose peak by the 4 x reading comes this near to the ceiling are read again at 16 x."""
 _GUARD_ROUNDS = 8
 _GUARD_FACTOR = 16
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
 _HIGHEST_GAIN_DB = 60.0
 _RELEASES = ((120.0, 12.0), (250.0, 6.0), (500.0, 3.0), (1000.0, 0.0))
-"""Pace in dB/s and hold in ms, from the gentlest on."""
+"""Release in dB/s and hold in ms, from the gentlest on."""
 _MOST_DRIVE_DB = 2.0
 """Gain that the limiter may take back on average before a faster release is the lesser evil."""
 
 
 @dataclass(frozen=True)
 class ShapedSong:
-    """A song shaped as planned, before its gain: with all that the solver needs to know of it.
-
-    `peaks` hold for gains that bring none below `above` near the ceiling.
-    """
+    """A song after every step before the gain, with what the loudness solver needs to know of it."""
 
     audio: Audio
     peaks: Peaks
-    cells: loudness.Energies
-    above: float = 0.0
+    """True peak (linear) of each peak block; of those below `peak_floor` only the samples were read."""
+    block_energies: loudness.BlockEnergies
+    peak_floor: float = 0.0
+    """`peaks` hold for gains that bring nothing lower than this near the ceiling."""
 
     def peak_to_loudness_lu(self) -> float:
-        found = loudness.integrated(self.cells)
+        found = loudness.integrated(self.block_energies)
         return 20 * math.log10(max(float(self.peaks.max()), 1e-10)) - (found if found is not None else -200.0)
 
 
 def shape(
-    source: Audio, plan: Plan, *, tick: Tick, cells: loudness.Energies | None = None, above: float = 0.0
+    source: Audio,
+    plan: Plan,
+    *,
+    tick: Tick,
+    block_energies: loudness.BlockEnergies | None = None,
+    peak_floor: float = 0.0,
 ) -> ShapedSong:
-    """Run everything before the gain, and read what the solver needs. A source that is kept in memory is overwritten.
+    """Run every step before the gain, and read what the solver needs. A source that is kept in memory is overwritten.
 
-    `cells` are the source's own, if they are known: they hold for a plan that shapes nothing. Peaks well below `above`
-    are read from the samples alone.
+    `block_energies` are the source's own, if they are known: they hold for a plan that shapes nothing. Peaks well below
+    `peak_floor` are read from the samples alone.
     """
     shaped = source.map(lambda blocks: _shaped(blocks, source, plan))
-    same = not any(plan.step(name) for name in ("tone", "compressor", "saturation"))
-    loud = loudness.BlockEnergyMeter(source.rate_hz, np.ones(source.channels))
-    peaks = PeakMeter(source.rate_hz, above=above)
+    same = not plan.shapes_sound
+    energies = loudness.BlockEnergyMeter(source.rate_hz, np.ones(source.channels))
+    peaks = PeakMeter(source.rate_hz, above=peak_floor)
     filled = 0
-    meters = (peaks,) if same and cells is not None else (loud, peaks)
+    known = block_energies if same else None
+    meters = (energies, peaks) if known is None else (peaks,)
     blocks = source.read() if same else ahead(shaped.read())
     for block in feed_all(blocks, meters, beside=0 if same else 1):
         if source.samples is not None and not same:
@@ -77,35 +83,36 @@ def shape(
         filled += block.shape[1]
         tick(block.shape[1])
     audio = source if same or source.samples is not None else shaped
-    return ShapedSong(audio, peaks.peaks(), cells if same and cells is not None else loud.cells(), above)
+    return ShapedSong(audio, peaks.peaks(), energies.block_energies() if known is None else known, peak_floor)
 
 
 def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
-    """Clean-up, tone and width, then dynamics, then saturation."""
-    tone, compressor, saturation = (plan.step(name) for name in ("tone", "compressor", "saturation"))
-    if tone or compressor:
-        blocks = reblock(_toned_sides(blocks, source.rate_hz, tone, compressor))
-    if saturation:
-        drive, peak = number(saturation, "drive"), number(saturation, "peak")
+    """Clean-up, tone and width, then dynamics, then saturation; tone and the compressor's bands are one filter."""
+    if plan.tone or plan.compressor:
+        blocks = reblock(_filtered(blocks, source.rate_hz, plan.tone, plan.compressor))
+    if plan.saturation:
+        drive, peak = plan.saturation.parameters.drive, plan.saturation.parameters.peak
         blocks = saturated(blocks, source.rate_hz, source.channels, source.frames, drive=drive, peak=peak)
     return blocks
 
 
-def _toned_sides(blocks: Blocks, rate_hz: int, tone: PlanStep | None, compressor: PlanStep | None) -> Blocks:
-    gains = response(curve_of(tone), rate_hz) if tone else np.ones((2, transform_length(rate_hz) // 2 + 1), np.float32)
+def _filtered(blocks: Blocks, rate_hz: int, tone: ToneStep | None, compressor: CompressorStep | None) -> Blocks:
+    """Through the tone curve, and through the compressor where the plan has one."""
+    curve = tone_curve(tone)
+    gains = response(curve, rate_hz) if curve else np.ones((2, transform_length(rate_hz) // 2 + 1), np.float32)
     if compressor is None:
         for (sides,) in filtered_sides(blocks, gains[None]):
             yield left_right(sides)
         return
-    settings = compressor_of(compressor)
-    squeeze = BandCompressor(settings, rate_hz)
+    settings = compressor_settings(compressor)
+    band_compressor = BandCompressor(settings, rate_hz)
     splits = crossovers(settings.low_hz, settings.high_hz, rate_hz)
     for bands in filtered_sides(blocks, splits[:, None, :] * gains):
-        yield left_right(squeeze.feed(bands))
+        yield left_right(band_compressor.feed(bands))
 
 
-def solve(song: ShapedSong, limits: Limiter, wished_lufs: float) -> tuple[float, float]:
-    """(gain in dB, loudness in LUFS) so that the song meets `wished_lufs` after the limiter, or comes nearest.
+def solve(song: ShapedSong, settings: Limiter, aim_lufs: float) -> tuple[float, float]:
+    """(gain in dB, loudness in LUFS) so that the song meets `aim_lufs` after the limiter, or comes nearest.
 
     Loudness rises with gain, ever more slowly: bisection between no help from the limiter and the highest gain.
     """
@@ -113,41 +120,45 @@ def solve(song: ShapedSong, limits: Limiter, wished_lufs: float) -> tuple[float,
     length = block_length(song.audio.rate_hz)
 
     def reached(gain_db: float) -> float:
-        curve = limits.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
-        found = loudness.integrated(song.cells * limiter.mean_square(curve, edges, length))
+        curve = settings.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+        found = loudness.integrated(song.block_energies * limiter.mean_square(curve, edges, length))
         return -200.0 if found is None else found
 
-    start = loudness.integrated(song.cells)
+    start = loudness.integrated(song.block_energies)
     if start is None:
         raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness (nothing above −70 LUFS).")
-    return _root(reached, wished_lufs, wished_lufs - start)
+    return _root(reached, aim_lufs, aim_lufs - start)
 
 
-def with_finer_peaks(song: ShapedSong, above: float, tick: Tick) -> ShapedSong:
-    """The same song, its peaks read between the samples down to `above`."""
-    peaks = PeakMeter(song.audio.rate_hz, above=above)
+def with_finer_peaks(song: ShapedSong, peak_floor: float, tick: Tick) -> ShapedSong:
+    """The same song, its peaks read between the samples down to `peak_floor`."""
+    peaks = PeakMeter(song.audio.rate_hz, above=peak_floor)
     for block in song.audio.read():
         peaks.feed(block)
         tick(block.shape[1])
-    return replace(song, peaks=peaks.peaks(), above=above)
+    return replace(song, peaks=peaks.peaks(), peak_floor=peak_floor)
 
 
-def solve_with_release(song: ShapedSong, ceiling_dbtp: float, wished_lufs: float) -> tuple[Limiter, float, float]:
-    """The slowest release that reaches the loudness without driving the limiter far: slow distorts the bass least."""
-    start = loudness.integrated(song.cells) or 0.0
+def solve_with_release(song: ShapedSong, ceiling_dbtp: float, aim_lufs: float) -> tuple[Limiter, float, float]:
+    """(limiter, gain in dB, loudness in LUFS) with the slowest release that reaches the loudness.
+
+    A slow release distorts the bass least; one that has to drive the limiter far for it is passed over.
+    """
+    start = loudness.integrated(song.block_energies) or 0.0
     for release, hold in _RELEASES:
-        limits = Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold)
-        gain_db, reached = solve(song, limits, wished_lufs)
-        if wished_lufs - reached < 0.01 and gain_db - (wished_lufs - start) < _MOST_DRIVE_DB:
+        settings = Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold)
+        gain_db, reached = solve(song, settings, aim_lufs)
+        if aim_lufs - reached < 0.01 and gain_db - (aim_lufs - start) < _MOST_DRIVE_DB:
             break
-    return limits, gain_db, reached
+    return settings, gain_db, reached
 
 
-def _root(reached: Callable[[float], float], wished: float, low: float) -> tuple[float, float]:
+def _root(reached: Callable[[float], float], aim: float, low: float) -> tuple[float, float]:
+    """The gain at which `reached` comes to `aim`, by the secant method from `low` up, and what it comes to."""
     gain, got = low, reached(low)
     step = 1.0
     for _ in range(40):
-        miss = wished - got
+        miss = aim - got
         if abs(miss) < 0.002 or (miss > 0 and gain >= _HIGHEST_GAIN_DB):
             break
         trial = min(gain + miss * step, gain + 12.0, _HIGHEST_GAIN_DB)
@@ -160,15 +171,15 @@ def _root(reached: Callable[[float], float], wished: float, low: float) -> tuple
     return round(gain, 4), got
 
 
-def guarded_curve(song: ShapedSong, limits: Limiter, gain_db: float, *, tick: Tick) -> Curve:
+def guarded_curve(song: ShapedSong, settings: Limiter, gain_db: float, *, tick: Tick) -> Curve:
     """The limiter's curve, tightened until the wave read at 16 x stays below the ceiling.
 
     Only blocks near the ceiling by the 4 x reading are read again: 4 x can miss 0.7 dB, and more at the band's top.
     """
-    ceiling = 10 ** (limits.ceiling_dbtp / 20) * _HEADROOM
+    ceiling = 10 ** (settings.ceiling_dbtp / 20) * _HEADROOM
     rate_hz, gain = song.audio.rate_hz, 10 ** (gain_db / 20)
     peaks = song.peaks.copy()
-    inner = replace(limits, ceiling_dbtp=limits.ceiling_dbtp - 0.004)
+    inner = replace(settings, ceiling_dbtp=settings.ceiling_dbtp - 0.004)
     curve = inner.curve(peaks, gain, rate_hz)
     near = _highest(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
     for _ in range(_GUARD_ROUNDS):

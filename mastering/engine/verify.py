@@ -1,4 +1,4 @@
-"""What must hold of every master before anyone gets it. It is decoded again from its own file and measured."""
+"""The check of every master before it is delivered: length, loudness, true peak, offset, as read from its own file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import math
 from mastering.contract import Fault, FaultCode, Measurements
 
 LOUDNESS_TOLERANCE_LU = 0.1
+"""The last digit that meters print."""
 PEAK_TOLERANCE_DB = 0.01
+"""Dither and the meter's grid."""
 _DC_LIMIT = 0.01
+"""Of full scale. A master has none; more than this means that something went wrong."""
 
 
 def misses(
     after: Measurements, *, loudness_lufs: float, ceiling_dbtp: float, frames: int, slack_frames: int = 0
 ) -> list[str]:
-    """Sentences on what does not hold; empty for a good master. `slack_frames`: what a lossy coder may add."""
+    """What a master fails in, as parts of a sentence; empty for a good one. `slack_frames`: a lossy coder's padding."""
     found = []
     if not 0 <= after.frames - frames <= slack_frames:
         found.append(f"it has {after.frames} frames instead of {frames}")

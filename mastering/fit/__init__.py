@@ -1,21 +1,22 @@
-"""Gradient descent over what the closed form leaves open of a plan. The only door to torch.
+"""Gradient descent over the numbers of a plan that its closed form leaves open. The only room that imports torch.
 
-`Chain` (`chain`) is a stand-in for the chain that can be differentiated; `descend` (`descent`) moves the knobs of the
-plan on it; `device` says where that happens, and has a GPU replay what it is asked for again and again.
+`ChainModel` (`chain_model`) is a differentiable model of the mastering chain; `descend` (`descent`) moves the open
+numbers ("knobs") on it; `device` says where that is computed, and has a GPU replay an iteration instead of being asked
+for each operation; `warm_up` loads everything that a first descent would wait for.
 """
 
-from mastering.fit.chain import Chain, Knobs, Scene
-from mastering.fit.descent import Descent, KnobLimits, descend
+from mastering.fit.chain_model import ChainModel, Knobs, PlannedSong
+from mastering.fit.descent import Descent, DescentLimits, descend
 from mastering.fit.device import DeviceFailed, device_name, guarded
-from mastering.fit.warm import warm_up
+from mastering.fit.device_warm_up import warm_up
 
 __all__ = [
-    "Chain",
+    "ChainModel",
     "Descent",
+    "DescentLimits",
     "DeviceFailed",
-    "KnobLimits",
     "Knobs",
-    "Scene",
+    "PlannedSong",
     "descend",
     "device_name",
     "guarded",

@@ -1,7 +1,7 @@
-"""Down the slope: the knobs move until the stand-in's features are as near to the goal as they come.
+"""Gradient descent: moves the knobs until the chain model's features are as near to the goal as they come.
 
 Adam (Kingma and Ba, ICLR 2015, algorithm 1) is written out: torch's own loads its compiler at the first step. All that
-changes from one iteration to the next lies in tensors that keep their place, so that a GPU can replay an iteration
+changes from one iteration to the next lies in tensors that are changed in place, so that a GPU can replay an iteration
 (`device.repeated`). On one thread of a CPU the same input gives the same knobs.
 """
 
@@ -17,18 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mastering.dsp.contour import Vector
-from mastering.fit.chain import Chain, Knobs
+from mastering.dsp.features import Vector
+from mastering.fit.chain_model import ChainModel, Knobs
 from mastering.fit.device import at_work, device_name, finish, guarded, repeated
 
 _DRAWS = 24
-"""Seeded settings of the compressor that are tried before the descent: a threshold too high has no slope to follow."""
+"""Seeded settings of the compressor that are tried before the descent: a threshold too high has no gradient."""
 _HUBER_DB = 0.25
-_ROUGHNESS = 0.02
+"""Below this error the loss is quadratic, above it straight (Huber): no gradient jumps where a feature is met."""
+_ROUGHNESS_WEIGHT = 0.02
 """What a decibel of mean bend in the tone curve counts: a smooth one before a jagged one that does no better."""
-_SQUEEZE = 0.01
-"""What a decibel of mean reduction counts: less compression before more that does no better."""
-_RATES = {
+_REDUCTION_WEIGHT = 0.01
+"""What a decibel of the compressor's mean reduction counts: less before more that does no better."""
+_STEP_SIZES = {
     "mid_db": 0.2,
     "side_db": 0.2,
     "width_db": 0.15,
@@ -38,13 +39,13 @@ _RATES = {
     "drive": 0.03,
 }
 """First step of each knob, in its own unit."""
-_FIRST, _SECOND = 0.9, 0.98
+_BETA_1, _BETA_2 = 0.9, 0.98
 """How much of Adam's two moments stays from one iteration to the next."""
 
 
 @dataclass(frozen=True)
-class KnobLimits:
-    """When to stop."""
+class DescentLimits:
+    """When to stop: after so many iterations or seconds."""
 
     iterations: int = 120
     seconds: float = 60.0
@@ -52,37 +53,39 @@ class KnobLimits:
 
 @dataclass(frozen=True)
 class Descent:
+    """The result of a descent: the best knobs, and how and where they were found."""
+
     knobs: Knobs
     iterations: int
     device: str
 
 
 def descend(
-    chain: Chain,
+    model: ChainModel,
     start: Knobs,
     bounds: tuple[Knobs, Knobs],
     goal: Vector,
     weights: Vector,
     *,
     seed: int,
-    limits: KnobLimits,
+    limits: DescentLimits,
     tick: Callable[[float], None],
 ) -> Descent:
     """Move the knobs from `start`, within `bounds`, towards the goal. Raises DeviceFailed.
 
-    Goal and weights are (features,), dB; a goal that is NaN should weigh nothing. `tick` hears the fraction done after
-    each iteration; it may raise. Once one of `limits` is reached the best knobs so far are the answer; seconds count
-    from the call, and the draws are made in any case.
+    Goal and weights are (features,), dB; a goal that is NaN should weigh nothing. `tick` is given the fraction done
+    after each iteration; it may raise. Once one of `limits` is reached the best knobs so far are the answer; seconds
+    count from the call, and the draws are made in any case.
     """
     end_s = time.monotonic() + limits.seconds
-    device = chain.device
+    device = model.device
     with at_work(device):
         with guarded():
-            course = _Course(chain, goal, weights, bounds, _draws(start, bounds, seed), limits.iterations)
-            look, step = repeated(course.look, device), repeated(course.step, device)
+            optimiser = _Optimiser(model, goal, weights, bounds, _draws(start, bounds, seed), limits.iterations)
+            try_draw, step = repeated(optimiser.try_draw, device), repeated(optimiser.step, device)
             for _ in range(1 + _DRAWS):
-                look()
-            course.begin()
+                try_draw()
+            optimiser.start_from_best()
             finish(device)
         done = 0
         while done < limits.iterations and time.monotonic() < end_s:
@@ -92,11 +95,11 @@ def descend(
             done += 1
             tick(done / limits.iterations)
         with guarded():
-            return Descent(course.best(), done, device_name() if device.type == "cuda" else "cpu")
+            return Descent(optimiser.best(), done, device_name() if device.type == "cuda" else "cpu")
 
 
 def _draws(start: Knobs, bounds: tuple[Knobs, Knobs], seed: int) -> list[Knobs]:
-    """Where the descent may begin: `start` itself, and with the compressor set otherwise."""
+    """Where the descent may begin: `start` itself, and `start` with the compressor's settings drawn at random."""
     random = np.random.default_rng(seed)
     low, high = (bound.by_name() for bound in bounds)
 
@@ -110,57 +113,57 @@ def _draws(start: Knobs, bounds: tuple[Knobs, Knobs], seed: int) -> list[Knobs]:
     ]
 
 
-class _Course:
-    """A descent on its way. All knobs are one row, `at`; `look` and `step` change tensors in place and read none."""
+class _Optimiser:
+    """Adam over all knobs in one row, `_at`. `try_draw` and `step` change tensors in place and read none back."""
 
     def __init__(
         self,
-        chain: Chain,
+        model: ChainModel,
         goal: Vector,
         weights: Vector,
         bounds: tuple[Knobs, Knobs],
         draws: list[Knobs],
         iterations: int,
     ) -> None:
-        self._chain = chain
+        self._model = model
         self._sizes = {name: values.size for name, values in draws[0].by_name().items()}
-        self._aim, self._counts = chain.tensor(np.nan_to_num(goal)), chain.tensor(weights)
-        self._low, self._high = (chain.tensor(_row(bound)) for bound in bounds)
-        self._draws = chain.tensor(np.stack([_row(drawn) for drawn in draws]))
-        self._paces = chain.tensor(_paces(self._sizes, iterations))
+        self._goal, self._weights = model.tensor(np.nan_to_num(goal)), model.tensor(weights)
+        self._low, self._high = (model.tensor(_row(bound)) for bound in bounds)
+        self._draws = model.tensor(np.stack([_row(drawn) for drawn in draws]))
+        self._schedule = model.tensor(_schedule(self._sizes, iterations))
         self._at, self._best = self._draws[0].clone(), self._draws[0].clone()
-        self._least = torch.full((), math.inf, device=chain.device)
-        self._first, self._second = torch.zeros_like(self._at), torch.zeros_like(self._at)
-        self._turn = torch.zeros(1, dtype=torch.int64, device=chain.device)
+        self._least_loss = torch.full((), math.inf, device=model.device)
+        self._first_moment, self._second_moment = torch.zeros_like(self._at), torch.zeros_like(self._at)
+        self._count = torch.zeros(1, dtype=torch.int64, device=model.device)
 
     @torch.no_grad()
-    def look(self) -> None:
-        """Go to the next draw."""
-        self._at.copy_(self._draws.index_select(0, self._turn)[0])
-        self._keep(self._loss(self._at))
-        self._turn.add_(1)
+    def try_draw(self) -> None:
+        """The loss of the next draw, which is kept if it is the best so far."""
+        self._at.copy_(self._draws.index_select(0, self._count)[0])
+        self._keep_best(self._loss(self._at))
+        self._count.add_(1)
 
     @torch.no_grad()
-    def begin(self) -> None:
-        """Start from the best of the draws."""
+    def start_from_best(self) -> None:
+        """Begin the descent at the best of the draws."""
         self._at.copy_(self._best)
-        self._turn.zero_()
+        self._count.zero_()
 
     def step(self) -> None:
-        """One iteration: loss, slope, best so far, and on by a step of Adam within the bounds."""
+        """One iteration: loss, gradient, best so far, and on by a step of Adam within the bounds."""
         at = self._at.detach().requires_grad_(True)
         loss = self._loss(at)
-        (slope,) = torch.autograd.grad(loss, at)
+        (gradient,) = torch.autograd.grad(loss, at)
         with torch.no_grad():
-            self._keep(loss)
-            pace = self._paces.index_select(0, self._turn)[0]
-            rates, first_left, second_left = pace[:-2], pace[-2], pace[-1]
-            slope = torch.nan_to_num(slope)
-            self._first.mul_(_FIRST).add_(slope, alpha=1 - _FIRST)
-            self._second.mul_(_SECOND).add_(slope.square(), alpha=1 - _SECOND)
-            change = (self._first / first_left) / (torch.sqrt(self._second / second_left) + 1e-8)
-            self._at.copy_(torch.clamp(self._at - rates * change, self._low, self._high))
-            self._turn.add_(1)
+            self._keep_best(loss)
+            scheduled = self._schedule.index_select(0, self._count)[0]
+            sizes, first_share, second_share = scheduled[:-2], scheduled[-2], scheduled[-1]
+            gradient = torch.nan_to_num(gradient)
+            self._first_moment.mul_(_BETA_1).add_(gradient, alpha=1 - _BETA_1)
+            self._second_moment.mul_(_BETA_2).add_(gradient.square(), alpha=1 - _BETA_2)
+            change = (self._first_moment / first_share) / (torch.sqrt(self._second_moment / second_share) + 1e-8)
+            self._at.copy_(torch.clamp(self._at - sizes * change, self._low, self._high))
+            self._count.add_(1)
 
     def best(self) -> Knobs:
         """The knobs with the least loss so far."""
@@ -169,24 +172,26 @@ class _Course:
 
     def _loss(self, row: Tensor) -> Tensor:
         at = dict(zip(self._sizes, torch.split(row, list(self._sizes.values())), strict=True))
-        miss = (self._chain.features(at) - self._aim).abs()
-        soft = torch.where(miss < _HUBER_DB, miss.square() / (2 * _HUBER_DB), miss - _HUBER_DB / 2)
+        error = (self._model.features(at) - self._goal).abs()
+        huber = torch.where(error < _HUBER_DB, error.square() / (2 * _HUBER_DB), error - _HUBER_DB / 2)
         bends = sum(at[name].diff(n=2).abs().mean() for name in ("mid_db", "side_db"))
-        return (soft * self._counts).sum() + _ROUGHNESS * bends + _SQUEEZE * self._chain.reduced_db
+        reduced_db = self._model.reduced_db
+        return (huber * self._weights).sum() + _ROUGHNESS_WEIGHT * bends + _REDUCTION_WEIGHT * reduced_db
 
-    def _keep(self, loss: Tensor) -> None:
-        better = loss < self._least
+    def _keep_best(self, loss: Tensor) -> None:
+        better = loss < self._least_loss
         self._best.copy_(torch.where(better, self._at, self._best))
-        self._least.copy_(torch.where(better, loss, self._least))
+        self._least_loss.copy_(torch.where(better, loss, self._least_loss))
 
 
 def _row(knobs: Knobs) -> NDArray[np.float64]:
     return np.concatenate(list(knobs.by_name().values()))
 
 
-def _paces(sizes: dict[str, int], iterations: int) -> NDArray[np.float64]:
-    """Of each iteration the step of each knob, and what of Adam's two moments is there by then."""
+def _schedule(sizes: dict[str, int], iterations: int) -> NDArray[np.float64]:
+    """(iterations, knobs + 2): the step size of each knob, falling by a cosine, and the share of each of Adam's two
+    moments that has come together by then (its bias correction)."""
     count = np.arange(1, iterations + 1)[:, None]
-    pace = 0.05 + 0.95 * 0.5 * (1 + np.cos(math.pi * count / iterations))
-    rates = np.repeat([_RATES[name] for name in sizes], list(sizes.values()))
-    return np.hstack([pace * rates, 1 - _FIRST**count, 1 - _SECOND**count])
+    falling = 0.05 + 0.95 * 0.5 * (1 + np.cos(math.pi * count / iterations))
+    first_sizes = np.repeat([_STEP_SIZES[name] for name in sizes], list(sizes.values()))
+    return np.hstack([falling * first_sizes, 1 - _BETA_1**count, 1 - _BETA_2**count])

@@ -12,16 +12,16 @@ from contextlib import contextmanager
 import torch
 
 _PLAIN_CALLS = 2
-"""Before the recording: libraries make their handles and workspaces, which can't be recorded."""
+"""Calls before the recording: in them libraries make their handles and workspaces, which can't be recorded."""
 
 
 class DeviceFailed(RuntimeError):
-    """The device cannot go on: out of memory, or out of order."""
+    """The device cannot go on: out of memory, or broken."""
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Around work on the device alone, never around a caller's own code. Raises DeviceFailed."""
+    """Turns torch's errors into DeviceFailed. Around work on the device alone, never around a caller's own code."""
     try:
         yield
     except RuntimeError as error:  # torch's own errors, out of memory among them
@@ -34,12 +34,13 @@ def device_name() -> str:
 
 
 def default_device() -> torch.device:
+    """The first GPU where torch can use one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
 def at_work(device: torch.device) -> Iterator[None]:
-    """On a GPU a stream of our own, since the default one can't be recorded; on a CPU one thread.
+    """Sets torch up for a descent: a GPU stream of its own, since the default one can't be recorded; one CPU thread.
 
     One thread adds in one order, whatever the machine; the blocks are too small for more of them to help much.
     """
@@ -58,7 +59,7 @@ def at_work(device: torch.device) -> Iterator[None]:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until what was asked for is done, so that clocks and errors are of it."""
+    """Wait until the device has done all that it was asked for: only then are clocks read and errors raised rightly."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
@@ -73,7 +74,7 @@ def repeated(work: Callable[[], None], device: torch.device) -> Callable[[], Non
 
 
 class Repeated:
-    """Work that is done plainly at first, then recorded; where it can't be recorded, plainly for ever."""
+    """Work that is called at first, then recorded and replayed; where it can't be recorded, called for ever."""
 
     def __init__(self, work: Callable[[], None], record: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
         self._work = self._next = work
@@ -91,7 +92,7 @@ class Repeated:
 
 
 def recorded(work: Callable[[], None]) -> Callable[[], None]:
-    """What replays `work`, which is not done yet. Raises RuntimeError.
+    """A function that replays `work`; recording it does nothing yet. Raises RuntimeError.
 
     Not `torch.cuda.graph`, which collects the garbage of the whole process first.
     """

@@ -1,4 +1,4 @@
-"""The jobs of a Space: what each holds in RAM, how many there may be, and when each part of one is forgotten.
+"""The jobs of a Space: what each holds in RAM, how many there may be, and when each part of one is dropped.
 
 Not thread-safe and not meant to be: everything here runs on the server's event loop.
 
@@ -13,23 +13,23 @@ import asyncio
 from dataclasses import dataclass, field
 
 from mastering.contract import Fault, FaultCode, OutputFormat
-from mastering_space.memory import Memory
+from mastering_space.memory import MemoryFile
 from mastering_space.settings import SpaceSettings
 
 AUDIO = "audio"
-_SPARSEST = 400
+_MOST_EXPANSION = 400
 """How many times its size a song may become: Opus at its least, 6 kbit/s, as 24-bit stereo at 48 kHz comes to 384."""
 
 
 @dataclass
 class SpaceJob:
-    """What one caller has here. `inputs` are by name: audio, references/0 …"""
+    """One job's files and its render. `inputs` are by name: audio, references/0 …"""
 
-    inputs: dict[str, Memory] = field(default_factory=dict)
+    inputs: dict[str, MemoryFile] = field(default_factory=dict)
     arriving: set[str] = field(default_factory=set)
-    outputs: dict[OutputFormat, Memory] = field(default_factory=dict)
+    outputs: dict[OutputFormat, MemoryFile] = field(default_factory=dict)
     reserved_bytes: int = 0
-    """Room for outputs that the render still makes."""
+    """Bytes kept free for outputs that the render has not made yet."""
     work: asyncio.Task[None] | None = None
     """The render, once /master was called."""
     expiry: asyncio.TimerHandle | None = None
@@ -44,12 +44,12 @@ class SpaceJob:
 
     @property
     def bytes_held(self) -> int:
-        """With the room that is kept for outputs."""
+        """Bytes of all its files, with what is reserved for outputs."""
         held = sum(memory.size for memory in (*self.inputs.values(), *self.outputs.values()))
         return held + self.reserved_bytes
 
-    def references(self) -> list[Memory]:
-        """In the order of their numbers, which must leave none out."""
+    def references(self) -> list[MemoryFile]:
+        """The references in the order of their numbers. Raises Fault where one is left out."""
         count = len(self.inputs) - 1
         if {f"references/{at}" for at in range(count)} | {AUDIO} != set(self.inputs):
             raise Fault(FaultCode.BAD_REQUEST, f"The {count} references are not numbered from 0 without a gap.")
@@ -90,21 +90,21 @@ class SpaceJobs:
     def bytes_held(self) -> int:
         return sum(job.bytes_held for job in self._jobs.values())
 
-    def receive(self, job_id: str, part: str, size: int | None) -> Memory:
-        """A place for an upload of `size` bytes, if it says so. Raises Conflict and Fault(too_large, busy)."""
+    def receive(self, job_id: str, part: str, size: int | None) -> MemoryFile:
+        """A file for an upload, of `size` bytes if it says so. Raises UploadConflict and Fault(too_large, busy)."""
         if size is not None:
             self.check_size(size)
         job = self._jobs.get(job_id) or SpaceJob()
         if part in job.inputs or part in job.arriving or not job.is_open:
             raise UploadConflict
-        self._check_room(job_id, size or 0)
+        self._check_capacity(job_id, size or 0)
         self._jobs[job_id] = job
         job.arriving.add(part)
-        job.inputs[part] = Memory()
-        self._keep(job_id, job, None)
+        job.inputs[part] = MemoryFile()
+        self._forget_after(job_id, job, None)
         return job.inputs[part]
 
-    def received(self, job_id: str, part: str, memory: Memory, is_whole: bool) -> None:
+    def received(self, job_id: str, part: str, memory: MemoryFile, is_whole: bool) -> None:
         """The upload has ended, well or not. The job may be forgotten by now, and another one have its id."""
         job = self._jobs.get(job_id)
         if job is None or job.inputs.get(part) is not memory:
@@ -116,7 +116,7 @@ class SpaceJobs:
         if not job.inputs:
             self.forget(job_id)
         elif not job.arriving:
-            self._keep(job_id, job, self._settings.keep_s)
+            self._forget_after(job_id, job, self._settings.keep_s)
 
     def begin(self, job_id: str) -> SpaceJob:
         """The job to be rendered now. Raises Fault where there is none that is whole and waits for it."""
@@ -128,24 +128,24 @@ class SpaceJobs:
                 f"{self._settings.keep_s:.0f} seconds.",
             )
         job.references()
-        self._keep(job_id, job, None)
+        self._forget_after(job_id, job, None)
         return job
 
     def ended(self, job_id: str, job: SpaceJob) -> None:
-        """The render is over: nobody needs the inputs any more, and the outputs have their time."""
+        """The render is over: drop the inputs now, and the outputs after `keep_s`."""
         job.drop_inputs()
         if self._jobs.get(job_id) is not job or not job.outputs:
             job.drop_outputs()
             self._jobs = {known: one for known, one in self._jobs.items() if one is not job}
         else:
-            self._keep(job_id, job, self._settings.keep_s)
+            self._forget_after(job_id, job, self._settings.keep_s)
 
     def forget(self, job_id: str) -> None:
         """Stop the render and give all memory of the job back."""
         job = self._jobs.pop(job_id, None)
         if job is None:
             return
-        self._keep(job_id, job, None)
+        self._forget_after(job_id, job, None)
         if job.work is not None:
             job.work.cancel()
         job.drop_inputs()
@@ -156,7 +156,7 @@ class SpaceJobs:
             self.forget(job_id)
 
     def check_size(self, size: int) -> None:
-        """Raises Fault(too_large)."""
+        """Check an upload's size against the settings. Raises Fault(too_large)."""
         allowed = self._settings.max_bytes
         if size > allowed:
             raise Fault(
@@ -166,17 +166,19 @@ class SpaceJobs:
             )
 
     def output_bytes(self, job: SpaceJob) -> int:
-        """What the outputs of `job` could have together if it were alone here."""
+        """Bytes that the outputs of `job` could have together if it were the only job."""
         return max(1, self._settings.memory_bytes - job.bytes_held)
 
     def unforeseen_bytes(self, job: SpaceJob, formats: int) -> int:
-        """The same where the song does not say its length: what so many bytes may come to, and at most half of what is
-        free, so that others find room beside."""
-        free = self._settings.memory_bytes - self.bytes_held
-        return max(1, min(free // 2, job.inputs[AUDIO].size * _SPARSEST * formats))
+        """The same where the song's header does not say its length.
 
-    def store(self, job: SpaceJob, outputs: dict[OutputFormat, Memory]) -> None:
-        """The outputs take the place of the room kept for them. Raises Fault(busy) where they are more than fits."""
+        What so many bytes may come to, and at most half of what is free, so that other jobs fit beside it.
+        """
+        free = self._settings.memory_bytes - self.bytes_held
+        return max(1, min(free // 2, job.inputs[AUDIO].size * _MOST_EXPANSION * formats))
+
+    def store(self, job: SpaceJob, outputs: dict[OutputFormat, MemoryFile]) -> None:
+        """Put the outputs in place of the reservation. Raises Fault(busy) where they are more than fits."""
         job.reserved_bytes = 0
         job.outputs.update(outputs)  # the job closes them, whatever follows
         self.check_memory(0)
@@ -187,11 +189,11 @@ class SpaceJobs:
         job.reserved_bytes = size
 
     def check_memory(self, size: int) -> None:
-        """Raises Fault(busy)."""
+        """Check that `size` more bytes fit. Raises Fault(busy)."""
         if self.bytes_held + size > self._settings.memory_bytes:
             raise Fault(FaultCode.BUSY, "This Space's memory is full of other songs. Ask again soon.", retry_after_s=10)
 
-    def _check_room(self, job_id: str, size: int) -> None:
+    def _check_capacity(self, job_id: str, size: int) -> None:
         if self.is_draining:
             raise Fault(FaultCode.BUSY, "This Space is stopping. Ask another one.", retry_after_s=60)
         taken = sum(1 for job in self._jobs.values() if job.inputs)
@@ -199,8 +201,8 @@ class SpaceJobs:
             raise Fault(FaultCode.BUSY, f"All {self._settings.places} places of this Space are taken.", retry_after_s=5)
         self.check_memory(size)
 
-    def _keep(self, job_id: str, job: SpaceJob, seconds: float | None) -> None:
-        """Forget the job in `seconds`; None stops the clock."""
+    def _forget_after(self, job_id: str, job: SpaceJob, seconds: float | None) -> None:
+        """Forget the job in `seconds`; None cancels an earlier call."""
         if job.expiry is not None:
             job.expiry.cancel()
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""What a Space says: JSON lines of a few known events. No address, no name, no job's id, no library's own words.
+"""The log of a Space: JSON lines of a few known events. No address, no name, no job's id, no text of a library.
 
 Hugging Face keeps a Space's output and shows it to its owner, and Gradio and the `spaces` package print what they
-like: descriptors 1 and 2 lead nowhere once the log has its own copy.
+like: descriptors 1 and 2 lead to /dev/null once the log has its own copy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EVENTS: Events = {
 
 
 class SpaceLog:
-    """The events of a Space, one method each. Making it closes every other way out of the process."""
+    """The events of a Space, one method each. Making it sends all other output of the process to /dev/null."""
 
     def __init__(self) -> None:
         kept = os.fdopen(os.dup(1), "w")

@@ -1,4 +1,4 @@
-"""Bytes of a job: a memory file without a name, gone when it is closed or when the process ends, however it ends."""
+"""Files in RAM without a name (memfd), for the bytes of a job: gone when closed or when the process ends in any way."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 from mastering.protocol.frames import CHUNK_BYTES
 
 
-class Memory:
-    """One file of a job, in RAM. It knows when it was closed: a number that was given back may be another job's."""
+class MemoryFile:
+    """One input or output of a job, in RAM. It knows when it was closed: the descriptor's number may then be another
+    job's."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = os.memfd_create("audio", os.MFD_CLOEXEC) if descriptor is None else descriptor
@@ -27,10 +28,11 @@ class Memory:
         return os.pread(self.descriptor, CHUNK_BYTES, at)
 
     def rewind(self) -> None:
+        """Set the position to the start, for the process that gets the descriptor."""
         os.lseek(self.descriptor, 0, os.SEEK_SET)
 
     def digest(self) -> str:
-        """SHA-256 in hex: it guards the way to the caller and is kept nowhere."""
+        """SHA-256 in hex: by it the caller checks what arrives. It is kept nowhere."""
         sha256 = hashlib.sha256()
         for at in range(0, self.size, CHUNK_BYTES):
             sha256.update(self.read(at))
@@ -39,7 +41,7 @@ class Memory:
     @property
     def descriptor(self) -> int:
         if not self.is_open:
-            raise ValueError("this memory was given back")
+            raise ValueError("this memory file was closed")
         return self._descriptor
 
     def close(self) -> None:

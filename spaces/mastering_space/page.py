@@ -1,6 +1,6 @@
 """The page for people: one document and its static files, made once and served from memory.
 
-The player, the plots and the words are the router's: in a Space's folder they lie beside ours (`upload`).
+The player, the plots and the texts are the router's: in a Space's folder they lie beside ours (`upload`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mastering.contract import ENGINE_VERSION, OutputFormat
 from mastering.contract.presets import Target, presets
 from mastering_space.problems import refused
 from mastering_space.settings import MIB, Kind, SpaceSettings
-from mastering_space.upload import example, face_files, template_folders
+from mastering_space.upload import example, page_files, template_folders
 
 _TITLES = {"cpu": "CPU Space", "zero_gpu": "ZeroGPU Space"}
 _FIT_TEXTS = {
@@ -38,22 +38,23 @@ _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg
 def create_page(kind: Kind, settings: SpaceSettings) -> Starlette:
     """The application of the page and its files."""
     page = _html(kind, settings).encode()
-    static = {name: path.read_bytes() for name, path in face_files().items()}
+    static = {name: path.read_bytes() for name, path in page_files().items()}
 
     async def index(request: Request) -> Response:
-        return _answer(request, page, "text/html")
+        return _cacheable(request, page, "text/html")
 
     async def file(request: Request) -> Response:
         name = request.path_params["path"]
         if name not in static:
             return refused(404, "There is no such file on this page.")
-        return _answer(request, static[name], _MEDIA_TYPES[Path(name).suffix])
+        return _cacheable(request, static[name], _MEDIA_TYPES[Path(name).suffix])
 
     methods = ["GET", "HEAD"]
     return Starlette(routes=[Route("/", index, methods=methods), Route("/static/{path:path}", file, methods=methods)])
 
 
-def _answer(request: Request, content: bytes, media_type: str) -> Response:
+def _cacheable(request: Request, content: bytes, media_type: str) -> Response:
+    """The content under an ETag; 304 for whoever has it already."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
     headers = {"etag": etag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == etag:

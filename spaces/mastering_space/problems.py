@@ -13,7 +13,7 @@ _TITLES = {401: "Not allowed", 403: "Not from here", 404: "Not found", 409: "Alr
 
 
 def problem(fault: Fault, status: int | None = None) -> Response:
-    """`Connection: close`: a caller in the middle of an upload need not send the rest."""
+    """The response for a fault. It closes the connection, so that a caller need not send the rest of an upload."""
     status = status or _STATUS.get(fault.code, 500)
     headers = {"cache-control": "no-store", "connection": "close"}
     if "retry_after_s" in fault.numbers:
@@ -24,4 +24,5 @@ def problem(fault: Fault, status: int | None = None) -> Response:
 
 
 def refused(status: int, detail: str) -> Response:
+    """The response for a request that is none of a job's faults."""
     return problem(Fault(FaultCode.BAD_REQUEST, detail), status)

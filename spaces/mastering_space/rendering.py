@@ -1,8 +1,8 @@
 """One render, as the events that /master yields.
 
-The work is a task of its own, with a process of its own for the song (`worker.render_pool`); the generator only
-watches. It yields at least every `BEAT_S`, because Gradio looks only between two yields whether the caller is still
-there, and whoever closes it ends the task, which kills the process. What the caller needs stands in the last event.
+The work is a task of its own, with a process of its own for the song (`worker.render_pool`); the generator passes on
+its events. It yields at least every `HEARTBEAT_S`, because Gradio checks only between two yields whether the caller is
+still connected; to close it ends the task, which kills the process. The last event alone holds all the caller needs.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputF
 from mastering.protocol.frames import AcceptedEvent, FaultEvent, HeartbeatEvent, PartEvent, ProgressEvent, ReportEvent
 from mastering.worker.budget import check_duration
 from mastering.worker.render_pool import Message, RenderPool, RenderProcess
-from mastering_space.helper import Descend, Helper, ZeroGpuError
+from mastering_space.descent_relay import DescendFunction, DescentRelay, ZeroGpuError
 from mastering_space.jobs import AUDIO, SpaceJob, SpaceJobs
 from mastering_space.logs import SpaceLog
-from mastering_space.memory import Memory
+from mastering_space.memory import MemoryFile
 from mastering_space.settings import SpaceSettings
 
-BEAT_S = 0.5
-"""Between two yields, and between two heartbeats of the rendering process."""
+HEARTBEAT_S = 0.5
+"""Seconds between two yields at most, and between two heartbeats of the rendering process."""
 
 Event = dict[str, Any]
-Say = Callable[[Event], None]
+EmitEvent = Callable[[Event], None]
 _DEADLINE: TypeAdapter[float | None] = TypeAdapter(float | None)
 
 
@@ -43,7 +43,7 @@ class Rendering:
         jobs: SpaceJobs,
         renderers: RenderPool,
         log: SpaceLog,
-        descend: Descend | None = None,
+        descend: DescendFunction | None = None,
     ) -> None:
         self._settings = settings
         self._jobs = jobs
@@ -53,7 +53,7 @@ class Rendering:
         self._slots = asyncio.Semaphore(settings.concurrency)
 
     async def events(self, job_id: str, asked: dict[str, Any], deadline_s: float | None) -> AsyncIterator[Event]:
-        """The whole life of one render; the last event is end or fault. Raised are ZeroGPU's own errors alone."""
+        """The events of one render, from its start; the last is end or fault. Raises ZeroGPU's own errors alone."""
         events: asyncio.Queue[Event] = asyncio.Queue()
         try:
             settings, limit_s = self._read(asked, deadline_s)
@@ -64,7 +64,7 @@ class Rendering:
             return
         job.work = asyncio.create_task(self._work(job_id, job, settings, limit_s, events.put_nowait))
         try:
-            async for event in _beating(events):
+            async for event in _with_heartbeats(events):
                 if "raise" in event:  # Gradio's own title says which quota it was
                     raise event["raise"]
                 yield event
@@ -72,24 +72,24 @@ class Rendering:
             job.work.cancel()
 
     def _read(self, asked: dict[str, Any], deadline_s: float | None) -> tuple[Settings, float]:
-        """Raises Fault(bad_settings), before anything is decoded."""
+        """The settings and the time limit in seconds. Raises Fault(bad_settings), before anything is decoded."""
         try:
             settings = Settings.model_validate_json(_json(asked))
-            wanted = _DEADLINE.validate_python(deadline_s)
+            asked_s = _DEADLINE.validate_python(deadline_s)
         except ValidationError as error:
             # Pydantic's own text quotes the input.
             where = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False)[:3])
             raise Fault(FaultCode.BAD_SETTINGS, f"The settings are not valid (at {where or 'deadline_s'}).") from None
         presets.check(settings)
-        return settings, min(self._settings.max_render_s, wanted if wanted is not None else float("inf"))
+        return settings, min(self._settings.max_render_s, asked_s if asked_s is not None else float("inf"))
 
-    async def _work(self, job_id: str, job: SpaceJob, settings: Settings, limit_s: float, say: Say) -> None:
-        """Render, and say how it ended: by the last event, whatever happens."""
+    async def _work(self, job_id: str, job: SpaceJob, settings: Settings, limit_s: float, emit: EmitEvent) -> None:
+        """Render, and emit the last event, whatever happens."""
         began, outcome = time.monotonic(), "done"
         try:
             async with asyncio.timeout(limit_s), self._slots:
-                report = await self._render(job, settings, say)
-            last = await _results(job, report, say)
+                report = await self._render(job, settings, emit)
+            last = await _results(job, report, emit)
         except TimeoutError:
             message = f"The render took longer than its {limit_s:.0f} s."
             last = _fault(Fault(FaultCode.DEADLINE, message, allowed_s=limit_s))
@@ -107,55 +107,57 @@ class Rendering:
             job.drop_outputs()
         self._log.render_ended(outcome, settings.effort, time.monotonic() - began)
         self._jobs.ended(job_id, job)
-        say(last)
+        emit(last)
 
     def _cancelled(self) -> Fault:
         if self._jobs.is_draining:
             return Fault(FaultCode.BUSY, "This Space is stopping. Ask another one.", retry_after_s=60)
         return Fault(FaultCode.CANCELLED, "The render was stopped, and the song deleted.")
 
-    async def _render(self, job: SpaceJob, settings: Settings, say: Say) -> Report:
+    async def _render(self, job: SpaceJob, settings: Settings, emit: EmitEvent) -> Report:
         """The outputs are in the job when this returns. Raises Fault."""
         async with self._renderers.take() as renderer:
-            say(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]).model_dump(mode="json"))
-            done = await self._relay(renderer, job, settings, say)
+            emit(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]).model_dump(mode="json"))
+            done = await self._relay(renderer, job, settings, emit)
         about, *outputs = done.descriptors
-        made = {OutputFormat(name): Memory(one) for name, one in zip(done.body["done"], outputs, strict=True)}
+        made = {OutputFormat(name): MemoryFile(one) for name, one in zip(done.body["done"], outputs, strict=True)}
         self._jobs.store(job, made)
-        with contextlib.closing(Memory(about)) as memory:
+        with contextlib.closing(MemoryFile(about)) as memory:
             report = Report.model_validate_json(os.pread(memory.descriptor, memory.size, 0))
         check_duration(report.before.duration_s, self._settings.max_duration_s)  # where the header kept it back
         return report
 
-    async def _relay(self, renderer: RenderProcess, job: SpaceJob, settings: Settings, say: Say) -> Message:
+    async def _relay(self, renderer: RenderProcess, job: SpaceJob, settings: Settings, emit: EmitEvent) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         parts = [job.inputs[AUDIO], *job.references()]
         for part in parts:
             part.rewind()
         asked = {
             "settings": settings.model_dump(mode="json"),
-            "heartbeat_s": BEAT_S,
+            "heartbeat_s": HEARTBEAT_S,
             "output_bytes": self._jobs.output_bytes(job),
             "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(settings.outputs)),
             "max_duration_s": self._settings.max_duration_s,
         }
         asked["is_helped"] = self._descend is not None and settings.effort is Effort.FIT
         renderer.ask(asked, [part.descriptor for part in parts])
-        async with Helper(self._descend, renderer) as helper:
-            return await self._until_done(renderer, helper, job, say)
+        async with DescentRelay(self._descend, renderer) as relay:
+            return await self._until_done(renderer, relay, job, emit)
 
-    async def _until_done(self, renderer: RenderProcess, helper: Helper, job: SpaceJob, say: Say) -> Message:
+    async def _until_done(
+        self, renderer: RenderProcess, relay: DescentRelay, job: SpaceJob, emit: EmitEvent
+    ) -> Message:
         while True:
-            message = await helper.or_fail(self._next(renderer))
+            message = await relay.or_fail(self._next(renderer))
             match message.body:
                 case {"ask": "descend"}:
-                    helper.begin(message)
+                    relay.begin(message)
                 case {"needs": size}:
                     self._jobs.reserve(job, size)
                 case {"heartbeat": _}:
-                    say(HeartbeatEvent().model_dump(mode="json"))
+                    emit(HeartbeatEvent().model_dump(mode="json"))
                 case {"progress": progress}:
-                    say(ProgressEvent.model_validate(progress).model_dump(mode="json"))
+                    emit(ProgressEvent.model_validate(progress).model_dump(mode="json"))
                 case {"fault": fault}:
                     raise Fault(FaultCode(fault["code"]), fault["message"], **fault["numbers"])
                 case _:
@@ -173,24 +175,24 @@ async def _within(reading: Awaitable[Message], seconds: float) -> Message:
         return await reading
 
 
-async def _beating(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
-    """The events as they come, one of them again where none comes for `BEAT_S`, up to the last."""
+async def _with_heartbeats(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+    """The events as they come, up to the last; where none comes for `HEARTBEAT_S` the one before is repeated."""
     event: Event = HeartbeatEvent().model_dump(mode="json")
     while event["type"] not in ("end", "fault"):
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BEAT_S):
+            async with asyncio.timeout(HEARTBEAT_S):
                 event = await events.get()
         yield event
 
 
-async def _results(job: SpaceJob, report: Report, say: Say) -> Event:
-    """Say the report and each output's size and checksum; the last event holds all of it once more."""
-    say(ReportEvent(report=report).model_dump(mode="json"))
+async def _results(job: SpaceJob, report: Report, emit: EmitEvent) -> Event:
+    """Emit the report and each output's size and checksum; the event returned holds all of it once more."""
+    emit(ReportEvent(report=report).model_dump(mode="json"))
     outputs = []
     for kind, memory in job.outputs.items():
         sha256 = await asyncio.to_thread(memory.digest)
         part = PartEvent(name=f"output/{kind}", size=memory.size).model_dump(mode="json")
-        say({**part, "sha256": sha256})
+        emit({**part, "sha256": sha256})
         outputs.append({"format": kind.value, "size": memory.size, "sha256": sha256})
     return {"type": "end", "report": report.model_dump(mode="json"), "outputs": outputs}
 

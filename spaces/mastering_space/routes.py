@@ -1,4 +1,4 @@
-"""The audio beside Gradio: PUT in, GET out, DELETE, and the state of health. Streamed; nothing touches a disk."""
+"""The HTTP routes for audio, beside Gradio: PUT an input, GET an output, DELETE, health. Streamed, never on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat
 from mastering.protocol.frames import PROTOCOL_VERSION
 from mastering.worker.render_pool import RenderPool
 from mastering_space.jobs import AUDIO, SpaceJobs, UploadConflict
-from mastering_space.memory import Memory
+from mastering_space.memory import MemoryFile
 from mastering_space.problems import problem, refused
 from mastering_space.settings import Kind, SpaceSettings
 
@@ -26,8 +26,8 @@ _NO_STORE = {"cache-control": "no-store"}
 
 
 @dataclass
-class Room:
-    """What the routes share."""
+class SpaceState:
+    """The parts of the Space that its routes use."""
 
     kind: Kind
     settings: SpaceSettings
@@ -35,9 +35,9 @@ class Room:
     renderers: RenderPool
 
 
-def create_routes(room: Room) -> Starlette:
+def create_routes(state: SpaceState) -> Starlette:
     """The application below /v1."""
-    endpoints = Endpoints(room)
+    endpoints = Endpoints(state)
     return Starlette(
         routes=[
             Route("/v1/health", endpoints.health, methods=["GET"]),
@@ -58,23 +58,23 @@ async def _http(_: Request, error: Exception) -> Response:
 class Endpoints:
     """The routes, one method each."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, state: SpaceState) -> None:
+        self._state = state
 
     async def health(self, _: Request) -> Response:
-        """What the router's probe asks every few seconds; nothing in it is of a song."""
-        room = self._room
-        total = room.settings.concurrency
-        resting = "draining" if room.jobs.is_draining else "ready" if room.renderers.is_warm else "warming"
+        """State, free slots and limits: what the router asks every few seconds. Nothing in it is of a song."""
+        state = self._state
+        total = state.settings.concurrency
+        idle_state = "draining" if state.jobs.is_draining else "ready" if state.renderers.is_warm else "warming"
         body = {
             "protocol": PROTOCOL_VERSION,
             "engine_version": ENGINE_VERSION,
-            "device": "zero_gpu" if room.kind == "zero_gpu" else room.renderers.device,
-            "state": "ready" if room.jobs.rendering and resting == "warming" else resting,
-            "slots": {"total": total, "free": max(0, total - room.jobs.rendering)},
-            "max_bytes": room.settings.max_bytes,
-            "max_duration_s": room.settings.max_duration_s,
-            "kind": room.kind,
+            "device": "zero_gpu" if state.kind == "zero_gpu" else state.renderers.device,
+            "state": "ready" if state.jobs.rendering and idle_state == "warming" else idle_state,
+            "slots": {"total": total, "free": max(0, total - state.jobs.rendering)},
+            "max_bytes": state.settings.max_bytes,
+            "max_duration_s": state.settings.max_duration_s,
+            "kind": state.kind,
         }
         return JSONResponse(body, headers=_NO_STORE)
 
@@ -83,8 +83,8 @@ class Endpoints:
 
     async def put_reference(self, request: Request) -> Response:
         number = request.path_params["number"]
-        if number >= self._room.settings.max_references:
-            allowed = self._room.settings.max_references
+        if number >= self._state.settings.max_references:
+            allowed = self._state.settings.max_references
             return refused(400, f"At most {allowed} references are taken, numbered from 0.")
         return await self._put(request, f"references/{number}")
 
@@ -92,14 +92,14 @@ class Endpoints:
         """201; 409 if it is there, 413 if it is too large, 503 where there is no room, 408 where it stands still."""
         job_id, stated = _job_id(request), request.headers.get("content-length", "")
         try:
-            memory = self._room.jobs.receive(job_id, part, int(stated[:20]) if stated.isdecimal() else None)
+            memory = self._state.jobs.receive(job_id, part, int(stated[:20]) if stated.isdecimal() else None)
         except UploadConflict:
             return refused(409, "This part of the job is here already, or the job takes no more.")
         except Fault as fault:
             return problem(fault)
         is_whole = False
         try:
-            await self._take(request, memory)
+            await self._receive(request, memory)
             is_whole = True
         except ClientDisconnect:
             return Response(status_code=400)
@@ -110,11 +110,12 @@ class Endpoints:
         except Fault as fault:
             return problem(fault)
         finally:
-            self._room.jobs.received(job_id, part, memory, is_whole)
+            self._state.jobs.received(job_id, part, memory, is_whole)
         return Response(status_code=201, headers=_NO_STORE)
 
-    async def _take(self, request: Request, memory: Memory) -> None:
-        settings, jobs = self._room.settings, self._room.jobs
+    async def _receive(self, request: Request, memory: MemoryFile) -> None:
+        """Write the request's body to the file. Raises Fault, TimeoutError; ValueError once the job was deleted."""
+        settings, jobs = self._state.settings, self._state.jobs
         chunks = request.stream()
         async with asyncio.timeout(settings.upload_s):
             while True:
@@ -127,7 +128,7 @@ class Endpoints:
                 memory.write(chunk)
 
     async def get_output(self, request: Request) -> Response:
-        job = self._room.jobs.get(_job_id(request))
+        job = self._state.jobs.get(_job_id(request))
         name = request.path_params["format"]
         memory = job.outputs.get(OutputFormat(name)) if job and job.is_over and name in list(OutputFormat) else None
         if memory is None:
@@ -136,12 +137,12 @@ class Endpoints:
         return StreamingResponse(_pieces(memory), headers=headers, media_type=OutputFormat(name).media_type)
 
     async def delete(self, request: Request) -> Response:
-        self._room.jobs.forget(_job_id(request))
+        self._state.jobs.forget(_job_id(request))
         return Response(status_code=204, headers=_NO_STORE)
 
 
-async def _pieces(memory: Memory) -> AsyncIterator[bytes]:
-    """Ends the connection where the memory is given back in mid-stream: nobody gets another job's bytes."""
+async def _pieces(memory: MemoryFile) -> AsyncIterator[bytes]:
+    """The file's bytes. The connection ends if the file is closed meanwhile: nobody gets another job's bytes."""
     at = 0
     while at < memory.size:
         piece = memory.read(at)

@@ -1,7 +1,7 @@
-"""Joins the parts, and serves until told to stop.
+"""Joins the parts of a Space, and serves until SIGTERM or SIGINT.
 
-Gradio serves from a thread of its own; this, the main thread, waits for the signal. All of a job is in the memory of
-this process and its children, who die with it: to stop is to forget.
+Gradio serves from a thread of its own; the main thread waits for the signal. All of a job is in the memory of this
+process and its children, who die with it: what is stopped is forgotten.
 """
 
 from __future__ import annotations
@@ -22,42 +22,44 @@ import mastering
 from mastering.runtime.sandbox import forbid_core_dumps
 from mastering.worker.render_pool import RenderPool
 from mastering_space import master_call
-from mastering_space.gate import Gate
-from mastering_space.helper import Descend
+from mastering_space.descent_relay import DescendFunction
 from mastering_space.jobs import SpaceJobs
 from mastering_space.logs import SpaceLog
 from mastering_space.page import create_page
 from mastering_space.rendering import Rendering
-from mastering_space.routes import Room, create_routes
+from mastering_space.request_guard import RequestGuard
+from mastering_space.routes import SpaceState, create_routes
 from mastering_space.settings import Kind, SpaceSettings
 
-_LAST_WORDS_S = 0.5
-"""From the end of the renders to the end of the process: their callers hear why."""
+_STOP_GRACE_S = 0.5
+"""Seconds from the end of the renders to the end of the process, for their last events to be sent."""
 
 
 class Space(gradio.Server):
-    """Gradio's server behind our gate."""
+    """Gradio's server behind the request guard."""
 
-    def __init__(self, kind: Kind, settings: SpaceSettings, log: SpaceLog, descend: Descend | None = None) -> None:
+    def __init__(
+        self, kind: Kind, settings: SpaceSettings, log: SpaceLog, descend: DescendFunction | None = None
+    ) -> None:
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
         self.log = log
         self.jobs = SpaceJobs(settings)
-        self.renderers = RenderPool(settings.engine, settings.concurrency + 1, "mastering_space.remote:install")
+        self.renderers = RenderPool(settings.engine, settings.concurrency + 1, "mastering_space.remote_descent:install")
         self.loop: asyncio.AbstractEventLoop
         """Of the thread that serves, once it does."""
         self._settings = settings
-        self._room = Room(kind, settings, self.jobs, self.renderers)
+        self._state = SpaceState(kind, settings, self.jobs, self.renderers)
         rendering = Rendering(settings, self.jobs, self.renderers, log, descend)
         self.api(master_call.endpoint(rendering), name="master", concurrency_limit=None)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Ours is the outermost layer, in front of those that Gradio adds when it launches."""
         gradios = super().build_middleware_stack()
-        page = create_page(self._room.kind, self._settings)
-        return Gate(gradios, create_routes(self._room), page, self._settings.key)
+        page = create_page(self._state.kind, self._settings)
+        return RequestGuard(gradios, create_routes(self._state), page, self._settings.key)
 
     @contextlib.asynccontextmanager
-    async def life(self, _: object) -> AsyncIterator[None]:
+    async def lifespan(self, _: object) -> AsyncIterator[None]:
         """Warm processes while the server runs, and none after it."""
         self.loop = asyncio.get_running_loop()
         self.renderers.start()
@@ -66,7 +68,7 @@ class Space(gradio.Server):
         await self.renderers.close()
 
 
-def serve(kind: Kind, descend: Descend | None = None) -> None:
+def serve(kind: Kind, descend: DescendFunction | None = None) -> None:
     """Serve one Space until SIGTERM or SIGINT. `descend` does the part of a `fit` that wants a GPU."""
     forbid_core_dumps()
     settings = SpaceSettings()
@@ -89,7 +91,7 @@ def serve(kind: Kind, descend: Descend | None = None) -> None:
 
 def _launch(space: Space) -> None:
     space.launch(
-        app_kwargs={"lifespan": space.life},
+        app_kwargs={"lifespan": space.lifespan},
         enable_monitoring=False,
         footer_links=[],
         max_file_size=0,
@@ -105,16 +107,16 @@ def _launch(space: Space) -> None:
 
 
 def _stop(space: Space) -> None:
-    """End the renders, let their callers hear it, and go without waiting for whoever still listens."""
+    """End the renders, send their last events, and exit without waiting for connections that are still open."""
     space.jobs.is_draining = True
     space.loop.call_soon_threadsafe(space.jobs.forget_all)
-    time.sleep(_LAST_WORDS_S)
+    time.sleep(_STOP_GRACE_S)
     space.log.stopped()
     os._exit(0)
 
 
 def _let_children_import() -> None:
-    """A rendering process does not look where it was started (`python -P`), and in a Space the engine is just there."""
+    """Put the engine's folder on PYTHONPATH: rendering processes do not import from where they start (`python -P`)."""
     folder = str(Path(mastering.__file__).parent.parent)
     known = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     os.environ["PYTHONPATH"] = os.pathsep.join([folder, *(part for part in known if part != folder)])

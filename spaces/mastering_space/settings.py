@@ -1,4 +1,4 @@
-"""What a Space can be told: variables and secrets `MASTERING_SPACE_…` on its settings page."""
+"""The settings of a Space: variables and secrets `MASTERING_SPACE_…` on its settings page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SpaceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MASTERING_SPACE_", frozen=True, extra="ignore")
 
     key: SecretStr | None = None
-    """A secret that callers must show as x-mastering-key; without it Hugging Face's own token is the gate."""
+    """A secret that callers must show as x-mastering-key; without it Hugging Face alone decides who may call."""
     concurrency: Annotated[int, Field(ge=1, le=16)] = 2
     """Renders at the same time: a Space's free hardware has two processors."""
     places: Annotated[int, Field(ge=1, le=256)] = 8
@@ -30,7 +30,7 @@ class SpaceSettings(BaseSettings):
     max_duration_s: Annotated[float, Field(gt=0)] = MAX_DURATION_S
     """Longest song that is mastered here; the Space's health says so."""
     memory_bytes: Annotated[int, Field(gt=0)] = 2048 * MIB
-    """Bytes that all inputs and outputs together may hold, with the room that running renders need."""
+    """Bytes that all inputs and outputs together may hold, with what is reserved for running renders."""
     max_references: Annotated[int, Field(ge=0, le=16)] = 4
     """Reference tracks of one job."""
     keep_s: Annotated[float, Field(gt=0, le=60)] = 60.0

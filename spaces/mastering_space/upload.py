@@ -1,7 +1,7 @@
 """Which files make up a Space's folder, and where this checkout keeps them. The standard library alone.
 
 A Space gets its own files (app, card, requirements), the packages `mastering` and `mastering_space`, and those parts of
-the router's page that both faces share.
+the router's page that both pages share.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parent.parent
-ROUTERS = CHECKOUT / "router" / "web"
+ROUTER_WEB = CHECKOUT / "router" / "web"
 SHARED = (
     "static/app.css",
     "static/icon.svg",
@@ -27,7 +27,7 @@ SHARED = (
     "static/js/words.js",
     "templates/master.html",
 )
-"""Of router/web: the player, the plots and the words are the same wherever a master is shown."""
+"""Files of router/web: the player, the plots and the texts are the same wherever a master is shown."""
 
 _OWN = {"app.py", "README.md", "requirements.txt", "Dockerfile"}
 _PARTS = {".py", ".typed", ".toml", ".txt", ".html", ".css", ".js", ".svg"}
@@ -38,7 +38,7 @@ def files(kind: str) -> dict[str, Path]:
     found = own_files(kind)
     for package in (CHECKOUT / "mastering", PACKAGE):
         found |= {path.relative_to(package.parent).as_posix(): path for path in program_files(package)}
-    return found | {f"{PACKAGE.name}/{name}": ROUTERS / name for name in SHARED}
+    return found | {f"{PACKAGE.name}/{name}": ROUTER_WEB / name for name in SHARED}
 
 
 def own_files(kind: str) -> dict[str, Path]:
@@ -47,7 +47,7 @@ def own_files(kind: str) -> dict[str, Path]:
 
 
 def program_files(folder: Path) -> Iterator[Path]:
-    """The parts of a program below `folder`, by their names: what an editor or a person left there stays here."""
+    """The files of a program below `folder`, by their names: what an editor or a person left there is not uploaded."""
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith((".", "__")):
             yield from program_files(path)
@@ -55,22 +55,24 @@ def program_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def face_files() -> dict[str, Path]:
+def page_files() -> dict[str, Path]:
     """Name → static file of the page, in a Space's folder or in a checkout."""
     found = {path.relative_to(PACKAGE / "static").as_posix(): path for path in program_files(PACKAGE / "static")}
     if not _is_put_together():
-        found |= {name.removeprefix("static/"): ROUTERS / name for name in SHARED if name.startswith("static/")}
+        found |= {name.removeprefix("static/"): ROUTER_WEB / name for name in SHARED if name.startswith("static/")}
     return found
 
 
 def template_folders() -> list[Path]:
-    return [PACKAGE / "templates", *([] if _is_put_together() else [ROUTERS / "templates"])]
+    """Folders of the page's templates, in a Space's folder or in a checkout."""
+    return [PACKAGE / "templates", *([] if _is_put_together() else [ROUTER_WEB / "templates"])]
 
 
 def example() -> str:
-    """How to call a Space from Python, in three lines; the card and the page show it, and a test runs it."""
+    """The code that calls a Space from Python, three lines; the card and the page show it, and a test runs it."""
     return (PACKAGE / "example.txt").read_text("utf-8").rstrip()
 
 
 def _is_put_together() -> bool:
+    """Whether this is a Space's folder, where the shared files lie beside ours."""
     return (PACKAGE / SHARED[-1]).exists()

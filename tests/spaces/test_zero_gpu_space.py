@@ -12,7 +12,7 @@ import pytest
 from mastering import fit
 from mastering.contract import Effort, Settings
 from mastering.dsp.dynamics import Compressor
-from mastering_space import descent
+from mastering_space import gpu_descent
 from tests.songs import demo
 from tests.space_process import SpaceProcess, call, fetch, put, running_space, until
 from tests.spaces.test_cpu_space import by_command, pcm
@@ -85,8 +85,9 @@ def _is_descending(pid: int) -> bool:
     return ticks() - before > 10
 
 
-def _scene(seconds: float = 20.0) -> fit.Scene:
-    from mastering.dsp.contour import Contour, Layout, hop_frames
+def _planned_song(seconds: float = 20.0) -> fit.PlannedSong:
+    from mastering.dsp.contour import Contour, hop_frames
+    from mastering.dsp.features import Layout
 
     rate_hz = 44_100
     bands = Layout(rate_hz).centres_hz.size
@@ -96,31 +97,31 @@ def _scene(seconds: float = 20.0) -> fit.Scene:
     peaks = random.random(blocks).astype(np.float32)
     nothing = np.zeros(7)
     contour = Contour(rate_hz=rate_hz, power=power, peaks=peaks)
-    return fit.Scene(contour, nothing, -20.0, nothing, nothing, Compressor(-20.0, -21.0, -22.0), 1.0, -14.0, -1.0)
+    return fit.PlannedSong(contour, nothing, -20.0, nothing, nothing, Compressor(-20.0, -21.0, -22.0), 1.0, -14.0, -1.0)
 
 
 def _request(seconds: float, iterations: int) -> bytes:
-    class FakeChain:
-        scene = _scene(seconds)
+    class FakeModel:
+        song = _planned_song(seconds)
 
     three = np.arange(3.0)
     knobs = fit.Knobs(three, three, three, three, three, three, np.array([0.5]))
-    limits = fit.Limits(iterations, 60.0)
-    return descent.packed(FakeChain, knobs, (knobs, knobs), np.ones(4), np.ones(4), seed=7, limits=limits)  # type: ignore[arg-type]
+    limits = fit.DescentLimits(iterations, 60.0)
+    return gpu_descent.pack_request(FakeModel, knobs, (knobs, knobs), np.ones(4), np.ones(4), seed=7, limits=limits)  # type: ignore[arg-type]
 
 
 def test_the_seconds_of_a_gpu_grow_with_the_song_and_the_effort_and_have_an_end() -> None:
-    short, long, longest = (descent.duration_s(_request(seconds, 100)) for seconds in (30, 300, 3600))
-    assert short < long < longest <= descent.MOST_S
-    assert descent.duration_s(_request(300, 20)) < long
+    short, long, longest = (gpu_descent.duration_s(_request(seconds, 100)) for seconds in (30, 300, 3600))
+    assert short < long < longest <= gpu_descent.MOST_S
+    assert gpu_descent.duration_s(_request(300, 20)) < long
 
 
 def test_a_request_comes_back_as_it_was_and_holds_no_pickle() -> None:
     request = _request(20, 100)
     assert b"pickle" not in request
-    flat = descent._unpack(request)
-    scene = descent._record(fit.Scene, flat, "scene")
-    expected = _scene()
-    assert expected.compressor == scene.compressor
-    assert np.array_equal(expected.contour.power, scene.contour.power)
+    flat = gpu_descent._unpack(request)
+    song = gpu_descent._record(fit.PlannedSong, flat, "song")
+    expected = _planned_song()
+    assert expected.compressor == song.compressor
+    assert np.array_equal(expected.contour.power, song.contour.power)
     assert (flat["seed"], flat["limits.iterations"]) == (7, 100)

@@ -16,7 +16,7 @@ from mutagen.wave import WAVE
 
 from mastering.audio import tags
 from mastering.contract import ENGINE_VERSION, OutputFormat, Settings
-from mastering.engine import pipeline
+from mastering.engine import inputs, replay
 from tests.mastering.sound import ffmpeg, master, music, wav
 
 _COVER = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
@@ -128,7 +128,7 @@ def test_a_large_master_gets_its_tags_in_place(tmp_path: Path) -> None:
         file.truncate(44 + samples)
         kept = tags.Tags({"title": "Long"}, (_COVER, "image/png"))
         tracemalloc.start()
-        assert tags.write(file, OutputFormat.WAV24, kept, pipeline.measure(io.BytesIO(wav(music(seconds=2)))))
+        assert tags.write(file, OutputFormat.WAV24, kept, inputs.measure(io.BytesIO(wav(music(seconds=2)))))
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
         tracemalloc.stop()
         assert tags.read(file) == kept
@@ -142,4 +142,4 @@ def test_tags_are_left_out_when_not_wanted_and_change_no_sample() -> None:
     assert not tags.read(io.BytesIO(without[OutputFormat.WAV24]))
     assert b"Somebody" not in without[OutputFormat.WAV24]
     pair = io.BytesIO(with_tags[OutputFormat.WAV24]), io.BytesIO(without[OutputFormat.WAV24])
-    assert pipeline.difference_steps(*pair) == 0
+    assert replay.difference_steps(*pair) == 0

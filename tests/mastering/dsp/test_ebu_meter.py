@@ -28,12 +28,12 @@ def _tones(parts: Sequence[tuple[float | None, float]]) -> np.ndarray:
     return np.tile(np.concatenate(pieces), (2, 1)).astype(np.float32)
 
 
-def _cells(samples: np.ndarray, weights: Sequence[float] = (1.0, 1.0), rate_hz: int = RATE_HZ) -> np.ndarray:
+def _energies(samples: np.ndarray, weights: Sequence[float] = (1.0, 1.0), rate_hz: int = RATE_HZ) -> np.ndarray:
     meter = loudness.BlockEnergyMeter(rate_hz, np.array(weights))
     # An odd block length: the reading must not depend on how the sound was cut.
     for start in range(0, samples.shape[1], 10_007):
         meter.feed(samples[:, start : start + 10_007])
-    return meter.cells()
+    return meter.block_energies()
 
 
 def _highest(energies: np.ndarray) -> float:
@@ -44,11 +44,11 @@ def _highest(energies: np.ndarray) -> float:
 
 @pytest.mark.parametrize("level", [-23.0, -33.0], ids=["case 1", "case 2"])
 def test_a_steady_tone_reads_alike_on_every_scale(level: float) -> None:
-    cells = _cells(_tones([(level, 20)]))
+    energies = _energies(_tones([(level, 20)]))
     for reading in (
-        loudness.integrated(cells),
-        _highest(loudness.momentary(cells)),
-        _highest(loudness.short_term(cells)),
+        loudness.integrated(energies),
+        _highest(loudness.momentary(energies)),
+        _highest(loudness.short_term(energies)),
     ):
         assert reading == pytest.approx(level, abs=0.1)
 
@@ -63,17 +63,17 @@ def test_a_steady_tone_reads_alike_on_every_scale(level: float) -> None:
     ids=["case 3", "case 4", "case 5"],
 )
 def test_gates_leave_out_what_is_quiet(parts: list[tuple[float, float]]) -> None:
-    assert loudness.integrated(_cells(_tones(parts))) == pytest.approx(-23, abs=0.1)
+    assert loudness.integrated(_energies(_tones(parts))) == pytest.approx(-23, abs=0.1)
 
 
 def test_case_6_weighs_surround_channels() -> None:
     levels = (-28, -28, -24, -30, -30)
     samples = np.stack([_tone(level, 20) for level in levels]).astype(np.float32)
-    assert loudness.integrated(_cells(samples, (1, 1, 1, 1.41, 1.41))) == pytest.approx(-23, abs=0.1)
+    assert loudness.integrated(_energies(samples, (1, 1, 1, 1.41, 1.41))) == pytest.approx(-23, abs=0.1)
 
 
 def test_case_9_short_term_is_constant_after_three_seconds() -> None:
-    energies = loudness.short_term(_cells(_tones([(-20, 1.34), (-30, 1.66)] * 5)))
+    energies = loudness.short_term(_energies(_tones([(-20, 1.34), (-30, 1.66)] * 5)))
     levels = 10 * np.log10(energies) - 0.691
     assert np.abs(levels + 23).max() < 0.1
 
@@ -81,13 +81,13 @@ def test_case_9_short_term_is_constant_after_three_seconds() -> None:
 @pytest.mark.parametrize("step", range(20))
 def test_cases_10_and_11_short_term_finds_three_seconds_wherever_they_start(step: int) -> None:
     late = _tones([(None, step * 0.15), (-23, 3), (None, 1)])
-    assert _highest(loudness.short_term(_cells(late))) == pytest.approx(-23, abs=0.1)
+    assert _highest(loudness.short_term(_energies(late))) == pytest.approx(-23, abs=0.1)
     rising = _tones([(None, step * 0.15), (-38 + step, 3), (None, 3 - 0.15 * step)])
-    assert _highest(loudness.short_term(_cells(rising))) == pytest.approx(-38 + step, abs=0.1)
+    assert _highest(loudness.short_term(_energies(rising))) == pytest.approx(-38 + step, abs=0.1)
 
 
 def test_case_12_momentary_is_constant_after_a_second() -> None:
-    energies = loudness.momentary(_cells(_tones([(-20, 0.18), (-30, 0.22)] * 25)))[60:]
+    energies = loudness.momentary(_energies(_tones([(-20, 0.18), (-30, 0.22)] * 25)))[60:]
     levels = 10 * np.log10(energies) - 0.691
     assert np.abs(levels + 23).max() < 0.1
 
@@ -95,9 +95,9 @@ def test_case_12_momentary_is_constant_after_a_second() -> None:
 @pytest.mark.parametrize("step", range(20))
 def test_cases_13_and_14_momentary_finds_400_ms_wherever_they_start(step: int) -> None:
     late = _tones([(None, step * 0.02), (-23, 0.4), (None, 1)])
-    assert _highest(loudness.momentary(_cells(late))) == pytest.approx(-23, abs=0.1)
+    assert _highest(loudness.momentary(_energies(late))) == pytest.approx(-23, abs=0.1)
     rising = _tones([(None, step * 0.02), (-38 + step, 0.4), (None, 0.4 - 0.02 * step)])
-    assert _highest(loudness.momentary(_cells(rising))) == pytest.approx(-38 + step, abs=0.1)
+    assert _highest(loudness.momentary(_energies(rising))) == pytest.approx(-38 + step, abs=0.1)
 
 
 def _true_peak_dbtp(samples: np.ndarray) -> float:
@@ -139,14 +139,16 @@ def test_true_peak_between_samples_is_found_at_every_offset(offset: int) -> None
     ids=["3342 case 1", "3342 case 2", "3342 case 3", "3342 case 4"],
 )
 def test_loudness_range_of_ebu_3342(levels: tuple[float, ...], expected: float) -> None:
-    assert loudness.loudness_range(_cells(_tones([(level, 20) for level in levels]))) == pytest.approx(expected, abs=1)
+    assert loudness.loudness_range(_energies(_tones([(level, 20) for level in levels]))) == pytest.approx(
+        expected, abs=1
+    )
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 96_000, 192_000])
 def test_integrated_loudness_agrees_with_pyloudnorm_at_any_rate(rate_hz: int) -> None:
     song = music(rate_hz, seconds=6)
     theirs = pyloudnorm.Meter(rate_hz, filter_class="DeMan").integrated_loudness(song.T.astype(np.float64))
-    assert loudness.integrated(_cells(song, rate_hz=rate_hz)) == pytest.approx(theirs, abs=0.05)
+    assert loudness.integrated(_energies(song, rate_hz=rate_hz)) == pytest.approx(theirs, abs=0.05)
 
 
 def _by_ffmpeg(audio: bytes) -> tuple[float, float]:
@@ -166,7 +168,7 @@ def test_real_music_agrees_with_ffmpeg(name: str) -> None:
     samples, rate_hz = soundfile.read(io.BytesIO(real_song(name).read_bytes()), dtype="float32", always_2d=True)
     song = np.ascontiguousarray(samples.T[:, : 60 * rate_hz])
     loudness_lufs, peak = _by_ffmpeg(wav(song, rate_hz))
-    assert loudness.integrated(_cells(song, rate_hz=rate_hz)) == pytest.approx(loudness_lufs, abs=0.05)
+    assert loudness.integrated(_energies(song, rate_hz=rate_hz)) == pytest.approx(loudness_lufs, abs=0.05)
     # Whose reading is right: the wave by Fourier's interpolation, exact but for its 16 points to a sample.
     exact = fine_true_peak_dbtp(song)
     meter = PeakMeter(rate_hz)

@@ -52,7 +52,7 @@ def test_the_state_of_a_long_recording_is_that_of_the_recursion() -> None:
 
 @pytest.mark.parametrize("rate_hz", [8000, 11_025, 22_050, 37_800, 44_056, 44_100, 48_000, 96_000, 192_000])
 @pytest.mark.parametrize("size", [777, 65_536])
-def test_cells_are_the_same_at_every_rate_and_block_size(rate_hz: int, size: int) -> None:
+def test_block_energies_are_the_same_at_every_rate_and_block_size(rate_hz: int, size: int) -> None:
     samples = _noise(3 * rate_hz + 5)
     meter = BlockEnergyMeter(rate_hz, np.ones(2))
     for start in range(0, samples.shape[1], size):
@@ -60,7 +60,7 @@ def test_cells_are_the_same_at_every_rate_and_block_size(rate_hz: int, size: int
     edges = block_edges(samples.shape[1], rate_hz)
     power = np.square(signal.sosfilt(k_weighting(rate_hz), samples.astype(float), axis=1)).sum(axis=0)
     expected = np.add.reduceat(power[: edges[-1]], edges[:-1]) / np.diff(edges)
-    np.testing.assert_allclose(meter.cells(), expected, rtol=1e-4)
+    np.testing.assert_allclose(meter.block_energies(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [4, 16])

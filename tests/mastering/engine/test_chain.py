@@ -14,7 +14,7 @@ from mastering.dsp.saturation import saturated
 from mastering.dsp.stream import BLOCK_FRAMES, reblock, split
 from mastering.dsp.tone import ToneCurve, crossovers, filtered_sides, left_right, response
 from mastering.dsp.true_peak import PeakMeter, block_length
-from mastering.engine import pipeline
+from mastering.engine import inputs, pipeline, replay
 from tests.mastering.sound import loud_mix, master, music, wav
 
 RATE_HZ = 44_100
@@ -144,8 +144,8 @@ def _distance_db(one: Measurements, other: Measurements) -> tuple[float, float]:
 
 def test_a_reference_is_met_at_full_amount_and_half_met_at_half() -> None:
     source, reference = wav(music(seconds=10)), wav(_reference())
-    likeness = pipeline.measure(io.BytesIO(reference))
-    before = _distance_db(pipeline.measure(io.BytesIO(source)), likeness)
+    measured_reference = inputs.measure(io.BytesIO(reference))
+    before = _distance_db(inputs.measure(io.BytesIO(source)), measured_reference)
     distances = {}
     for amount in (50, 100):
         out = io.BytesIO()
@@ -154,17 +154,17 @@ def test_a_reference_is_met_at_full_amount_and_half_met_at_half() -> None:
         report = pipeline.master(
             io.BytesIO(source), settings, references=[io.BytesIO(reference)], open_output=lambda kind, out=out: out
         )
-        distances[amount] = _distance_db(report.after, likeness)
+        distances[amount] = _distance_db(report.after, measured_reference)
     assert max(distances[100]) < 0.5
     assert distances[50][0] == pytest.approx(before[0] / 2, rel=0.3)
 
 
 def test_a_references_measurements_do_as_well_as_its_audio_at_any_rate() -> None:
     source, reference = wav(music(48_000, seconds=5), 48_000), wav(_reference())
-    readings = pipeline.measure(io.BytesIO(reference)).model_dump_json().encode()
+    readings = inputs.measure(io.BytesIO(reference)).model_dump_json().encode()
 
-    def plan(likeness: bytes) -> object:
-        return pipeline.make_plan(io.BytesIO(source), Settings(), references=[io.BytesIO(likeness)]).step("tone")
+    def plan(like: bytes) -> object:
+        return pipeline.make_plan(io.BytesIO(source), Settings(), references=[io.BytesIO(like)]).step("tone")
 
     assert plan(reference) == plan(readings)
 
@@ -174,13 +174,9 @@ def test_weights_pull_towards_the_heavier_reference() -> None:
 
     def strength(weights: tuple[float, ...]) -> float:
         settings = Settings(reference_weights=weights)
-        step = pipeline.make_plan(io.BytesIO(source), settings, references=[io.BytesIO(bright), io.BytesIO(own)]).step(
-            "tone"
-        )
-        assert step is not None
-        gains = step.parameters["mid_db"]
-        assert isinstance(gains, list)
-        return float(np.abs(gains).mean())
+        tone = pipeline.make_plan(io.BytesIO(source), settings, references=[io.BytesIO(bright), io.BytesIO(own)]).tone
+        assert tone is not None
+        return float(np.abs(tone.parameters.mid_db).mean())
 
     assert strength((9, 1)) > 1.5 * strength((1, 1)) > 1.5 * strength((1, 9))
 
@@ -242,4 +238,4 @@ def test_lossless_formats_of_one_render_hold_the_same_samples() -> None:
     _, files = master(wav(music(seconds=3)), Settings(outputs=same))
     for kind in same[1:]:
         pair = io.BytesIO(files[OutputFormat.WAV24]), io.BytesIO(files[kind])
-        assert pipeline.difference_steps(*pair) == 0
+        assert replay.difference_steps(*pair) == 0

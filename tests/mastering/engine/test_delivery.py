@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from mastering.contract import Fault, FaultCode, OutputFormat, Settings, Stage
-from mastering.engine import delivery, pipeline
+from mastering.engine import delivery, inputs, pipeline
 from tests.mastering.sound import loud_mix, master, music, wav
 
 _LOSSLESS = (OutputFormat.WAV24, OutputFormat.WAV16, OutputFormat.FLAC, OutputFormat.ALAC)
@@ -36,7 +36,7 @@ def test_a_song_too_long_to_keep_is_read_by_several_threads_at_once(monkeypatch:
     song = wav(music(seconds=6), subtype="PCM_24", container="FLAC")
     settings = Settings(style="warm", outputs=(OutputFormat.FLAC, OutputFormat.MP3, OutputFormat.VORBIS))
     _, kept = master(song, settings)
-    monkeypatch.setattr(pipeline, "KEEP_SAMPLES", 0)
+    monkeypatch.setattr(inputs, "KEEP_SAMPLES", 0)
     report, streamed = master(song, settings)
     assert report.after.frames == report.before.frames
     assert kept[OutputFormat.FLAC] == streamed[OutputFormat.FLAC]

@@ -19,7 +19,6 @@ def test_a_loud_lossy_master_stays_below_its_ceiling_when_ffmpeg_decodes_it(kind
     raw = ffmpeg("-i", path, "-f", "f32le", "-").stdout
     samples = np.frombuffer(raw, np.float32).reshape(-1, 2).T
     assert fine_true_peak_dbtp(samples) <= -2.0 + 0.05
-    step = report.plan.step("limiter")
-    assert step is not None
-    lowered_db = -2.0 - float(step.parameters["ceiling_dbtp"])  # type: ignore[arg-type]
+    assert report.plan.limiter is not None
+    lowered_db = -2.0 - report.plan.limiter.parameters.ceiling_dbtp
     assert 0 <= lowered_db < 2.5

@@ -9,7 +9,7 @@ import soundfile
 from scipy import signal
 
 from mastering.contract import OutputFormat, Settings, Stage
-from mastering.engine import pipeline
+from mastering.engine import inputs
 from tests.mastering.sound import SONGS, ebur128, fine_true_peak_dbtp, loud_mix, master, music, real_song, wav
 
 
@@ -102,7 +102,7 @@ def test_what_progress_raises_ends_the_render_at_once(stage: Stage) -> None:
 def test_a_song_too_long_to_keep_is_mastered_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     source = wav(music(seconds=8))
     kept = master(source, Settings())[1]
-    monkeypatch.setattr(pipeline, "KEEP_SAMPLES", 0)
+    monkeypatch.setattr(inputs, "KEEP_SAMPLES", 0)
     assert master(source, Settings())[1] == kept
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mastering.cli import app
 from mastering.contract import Settings
 from mastering.contract.presets import presets
-from mastering.engine import pipeline
+from mastering.engine import inputs
 from mastering.engine.preview import ORIGINAL, write_previews
 from tests.mastering.sound import fine_true_peak_dbtp, music, wav
 
@@ -39,7 +39,7 @@ def previews(song: bytes) -> dict[str, np.ndarray]:
 
 
 def _lufs(samples: np.ndarray) -> float:
-    found = pipeline.measure(io.BytesIO(wav(samples.astype(np.float32)))).integrated_lufs
+    found = inputs.measure(io.BytesIO(wav(samples.astype(np.float32)))).integrated_lufs
     assert found is not None
     return found
 

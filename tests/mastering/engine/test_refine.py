@@ -12,11 +12,11 @@ from scipy import signal
 
 from mastering import fit
 from mastering.contract import Effort, Measurements, Plan, Report, Settings, Stage
-from mastering.dsp.contour import Layout, distance_db, weights
 from mastering.dsp.dynamics import BandCompressor, Compressor
+from mastering.dsp.features import Layout, distance_db, weights
 from mastering.dsp.stream import Audio, stored
 from mastering.dsp.tone import crossovers, filtered_sides, left_right
-from mastering.engine import analyse, pipeline, plan, refine
+from mastering.engine import analyse, inputs, pipeline, plan, refine, replay
 from mastering.engine.album import master_album
 from tests.mastering.sound import music, wav
 
@@ -24,13 +24,13 @@ RATE_HZ = 44_100
 SETTINGS = Settings(amount_percent=100, effort=Effort.FIT)
 
 
-def _squeezed_and_tilted(song: np.ndarray) -> np.ndarray:
+def _compressed_and_tilted(song: np.ndarray) -> np.ndarray:
     """The song brightened by a shelf and compressed in three bands: what a fit should find its way to."""
     bright = signal.sosfilt(signal.butter(1, 3000, "high", fs=RATE_HZ, output="sos"), song) * 0.8 + song
-    squeeze = BandCompressor(Compressor(-38.0, -38.0, -48.0, 3.5, 3.5, 3.5), RATE_HZ)
+    compressor = BandCompressor(Compressor(-38.0, -38.0, -48.0, 3.5, 3.5, 3.5), RATE_HZ)
     responses = crossovers(160.0, 2800.0, RATE_HZ)[:, None, :] * np.ones((1, 2, 1), np.float32)
     blocks = stored(bright.astype(np.float32), RATE_HZ).read()
-    return np.concatenate([left_right(squeeze.feed(bands)) for bands in filtered_sides(blocks, responses)], axis=1)
+    return np.concatenate([left_right(compressor.feed(bands)) for bands in filtered_sides(blocks, responses)], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def pair() -> tuple[bytes, bytes]:
     """A song with loud and quiet parts, and what it shall sound like."""
     song = music(seconds=14)
     song *= np.repeat(np.array([1.0, 0.35, 0.8, 0.25, 1.0, 0.5, 0.9], np.float32), 2 * RATE_HZ)
-    return wav(song), wav(_squeezed_and_tilted(song) * np.float32(0.7))
+    return wav(song), wav(_compressed_and_tilted(song) * np.float32(0.7))
 
 
 def _mastered(song: bytes, settings: Settings, reference: bytes | None = None) -> tuple[Report, bytes]:
@@ -48,7 +48,7 @@ def _mastered(song: bytes, settings: Settings, reference: bytes | None = None) -
     return report, out.getvalue()
 
 
-def _heard(audio: bytes) -> tuple[Audio, analyse.Analysis]:
+def _analysed(audio: bytes) -> tuple[Audio, analyse.Analysis]:
     samples, _ = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
     song = stored(np.ascontiguousarray(samples.T), RATE_HZ)
     return song, analyse.analyse(song.read(), RATE_HZ, song.channels)
@@ -56,19 +56,19 @@ def _heard(audio: bytes) -> tuple[Audio, analyse.Analysis]:
 
 def _distance_db(master: bytes, reference: bytes) -> float:
     """By the meters, between the files themselves: nothing of the fit's own trial in it."""
-    one, other = (refine.listen(_heard(audio)[0]) for audio in (master, reference))
+    one, other = (refine.read_recording(_analysed(audio)[0]) for audio in (master, reference))
     goal = other.features(other.lufs)
     return distance_db(one.features(one.lufs), goal, weights(Layout(RATE_HZ), goal, goal))
 
 
 def _with_character(reference: bytes) -> Measurements:
-    return pipeline.measure(io.BytesIO(reference), with_character=True)
+    return inputs.measure(io.BytesIO(reference), with_character=True)
 
 
 def _closed_form(song: bytes, settings: Settings, reference: bytes) -> tuple[Plan, Audio, analyse.Analysis]:
-    audio, heard = _heard(song)
-    chosen, _ = plan.tone_plan(heard.measurements, heard.power, settings, [_with_character(reference)])
-    return chosen, audio, heard
+    audio, analysis = _analysed(song)
+    chosen, _ = plan.tone_plan(analysis.measurements, analysis.power, settings, [_with_character(reference)])
+    return chosen, audio, analysis
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_a_fitted_plan_is_a_plan_like_any_other_and_renders_again_to_the_same_sa
     chosen = Plan.model_validate_json(report.plan.model_dump_json())
     assert plan.plan_hash(chosen) == plan.plan_hash(report.plan)
     again = io.BytesIO()
-    pipeline.render_plan(io.BytesIO(pair[0]), chosen, open_output=lambda kind: again)
-    assert pipeline.difference_steps(io.BytesIO(master), again) == 0
+    replay.render_plan(io.BytesIO(pair[0]), chosen, open_output=lambda kind: again)
+    assert replay.difference_steps(io.BytesIO(master), again) == 0
 
 
 def test_the_same_song_gets_the_same_plan_twice(pair: tuple[bytes, bytes], fitted: tuple[Report, bytes]) -> None:
@@ -139,21 +139,21 @@ def test_where_nothing_is_left_to_find_the_closed_form_stays_and_says_so(pair: t
 
 
 def test_a_worse_find_is_thrown_away(pair: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, audio, heard = _closed_form(pair[0], SETTINGS, pair[1])
-    real = refine._settled
+    chosen, audio, analysis = _closed_form(pair[0], SETTINGS, pair[1])
+    real = refine.with_knobs
 
     def spoilt(*given: object) -> object:
         found, knobs = real(*given)  # type: ignore[arg-type]
         steps = tuple(
-            step.model_copy(update={"parameters": step.parameters | {"mid_db": [9.0, -9.0] * 15}})
+            step.model_copy(update={"parameters": step.parameters.model_copy(update={"mid_db": (9.0, -9.0) * 15})})
             if step.name == "tone"
             else step
             for step in found.steps
         )
         return found.model_copy(update={"steps": steps}), knobs
 
-    monkeypatch.setattr(refine, "_settled", spoilt)
-    kept, remark = refine.refined(chosen, audio, heard, [_with_character(pair[1])])
+    monkeypatch.setattr(refine, "with_knobs", spoilt)
+    kept, remark = refine.refined(chosen, audio, analysis, [_with_character(pair[1])])
     assert kept == chosen
     assert "found nothing nearer than the closed form" in remark
 
@@ -164,15 +164,15 @@ def test_a_device_that_gives_up_costs_the_refinement_and_not_the_master(
     def out_of_memory(*given: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(fit.Chain, "features", out_of_memory)
-    chosen, audio, heard = _closed_form(pair[0], SETTINGS, pair[1])
-    assert refine.refined(chosen, audio, heard, [_with_character(pair[1])]) == (chosen, refine.FAILED)
+    monkeypatch.setattr(fit.ChainModel, "features", out_of_memory)
+    chosen, audio, analysis = _closed_form(pair[0], SETTINGS, pair[1])
+    assert refine.refined(chosen, audio, analysis, [_with_character(pair[1])]) == (chosen, refine.FAILED)
 
 
 def test_a_descent_out_of_time_stops_and_its_best_so_far_is_still_tried(pair: tuple[bytes, bytes]) -> None:
-    chosen, audio, heard = _closed_form(pair[0], SETTINGS, pair[1])
+    chosen, audio, analysis = _closed_form(pair[0], SETTINGS, pair[1])
     ticks: list[float] = []
-    found, remark = refine.refined(chosen, audio, heard, [_with_character(pair[1])], tick=ticks.append, seconds=0.0)
+    found, remark = refine.refined(chosen, audio, analysis, [_with_character(pair[1])], tick=ticks.append, seconds=0.0)
     assert "0 iterations" in remark
     assert len(ticks) == 2
     assert {step.name for step in found.steps} >= {"tone"}
@@ -202,7 +202,7 @@ def test_what_progress_raises_in_the_fit_ends_it_at_once(pair: tuple[bytes, byte
 
 
 def test_mono_is_refined_too(pair: tuple[bytes, bytes]) -> None:
-    song, reference = (wav(_heard(audio)[0].samples[:1]) for audio in pair)  # type: ignore[index]
+    song, reference = (wav(_analysed(audio)[0].samples[:1]) for audio in pair)  # type: ignore[index]
     report, _ = _mastered(song, SETTINGS, reference)
     assert any(flag.startswith("The plan was refined") for flag in report.flags)
 
@@ -225,11 +225,12 @@ sys.meta_path.insert(0, Nowhere())
 _BLOCKED = """
 import io, sys
 {block}
-from mastering import engine
+from mastering.engine.demo import write_demo_song
+from mastering.engine.pipeline import master
 from mastering.contract import Settings
 source, out = io.BytesIO(), io.BytesIO()
-engine.write_demo_song(source)
-report = engine.master(source, Settings(style="punchy", effort=sys.argv[1]), open_output=lambda kind: out)
+write_demo_song(source)
+report = master(source, Settings(style="punchy", effort=sys.argv[1]), open_output=lambda kind: out)
 print([flag for flag in report.flags if "refined" in flag.lower()], sys.modules.get("torch") is not None)
 """
 

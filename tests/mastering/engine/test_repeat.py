@@ -12,23 +12,23 @@ import pytest
 import soundfile
 
 from mastering.contract import Fault, FaultCode, OutputFormat, Plan, Settings
-from mastering.engine import pipeline
+from mastering.engine import replay
 from mastering.engine.plan import plan_hash
 from tests.mastering.sound import loud_mix, master, music, wav
 
 _RENDER = """
 import io, sys
-from mastering import engine
+from mastering.engine import replay
 out = io.BytesIO()
-chosen = engine.read_plan(open(sys.argv[2], "rb"))
-engine.render_plan(open(sys.argv[1], "rb"), chosen, open_output=lambda kind: out)
+chosen = replay.read_plan(open(sys.argv[2], "rb"))
+replay.render_plan(open(sys.argv[1], "rb"), chosen, open_output=lambda kind: out)
 sys.stdout.buffer.write(out.getvalue())
 """
 
 
 def _render(source: bytes, chosen: Plan) -> bytes:
     out = io.BytesIO()
-    pipeline.render_plan(io.BytesIO(source), chosen, open_output=lambda kind: out)
+    replay.render_plan(io.BytesIO(source), chosen, open_output=lambda kind: out)
     return out.getvalue()
 
 

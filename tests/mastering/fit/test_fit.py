@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mastering import fit
-from mastering.fit import descent, device, warm
+from mastering.fit import descent, device, device_warm_up
 
 CPU = torch.device("cpu")
 
@@ -60,19 +60,23 @@ def test_a_descent_runs_on_one_thread_of_a_cpu_and_gives_the_others_back() -> No
         torch.set_num_threads(before)
 
 
-def _goal(chain: fit.Chain) -> np.ndarray:
+def _goal(model: fit.ChainModel) -> np.ndarray:
     """Brighter and less dynamic than what is there."""
-    now = chain.read(warm.knobs(0.0))
+    now = model.read(device_warm_up.all_knobs(0.0))
     return now + np.linspace(-2.0, 2.0, now.size)
 
 
 def _descended(on: torch.device, iterations: int = 12) -> tuple[fit.Knobs, list[float]]:
     """What is found on twelve seconds of noise, and the fractions told."""
-    chain = fit.Chain(warm.noise(seconds=12.0), on)
-    start, bounds, goal = warm.knobs(0.0), (warm.knobs(-1.0), warm.knobs(1.0)), _goal(chain)
+    model = fit.ChainModel(device_warm_up.noise(seconds=12.0), on)
+    start, bounds, goal = (
+        device_warm_up.all_knobs(0.0),
+        (device_warm_up.all_knobs(-1.0), device_warm_up.all_knobs(1.0)),
+        _goal(model),
+    )
     ticks: list[float] = []
-    limits = fit.Limits(iterations)
-    found = fit.descend(chain, start, bounds, goal, goal * 0 + 1, seed=5, limits=limits, tick=ticks.append)
+    limits = fit.DescentLimits(iterations)
+    found = fit.descend(model, start, bounds, goal, goal * 0 + 1, seed=5, limits=limits, tick=ticks.append)
     assert found.iterations == iterations
     return found.knobs, ticks
 
@@ -101,22 +105,22 @@ def test_a_descent_that_cannot_be_recorded_finds_the_same(monkeypatch: pytest.Mo
 
 def test_what_an_iteration_changes_keeps_its_place() -> None:
     # A recording knows tensors by their addresses.
-    chain, start, bounds = (
-        fit.Chain(warm.noise(seconds=12.0), CPU),
-        warm.knobs(0.0),
-        (warm.knobs(-1.0), warm.knobs(1.0)),
+    model, start, bounds = (
+        fit.ChainModel(device_warm_up.noise(seconds=12.0), CPU),
+        device_warm_up.all_knobs(0.0),
+        (device_warm_up.all_knobs(-1.0), device_warm_up.all_knobs(1.0)),
     )
-    goal = chain.read(start)
-    course = descent._Course(chain, goal, goal * 0 + 1, bounds, descent._draws(start, bounds, 1), 3)
-    tensors = {name: value for name, value in vars(course).items() if isinstance(value, torch.Tensor)}
+    goal = model.read(start)
+    optimiser = descent._Optimiser(model, goal, goal * 0 + 1, bounds, descent._draws(start, bounds, 1), 3)
+    tensors = {name: value for name, value in vars(optimiser).items() if isinstance(value, torch.Tensor)}
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    for work in (course.look, course.begin, course.step, course.step):
+    for work in (optimiser.try_draw, optimiser.start_from_best, optimiser.step, optimiser.step):
         work()
-    assert {name: getattr(course, name).data_ptr() for name in places} == places
+    assert {name: getattr(optimiser, name).data_ptr() for name in places} == places
 
 
-def test_a_rehearsal_is_a_short_descent() -> None:
-    assert 0 < warm.rehearse(CPU).iterations < 10
+def test_warming_up_makes_a_short_descent() -> None:
+    assert 0 < device_warm_up.short_descent(CPU).iterations < 10
 
 
 def test_warming_up_names_the_device() -> None:
@@ -140,7 +144,7 @@ def test_a_gpu_replays_to_the_knobs_that_it_finds_plainly_and_to_those_of_a_cpu(
     plain, _ = _descended(gpu)
     assert _row(replayed) == pytest.approx(_row(plain), abs=1e-4)
     # Another order of adding, so other knobs; but as near to the goal.
-    reference, (on_cpu, _) = fit.Chain(warm.noise(seconds=12.0), CPU), _descended(CPU)
+    reference, (on_cpu, _) = fit.ChainModel(device_warm_up.noise(seconds=12.0), CPU), _descended(CPU)
     goal = _goal(reference)
     distances = [np.abs(reference.read(found) - goal).mean() for found in (replayed, on_cpu)]
     assert distances[0] == pytest.approx(distances[1], rel=0.02)
@@ -149,15 +153,15 @@ def test_a_gpu_replays_to_the_knobs_that_it_finds_plainly_and_to_those_of_a_cpu(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
 def test_a_gpu_goes_on_plainly_after_a_recording_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = _descended(torch.device("cuda"))
-    loss = descent._Course._loss
+    loss = descent._Optimiser._loss
     read: list[float] = []
 
-    def read_back(course: descent._Course, row: torch.Tensor) -> torch.Tensor:
-        found = loss(course, row)
+    def read_back(optimiser: descent._Optimiser, row: torch.Tensor) -> torch.Tensor:
+        found = loss(optimiser, row)
         read.append(float(found.detach()))  # what no recording allows
         return found
 
-    monkeypatch.setattr(descent._Course, "_loss", read_back)
+    monkeypatch.setattr(descent._Optimiser, "_loss", read_back)
     found, _ = _descended(torch.device("cuda"))
     assert len(read) > 12
     assert _row(found) == pytest.approx(_row(expected), abs=1e-4)

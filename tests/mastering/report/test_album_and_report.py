@@ -10,7 +10,7 @@ from mastering.contract import OutputFormat, Settings
 from mastering.dsp import loudness
 from mastering.dsp.stream import stored
 from mastering.dsp.true_peak import block_length
-from mastering.engine import pipeline, render
+from mastering.engine import inputs, pipeline, render
 from mastering.engine.album import master_album
 from mastering.engine.traces import traces
 from mastering.report.page import html
@@ -29,8 +29,8 @@ def _album(tracks: list[bytes]) -> list[io.BytesIO]:
 
 def test_an_album_keeps_its_tracks_apart_and_its_loudest_at_the_target() -> None:
     tracks = [wav(music(seconds=5) * np.float32(0.3)), wav(loud_mix(seconds=5))]
-    before = [pipeline.measure(io.BytesIO(track)).integrated_lufs for track in tracks]
-    after = [pipeline.measure(output).integrated_lufs for output in _album(tracks)]
+    before = [inputs.measure(io.BytesIO(track)).integrated_lufs for track in tracks]
+    after = [inputs.measure(output).integrated_lufs for output in _album(tracks)]
     assert after[1] == pytest.approx(-14, abs=0.1)
     assert None not in before
     assert after[0] - after[1] == pytest.approx(before[0] - before[1], abs=0.2)  # type: ignore[operator]
@@ -39,10 +39,10 @@ def test_an_album_keeps_its_tracks_apart_and_its_loudest_at_the_target() -> None
 def test_an_albums_tracks_share_one_tone() -> None:
     tracks = [io.BytesIO(wav(music(seconds=4))), io.BytesIO(wav(loud_mix(seconds=4)))]
     reports = master_album(tracks, Settings(style="warm"), open_output=lambda number, kind: io.BytesIO())
-    tones = [report.plan.step("tone") for report in reports]
+    tones = [report.plan.tone for report in reports]
     assert tones[0] is not None
     assert tones[1] is not None
-    assert tones[0].parameters["mid_db"] == tones[1].parameters["mid_db"]
+    assert tones[0].parameters.mid_db == tones[1].parameters.mid_db
 
 
 def test_tracks_keep_their_own_rates_and_channels_and_share_one_tone() -> None:
@@ -59,12 +59,12 @@ def test_tracks_keep_their_own_rates_and_channels_and_share_one_tone() -> None:
     )
     assert [(r.after.rate_hz, r.after.channels) for r in reports] == [(rate, channels) for rate, channels, _ in shapes]
     before = [report.before.integrated_lufs or 0 for report in reports]
-    after = [pipeline.measure(output).integrated_lufs or 0 for output in outputs]
+    after = [inputs.measure(output).integrated_lufs or 0 for output in outputs]
     assert max(after) == pytest.approx(-14, abs=0.1)
     for number in range(3):
         assert after[number] - max(after) == pytest.approx(before[number] - max(before), abs=0.2)
-    steps = [report.plan.step("tone") for report in reports]
-    tones = [dict(zip(step.parameters["hz"], step.parameters["mid_db"], strict=True)) for step in steps if step]  # type: ignore[arg-type]
+    curves = [report.plan.tone.parameters for report in reports if report.plan.tone]
+    tones = [dict(zip(curve.hz, curve.mid_db, strict=True)) for curve in curves]
     assert len(tones) == 3
     for hz in set.intersection(*map(set, tones)):
         if 60 < hz < 12_000:
@@ -125,11 +125,11 @@ def test_every_report_has_readings_over_time_and_only_one_that_asks_has_costs() 
 
 
 def test_readings_of_the_longest_song_stay_few() -> None:
-    cells = np.full(90 * 60 * loudness.BLOCKS_PER_S, 0.01)
+    energies = np.full(90 * 60 * loudness.BLOCKS_PER_S, 0.01)
     peaks = np.full(90 * 60 * 8000 // block_length(8000), 0.5, np.float32)
-    song = render.ShapedSong(stored(np.broadcast_to(np.float32(0), (2, 90 * 60 * 8000)), 8000), peaks, cells)
+    song = render.ShapedSong(stored(np.broadcast_to(np.float32(0), (2, 90 * 60 * 8000)), 8000), peaks, energies)
     chosen = pipeline.make_plan(io.BytesIO(wav(music(seconds=4))), Settings())
-    found = traces(song, chosen, cells, cells, with_costs=False)
+    found = traces(song, chosen, energies, energies, with_costs=False)
     assert found.step_s == 18
     assert len(found.loudness_before_lufs) == len(found.gain_reduction_db) == 300
     assert len(found.model_dump_json()) < 7000

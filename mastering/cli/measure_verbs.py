@@ -1,4 +1,4 @@
-"""The verbs that measure, prove and list; they write nothing."""
+"""The verbs that write no file: analyse, compare, certify, verify-plan, presets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from mastering.cli.app import app
-from mastering.cli.options import AsJson, Ceiling, Loudness, Song, Target, settings_of
-from mastering.cli.outcome import say
-from mastering.cli.places import reading
-from mastering.cli.printed import print_table
+from mastering.cli.files import reading
+from mastering.cli.options import AsJson, Ceiling, Loudness, Song, Target, settings_of, with_output
+from mastering.cli.outcome import print_line
+from mastering.cli.terminal import print_table
 from mastering.contract import Fault, FaultCode, Measurements, OutputFormat
 
 
@@ -21,7 +21,7 @@ def analyse(song: Song, as_json: AsJson = False) -> None:
     """Measure SONG: loudness, range, true peak, crest, stereo."""
     measured = _measure(song, with_character=as_json)
     if as_json:
-        say(measured.model_dump_json(indent=2))
+        print_line(measured.model_dump_json(indent=2))
     else:
         print_table({"": measured})
 
@@ -31,7 +31,7 @@ def compare(first: Song, second: Song, as_json: AsJson = False) -> None:
     """Measure FIRST and SECOND side by side, as before and after."""
     pair = {"first": _measure(first), "second": _measure(second)}
     if as_json:
-        say(json.dumps({name: found.model_dump(mode="json") for name, found in pair.items()}, indent=2))
+        print_line(json.dumps({name: found.model_dump(mode="json") for name, found in pair.items()}, indent=2))
     else:
         print_table(pair)
 
@@ -55,19 +55,24 @@ def certify(
     ours = _measure(master_file)
     with reading(master_file) as file:
         theirs = second_opinion(file)
-    wished, most = plan.loudness_lufs(settings), plan.ceiling_dbtp(settings)
+    target_lufs, ceiling_dbtp = plan.loudness_lufs(settings), plan.ceiling_dbtp(settings)
     readings = {
         "ours": (ours.integrated_lufs, ours.true_peak_dbtp),
         "pyloudnorm and soxr": (theirs.integrated_lufs, theirs.true_peak_dbtp),
     }
-    missed = [name for name, found in readings.items() if not verify.meets(*found, wished, most)]
+    missed = [name for name, found in readings.items() if not verify.meets(*found, target_lufs, ceiling_dbtp)]
     if as_json:
         body = {name: {"integrated_lufs": lufs, "true_peak_dbtp": peak} for name, (lufs, peak) in readings.items()}
-        say(json.dumps({"target_lufs": wished, "ceiling_dbtp": most, "readings": body, "holds": not missed}, indent=2))
+        print_line(
+            json.dumps(
+                {"target_lufs": target_lufs, "ceiling_dbtp": ceiling_dbtp, "readings": body, "holds": not missed},
+                indent=2,
+            )
+        )
     else:
-        say(f"{'asked for':20} {wished:7.2f} LUFS {most:6.2f} dBTP")
+        print_line(f"{'asked for':20} {target_lufs:7.2f} LUFS {ceiling_dbtp:6.2f} dBTP")
         for name, (lufs, peak) in readings.items():
-            say(f"{name:20} {'silent' if lufs is None else f'{lufs:7.2f}'} LUFS {peak:6.2f} dBTP")
+            print_line(f"{name:20} {'silent' if lufs is None else f'{lufs:7.2f}'} LUFS {peak:6.2f} dBTP")
     if missed:
         raise Fault(FaultCode.BAD_MASTER, f"The master is not within the target by {' and by '.join(missed)}.")
 
@@ -81,22 +86,20 @@ def verify_plan(
     """Prove that MASTER is what the plan makes of SONG: render it again and subtract (the null test)."""
     from tempfile import TemporaryFile
 
-    from mastering.engine import pipeline
+    from mastering.engine import replay
     from mastering.engine.plan import plan_hash
 
     with reading(plan_file) as file:
-        chosen = pipeline.read_plan(file)
-    chosen = chosen.model_copy(
-        update={"settings": chosen.settings.model_copy(update={"outputs": (OutputFormat.WAV24,)})}
-    )
+        chosen = replay.read_plan(file)
+    chosen = with_output(chosen, OutputFormat.WAV24)
     with reading(song) as source, reading(master_file) as delivered, TemporaryFile() as again:
-        pipeline.render_plan(source, chosen, open_output=lambda kind: cast(BinaryIO, again))
-        steps = pipeline.difference_steps(cast(BinaryIO, again), delivered)
-    say(f"plan {plan_hash(chosen)}")
+        replay.render_plan(source, chosen, open_output=lambda kind: cast(BinaryIO, again))
+        steps = replay.difference_steps(cast(BinaryIO, again), delivered)
+    print_line(f"plan {plan_hash(chosen)}")
     if steps:
         what = "another length, rate or number of channels" if steps < 0 else f"up to {steps} steps of 24 bits"
         raise Fault(FaultCode.BAD_MASTER, f"The null test fails: {what}. Another song or plan made this master.")
-    say("The null test holds: not one sample differs.")
+    print_line("The null test holds: not one sample differs.")
 
 
 @app.command(name="presets")
@@ -106,16 +109,18 @@ def list_presets(as_json: AsJson = False) -> None:
 
     known = presets()
     if as_json:
-        say(known.model_dump_json(indent=2, by_alias=True))
+        print_line(known.model_dump_json(indent=2, by_alias=True))
         return
     for name, target in known.targets.items():
-        say(f"target {name:16} {target.loudness_lufs:6.1f} LUFS {target.ceiling_dbtp:5.1f} dBTP  {target.purpose}")
+        print_line(
+            f"target {name:16} {target.loudness_lufs:6.1f} LUFS {target.ceiling_dbtp:5.1f} dBTP  {target.purpose}"
+        )
     for name, style in known.styles.items():
-        say(f"style  {name:16} {style.purpose}")
+        print_line(f"style  {name:16} {style.purpose}")
 
 
 def _measure(path: Path, *, with_character: bool = False) -> Measurements:
-    from mastering.engine import pipeline
+    from mastering.engine import inputs
 
     with reading(path) as source:
-        return pipeline.measure(source, with_character=with_character)
+        return inputs.measure(source, with_character=with_character)

@@ -1,8 +1,8 @@
-"""Everything that comes to the Space comes through here first: which door it may use, and what every answer carries.
+"""The outermost ASGI layer: checks every request, dispatches it, and adds the security headers to every response.
 
-Outermost of all layers, in front of Gradio's own: audio never passes its compression, its cache or its file routes.
-Of Gradio only the doors that a call of /master needs are open; all others (uploads, files, proxies, monitoring) are
-not there. Pure ASGI.
+In front of Gradio's own layers, so that audio never passes its compression, its cache or its file routes. Of Gradio's
+routes only those that a call of /master needs are let through; all others (uploads, files, proxies, monitoring) are
+404. Pure ASGI.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mastering_space.problems import refused
 
 KEY_HEADER = "x-mastering-key"
 MAX_CALL_BYTES = 64 * 1024
-"""Of a call's body: an id and the settings."""
+"""Bytes of a call's body at most: an id and the settings."""
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -33,7 +33,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'self' https://huggingface.co",
     ]
 )
-ALWAYS = {
+SECURITY_HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -41,15 +41,15 @@ ALWAYS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 
-_OURS = re.compile(r"/v1/.*")
+_AUDIO_ROUTES = re.compile(r"/v1/.*")
 _PAGE = re.compile(r"/|/static/.*|/favicon\.ico")
-_ASKING = re.compile(r"/config/?|/gradio_api/(info/?|startup-events|heartbeat/[^/]+|reset/?)")
-_CALLING = re.compile(r"/gradio_api/(queue/join|queue/data|cancel|call/master/?|call/master/[0-9a-f]+)")
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_GRADIO_INFO = re.compile(r"/config/?|/gradio_api/(info/?|startup-events|heartbeat/[^/]+|reset/?)")
+_GRADIO_CALL = re.compile(r"/gradio_api/(queue/join|queue/data|cancel|call/master/?|call/master/[0-9a-f]+)")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Gate:
-    """Sends a request to the audio routes, the page or Gradio, or refuses it."""
+class RequestGuard:
+    """Dispatches a request to the audio routes, the page or Gradio, or refuses it."""
 
     def __init__(self, gradio: ASGIApp, routes: ASGIApp, page: ASGIApp, key: SecretStr | None) -> None:
         self._gradio, self._routes, self._page = gradio, routes, page
@@ -65,25 +65,25 @@ class Gate:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._door(scope)(scope, receive, send_with_headers)
+        await self._application_for(scope)(scope, receive, send_with_headers)
 
-    def _door(self, scope: Scope) -> ASGIApp:
+    def _application_for(self, scope: Scope) -> ASGIApp:
         path, headers = scope["path"], Headers(scope=scope)
-        if scope["method"] not in _SAFE and _is_foreign(headers):
+        if scope["method"] not in _SAFE_METHODS and _is_foreign(headers):
             return refused(403, "This page may only be used from its own address.")
         if _PAGE.fullmatch(path):
             return self._page
-        if not (_OURS.fullmatch(path) or _CALLING.fullmatch(path) or _ASKING.fullmatch(path)):
+        if not (_AUDIO_ROUTES.fullmatch(path) or _GRADIO_CALL.fullmatch(path) or _GRADIO_INFO.fullmatch(path)):
             return refused(404, "There is nothing at this address.")
-        if not _ASKING.fullmatch(path) and not self._holds_key(headers):
+        if not _GRADIO_INFO.fullmatch(path) and not self._holds_key(headers):
             return refused(401, f"This Space wants its key, in the header {KEY_HEADER}.")
-        if _OURS.fullmatch(path):
+        if _AUDIO_ROUTES.fullmatch(path):
             return self._routes
-        stated = headers.get("content-length", "0" if scope["method"] in _SAFE else "")
+        stated = headers.get("content-length", "0" if scope["method"] in _SAFE_METHODS else "")
         if not stated.isdecimal() or int(stated[:20]) > MAX_CALL_BYTES:
             return refused(413, f"A call has at most {MAX_CALL_BYTES} bytes and says how many.")
         return self._gradio
@@ -93,7 +93,7 @@ class Gate:
 
 
 def _is_foreign(headers: Headers) -> bool:
-    """Whether a browser says that another site sent this. Behind Hugging Face's proxy only the host can be compared."""
+    """Whether a browser says that another site's page sent this. Behind a proxy only the host can be compared."""
     origin = headers.get("origin")
     if origin is None:
         return False

@@ -1,4 +1,4 @@
-"""What a Space lets in, and what it says to whom it does not."""
+"""Which requests a Space accepts, and how it refuses the others."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ CLOSED = [
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
-def test_gradios_other_doors_are_not_there(space: SpaceProcess, method: str, path: str) -> None:
+def test_gradios_other_routes_are_not_there(space: SpaceProcess, method: str, path: str) -> None:
     with space.client() as client:
         answer = client.request(method, path, files={"files": b"RIFF"} if method == "POST" else None)
     assert answer.status_code == 404

@@ -13,7 +13,7 @@ def job_of(jobs: SpaceJobs, name: str, size_bytes: int) -> SpaceJob:
     return jobs.begin(name)
 
 
-async def test_songs_that_do_not_say_their_length_find_room_beside_each_other() -> None:
+async def test_songs_that_do_not_say_their_length_fit_beside_each_other() -> None:
     jobs = SpaceJobs(SpaceSettings(memory_bytes=64 * MIB))
     for number in range(8):
         job = job_of(jobs, f"{number:032x}", 10_000)
@@ -23,7 +23,7 @@ async def test_songs_that_do_not_say_their_length_find_room_beside_each_other() 
     jobs.forget_all()
 
 
-async def test_a_large_song_that_does_not_say_its_length_leaves_half_of_the_room() -> None:
+async def test_a_large_song_that_does_not_say_its_length_leaves_half_of_the_memory() -> None:
     jobs = SpaceJobs(SpaceSettings(memory_bytes=64 * MIB))
     job = job_of(jobs, "0" * 32, 4 * MIB)
     assert jobs.unforeseen_bytes(job, 3) == 30 * MIB

@@ -1,4 +1,4 @@
-"""Files as the command line names them: read, and written whole or not at all."""
+"""The files that a command line names: opened for reading, or written whole or not at all; formats by extension."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from mastering.cli.outcome import UsageError
 from mastering.contract import Fault, FaultCode, OutputFormat
 
 
-def places_of(paths: list[Path], kind: OutputFormat | None) -> dict[OutputFormat, Path]:
-    places: dict[OutputFormat, Path] = {}
+def paths_by_format(paths: list[Path], kind: OutputFormat | None) -> dict[OutputFormat, Path]:
+    """Each output path under its format: `kind` for a single one, else what the extension says. Raises Fault."""
+    found: dict[OutputFormat, Path] = {}
     for path in paths:
         form = kind if kind is not None and len(paths) == 1 else format_of(path)
-        if form in places:
+        if form in found:
             raise Fault(FaultCode.BAD_SETTINGS, f"Two outputs of the format {form} were asked for; one is enough.")
-        places[form] = path
-    return places
+        found[form] = path
+    return found
 
 
 def format_of(path: Path) -> OutputFormat:
+    """The first format with the path's extension. Raises Fault(bad_settings)."""
     extension = path.suffix.lower().removeprefix(".")
     for form in OutputFormat:
         if form.extension == extension:
@@ -33,6 +35,7 @@ def format_of(path: Path) -> OutputFormat:
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
+    """The file open for reading. Raises UsageError."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -43,7 +46,10 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path, source: BinaryIO | None) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its name when all went well, and is gone if not."""
+    """A new file that is renamed to `path` when the block ends well, and removed if not. Raises UsageError.
+
+    It refuses to overwrite `source`.
+    """
     if source is not None and path.exists() and os.path.samestat(os.fstat(source.fileno()), path.stat()):
         raise UsageError("the output would overwrite the input. Choose another name.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

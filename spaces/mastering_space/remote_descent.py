@@ -1,7 +1,7 @@
-"""In the rendering process: gradient descents are done elsewhere, by whoever can get a GPU for them.
+"""Runs in the rendering process: replaces `mastering.fit.descend` by one that asks the Space's server for it.
 
-The process that parses a stranger's file has neither a network nor a GPU. It asks the server over the socket that it
-already has: {"ask": "descend"} with the request in a memory file, then {"tick": fraction} …, {"found"} with the result.
+The process that parses an untrusted file has neither a network nor a GPU. It asks over the socket that it already has:
+{"ask": "descend"} with the request in a memory file; the answers are {"tick": fraction} …, {"found"} with the result.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from mastering_space import descent
+from mastering_space import gpu_descent
 
 if TYPE_CHECKING:
     from mastering.fit import Descent
@@ -23,10 +23,10 @@ def install(link: Link) -> None:
     except ImportError:  # no torch, or one that does not load: `refine` meets the same, and its report says so
         return
 
-    def descend(chain: Any, start: Any, bounds: Any, goal: Any, weights: Any, **rest: Any) -> Descent:
+    def descend(model: Any, start: Any, bounds: Any, goal: Any, weights: Any, **rest: Any) -> Descent:
         tick = rest.pop("tick")
         memory = os.memfd_create("request", os.MFD_CLOEXEC)
-        os.write(memory, descent.packed(chain, start, bounds, goal, weights, **rest))
+        os.write(memory, gpu_descent.pack_request(model, start, bounds, goal, weights, **rest))
         link.tell({"ask": "descend"}, (memory,))
         os.close(memory)
         while (answer := link.listen()) is not None:
@@ -34,7 +34,7 @@ def install(link: Link) -> None:
             if descriptors:
                 found = os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0)
                 os.close(descriptors[0])
-                return descent.unpacked(found)
+                return gpu_descent.unpack_result(found)
             tick(message["tick"])
         raise BrokenPipeError
 

@@ -1,4 +1,4 @@
-"""Between a rendering process that asks for a gradient descent and the function that has a GPU for it.
+"""Relays gradient descents from a rendering process, which has no GPU, to the function that has one.
 
 The function is a generator that may block (ZeroGPU queues for a GPU in it), so every step of it is taken in a thread;
 to close it frees the GPU at its next step.
@@ -15,23 +15,24 @@ from typing import TypeVar, cast
 
 from mastering.worker.render_pool import Message, RenderProcess
 
-Descend = Callable[[bytes], Iterator[float | bytes]]
+DescendFunction = Callable[[bytes], Iterator[float | bytes]]
+"""A request in bytes → fractions done, then the result in bytes: `gpu_descent.descend`, as ZeroGPU wraps it."""
 Answer = TypeVar("Answer")
 
 
 class ZeroGpuError(Exception):
-    """Its cause is the error that the `spaces` package raised: quota, queue, a GPU task that was aborted."""
+    """The descent failed; the cause is the error of the `spaces` package: quota, queue, a GPU task that was aborted."""
 
 
-class Helper:
-    """Serves one render; whatever still runs is stopped when its `with` block ends."""
+class DescentRelay:
+    """The descents of one render; one that still runs is stopped when the `with` block ends."""
 
-    def __init__(self, descend: Descend | None, renderer: RenderProcess) -> None:
+    def __init__(self, descend: DescendFunction | None, renderer: RenderProcess) -> None:
         self._descend = descend
         self._renderer = renderer
         self._work: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Helper:
+    async def __aenter__(self) -> DescentRelay:
         return self
 
     async def __aexit__(
@@ -65,32 +66,32 @@ class Helper:
             raise ZeroGpuError from error
 
     async def _steps(self, request: bytes) -> None:
-        assert self._descend is not None  # noqa: S101 - who has none is never asked
+        assert self._descend is not None  # noqa: S101 - without one, `rendering` asks for no relay
         steps = cast("Generator[float | bytes]", self._descend(request))
         step: asyncio.Future[float | bytes | None] | None = None
         try:
             while True:
                 # The thread sees the call's own context: ZeroGPU reads from it whose quota this is.
                 step = asyncio.ensure_future(asyncio.to_thread(next, steps, None))
-                word = await asyncio.shield(step)
-                if word is None:
+                result = await asyncio.shield(step)
+                if result is None:
                     return
-                self._pass_on(word)
+                self._send_back(result)
         finally:
-            asyncio.get_running_loop().create_task(_closed(steps, step))
+            asyncio.get_running_loop().create_task(_close(steps, step))
 
-    def _pass_on(self, word: float | bytes) -> None:
-        if isinstance(word, float):
-            self._renderer.ask({"tick": word}, [])
+    def _send_back(self, result: float | bytes) -> None:
+        if isinstance(result, float):
+            self._renderer.ask({"tick": result}, [])
             return
         memory = os.memfd_create("found", os.MFD_CLOEXEC)
-        os.write(memory, word)
+        os.write(memory, result)
         self._renderer.ask({"found": True}, [memory])
         os.close(memory)
 
 
-async def _closed(steps: Generator[float | bytes], step: asyncio.Future[float | bytes | None] | None) -> None:
-    """A generator can't be closed while a thread is in it."""
+async def _close(steps: Generator[float | bytes], step: asyncio.Future[float | bytes | None] | None) -> None:
+    """Close the generator once no thread is in it: before that it can't be."""
     if step is not None:
         await asyncio.wait({step})
         if not step.cancelled():

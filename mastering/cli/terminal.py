@@ -1,4 +1,4 @@
-"""What a person sees: tables, reasons, a progress bar."""
+"""Results for a person at a terminal: tables of measurements, the plan's reasons, a progress bar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from mastering.cli.outcome import say
+from mastering.cli.outcome import print_line
 from mastering.contract import Measurements, Plan, Report, Stage
 
 if TYPE_CHECKING:
@@ -35,15 +35,17 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage, float], None]]:
 
 
 def print_report(report: Report) -> None:
+    """Before and after, the plan, and the remarks."""
     print_table({"before": report.before, "after": report.after})
     print_plan(report.plan)
     for flag in report.flags:
-        say(f"note: {flag}")
+        print_line(f"note: {flag}")
 
 
 def print_plan(chosen: Plan) -> None:
+    """Each step with its reason."""
     for step in chosen.steps:
-        say(f"{step.name:12} {step.reason}")
+        print_line(f"{step.name:12} {step.reason}")
 
 
 _ROWS = (
@@ -60,6 +62,7 @@ _ROWS = (
 
 
 def print_table(columns: dict[str, Measurements]) -> None:
+    """Measurements side by side, one column for each."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""The verbs that make something of a song: a master, an album, previews, a plan.
+"""The verbs that render or plan a song: master, album, preview, plan, render, demo-song.
 
 Over 250 lines, because each verb spells out its options, which are its help.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from mastering.cli.app import app
+from mastering.cli.files import format_of, paths_by_format, reading, writing
 from mastering.cli.options import (
     Amount,
     AsJson,
@@ -27,11 +28,11 @@ from mastering.cli.options import (
     Target,
     Weights,
     settings_of,
+    with_output,
 )
-from mastering.cli.outcome import EPILOG, UsageError, say
-from mastering.cli.places import format_of, places_of, reading, writing
-from mastering.cli.printed import print_plan, print_report, print_table, progress_bar
-from mastering.contract import Effort, Fault, OutputFormat, Plan, Report
+from mastering.cli.outcome import EPILOG, UsageError, print_line
+from mastering.cli.terminal import print_plan, print_report, print_table, progress_bar
+from mastering.contract import Effort, Fault, OutputFormat, Report
 
 
 @app.command(epilog=EPILOG)
@@ -64,9 +65,9 @@ def master(
     """
     from mastering.engine import pipeline
 
-    places = places_of(output, kind)
+    paths = paths_by_format(output, kind)
     settings = settings_of(
-        outputs=tuple(places),
+        outputs=tuple(paths),
         target=target,
         style=style,
         amount_percent=amount,
@@ -80,13 +81,13 @@ def master(
     )
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
-        files = {form: stack.enter_context(writing(path, source)) for form, path in places.items()}
+        files = {form: stack.enter_context(writing(path, source)) for form, path in paths.items()}
         progress = stack.enter_context(progress_bar(quiet=as_json))
-        likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
+        references = [stack.enter_context(reading(path)) for path in reference or ()]
         report = pipeline.master(
             source,
             settings,
-            references=likenesses,
+            references=references,
             open_output=files.__getitem__,
             progress=progress,
             with_costs=report_page is not None,
@@ -94,7 +95,7 @@ def master(
     if report_page is not None:
         _write_page(report, report_page, output[0])
     if as_json:
-        say(report.model_dump_json(indent=2))
+        print_line(report.model_dump_json(indent=2))
     else:
         print_report(report)
 
@@ -116,19 +117,19 @@ def album(
     settings = settings_of(target=target, style=style, amount_percent=amount, rate_hz=rate, outputs=(kind,))
     with ExitStack() as stack:
         tracks = [stack.enter_context(reading(path)) for path in songs]
-        likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
-        places = [folder / f"{path.stem}.{kind.extension}" for path in songs]
-        files = [stack.enter_context(writing(place, track)) for place, track in zip(places, tracks, strict=True)]
+        references = [stack.enter_context(reading(path)) for path in reference or ()]
+        masters = [folder / f"{path.stem}.{kind.extension}" for path in songs]
+        files = [stack.enter_context(writing(path, track)) for path, track in zip(masters, tracks, strict=True)]
         progress = stack.enter_context(progress_bar(quiet=False))
         reports = master_album(
             tracks,
             settings,
-            references=likenesses,
+            references=references,
             open_output=lambda number, form: files[number],
             progress=progress,
         )
     for path, report in zip(songs, reports, strict=True):
-        say(f"{report.before.integrated_lufs:7.2f} -> {report.after.integrated_lufs:7.2f} LUFS  {path.name}")
+        print_line(f"{report.before.integrated_lufs:7.2f} -> {report.after.integrated_lufs:7.2f} LUFS  {path.name}")
 
 
 @app.command()
@@ -151,19 +152,19 @@ def preview(
         raise UsageError(f"cannot make the folder: {os.strerror(error.errno or 0).lower()}.") from None
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
-        likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
+        references = [stack.enter_context(reading(path)) for path in reference or ()]
         progress = stack.enter_context(progress_bar(quiet=False))
-        places = {}
+        paths = {}
 
         def open_output(name: str) -> BinaryIO:
-            places[name] = folder / f"{song.stem} ({name}).{kind.extension}"
-            return stack.enter_context(writing(places[name], source))
+            paths[name] = folder / f"{song.stem} ({name}).{kind.extension}"
+            return stack.enter_context(writing(paths[name], source))
 
         made = write_previews(
-            source, settings, references=likenesses, open_output=open_output, seconds=seconds, progress=progress
+            source, settings, references=references, open_output=open_output, seconds=seconds, progress=progress
         )
     for each in made:
-        say(f"{each.loudness_lufs:7.2f} LUFS  {places[each.style].name}")
+        print_line(f"{each.loudness_lufs:7.2f} LUFS  {paths[each.style].name}")
 
 
 @app.command()
@@ -199,10 +200,10 @@ def plan(
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
         progress = stack.enter_context(progress_bar(quiet=as_json))
-        likenesses = [stack.enter_context(reading(path)) for path in reference or ()]
-        chosen = pipeline.make_plan(source, settings, references=likenesses, progress=progress)
+        references = [stack.enter_context(reading(path)) for path in reference or ()]
+        chosen = pipeline.make_plan(source, settings, references=references, progress=progress)
     if as_json:
-        say(chosen.model_dump_json(indent=2))
+        print_line(chosen.model_dump_json(indent=2))
     else:
         print_plan(chosen)
 
@@ -218,16 +219,16 @@ def render_by_plan(
     as_json: AsJson = False,
 ) -> None:
     """Render SONG by a finished plan: the same samples as when the plan was made."""
-    from mastering.engine import pipeline
+    from mastering.engine import replay
 
     with reading(plan_file) as file:
-        chosen = pipeline.read_plan(file)
+        chosen = replay.read_plan(file)
     form = kind or format_of(output)
-    chosen = _rendered_to(chosen, form)
+    chosen = with_output(chosen, form)
     with reading(song) as source, writing(output, source) as target, progress_bar(quiet=as_json) as progress:
-        after = pipeline.render_plan(source, chosen, open_output=lambda kind: target, progress=progress)
+        after = replay.render_plan(source, chosen, open_output=lambda kind: target, progress=progress)
     if as_json:
-        say(after.model_dump_json(indent=2))
+        print_line(after.model_dump_json(indent=2))
     else:
         print_table({"after": after})
 
@@ -235,20 +236,20 @@ def render_by_plan(
 @app.command(name="demo-song")
 def demo_song(output: Annotated[Path, typer.Argument(help="Where to write the WAV file.", show_default=False)]) -> None:
     """Write half a minute of synthesised music, to try everything with."""
-    from mastering.engine import pipeline
+    from mastering.engine import demo
 
     with writing(output, None) as file:
-        pipeline.write_demo_song(file)
-    say(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
+        demo.write_demo_song(file)
+    print_line(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
 
 
 def _write_page(report: Report, path: Path, written: Path) -> None:
-    """The page, with the second meters' word where the master is short enough for them."""
+    """Write the report page, with the readings of the second meters where the master is short enough for them."""
     from mastering.report.certificate import certify
     from mastering.report.page import html
 
     try:
-        # Reports tell of the first format that was written, lossless before lossy, and so do the second meters.
+        # The report is of the first format that was written, lossless before lossy, and so are the second meters'.
         with reading(written) as file:
             certificate = certify(file)
     except Fault:
@@ -257,7 +258,3 @@ def _write_page(report: Report, path: Path, written: Path) -> None:
         path.write_text(html(report, certificate), "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the report: {os.strerror(error.errno or 0).lower()}.") from None
-
-
-def _rendered_to(chosen: Plan, form: OutputFormat) -> Plan:
-    return chosen.model_copy(update={"settings": chosen.settings.model_copy(update={"outputs": (form,)})})
