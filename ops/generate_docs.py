@@ -106,7 +106,7 @@ def main() -> int:
             stale.append(name)
             if "--check" not in sys.argv:
                 path.write_text(text, "utf-8")
-    if wrong := privacy_page.complaints():
+    if wrong := privacy_page.mismatches():
         print("\n".join(["The promises and their tests do not fit (router/privacy/register.toml):", *wrong]))
         return 1
     if stale and "--check" in sys.argv:

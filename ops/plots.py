@@ -1,6 +1,6 @@
 """Writes docs/plots: the report's own plots of the demo song, mastered after itself made darker. `--check` compares.
 
-A check lets points be off by a hair (of 720 by 300): drawings are for eyes, and bits are compared elsewhere.
+A check lets points be off by 2 pixels (of 720 by 300): drawings are for eyes, and bits are compared elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mastering.report.plots import svg
 FOLDER = Path(__file__).parent.parent / "docs" / "plots"
 _NAMES = ("spectrum", "loudness", "gain-reduction", "cost-of-loudness")
 _RATE_HZ = 44_100
-_HAIR_PX = 2.0
+_TOLERANCE_PX = 2.0
 _NUMBER = re.compile(r"\d+\.\d+")
 
 
@@ -54,14 +54,14 @@ def stale() -> list[str]:
 
 
 def _same(path: Path, text: str) -> bool:
-    """The same but for points that a hair of rounding, here or on another machine, has moved."""
+    """The same but for points that rounding, here or on another machine, has moved by a little."""
     if not path.exists():
         return False
-    (old_words, old), (new_words, new) = (_taken_apart(drawing) for drawing in (path.read_text("utf-8"), text))
-    return old_words == new_words and np.allclose(old, new, rtol=0, atol=_HAIR_PX)
+    (old_words, old), (new_words, new) = (_text_and_numbers(drawing) for drawing in (path.read_text("utf-8"), text))
+    return old_words == new_words and np.allclose(old, new, rtol=0, atol=_TOLERANCE_PX)
 
 
-def _taken_apart(drawing: str) -> tuple[list[str], list[float]]:
+def _text_and_numbers(drawing: str) -> tuple[list[str], list[float]]:
     return _NUMBER.split(drawing), [float(number) for number in _NUMBER.findall(drawing)]
 
 

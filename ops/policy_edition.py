@@ -22,7 +22,7 @@ def is_current() -> bool:
 
 
 def open_edition(today: dt.date) -> None:
-    """Write down that the policy says something else from `today` on; what was said earlier today is replaced."""
+    """Add an edition of the policy with today's date; one that was made earlier today is replaced."""
     known = {edition.date: edition.digest for edition in privacy_policy.editions() if edition.date < today}
     known[today] = privacy_policy.digest()
     tables = [f'\n[[edition]]\ndate = {date}\ndigest = "{digest}"\n' for date, digest in known.items()]

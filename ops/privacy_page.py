@@ -1,4 +1,7 @@
-"""docs/privacy.md: every promise with the tests that keep it, found by their names, and what fails where none does."""
+"""Makes docs/privacy.md: every promise with the tests that keep it, found by their names.
+
+`mismatches` names the promises without a test and the tests without a promise.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ def named_tests(root: Path = ROOT) -> dict[str, list[str]]:
     return found
 
 
-def complaints(root: Path = ROOT) -> list[str]:
-    """What is wrong between the register and the tests, one sentence each."""
+def mismatches(root: Path = ROOT) -> list[str]:
+    """Where the register and the tests do not fit, one sentence each."""
     named = named_tests(root)
     wrong = [f"{known} is in a test's name and not in the register." for known in named if known not in promises()]
     for promise in promises().values():

@@ -1,4 +1,4 @@
-"""`python -m ops.smoke_hf CATALOGUE`: does a deployed set of Spaces work? Asks the real Hub, with a real token.
+"""`python -m ops.smoke_hf CATALOGUE`: checks deployed Spaces, by the real Hub and with a real token.
 
 For each Space of the catalogue: its stage by the Hub, its health, then half a minute of synthesised music through it,
 and what is left of it there afterwards (nothing). One line each; ends with 1 if any is not as it should be.
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as Asked
-from ops.demo import a_demo
+from ops.demo import demo_wav
 from router.cli.deploy import TOKEN_VARIABLES
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
@@ -32,7 +32,7 @@ _RATE_HZ = 44_100
 
 async def smoke(entries: list[CatalogueEntry], token: str) -> bool:
     """True where every Space made a master."""
-    song = a_demo()
+    song = demo_wav()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as ram:  # noqa: S108
         key = os.environ.get("ROUTER_SPACE_KEY")
         settings = RouterSettings(
@@ -48,7 +48,7 @@ async def _one(entry: CatalogueEntry, backend: Backend, song: bytes) -> bool:
         print(f"{'ok  ' if health.up else 'note'}  {entry.name}: {where}: {health.detail}")
         await backend.wake()
         async with asyncio.timeout(DEADLINE_S):
-            size_bytes, told = await _master(backend, song)
+            size_bytes, readings = await _master(backend, song)
     except TierFault as fault:
         print(f"FAIL  {entry.name}: {fault.fault_class}: {fault.detail}")
         return False
@@ -57,7 +57,7 @@ async def _one(entry: CatalogueEntry, backend: Backend, song: bytes) -> bool:
         return False
     finally:
         await backend.close()
-    print(f"ok    {entry.name}: a master of {size_bytes} bytes{told}")
+    print(f"ok    {entry.name}: a master of {size_bytes} bytes{readings}")
     return True
 
 
@@ -67,13 +67,13 @@ async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
     facts = Facts(
         container="wav", codec="pcm_16", rate_hz=_RATE_HZ, channels=2, frames=frames, duration_s=seconds, lossy=False
     )
-    size_bytes, told = 0, ""
+    size_bytes, readings = 0, ""
     async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, source_of(song), DEADLINE_S)):
         if isinstance(event, bytes):
             size_bytes += len(event)
         elif isinstance(event, Finished) and event.report is not None:
-            told = f", {event.report.after.integrated_lufs} LUFS, {event.report.after.true_peak_dbtp} dBTP"
-    return size_bytes, told
+            readings = f", {event.report.after.integrated_lufs} LUFS, {event.report.after.true_peak_dbtp} dBTP"
+    return size_bytes, readings
 
 
 def main() -> int:

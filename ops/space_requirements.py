@@ -1,4 +1,4 @@
-"""What a Space installs, from pyproject.toml's extra `space` and the versions in constraints.txt.
+"""Makes the requirements.txt of each Space, from pyproject.toml's extra `space` and the versions in constraints.txt.
 
 The engine itself is uploaded beside `app.py`, so its dependencies are all that is left to install. Gradio is left out:
 Hugging Face installs the `sdk_version` of the Space's card before anything else.
@@ -45,10 +45,10 @@ def _torch(kind: str, project: dict[str, Any]) -> list[str]:
     return ["# The build without CUDA: there is no GPU here.", index, f"{torch}+cpu"]
 
 
-def package_names(wanted: list[str], project: dict[str, Any]) -> set[str]:
-    """Of packages that are not ours, through our own extras."""
+def package_names(requirements: list[str], project: dict[str, Any]) -> set[str]:
+    """Names of the packages that the requirements name, themselves or through this project's own extras."""
     found: set[str] = set()
-    for requirement in wanted:
+    for requirement in requirements:
         if ours := _OURS.match(requirement):
             for extra in ours[1].split(","):
                 found |= package_names(project["optional-dependencies"][extra], project)

@@ -1,8 +1,8 @@
 """All tiers on one machine: a router, two local workers, both Spaces as real Gradio processes. All on loopback.
 
-    with running_topology() as town:
-        town.router.url
-        town.workers[0].kill()
+    with running_topology() as topology:
+        topology.router.url
+        topology.workers[0].kill()
 
 Every process is a child that dies with this one, however this one ends, and is stopped by its own id.
 """
@@ -41,7 +41,7 @@ _SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 
 
 
 @dataclass
-class Child:
+class TopologyProcess:
     """One process of the topology, at the same address whenever it runs."""
 
     name: str
@@ -71,12 +71,12 @@ class Child:
             )
 
     def wait(self, limit_s: float = START_S) -> None:
-        """Until it answers that it is ready. Raises RuntimeError with its own words."""
+        """Until it answers that it is ready. Raises RuntimeError with the end of its output."""
         give_up_s = time.monotonic() + limit_s
         while not self._is_ready():
             if not self.is_alive or time.monotonic() > give_up_s:
-                said = self.output.read_text("utf-8", errors="replace")[-4000:]
-                raise RuntimeError(f"{self.name} did not get ready:\n{said}")
+                output = self.output.read_text("utf-8", errors="replace")[-4000:]
+                raise RuntimeError(f"{self.name} did not get ready:\n{output}")
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -97,48 +97,50 @@ class Child:
     def _is_ready(self) -> bool:
         try:
             answer = httpx.get(f"{self.url}{self.health}", timeout=2, trust_env=False, verify=_TLS)
-            # A worker that wants signatures says no to a stranger: it listens.
+            # A worker that wants signatures refuses this request: it listens.
             return answer.status_code == 401 or (answer.is_success and answer.json().get("state") in (None, "ready"))
         except (httpx.HTTPError, ValueError):
             return False
 
 
 @dataclass
-class Town:
-    router: Child
+class Topology:
+    """The processes, and the addresses by which they are reached."""
+
+    router: TopologyProcess
     operators: str
     """The operators' port."""
-    workers: list[Child]
-    gpu_space: Child
-    cpu_space: Child
+    workers: list[TopologyProcess]
+    gpu_space: TopologyProcess
+    cpu_space: TopologyProcess
     ram: Path
 
     @property
-    def backends(self) -> list[Child]:
+    def backends(self) -> list[TopologyProcess]:
         return [*self.workers, self.gpu_space, self.cpu_space]
 
 
 @contextmanager
-def running_topology(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Town]:
+def running_topology(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Topology]:
     """The whole topology, ready; ports of 0 take free ones. `settings` are the router's."""
     with ExitStack() as cleanup:
         folder = cleanup.enter_context(_own_folder(Path(tempfile.gettempdir())))
         ram = cleanup.enter_context(_own_folder(_SHM if os.access(_SHM, os.W_OK) else Path(tempfile.gettempdir())))
-        town = _town(folder, ram, port or free_port(), operators_port or free_port(), settings)
-        for child in (*town.backends, town.router):
+        topology = _topology(folder, ram, port or free_port(), operators_port or free_port(), settings)
+        for child in (*topology.backends, topology.router):
             cleanup.callback(child.stop)
-        for child in town.backends:
+        for child in topology.backends:
             child.start()
-        for child in town.backends:
+        for child in topology.backends:
             child.wait()
-        town.router.start()
-        town.router.wait()
-        yield town
+        topology.router.start()
+        topology.router.wait()
+        yield topology
 
 
 @contextmanager
 def _own_folder(beneath: Path) -> Iterator[Path]:
-    """A folder that goes with this process; those that killed ones left behind go first."""
+    """A folder that is removed with this process, after those that killed processes left behind."""
     for stale in beneath.glob(f"{_PREFIX}*"):
         with suppress(OSError), (stale / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,7 +150,7 @@ def _own_folder(beneath: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _town(folder: Path, ram: Path, port: int, operators_port: int, settings: Mapping[str, object]) -> Town:
+def _topology(folder: Path, ram: Path, port: int, operators_port: int, settings: Mapping[str, object]) -> Topology:
     key = secrets.token_hex(32)
     workers = [_worker(folder, number, key) for number in (1, 2)]
     gpu_space = _space(folder, "zero_gpu", "gpu_space")
@@ -167,26 +169,26 @@ def _town(folder: Path, ram: Path, port: int, operators_port: int, settings: Map
     }
     environment = {f"ROUTER_{name.upper()}": str(value) for name, value in given.items()}
     command = (sys.executable, "-m", "router", "serve", "--port", str(port))
-    router = Child(
+    router = TopologyProcess(
         "router", "", f"http://127.0.0.1:{port}", "/v1/options", command, folder / "router.txt", environment=environment
     )
-    return Town(router, f"http://127.0.0.1:{operators_port}", workers, gpu_space, cpu_space, ram)
+    return Topology(router, f"http://127.0.0.1:{operators_port}", workers, gpu_space, cpu_space, ram)
 
 
-def _entry(child: Child) -> str:
+def _entry(child: TopologyProcess) -> str:
     region = "here, in place of Hugging Face" if child.tier != "managed" else "here"
     return f'[[backend]]\nname = "{child.name}"\ntier = "{child.tier}"\nurl = "{child.url}"\nregion = "{region}"\n'
 
 
-def _worker(folder: Path, number: int, key: str) -> Child:
+def _worker(folder: Path, number: int, key: str) -> TopologyProcess:
     port = free_port()
     command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
     environment = {"MASTERING_WORKER_KEYS": json.dumps({"router": key})}
     name, url = f"worker-{number}", f"http://127.0.0.1:{port}"
-    return Child(name, "managed", url, "/v1/health", command, folder / f"{name}.txt", environment=environment)
+    return TopologyProcess(name, "managed", url, "/v1/health", command, folder / f"{name}.txt", environment=environment)
 
 
-def _space(folder: Path, kind: str, tier: str) -> Child:
+def _space(folder: Path, kind: str, tier: str) -> TopologyProcess:
     """A Space as Hugging Face runs it: the folder that is uploaded, and `python app.py` in it."""
     name, port, place = tier.replace("_", "-"), free_port(), folder / tier
     for path, source in upload.files(kind).items():
@@ -199,7 +201,7 @@ def _space(folder: Path, kind: str, tier: str) -> Child:
     environment |= {"HOME": str(home), "TMPDIR": str(home), "MASTERING_SPACE_CONCURRENCY": "1"}
     command = (sys.executable, "app.py")
     url = f"http://127.0.0.1:{port}"
-    return Child(name, tier, url, "/v1/health", command, folder / f"{name}.txt", place / "app", environment)
+    return TopologyProcess(name, tier, url, "/v1/health", command, folder / f"{name}.txt", place / "app", environment)
 
 
 def free_port() -> int:
@@ -209,12 +211,12 @@ def free_port() -> int:
 
 
 def _clean() -> dict[str, str]:
-    """This environment without what would tell the children more than they are told here."""
+    """This environment without the variables of the programs started here: they get theirs explicitly."""
     strange = ("GRADIO_", "MASTERING_", "ROUTER_", "SPACE", "HF_")
     return {name: value for name, value in os.environ.items() if not name.startswith(strange) and name != "PYTHONPATH"}
 
 
 def _die_with_parent() -> None:
-    """In the child, before it runs: who kills the demo has killed all of it (Linux)."""
+    """Runs in the child before its program: it is killed when its parent ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -30,7 +30,7 @@ def main() -> int:
     known = groups()
     parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__)
     parser.add_argument("--only", choices=sorted(known), action="append", help="measure this group alone")
-    event_log.book.write = lambda line: None  # routers inside this process say nothing
+    event_log.book.write = lambda line: None  # routers inside this process log nothing
     chosen = parser.parse_args().only or sorted(known)
     path = _ROOT / "docs" / "benchmarks.json"
     holds = True
@@ -39,7 +39,7 @@ def main() -> int:
         for line in found:
             print(line, flush=True)
         holds = holds and all(line.holds for line in found)
-        # After each group: what a later one breaks off with costs no earlier one its figures.
+        # After each group: a later one that fails costs no earlier one its figures.
         here = {line.device for line in found}
         kept = [line for line in read_json(path) if line.name.split("/")[0] != name or line.device not in {None, *here}]
         lines = sorted([*kept, *found], key=lambda line: line.name)

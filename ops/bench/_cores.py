@@ -1,4 +1,4 @@
-"""How many of the machine's cores a measurement may use."""
+"""Limits a measurement to some of the machine's cores."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A worker that speaks the protocol and hands the song back as its master: what is measured is the way there.
+"""A worker that speaks the protocol and returns the song as its master: benchmarks measure the transfer, not a render.
 
-`python -m ops.bench._stub_worker PORT RENDER_S LOG [TRAP]`. It writes `begun`, `accepted` and, when the caller hung up
-before the end, `freed` with the machine's monotonic time into LOG. Whoever finds the file TRAP takes it away and stops
-reading in the middle of the upload.
+`python -m ops.bench._stub_worker PORT RENDER_S LOG [STALL_FILE]`. It writes `begun`, `accepted` and, when the caller
+hung up before the end, `freed` with the machine's monotonic time into LOG. The worker that finds STALL_FILE removes it,
+writes `stalled` and stops reading in the middle of the upload.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _PLAN = Plan(
     seed=1,
 )
 REPORT = Report(engine_version=ENGINE_VERSION, before=_MEASURED, after=_MEASURED, plan=_PLAN)
-TRAPPED_AFTER_BYTES = 1024 * 1024
+STALLS_AFTER_BYTES = 1024 * 1024
 
 
 class Stub:
-    def __init__(self, render_s: float, log: Path, trap: Path | None) -> None:
-        self._render_s, self._log, self._trap = render_s, log, trap
+    def __init__(self, render_s: float, log: Path, stall_file: Path | None) -> None:
+        self._render_s, self._log, self._stall_file = render_s, log, stall_file
 
     def note(self, what: str) -> None:
         with self._log.open("a") as log:
@@ -68,24 +68,24 @@ class Stub:
 
     async def render(self, request: Request) -> Response:
         self.note("begun")
-        trapped = self._is_trapped()
+        stalls = self._takes_stall_file()
         reader, song, outputs = FrameParser(REQUEST), bytearray(), ["wav24"]
         async for chunk in request.stream():
             for frame in reader.feed(chunk):
                 if isinstance(frame, bytes):
                     song += frame
                 elif isinstance(frame, frames.SettingsEvent):
-                    outputs = [str(wanted) for wanted in frame.settings.outputs]
-            if trapped and len(song) > TRAPPED_AFTER_BYTES:
-                self.note("trapped")
+                    outputs = [str(kind) for kind in frame.settings.outputs]
+            if stalls and len(song) > STALLS_AFTER_BYTES:
+                self.note("stalled")
                 await asyncio.Event().wait()
         self.note("accepted")
         return StreamingResponse(self._answer(bytes(song), outputs), media_type=frames.MEDIA_TYPE)
 
-    def _is_trapped(self) -> bool:
+    def _takes_stall_file(self) -> bool:
         try:
-            if self._trap is not None:
-                self._trap.unlink()
+            if self._stall_file is not None:
+                self._stall_file.unlink()
                 return True
         except FileNotFoundError:
             pass

@@ -133,10 +133,10 @@ def _peak_of_an_hour_mb(folder: Path) -> float:
 _MASTER_ALONE = """
 import sys
 from pathlib import Path
-from mastering import engine
+from mastering.engine.pipeline import master
 from mastering.contract import Settings
 with open(sys.argv[1], "rb") as source, open(sys.argv[2], "w+b") as target:
-    engine.master(source, Settings(), open_output=lambda kind: target)
+    master(source, Settings(), open_output=lambda kind: target)
 # Not ru_maxrss: that of a child starts at its parent's.
 status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

@@ -1,4 +1,7 @@
-"""What dies on the way and what becomes of the song: killed, frozen, vanished workers; HAProxy before the same."""
+"""Failover: seconds until a job runs elsewhere when its worker, a tier or the router is killed or frozen.
+
+HAProxy before the same workers shows what becomes of the songs without a router.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from contextlib import aclosing, contextmanager, suppress
 from itertools import chain
 
 from mastering.contract import Facts, Settings
-from ops.bench._field import Client, Field, free_port, running_field, song
+from ops.bench._setup import BenchSetup, Client, free_port, running_setup, song
 from ops.bench.line import BenchmarkLine
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import TierFault
@@ -62,15 +65,15 @@ def measure() -> list[BenchmarkLine]:
 def _after(audio: bytes, how: signal.Signals, rounds: int) -> list[float]:
     """Seconds from the signal to the moment another worker has the whole song; a fresh worker each round."""
     seconds = []
-    with running_field(["managed"] * (rounds + 1)) as field:
-        client = field.client()
+    with running_setup(["managed"] * (rounds + 1)) as setup:
+        client = setup.client()
         for _ in range(rounds):
-            field.trap.touch()
+            setup.stall_file.touch()
             asked_s = time.monotonic()
             job_id = client.send(audio)
-            victim, _ = field.latest("trapped", asked_s, 30)
+            victim, _ = setup.latest("stalled", asked_s, 30)
             hit_s = victim.stop(how)
-            _, accepted_s = field.latest("accepted", hit_s, 40)
+            _, accepted_s = setup.latest("accepted", hit_s, 40)
             seconds.append(accepted_s - hit_s)
             if client.wait(job_id)["state"] != "mastered":
                 raise RuntimeError("a job was lost")
@@ -82,16 +85,16 @@ def _router_dies(audio: bytes) -> list[float]:
     """Seconds from the router's kill -9, while a worker renders, until a worker has the whole song again; the router is
     started at once, as a supervisor would. Each job is finished by one attempt, whatever the first one brought."""
     seconds = []
-    with running_field(["managed"] * 2, render_s=1.0) as field:
+    with running_setup(["managed"] * 2, render_s=1.0) as setup:
         for _ in range(_ROUTER_KILLS):
-            client, asked_s = field.client(), time.monotonic()
+            client, asked_s = setup.client(), time.monotonic()
             job_id = client.send(audio)
-            field.latest("accepted", asked_s, 30)
+            setup.latest("accepted", asked_s, 30)
             killed_s = time.monotonic()
-            field.restart_router()
-            _, accepted_s = field.latest("accepted", killed_s, 30)
+            setup.restart_router()
+            _, accepted_s = setup.latest("accepted", killed_s, 30)
             seconds.append(accepted_s - killed_s)
-            client = field.client()
+            client = setup.client()
             job = client.wait(job_id)
             outcomes = [attempt["outcome"] for attempt in job["attempts"]]
             if job["state"] != "mastered" or outcomes != ["interrupted", "done"] or client.fetch(job_id) != audio:
@@ -103,27 +106,27 @@ def _router_dies(audio: bytes) -> list[float]:
 def _cancelled(audio: bytes) -> list[float]:
     """Seconds from a Delete to the moment the worker has let the render go."""
     seconds = []
-    with running_field(["managed"], render_s=30.0) as field:
-        client = field.client()
+    with running_setup(["managed"], render_s=30.0) as setup:
+        client = setup.client()
         for _ in range(5):
             asked_s = time.monotonic()
             job_id = client.send(audio)
-            field.latest("accepted", asked_s, 30)
+            setup.latest("accepted", asked_s, 30)
             ended_s = time.monotonic()
             client.end(job_id)
-            _, freed_s = field.latest("freed", ended_s, 30)
+            _, freed_s = setup.latest("freed", ended_s, 30)
             seconds.append(freed_s - ended_s)
     return seconds
 
 
 def _tier_dies(audio: bytes) -> int:
     """Jobs that end in an error when every managed worker is killed while they run."""
-    with running_field(["managed", "managed", "cpu_space"], render_s=0.3, max_running_per_account=8) as field:
-        client = field.client()
+    with running_setup(["managed", "managed", "cpu_space"], render_s=0.3, max_running_per_account=8) as setup:
+        client = setup.client()
         jobs: list[str] = []
         for number in range(_JOBS):
             if number == _JOBS // 2:
-                for worker in field.workers[:2]:
+                for worker in setup.workers[:2]:
                     worker.stop()
             jobs.append(client.send(audio) if number < 10 else _send_when_allowed(client, jobs, audio))
         return sum(client.wait(job_id)["state"] != "mastered" for job_id in jobs)
@@ -142,53 +145,53 @@ def _proxy_loses(audio: bytes, batches: int) -> int | None:
         return None
     lost = 0
     for _ in range(batches):
-        with running_field(["managed"] * (_KILLS + 1), router=False) as field, _haproxy(field) as url:
-            lost += sum(not asyncio.run(_sent_through(url, field, audio)) for _ in range(_KILLS))
+        with running_setup(["managed"] * (_KILLS + 1), router=False) as setup, _haproxy(setup) as url:
+            lost += sum(not asyncio.run(_sent_through(url, setup, audio)) for _ in range(_KILLS))
     return lost
 
 
-async def _sent_through(url: str, field: Field, audio: bytes) -> bool:
-    field.trap.touch()
+async def _sent_through(url: str, setup: BenchSetup, audio: bytes) -> bool:
+    setup.stall_file.touch()
     asked_s, backend = time.monotonic(), WorkerBackend("direct", url)
     sending = asyncio.create_task(direct(backend, audio))
-    trapped = asyncio.create_task(asyncio.to_thread(field.latest, "trapped", asked_s, 10))
+    stalled = asyncio.create_task(asyncio.to_thread(setup.latest, "stalled", asked_s, 10))
     try:
-        await asyncio.wait([sending, trapped], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([sending, stalled], return_when=asyncio.FIRST_COMPLETED)
         if sending.done():  # the proxy sent it to a worker that is dead already
             with suppress(TimeoutError):
-                await trapped
-            field.trap.unlink(missing_ok=True)
+                await stalled
+            setup.stall_file.unlink(missing_ok=True)
             return sending.result()
-        victim, _ = await trapped
+        victim, _ = await stalled
         victim.stop()
         return await sending
     finally:
         await backend.close()
 
 
-class _Nowhere:
-    """Where a master goes that nobody keeps."""
+class _DiscardBuffer:
+    """A buffer that discards what is written to it: the master is not kept."""
 
     def __init__(self) -> None:
         self.free = memoryview(bytearray(256 * 1024))
 
     def add(self, count: int) -> None:
-        """It is gone."""
+        """Discard the bytes."""
 
     def empty(self) -> None:
-        """It is."""
+        """It always is empty."""
 
 
 async def direct(backend: WorkerBackend, audio: bytes) -> bool:
     """One render without a router; False when it is lost."""
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=100.0, lossy=False)
 
-    nowhere, is_finished = _Nowhere(), False
+    discarded, is_finished = _DiscardBuffer(), False
     try:
         async with aclosing(backend.run(Work(Settings(), facts, source_of(audio), 60.0))) as events:
             async for event in events:
                 if isinstance(event, OutputBegins) and event.body is not None:
-                    while await event.body.fill(nowhere):
+                    while await event.body.fill(discarded):
                         pass
                 is_finished = isinstance(event, Finished)
             return is_finished
@@ -197,13 +200,13 @@ async def direct(backend: WorkerBackend, audio: bytes) -> bool:
 
 
 @contextmanager
-def _haproxy(field: Field) -> Iterator[str]:
-    """HAProxy before the field's workers, told to try three times and elsewhere."""
+def _haproxy(setup: BenchSetup) -> Iterator[str]:
+    """HAProxy before the workers, configured to try three times and elsewhere."""
     port = free_port()
     servers = "\n".join(
-        f"  server {worker.name} 127.0.0.1:{worker.port} check inter 1s fall 2" for worker in field.workers
+        f"  server {worker.name} 127.0.0.1:{worker.port} check inter 1s fall 2" for worker in setup.workers
     )
-    path = field.folder / "haproxy.cfg"
+    path = setup.folder / "haproxy.cfg"
     path.write_text(
         "defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n"
         "  retries 3\n  option redispatch\n  retry-on all-retryable-errors\n"

@@ -1,7 +1,7 @@
 """What refining a plan brings and costs, on the seven signals of the quality group, one thread.
 
 Each mix is mastered three times to the same reference, at the loudness and the ceiling that Matchering came out with:
-by the closed form, refined, and by Matchering 2.0.6. The distance is that of `dsp.contour` between whole files
+by the closed form, refined, and by Matchering 2.0.6. The distance is that of `dsp.features` between whole files
 (spectrum, levels, crest, width), read by the meters: the fit's own trials have no part in it.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import soundfile
 
 from mastering.contract import Effort, Settings
-from mastering.dsp.contour import Layout, distance_db, weights
+from mastering.dsp.features import Layout, distance_db, weights
 from mastering.dsp.stream import stored
 from mastering.engine import analyse, pipeline, plan, refine
 from ops.bench import quality
@@ -65,13 +65,13 @@ def _compared(name: str, folder: Path) -> list[BenchmarkLine]:
 
 def _mastered(folder: Path, name: str, settings: Settings) -> Samples:
     out = io.BytesIO()
-    with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as likeness:
-        pipeline.master(source, settings, references=[likeness], open_output=lambda kind: out)
+    with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as reference:
+        pipeline.master(source, settings, references=[reference], open_output=lambda kind: out)
     return quality.samples(io.BytesIO(out.getvalue()))
 
 
 def _distance_db(master: Samples, reference: Samples) -> float:
-    one, other = (refine.listen(stored(part.copy(), RATE_HZ)) for part in (master, reference))
+    one, other = (refine.read_recording(stored(part.copy(), RATE_HZ)) for part in (master, reference))
     goal = other.features(other.lufs)
     return distance_db(one.features(one.lufs), goal, weights(Layout(RATE_HZ), goal, goal))
 

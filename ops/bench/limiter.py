@@ -1,7 +1,7 @@
-"""What limiters leave behind: test tones driven 6 dB into a ceiling of −1 dB, what is not the scaled input is residual.
+"""Distortion by limiters: test tones driven 6 dB into a ceiling of −1 dB, what is not the scaled input is residual.
 
 A logarithmic sine sweep and two tones (60 Hz with 7 kHz). In windows of 50 ms the input is scaled to fit the output
-best, so that the wanted change of level does not count; the residual's power is given against the output's. The first
+best, so that the intended change of level does not count; the residual's power is given against the output's. The first
 and the last half second are left out.
 
 Each peer is driven so hard that it takes as much on average as ours does (to 0.01 dB), so residuals are compared at the
@@ -34,7 +34,7 @@ _SECONDS = 8.0
 def measure() -> list[BenchmarkLine]:
     lines = []
     for name, tones in (("sine sweep", _sweep()), ("two tones", _two_tones())):
-        ours = _taken_and_left(_ours(tones, _DRIVE_DB), tones)
+        ours = _gain_and_residual_db(_ours(tones, _DRIVE_DB), tones)
         for peer, run in _PEERS.items():
             theirs = _residual_at(run, tones, ours[0])
             lines.append(BenchmarkLine(f"{name}, residual, against {peer}", ours[1], "dB", "lower", None, peer, theirs))
@@ -47,13 +47,13 @@ def measure() -> list[BenchmarkLine]:
     return lines
 
 
-def _residual_at(run: Limiting, tones: Samples, wanted_db: float) -> float:
-    """The residual when `run` is driven so that its mean gain is `wanted_db`."""
+def _residual_at(run: Limiting, tones: Samples, goal_db: float) -> float:
+    """The residual when `run` is driven so that its mean gain is `goal_db`."""
     drive_db = _DRIVE_DB
     for _ in range(6):
-        taken_db, left_db = _taken_and_left(run(tones, drive_db), tones)
+        taken_db, left_db = _gain_and_residual_db(run(tones, drive_db), tones)
         # Measured against the undriven tones: what the drive adds must not count as less reduction.
-        miss = (taken_db - drive_db) - (wanted_db - _DRIVE_DB)
+        miss = (taken_db - drive_db) - (goal_db - _DRIVE_DB)
         if abs(miss) < 0.01:
             break
         drive_db += miss
@@ -113,7 +113,7 @@ def _lufs(samples: Samples) -> float:
     return float(meter.integrated_loudness(samples.T.astype(np.float64)))
 
 
-def _taken_and_left(output: Samples, source: Samples) -> tuple[float, float]:
+def _gain_and_residual_db(output: Samples, source: Samples) -> tuple[float, float]:
     """Mean gain from source to output in dB, and the power of what is left of the output when the best-fitting scaled
     input is taken away, against the output's, in dB."""
     delay = _delay(output[0], source[0])

@@ -71,8 +71,8 @@ def _compared(name: str, folder: Path) -> list[BenchmarkLine]:
     ceiling_dbtp = min(0.0, theirs.true_peak_dbtp)
     out = io.BytesIO()
     settings = Settings(amount_percent=100, loudness_lufs=max(-36, min(-5, theirs.lufs)), ceiling_dbtp=ceiling_dbtp)
-    with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as likeness:
-        pipeline.master(source, settings, references=[likeness], open_output=lambda kind: out)
+    with (folder / f"{name}.wav").open("rb") as source, (folder / f"{name}-reference.wav").open("rb") as reference_file:
+        pipeline.master(source, settings, references=[reference_file], open_output=lambda kind: out)
     ours = reading(samples(io.BytesIO(out.getvalue())), reference)
     peer = "Matchering 2.0.6"
     miss = abs(ours.lufs - theirs.lufs)

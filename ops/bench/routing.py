@@ -1,7 +1,7 @@
-"""What the way through the router costs: time added to a direct call, small jobs a second, watchers in RAM.
+"""What the router costs: time added to a direct call to a worker, small jobs a second, event streams in RAM.
 
 The direct call is the router's own adapter, by the same worker with the same bytes: a slot, the song out, the master
-in, both seals. Through the router a person's client comes on top, which is http.client (`_field.Client`): what
+in, both seals. Through the router a person's client comes on top, which is http.client (`_setup.Client`): what
 httpx takes to read 20 MB in Python is not the router's doing. Client, router, probe and worker share one machine, which
 is why there are lines for four and sixteen cores, too, where it has them: a router's worker has its own.
 """
@@ -25,7 +25,7 @@ import uvloop
 from mastering.contract import Facts, OutputFormat
 from mastering.contract import Settings as MasterSettings
 from ops.bench._cores import on_cores
-from ops.bench._field import running_field, song
+from ops.bench._setup import running_setup, song
 from ops.bench._stub_worker import REPORT
 from ops.bench.failover import direct
 from ops.bench.line import BenchmarkLine
@@ -90,11 +90,11 @@ def _added(audio: bytes, rest_s: float) -> tuple[float, float]:
 
 def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
     taken: tuple[list[float], list[float]] = ([], [])
-    with running_field(["managed"]) as field, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        client, backend = field.client(), WorkerBackend("direct", field.workers[0].url)
+    with running_setup(["managed"]) as setup, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        client, backend = setup.client(), WorkerBackend("direct", setup.workers[0].url)
         calls: tuple[Callable[[], object], ...] = (
             lambda: loop.run(direct(backend, audio)),
-            lambda: client.through(audio),
+            lambda: client.run_job(audio),
         )
         for number in range(-1, _ROUNDS):
             for call, times in zip(calls, taken, strict=True):
@@ -110,8 +110,8 @@ def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
 
 async def _forwarding(audio: bytes) -> float:
     """From a queued song to its master in the spool, less the direct call, by the same client in this process."""
-    with running_field(["managed"], router=False) as field:
-        url = field.workers[0].url
+    with running_setup(["managed"], router=False) as setup:
+        url = setup.workers[0].url
         backend = WorkerBackend("direct", url)
         async with _services([WorkerBackend("stub", url)]) as services:
             straight: list[float] = []
@@ -171,7 +171,7 @@ async def _mastered(services: Services, job_id: str) -> None:
 
 
 class _Trusting(Probe):
-    """Looks at nothing: what is measured is the way, not the check."""
+    """A probe that checks nothing: the transfer is measured, not the check."""
 
     async def start(self) -> None:
         return
@@ -188,7 +188,7 @@ class _Trusting(Probe):
 
 @asynccontextmanager
 async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
-    """The rooms of a router in this process, on an encrypted spool, its dispatcher at work."""
+    """A router's services in this process, on an encrypted spool, its dispatcher at work."""
     async with AsyncExitStack() as cleanup:
         shm = "/dev/shm"  # noqa: S108 — the folder made in it is random and 0700
         in_ram = shm if os.access(shm, os.W_OK) else None
@@ -218,14 +218,14 @@ async def _watchers_mb() -> float:
     """What a thousand open event streams of one waiting job add to the router's memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
-    with running_field(["managed"], streams_per_account=2 * _WATCHERS) as field:
+    with running_setup(["managed"], streams_per_account=2 * _WATCHERS) as setup:
         async with httpx.AsyncClient() as client:
-            job = (await client.post(f"{field.url}/v1/jobs", json={})).raise_for_status().json()
-        assert field.router is not None  # noqa: S101 — it was asked for
-        streams = [await _watch(field.url, job["id"]) for _ in range(20)]
-        before = _resident_mb(field.router.pid)
-        streams += [await _watch(field.url, job["id"]) for _ in range(_WATCHERS)]
-        added = _resident_mb(field.router.pid) - before
+            job = (await client.post(f"{setup.url}/v1/jobs", json={})).raise_for_status().json()
+        assert setup.router is not None  # noqa: S101 — it was asked for
+        streams = [await _watch(setup.url, job["id"]) for _ in range(20)]
+        before = _resident_mb(setup.router.pid)
+        streams += [await _watch(setup.url, job["id"]) for _ in range(_WATCHERS)]
+        added = _resident_mb(setup.router.pid) - before
         for writer in streams:
             writer.close()
             with suppress(OSError):

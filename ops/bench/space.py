@@ -1,4 +1,4 @@
-"""What the way through a Space costs: against one direct POST to a worker, and beside gradio_client as it comes.
+"""What a job by a Space costs: over one direct POST to a worker, and beside gradio_client as it comes.
 
 The Space is ours, a real Gradio process, with an engine that only copies; the direct POST is an exchange with a worker
 that has the same engine. The peer is gradio_client alone: it uploads a file to a Gradio app that hands it back, and

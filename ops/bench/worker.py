@@ -51,7 +51,7 @@ def _exchange(worker: WorkerProcess) -> float:
 
 
 def _floor() -> float:
-    """Four seals (each side, each way) and a copy of the bytes for each of the four hands they pass through."""
+    """Four seals (each side, each way) and a copy of the bytes for each of the four buffers they pass through."""
     start = time.perf_counter()
     for _ in range(4):
         Seal().pass_on(bytes(bytearray(_SONG)))

@@ -9,20 +9,20 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from ops.bench._field import Field, free_port, running_field, song
+from ops.bench._setup import BenchSetup, free_port, running_setup, song
 
 SOON_MS = 20_000
 
 
 @pytest.fixture(scope="module")
-def operated() -> Iterator[tuple[Field, str]]:
+def operated() -> Iterator[tuple[BenchSetup, str]]:
     port = free_port()
-    with running_field(["managed", "managed", "cpu_space"], render_s=4.0, admin_port=port) as field:
+    with running_setup(["managed", "managed", "cpu_space"], render_s=4.0, admin_port=port) as field:
         yield field, f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture
-def page(chromium: Browser, operated: tuple[Field, str]) -> Iterator[Page]:
+def page(chromium: Browser, operated: tuple[BenchSetup, str]) -> Iterator[Page]:
     context = chromium.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
     complaints: list[str] = []
@@ -70,7 +70,7 @@ def test_a_backend_is_drained_and_brought_back_by_keyboard_without_losing_the_pl
 
 
 def test_a_killed_worker_a_failover_and_a_tier_that_is_gone_are_seen_as_they_happen(
-    page: Page, operated: tuple[Field, str]
+    page: Page, operated: tuple[BenchSetup, str]
 ) -> None:
     field, _ = operated
     client = field.client()

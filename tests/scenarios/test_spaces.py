@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ops.demo import a_song, check
+from ops.demo import check, song_wav
 from router.tiers.fake import FakeBackend
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import BackendHealth
@@ -30,7 +30,7 @@ SECONDS = 12.0
 @pytest.mark.timeout(600)
 def test_the_demo_survives_every_tier_and_makes_the_same_samples_on_each() -> None:
     said: list[str] = []
-    check(a_song(SECONDS), said.append)
+    check(song_wav(SECONDS), said.append)
     assert len(said) == 7
     assert all(line.startswith("ok ") for line in said)
 

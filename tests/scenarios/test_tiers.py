@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ops.bench._field import Field, free_port, running_field, song
+from ops.bench._setup import BenchSetup, free_port, running_setup, song
 from tests.loopback import TLS
 
 SMALL = song(200_000)
@@ -45,7 +45,7 @@ def tiers_of(job: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_when_a_whole_tier_dies_under_its_jobs_everybody_gets_a_master() -> None:
-    with running_field(["managed", "managed", "cpu_space"], render_s=0.5, max_running_per_account=4) as field:
+    with running_setup(["managed", "managed", "cpu_space"], render_s=0.5, max_running_per_account=4) as field:
         client = field.client()
         jobs = [client.send(SMALL) for _ in range(4)]
         for worker in field.workers[:2]:
@@ -59,12 +59,12 @@ def test_when_a_whole_tier_dies_under_its_jobs_everybody_gets_a_master() -> None
 
 def test_a_song_in_flight_to_a_worker_that_is_killed_arrives_whole_at_another() -> None:
     audio = song(8 * 2**20)
-    with running_field(["managed", "managed"]) as field:
+    with running_setup(["managed", "managed"]) as field:
         client = field.client()
-        field.trap.touch()
+        field.stall_file.touch()
         began_s = time.monotonic()
         job_id = client.send(audio)
-        victim, _ = field.latest("trapped", began_s, PATIENCE_S)
+        victim, _ = field.latest("stalled", began_s, PATIENCE_S)
         victim.stop()
         job = client.wait(job_id)
         assert tiers_of(job) == [("managed", "crash"), ("managed", "done")]
@@ -72,19 +72,19 @@ def test_a_song_in_flight_to_a_worker_that_is_killed_arrives_whole_at_another() 
 
 
 def test_a_worker_that_freezes_is_given_up_and_the_song_goes_elsewhere() -> None:
-    with running_field(["managed", "managed"]) as field:
+    with running_setup(["managed", "managed"]) as field:
         client = field.client()
-        field.trap.touch()
+        field.stall_file.touch()
         began_s = time.monotonic()
         job_id = client.send(song(8 * 2**20))
-        victim, _ = field.latest("trapped", began_s, PATIENCE_S)
+        victim, _ = field.latest("stalled", began_s, PATIENCE_S)
         victim.stop(signal.SIGSTOP)
         job = client.wait(job_id)
         assert tiers_of(job) == [("managed", "crash"), ("managed", "done")]
 
 
 def test_managed_only_sends_no_byte_to_another_tier_whatever_is_down() -> None:
-    with running_field(["managed", "gpu_space", "cpu_space"]) as field:
+    with running_setup(["managed", "gpu_space", "cpu_space"]) as field:
         client = field.client()
         field.workers[0].stop()
         field.workers[0].process.wait()
@@ -99,7 +99,7 @@ def test_managed_only_sends_no_byte_to_another_tier_whatever_is_down() -> None:
 
 
 def test_cancelling_a_render_frees_its_worker() -> None:
-    with running_field(["managed"], render_s=600.0) as field:
+    with running_setup(["managed"], render_s=600.0) as field:
         client = field.client()
         began_s = time.monotonic()
         job_id = client.send(SMALL)
@@ -109,13 +109,13 @@ def test_cancelling_a_render_frees_its_worker() -> None:
 
 
 @pytest.fixture(scope="module")
-def operated() -> Iterator[tuple[Field, Operator]]:
+def operated() -> Iterator[tuple[BenchSetup, Operator]]:
     port = free_port()
-    with running_field(["managed", "managed"], render_s=0.2, admin_port=port) as field:
+    with running_setup(["managed", "managed"], render_s=0.2, admin_port=port) as field:
         yield field, Operator(port)
 
 
-def test_a_drained_backend_gets_nothing_and_stays_drained_over_a_restart(operated: tuple[Field, Operator]) -> None:
+def test_a_drained_backend_gets_nothing_and_stays_drained_over_a_restart(operated: tuple[BenchSetup, Operator]) -> None:
     field, operator = operated
     client = field.client()
     operator.tell("stub-0", "draining")
@@ -128,7 +128,7 @@ def test_a_drained_backend_gets_nothing_and_stays_drained_over_a_restart(operate
     assert operator.backend("stub-0")["mode"] == "ready"
 
 
-def test_a_catalogue_is_read_again_on_sighup_and_a_wrong_one_is_shown(operated: tuple[Field, Operator]) -> None:
+def test_a_catalogue_is_read_again_on_sighup_and_a_wrong_one_is_shown(operated: tuple[BenchSetup, Operator]) -> None:
     field, operator = operated
     assert field.router is not None
     catalogue = field.folder / "catalogue.toml"
@@ -145,7 +145,7 @@ def test_a_catalogue_is_read_again_on_sighup_and_a_wrong_one_is_shown(operated: 
     eventually(lambda: operator.backend("stub-0")["tier"] == "managed")
 
 
-def test_the_operators_port_is_not_on_the_peoples_port(operated: tuple[Field, Operator]) -> None:
+def test_the_operators_port_is_not_on_the_peoples_port(operated: tuple[BenchSetup, Operator]) -> None:
     field, operator = operated
     for path in ("/v1/status", "/v1/tiers", "/metrics", "/livez", "/readyz"):
         assert httpx.get(operator.url + path).status_code == 200

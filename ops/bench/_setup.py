@@ -1,4 +1,4 @@
-"""What the routing benchmarks stand on: stub workers, a router on folders of its own, a client. All on loopback."""
+"""The processes of the routing benchmarks: stub workers, a router on folders of its own, a client. All on loopback."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def song(size_bytes: int) -> bytes:
 
 @dataclass
 class Worker:
+    """A stub worker's process, and the log of what it noted."""
+
     name: str
     tier: str
     port: int
@@ -64,7 +66,9 @@ class Worker:
 
 
 @dataclass
-class Field:
+class BenchSetup:
+    """Running workers, and the router before them."""
+
     folder: Path
     workers: list[Worker] = field(default_factory=list)
     router: subprocess.Popen[bytes] | None = None
@@ -74,13 +78,14 @@ class Field:
     clients: list[Client] = field(default_factory=list)
 
     def client(self) -> Client:
-        """A new client of the router, closed with the field."""
+        """A new client of the router, closed with the setup."""
         self.clients.append(Client(self.url))
         return self.clients[-1]
 
     @property
-    def trap(self) -> Path:
-        return self.folder / "trap"
+    def stall_file(self) -> Path:
+        """Made by a benchmark: the next worker that gets an upload removes it and stops reading amid the upload."""
+        return self.folder / "stall"
 
     def restart_router(self) -> None:
         """Kill the router and start it again on the same folders and port."""
@@ -93,7 +98,7 @@ class Field:
         self.router = subprocess.Popen(
             self.command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        _answers(f"{self.url}/v1/options")
+        _wait_for_answer(f"{self.url}/v1/options")
 
     def latest(self, what: str, after_s: float, limit_s: float) -> tuple[Worker, float]:
         """The first worker that notes `what` after that moment. Raises TimeoutError."""
@@ -108,21 +113,21 @@ class Field:
 
 
 class Client:
-    """A person's way through the router's API, by http.client: what a client's own reading costs is not the router's
+    """A client of the router's API, by http.client: what a client's own reading costs is not the router's
     doing, and httpx takes some 35 ms for 20 MB, where curl takes a few."""
 
     def __init__(self, url: str) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
         self._http = http.client.HTTPConnection(host, int(port), timeout=120)
-        self._room = bytearray(256 * 1024)
+        self._buffer = bytearray(256 * 1024)
 
     def close(self) -> None:
         self._http.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
-        return self._asked(method, path, body, **headers).read()
+    def _request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
+        return self._response(method, path, body, **headers).read()
 
-    def _asked(self, method: str, path: str, body: bytes | None = None, **headers: str) -> http.client.HTTPResponse:
+    def _response(self, method: str, path: str, body: bytes | None = None, **headers: str) -> http.client.HTTPResponse:
         self._http.request(method, path, body, headers)
         response = self._http.getresponse()
         if response.status >= 400:
@@ -130,33 +135,34 @@ class Client:
         return response
 
     def send(self, audio: bytes) -> str:
-        wanted = json.dumps({"size_bytes": len(audio)}).encode()
-        job_id = str(json.loads(self._ask("POST", "/v1/jobs", wanted, **{"content-type": "application/json"}))["id"])
-        self._ask("PUT", f"/v1/jobs/{job_id}/audio", audio)
+        body = json.dumps({"size_bytes": len(audio)}).encode()
+        job_id = str(json.loads(self._request("POST", "/v1/jobs", body, **{"content-type": "application/json"}))["id"])
+        self._request("PUT", f"/v1/jobs/{job_id}/audio", audio)
         return job_id
 
     def wait(self, job_id: str, limit_s: float = 60) -> dict[str, Any]:
         """The job at its end."""
         give_up_s = time.monotonic() + limit_s
         while True:
-            job = json.loads(self._ask("GET", f"/v1/jobs/{job_id}", prefer="wait=5"))
+            job = json.loads(self._request("GET", f"/v1/jobs/{job_id}", prefer="wait=5"))
             if job["state"] in ("mastered", "failed", "expired") or time.monotonic() > give_up_s:
                 return dict(job)
 
     def fetch(self, job_id: str) -> bytes:
-        return self._ask("GET", f"/v1/jobs/{job_id}/outputs/wav24")
+        return self._request("GET", f"/v1/jobs/{job_id}/outputs/wav24")
 
     def take(self, job_id: str) -> int:
         """The master as soon as it is made, keeping nothing of it, as the direct call does; how many bytes came."""
-        response, taken = self._asked("GET", f"/v1/jobs/{job_id}/outputs/wav24", prefer="wait=60"), 0
-        while count := response.readinto(self._room):
+        response, taken = self._response("GET", f"/v1/jobs/{job_id}/outputs/wav24", prefer="wait=60"), 0
+        while count := response.readinto(self._buffer):
             taken += count
         return taken
 
     def end(self, job_id: str) -> None:
-        self._ask("DELETE", f"/v1/jobs/{job_id}")
+        self._request("DELETE", f"/v1/jobs/{job_id}")
 
-    def through(self, audio: bytes) -> None:
+    def run_job(self, audio: bytes) -> None:
+        """Send a song, fetch its master and delete the job. Raises RuntimeError where it comes back shorter."""
         job_id = self.send(audio)
         if self.take(job_id) != len(audio):
             raise RuntimeError("the master did not come whole")
@@ -164,18 +170,18 @@ class Client:
 
 
 @contextmanager
-def running_field(
+def running_setup(
     tiers: Sequence[str], *, render_s: float = 0.0, router: bool = True, **settings: Any
-) -> Iterator[Field]:
+) -> Iterator[BenchSetup]:
     """Stub workers of these tiers and a router before them."""
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-        made = Field(folder)
+        made = BenchSetup(folder)
         for number, tier in enumerate(tiers):
             made.workers.append(_worker(folder, number, tier, render_s))
             cleanup.callback(_kill, made.workers[-1].process)
         for one in made.workers:
-            _answers(f"{one.url}/v1/health")
+            _wait_for_answer(f"{one.url}/v1/health")
         if router:
             ram = cleanup.enter_context(tempfile.TemporaryDirectory(dir=_SHM if os.access(_SHM, os.W_OK) else None))
             cleanup.callback(lambda: _end(made.router))
@@ -189,11 +195,19 @@ def running_field(
 
 def _worker(folder: Path, number: int, tier: str, render_s: float) -> Worker:
     port, log = free_port(), folder / f"worker-{number}.log"
-    command = [sys.executable, "-m", "ops.bench._stub_worker", str(port), str(render_s), str(log), str(folder / "trap")]
+    command = [
+        sys.executable,
+        "-m",
+        "ops.bench._stub_worker",
+        str(port),
+        str(render_s),
+        str(log),
+        str(folder / "stall"),
+    ]
     return Worker(f"stub-{number}", tier, port, log, subprocess.Popen(command))
 
 
-def _start_router(made: Field, ram: Path, settings: dict[str, Any]) -> None:
+def _start_router(made: BenchSetup, ram: Path, settings: dict[str, Any]) -> None:
     lines = [
         f'[[backend]]\nname = "{w.name}"\ntier = "{w.tier}"\nurl = "{w.url}"\nprotocol = "worker"\n'
         for w in made.workers
@@ -221,7 +235,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(url: str) -> None:
+def _wait_for_answer(url: str) -> None:
+    """Until a GET succeeds. Raises httpx.HTTPError."""
     give_up_s = time.monotonic() + _START_S
     while True:
         try:
