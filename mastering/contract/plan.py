@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from mastering.contract.formats import MAX_RATE_HZ
+from mastering.contract.limits import MAX_RATE_HZ
 from mastering.contract.records import Record, Settings
 
 CHAIN = ("tone", "compressor", "saturation", "loudness", "limiter")

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.bench._field import song
+from ops.bench._setup import song
 from router.store.embedded import sqlite
 from router.store.port import RevisionConflict, Store
 from router.store.record import Job

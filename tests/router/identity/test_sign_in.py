@@ -26,10 +26,10 @@ from tests.openid import (
     CLIENT_ID,
     CLIENT_SECRET,
     KID,
-    Answer,
     FakeProvider,
     Json,
     Misbehaviour,
+    ProviderResponse,
     b64,
     hs256,
     jwk_of,
@@ -304,15 +304,15 @@ BAD_ANSWERS: dict[str, tuple[Misbehaviour, str, int]] = {
     "an error": (Misbehaviour(answer=_claim("error", "server_error")), "provider_error", 400),
     "a person who says no": (Misbehaviour(answer=_claim("error", "access_denied")), "declined", 400),
     "tokens behind a redirect": (
-        Misbehaviour(tokens=lambda a: Answer(a.body, 307, {"location": "/userinfo"})), "no_tokens", 400,
+        Misbehaviour(tokens=lambda a: ProviderResponse(a.body, 307, {"location": "/userinfo"})), "no_tokens", 400,
     ),
-    "tokens that are no JSON": (Misbehaviour(tokens=lambda _: Answer(b"<html>")), "no_tokens", 400),
-    "tokens that are a list": (Misbehaviour(tokens=lambda _: Answer(b"[]")), "no_tokens", 400),
+    "tokens that are no JSON": (Misbehaviour(tokens=lambda _: ProviderResponse(b"<html>")), "no_tokens", 400),
+    "tokens that are a list": (Misbehaviour(tokens=lambda _: ProviderResponse(b"[]")), "no_tokens", 400),
     "an answer without end": (
-        Misbehaviour(tokens=lambda a: Answer(a.body + b" " * MAX_ANSWER_BYTES)), "too_long", 400,
+        Misbehaviour(tokens=lambda a: ProviderResponse(a.body + b" " * MAX_ANSWER_BYTES)), "too_long", 400,
     ),
-    "a packed answer": (Misbehaviour(tokens=Answer.packed), "too_long", 400),
-    "a broken provider": (Misbehaviour(tokens=lambda _: Answer(b"", 502)), "provider_broken", 503),
+    "a packed answer": (Misbehaviour(tokens=ProviderResponse.packed), "too_long", 400),
+    "a broken provider": (Misbehaviour(tokens=lambda _: ProviderResponse(b"", 502)), "provider_broken", 503),
 }  # fmt: skip
 
 
