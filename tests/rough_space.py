@@ -175,18 +175,16 @@ class _Behaviour:
         return {**body, **self.how.get("health", {})}
 
 
-def _quick_gradio() -> Any:
-    """Gradio as our Spaces import it, its files where this process was told to put them."""
+def _import_without_stubs() -> None:
+    """Let Gradio be imported as our Spaces import it, its files where this process was told to put them."""
     folder = os.environ["GRADIO_TEMP_DIR"]
 
     os.environ["GRADIO_TEMP_DIR"] = folder
-    import gradio
-
-    return gradio
 
 
 def _serve_space(port: int) -> None:
-    gradio = _quick_gradio()
+    _import_without_stubs()
+    import gradio
 
     behaviour, server = _Behaviour(), gradio.Server()
 
@@ -246,7 +244,8 @@ def _serve_space(port: int) -> None:
 
 
 def _serve_plain(port: int) -> None:
-    gradio = _quick_gradio()
+    _import_without_stubs()
+    import gradio
 
     def process(song: str) -> str:
         made = Path(tempfile.mkdtemp()) / "master.wav"
