@@ -82,7 +82,7 @@ def _serve(settings: RouterSettings, claims: Sequence[socket.socket]) -> None:
     try:
         _Server(_config(app)).run(sockets=[listening])
     except SystemExit:  # how the server ends a start that failed
-        raise getattr(app.state, "complaint", CommandError("the start failed.")) from None
+        raise getattr(app.state, "command_error", CommandError("the start failed.")) from None
 
 
 def _config(app: FastAPI) -> uvicorn.Config:
@@ -132,7 +132,7 @@ class _Quiet(uvicorn.Server):
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        services: Services | None = getattr(getattr(self.config.app, "state", None), "house", None)
+        services: Services | None = getattr(getattr(self.config.app, "state", None), "services", None)
         if services is not None:
             services.events.close()  # an open event stream would hold the stop for as long as it may take
         await super().shutdown(sockets)
