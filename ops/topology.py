@@ -9,13 +9,11 @@ Every process is a child that dies with this one, however this one ends, and is 
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -29,13 +27,15 @@ from pathlib import Path
 
 import httpx
 
+from mastering.runtime import child_process
 from mastering_space import upload
 
 _TLS = ssl.create_default_context()
 """One for all questions: reading the machine's certificates takes 30 ms of a core."""
 START_S = 180.0
 STOP_S = 15.0
-_PR_SET_PDEATHSIG = 1
+_KEPT = ("HOME", "TMPDIR", "XDG_STATE_HOME")
+"""Of this environment; no setting of a router, worker or Space: the children know only what they are told here."""
 _PREFIX = "mastering-demo-"
 _SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
 
@@ -60,14 +60,12 @@ class TopologyProcess:
 
     def start(self) -> None:
         with self.output.open("ab") as sink:
-            self.process = subprocess.Popen(
+            self.process = child_process.start_blocking(
                 self.command,
-                cwd=self.folder,
-                env={**_clean(), **self.environment},
-                stdin=subprocess.DEVNULL,
+                child_process.environment(_KEPT, child_process.RENDER_PREFIXES, **self.environment),
                 stdout=sink,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
+                stderr=child_process.STDOUT,
+                cwd=self.folder,
             )
 
     def wait(self, limit_s: float = START_S) -> None:
@@ -168,7 +166,7 @@ def _topology(folder: Path, ram: Path, port: int, operators_port: int, settings:
         **settings,
     }
     environment = {f"ROUTER_{name.upper()}": str(value) for name, value in given.items()}
-    command = (sys.executable, "-m", "router", "serve", "--port", str(port))
+    command = child_process.python("router", "serve", "--port", port)
     router = TopologyProcess(
         "router", "", f"http://127.0.0.1:{port}", "/v1/options", command, folder / "router.txt", environment=environment
     )
@@ -182,7 +180,7 @@ def _entry(child: TopologyProcess) -> str:
 
 def _worker(folder: Path, number: int, key: str) -> TopologyProcess:
     port = free_port()
-    command = (sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port))
+    command = child_process.python("mastering.worker", "--host", "127.0.0.1", "--port", port)
     environment = {"MASTERING_WORKER_KEYS": json.dumps({"router": key})}
     name, url = f"worker-{number}", f"http://127.0.0.1:{port}"
     return TopologyProcess(name, "managed", url, "/v1/health", command, folder / f"{name}.txt", environment=environment)
@@ -208,15 +206,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _clean() -> dict[str, str]:
-    """This environment without the variables of the programs started here: they get theirs explicitly."""
-    strange = ("GRADIO_", "MASTERING_", "ROUTER_", "SPACE", "HF_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(strange) and name != "PYTHONPATH"}
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before its program: it is killed when its parent ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

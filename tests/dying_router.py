@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mastering.runtime import sandbox
+from mastering.runtime import exec_shim
 from router.app import compose, server
 from router.core.errors import Problem
 from router.jobs import lifecycle
@@ -111,7 +111,7 @@ def main() -> None:
     while sys.stdin.readline() == "start\n":
         pid = os.fork()
         if pid == 0:
-            sandbox.die_with_parent(ours)
+            exec_shim.die_with_parent(ours)
             try:
                 server.serve({"port": port})
             finally:

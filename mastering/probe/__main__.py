@@ -14,14 +14,15 @@ import sys
 
 from mastering.probe.fork_server import ForkServer
 from mastering.probe.warm_up import sample_wav_check, warm_up
-from mastering.runtime import sandbox
+from mastering.runtime import exec_shim, sandbox
 
 
-def _set_up_sandbox() -> dict[str, bool]:
+def _set_up_sandbox(parent: int) -> dict[str, bool]:
     """What all children inherit: no network, no root, no files. The layers, each with whether it is in force."""
     sandbox.forbid_core_dumps()
     layers = {"network namespace": sandbox.leave_network(), "unprivileged user": sandbox.drop_root()}
-    sandbox.keep_memory_private()  # after the change of user, which would lift it
+    exec_shim.die_with_parent(parent)  # this and the next after the change of user, which would lift them
+    sandbox.keep_memory_private()
     sandbox.forbid_new_privileges()
     return {**layers, "Landlock": sandbox.forbid_files()}
 
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] != "--fork-server":
         sys.stderr.write("usage: python -m mastering.probe --fork-server FD (a SOCK_SEQPACKET socket)\n")
         return 2
-    control = socket.socket(fileno=int(arguments[1]))
+    control, parent = socket.socket(fileno=int(arguments[1])), os.getppid()
     for stream in (0, 1, 2):  # C libraries write to descriptor 2
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, stream)
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm_up()
     check_sample = sample_wav_check()
-    layers = _set_up_sandbox()
+    layers = _set_up_sandbox(parent)
     gc.collect()
     gc.freeze()
     ForkServer(control, layers, check_sample).serve()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mastering.contract import Fault
 from mastering.probe.recording import resource_fault, undecodable_fault
-from mastering.runtime import sandbox
+from mastering.runtime.exec_shim import die_with_parent
 
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
 _MAX_DESCRIPTORS = 4096
@@ -60,7 +60,7 @@ def fork_child(run: Callable[[], None]) -> tuple[int, int]:
     if pid == 0:
         status = 1
         try:
-            sandbox.die_with_parent(fork_server)
+            die_with_parent(fork_server)
             run()
             status = 0
         finally:

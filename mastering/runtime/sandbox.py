@@ -17,7 +17,6 @@ import errno
 import os
 import platform
 import resource
-import signal
 import stat
 import struct
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,6 @@ from pathlib import Path
 MIB = 1024 * 1024
 NOBODY = 65534
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
@@ -86,16 +84,6 @@ _MACHINES = {
         },
     ),
 }  # fmt: skip
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when `parent` (its pid) ends, however it ends.
-
-    Call it after any change of user (which clears the request). Exits at once where the parent is gone already.
-    """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def leave_network() -> bool:

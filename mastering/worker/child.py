@@ -6,7 +6,7 @@ dump, and is killed with the worker.
 Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
 interpreter.
 
-Command line: the socket, the worker's pid, the engine, and the name of a helper, if any: a function that is given the
+Command line: the socket, the engine, and the name of a helper, if any: a function that is given the
 socket before a render that asks for it.
 On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and `is_helped`,
 `output_bytes`, what all outputs together may have, `unforeseen_bytes`, the same for a song that does not say its
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
-from mastering.runtime import blas, sandbox
+from mastering.runtime import blas, exec_shim, sandbox
 from mastering.worker.budget import Budget
 from mastering.worker.size_bound import check_output_size
 
@@ -195,18 +195,18 @@ def _fence(parent: int) -> None:
     if device_name() == "cpu":  # a GPU's driver may speak to daemons
         sandbox.leave_network()
     sandbox.give_up_capabilities()
-    sandbox.die_with_parent(parent)
+    exec_shim.die_with_parent(parent)
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()
 
 
 def main(arguments: list[str]) -> int:
-    control, parent = socket.socket(fileno=int(arguments[0])), int(arguments[1])
-    _fence(parent)
+    control = socket.socket(fileno=int(arguments[0]))
+    _fence(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.dont_write_bytecode = True
     blas.one_thread()
-    master, *helper = map(named, arguments[2:])
+    master, *helper = map(named, arguments[1:])
     device = _warmed(device_name())
     sandbox.keep_to(_program_files())
     with contextlib.suppress(BrokenPipeError):

@@ -8,22 +8,19 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mastering.contract import Fault, FaultCode
+from mastering.runtime import child_process
 
 _START_S = 180.0
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _MOST_BACKOFF_S = 30.0
-_PASSED_ON = frozenset(
-    {"PATH", "PYTHONPATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "MASTERING_PRESETS"}
-)
-_PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "OPENBLAS_", "MKL_", "PYTORCH_")
+_PASSED_ON = ("PYTHONPATH", "HOME", "TMPDIR", "MASTERING_PRESETS")
 
 
 @dataclass
@@ -52,14 +49,11 @@ class RenderProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            arguments = (str(theirs.fileno()), str(os.getpid()), engine, *([helper] if helper else []))
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mastering.worker.child", *arguments),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=_environment(),
+            process = await child_process.start(
+                child_process.python("mastering.worker.child", theirs.fileno(), engine, *([helper] if helper else [])),
+                # A process that parses strangers' audio knows none of the worker's secrets.
+                child_process.environment(_PASSED_ON, child_process.RENDER_PREFIXES),
+                [theirs.fileno()],
                 start_new_session=True,
             )
         renderer = cls(process, ours)
@@ -103,13 +97,6 @@ class RenderProcess:
             self._process.kill()
         self._control.close()
         await self._process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """What a process that parses strangers' audio may know of the worker's settings: none of its secrets."""
-    return {
-        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
-    }
 
 
 def _post_mortem(status: int) -> Fault:

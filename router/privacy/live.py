@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,11 +18,14 @@ from urllib.parse import quote
 
 import httpx
 
+from mastering.runtime import child_process
 from router.privacy.canary import CanarySearch, Hit, samples, song, word
 
 _START_S, _MASTER_S, _STOP_S = 90.0, 180.0, 30.0
 """Seconds for the router to start with its worker, for the song to be mastered, and for the router to stop."""
 _KINDS = ("name", "tag", "agent", "referer", "language", "query", "path", "cookie", "body")
+_KEPT = ("PYTHONPATH", "HOME", "MASTERING_PRESETS")
+"""Of this environment; no setting of this installation's own router, and no secret."""
 PROMISES = ("P01", "P04", "P18", "P19", "P21", "P22", "P25", "P26", "P28", "P33")
 """The promises that are broken if a canary is found anywhere."""
 
@@ -100,13 +102,14 @@ def _own_router() -> Iterator[_OwnRouter]:
         folders = {"RAM_DIR": f"{ram}/ram", "SPOOL_DIR": f"{disk}/spool", "STATE_DIR": f"{disk}/state"}
         ours = {f"ROUTER_{name}": path for name, path in {**folders, "LOG_DIR": f"{disk}/log"}.items()}
         ours |= {"ROUTER_RAM_CHECK": "warn", "ROUTER_ADMIN_PORT": "0", "TMPDIR": f"{disk}/temporary"}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_")}
         Path(f"{disk}/temporary").mkdir()
         output = Path(disk) / "output.txt"
         with output.open("wb") as out:
-            argv = [sys.executable, "-m", "router", "run", "--port", "0"]
-            process = subprocess.Popen(  # noqa: S603 — ourselves
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env={**kept, **ours}
+            process = child_process.start_blocking(
+                child_process.python("router", "run", "--port", 0),
+                child_process.environment(_KEPT, child_process.RENDER_PREFIXES, **ours),
+                stdout=out,
+                stderr=child_process.STDOUT,
             )
         try:
             yield _OwnRouter(_ready_address(process, output), process.pid, (Path(disk), Path(ram)))

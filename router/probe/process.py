@@ -6,9 +6,9 @@ It is started once, replaced when it dies, and dies with the router: its socket 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import sys
+
+from mastering.runtime import child_process
 
 from mastering.protocol.probe import MAX_HELLO_BYTES, TAKEN, Hello
 
@@ -77,13 +77,10 @@ class ProbeProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "mastering.probe", "--fork-server", str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ},
+            self.process = await child_process.start(
+                child_process.python("mastering.probe", "--fork-server", theirs.fileno()),
+                child_process.environment(["PYTHONPATH"]),
+                [theirs.fileno()],
                 start_new_session=True,
             )
         self._control = ours

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mastering.runtime import child_process
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.space import faults
 
@@ -20,7 +19,7 @@ READ_S = 35.0
 """Gradio's event stream has a heartbeat every 15 s: a server that misses two is gone."""
 CONNECT_S = 5.0
 _LONGEST_LINE_BYTES = 1024 * 1024
-_KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH")
+_KEPT = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class Question(NamedTuple):
@@ -58,14 +57,13 @@ class Call:
     async def start(self) -> None:
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = tempfile.mkdtemp(dir=self._scratch)
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "router.tiers.space.child"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        self._process = await child_process.start(
+            child_process.python("router.tiers.space.child"),
+            _environment(self._folder),
+            stdin=child_process.PIPE,
+            stdout=child_process.PIPE,
             cwd=self._folder,
-            env=_environment(self._folder),
-            limit=_LONGEST_LINE_BYTES,
+            longest_line_bytes=_LONGEST_LINE_BYTES,
         )
 
     async def ask(self, question: Question, silence_s: float = READ_S) -> AsyncGenerator[Waiting | Value]:
@@ -120,7 +118,6 @@ def _failed(said: dict[str, Any]) -> TierFault:
 
 def _environment(folder: str) -> dict[str, str]:
     """Nothing of the router's own: no setting, no secret, no place to write but `folder`."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     places = dict.fromkeys(("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "HF_HOME"), folder)
     told = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-    return {**kept, **places, **told}
+    return child_process.environment(_KEPT, **places, **told)

@@ -2,10 +2,10 @@
 
 A process, because the client has threads that outlive a cancelled call, holds the interpreter at its exit while a
 server is frozen, and raises what `except Exception` does not see. Its parent may kill it at any moment and nothing is
-left; when its parent is gone, it goes too.
+left; when its parent ends, the kernel kills it.
 
 The first line of standard input is what to call, as JSON: nothing of it is in the command line or the environment.
-Standard input then stays open for as long as the parent lives. Standard output is one JSON object a line:
+Standard output is one JSON object a line:
 ``waiting`` (not begun), ``value`` (what the endpoint yielded), then ``result`` or ``failed`` as the last.
 """
 
@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 from typing import Any, TextIO
 from urllib.parse import urljoin, urlsplit
@@ -68,7 +67,6 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
     asked: dict[str, Any] = json.loads(sys.stdin.buffer.readline() or b"{}")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if asked:
             _call(asked, parent)
@@ -85,12 +83,6 @@ def _take_standard_output() -> TextIO:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     return pipe
-
-
-def _end_with_parent() -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
-    os._exit(0)
 
 
 def _call(asked: dict[str, Any], parent: _Parent) -> None:

@@ -373,7 +373,7 @@ async def test_no_secret_stands_in_the_childs_command_line_or_environment(space:
         await accepted(events)
         (child,) = children()
         shown = (child / "cmdline").read_bytes() + (child / "environ").read_bytes()
-    assert b"space_child" in shown
+    assert b"router.tiers.space.child" in shown
     assert b"hf_secret" not in shown
     assert b"the-key" not in shown
 
@@ -407,7 +407,7 @@ def children() -> list[Path]:
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             is_ours = f"PPid:\t{os.getpid()}\n" in status.read_text()
-            if is_ours and b"space_child" in (status.parent / "cmdline").read_bytes():
+            if is_ours and b"router.tiers.space.child" in (status.parent / "cmdline").read_bytes():
                 found.append(status.parent)
         except OSError:
             continue
