@@ -62,7 +62,7 @@ class TopologyProcess:
         with self.output.open("ab") as sink:
             self.process = child_process.start_blocking(
                 self.command,
-                child_process.environment(_KEPT, child_process.RENDER_PREFIXES, **self.environment),
+                child_process.environment(_KEPT, child_process.RENDER_PREFIXES, self.environment),
                 stdout=sink,
                 stderr=child_process.STDOUT,
                 cwd=self.folder,

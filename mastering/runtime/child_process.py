@@ -40,11 +40,13 @@ class Streams(TypedDict, total=False):
     start_new_session: bool
 
 
-def environment(names: Iterable[str] = (), prefixes: tuple[str, ...] = (), **given: str) -> dict[str, str]:
+def environment(
+    names: Iterable[str] = (), prefixes: tuple[str, ...] = (), given: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """A child's environment: of this process's variables those named or prefixed and `_EVERY_PROGRAM`, then `given`."""
     kept = {*_EVERY_PROGRAM, *names}
     ours = {name: value for name, value in os.environ.items() if name in kept or name.startswith(prefixes)}
-    return {**ours, **given}
+    return {**ours, **(given or {})}
 
 
 def python(module: str, *arguments: object) -> tuple[str, ...]:

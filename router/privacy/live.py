@@ -107,7 +107,7 @@ def _own_router() -> Iterator[_OwnRouter]:
         with output.open("wb") as out:
             process = child_process.start_blocking(
                 child_process.python("router", "run", "--port", 0),
-                child_process.environment(_KEPT, child_process.RENDER_PREFIXES, **ours),
+                child_process.environment(_KEPT, child_process.RENDER_PREFIXES, ours),
                 stdout=out,
                 stderr=child_process.STDOUT,
             )

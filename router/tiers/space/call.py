@@ -120,4 +120,4 @@ def _environment(folder: str) -> dict[str, str]:
     """Nothing of the router's own: no setting, no secret, no place to write but `folder`."""
     places = dict.fromkeys(("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "HF_HOME"), folder)
     told = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-    return child_process.environment(_KEPT, **places, **told)
+    return child_process.environment(_KEPT, given=places | told)

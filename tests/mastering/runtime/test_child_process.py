@@ -32,11 +32,9 @@ def gone(pid: int) -> bool:
     return False
 
 
-async def out_of(command: tuple[str, ...] | list[str], *, descriptors: tuple[int, ...] = (), **given: str) -> str:
+async def out_of(command: tuple[str, ...] | list[str], *, descriptors: tuple[int, ...] = ()) -> str:
     """What the command writes to its standard output."""
-    child = await child_process.start(
-        command, child_process.environment(**given), descriptors, stdout=child_process.PIPE
-    )
+    child = await child_process.start(command, child_process.environment(), descriptors, stdout=child_process.PIPE)
     said, _ = await child.communicate()
     return said.decode()
 
@@ -44,7 +42,7 @@ async def out_of(command: tuple[str, ...] | list[str], *, descriptors: tuple[int
 async def test_a_child_knows_only_the_variables_on_its_callers_list(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("A_SECRET", "WANTED", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "7")
-    kept = child_process.environment(["WANTED"], child_process.RENDER_PREFIXES, GIVEN="8")
+    kept = child_process.environment(["WANTED"], child_process.RENDER_PREFIXES, {"GIVEN": "8"})
     child = await child_process.start(["env"], kept, stdout=child_process.PIPE)
     said, _ = await child.communicate()
     seen = dict(line.split("=", 1) for line in said.decode().splitlines())
