@@ -16,7 +16,7 @@ async def feed(data: bytes, chunk: int = 65_536) -> AsyncIterator[bytes]:
         yield data[at : at + chunk]
 
 
-async def running_zygote(probe: Probe) -> int:
+async def running_fork_server(probe: Probe) -> int:
     """The zygote's pid, after it has answered once, with its child that glances."""
     await probe.selfcheck()
     await probe.start()
@@ -25,8 +25,8 @@ async def running_zygote(probe: Probe) -> int:
 
 async def waiting_children(probe: Probe) -> set[int]:
     """The children that the zygote has made ahead, once they are there."""
-    await running_zygote(probe)
-    glancing = await glancing_child(probe)
+    await running_fork_server(probe)
+    glancing = await header_child(probe)
     for _ in range(50):
         seen = hearing_children(probe, glancing)
         await asyncio.sleep(0.1)
@@ -40,7 +40,7 @@ def hearing_children(probe: Probe, glancing: int) -> set[int]:
     return children(zygote_of(probe)) - {glancing}
 
 
-async def glancing_child(probe: Probe) -> int:
+async def header_child(probe: Probe) -> int:
     """The one that is locked up while no file is heard, once it is alone: who has heard one may be about to end."""
     before: list[int] = []
     for _ in range(100):
@@ -61,7 +61,7 @@ def _is_locked_up(pid: int) -> bool:
 
 
 def zygote_of(probe: Probe) -> int:
-    process = probe._zygote.process
+    process = probe._process.process
     assert process is not None
     return process.pid
 

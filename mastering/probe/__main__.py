@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
-# Before numpy: its BLAS would start a thread for each core.
-os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-
 import gc
+import os
 import signal
 import socket
 import sys
 
 from mastering.probe.fork_server import ForkServer
 from mastering.probe.warm_up import sample_wav_check, warm_up
-from mastering.runtime import exec_shim, sandbox
+from mastering.runtime import blas, exec_shim, sandbox
 
 
 def _set_up_sandbox(parent: int) -> dict[str, bool]:
@@ -31,6 +27,10 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] != "--fork-server":
         sys.stderr.write("usage: python -m mastering.probe --fork-server FD (a SOCK_SEQPACKET socket)\n")
         return 2
+    blas.one_thread()  # before numpy, which comes with the next two
+    from mastering.probe.fork_server import ForkServer
+    from mastering.probe.warm_up import rehearsal, warm_up
+
     control, parent = socket.socket(fileno=int(arguments[1])), os.getppid()
     for stream in (0, 1, 2):  # C libraries write to descriptor 2
         null = os.open(os.devnull, os.O_RDWR)

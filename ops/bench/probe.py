@@ -12,7 +12,7 @@ import soundfile
 
 from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
-from router.probe.client import Announced, Probe
+from router.probe.client import AnnouncedMaster, Probe
 
 _ROUNDS = 15
 
@@ -24,7 +24,7 @@ def measure() -> list[BenchmarkLine]:
 async def _measure() -> list[BenchmarkLine]:
     short, music = as_wav(lasting(song("vibe_ace"), 3), "PCM_16"), lasting(song("vibe_ace"), 240)
     numbers, fractions = as_wav(music), as_wav(music, "FLOAT")
-    master = Announced(frames=240 * RATE_HZ, rate_hz=RATE_HZ, channels=2)
+    master = AnnouncedMaster(frames=240 * RATE_HZ, rate_hz=RATE_HZ, channels=2)
     probe = Probe()
     await probe.start()
     try:

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from router.core import clock, event_log
+from router.core.threads import POOLS
 from router.jobs.services import Services
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.breaker import BackendState
@@ -22,12 +23,16 @@ HELP = {
     "router_spool_quota_bytes": "Room for encrypted audio.",
     "router_spool_oldest_seconds": "Age of the oldest file.",
     "router_queue_jobs": "Jobs in line that nobody works on.",
+    "router_threads": "Threads that a pool may have (ROUTER_BODY_THREADS, ROUTER_WORKER_THREADS).",
+    "router_threads_unfinished_calls": "Calls that run in a pool's threads or wait for one.",
     "router_log_dropped_total": "What was kept out of the log: fields not on the list, repetitions, words of children.",
 }
 
 
 class Gauges(Collector):
-    """A Prometheus collector. The queue's depth needs an await, so it is set by `note_queue` before the scrape."""
+    """Gauges of backends, spool and thread pools, read at each scrape.
+
+    The queue, which is asked over an await, is noted by `note_queue` before the scrape."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -49,6 +54,8 @@ class Gauges(Collector):
         yield _single_gauge("router_spool_quota_bytes", usage.quota_bytes)
         yield _single_gauge("router_spool_oldest_seconds", usage.oldest_s or 0)
         yield _single_gauge("router_queue_jobs", self._waiting)
+        yield _by_pool("router_threads", {pool.name: pool.threads for pool in POOLS})
+        yield _by_pool("router_threads_unfinished_calls", {pool.name: pool.unfinished for pool in POOLS})
         yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], event_log.book.dropped)
 
     def _state_metric(self, members: list[FleetMember], now: float) -> GaugeMetricFamily:
@@ -66,6 +73,13 @@ class Gauges(Collector):
         for member, value in values.items():
             family.add_metric((member.backend.tier, member.backend.name), value)
         return family
+
+
+def _by_pool(name: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, HELP[name], labels=("pool",))
+    for pool, value in values.items():
+        family.add_metric((pool,), value)
+    return family
 
 
 def _single_gauge(name: str, value: float) -> GaugeMetricFamily:

@@ -192,7 +192,7 @@ async def _queue_status(services: Services, now: float) -> QueueStatus:
 
 def _event_status(entry: JournalEntry, now: float) -> EventStatus:
     return EventStatus(
-        at=datetime.fromtimestamp(clock.wall(entry.at_s), UTC),
+        at=datetime.fromtimestamp(clock.to_epoch_s(entry.at_s), UTC),
         ago_s=round(now - entry.at_s, 1),
         kind=entry.kind,
         tier=entry.tier,

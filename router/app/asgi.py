@@ -29,9 +29,9 @@ def make_app(
     beside: Callable[[], AbstractAsyncContextManager[None]] = _nothing,
     within: Callable[[Services], AbstractAsyncContextManager[None]] = lambda _: _nothing(),
 ) -> FastAPI:
-    """The router as an ASGI application, with what runs `beside` it, and `within` it once its house is open.
+    """The router as an ASGI application. `beside` runs around its services, `within` while they are open.
 
-    `backends` stand in for those of the settings.
+    `backends` stand in for those of the settings. Raises CommandError for settings that would let strangers in.
     """
     if not settings.has_sign_in:
         refuse_strangers(settings.host)
@@ -40,14 +40,14 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        rooms = open_services(settings, backends)
+        opening = open_services(settings, backends)
         app.state.uploads = {}
         app.state.streams = Streams(settings.streams_per_account)
         try:
-            async with beside(), rooms as app.state.services, within(app.state.services):
+            async with beside(), opening as app.state.services, within(app.state.services):
                 yield
         except CommandError as command_error:
-            app.state.command_error = command_error  # for whoever started the server: it ends without saying why
+            app.state.command_error = command_error  # the server ends without saying why; `server` tells
             raise
         except Exception as error:
             log_exception(error)
@@ -61,7 +61,7 @@ def make_app(
         openapi_url=routes.OPENAPI_URL,
         docs_url=None,
         redoc_url=None,
-        responses=problems.ANYWHERE,
+        responses=problems.COMMON_RESPONSES,
         lifespan=lifespan,
     )
     problems.install(app)

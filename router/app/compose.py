@@ -1,9 +1,8 @@
-"""Where the parts are joined: the only module that builds the house's rooms and hands them to each other."""
+"""Joins the parts: the only module that builds the router's services and hands them to each other."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -36,15 +35,17 @@ from router.tiers.port import Backend
 
 @asynccontextmanager
 async def open_services(settings: RouterSettings, backends: Sequence[Backend] | None = None) -> AsyncIterator[Services]:
-    """Build the rooms, recover what a dead router left, work until the context ends. Raises Complaint."""
-    os.umask(0o077)
+    """Build the services, recover the jobs that a dead router left, work until the context ends.
+
+    Raises CommandError for a start that cannot be."""
+    startup.prepare_router(settings)
     catalogue_watcher = catalogue_watcher_of(settings)
     configured = (
         [ConfiguredBackend(backend) for backend in backends]
         if backends is not None
         else [*catalogue_watcher.configured().values()]
     )
-    with startup.sole_owner(settings.ram_dir, "RAM"), startup.sole_owner(settings.spool_dir, "spool"):
+    with startup.lock_folder(settings.ram_dir, "RAM"), startup.lock_folder(settings.spool_dir, "spool"):
         startup.check_ram(settings)
         wiped = boot_id.wipe_if_new(settings.ram_dir, settings.spool_dir)
         store = sqlite.open_store(
@@ -57,25 +58,25 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
         accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
         fleet = Fleet(configured, modes=_Modes(accounts))
         secret = startup.boot_secret(settings.ram_dir)
-        door = _door(settings, accounts)
+        sign_in = _sign_in(settings, accounts)
         services = Services(
-            settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, door
+            settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, sign_in
         )
         resumed = await recovery.recover(services)
         log("started", tiers=len({entry.backend.tier for entry in configured}), resumed=resumed, wiped=int(wiped))
         try:
-            async with _at_work(services, catalogue_watcher if backends is None else None):
+            async with _running(services, catalogue_watcher if backends is None else None):
                 yield services
         finally:
             store.close()
             accounts.close()
-            if door is not None:
-                door.sessions.close()
+            if sign_in is not None:
+                sign_in.sessions.close()
         log("stopped")
 
 
-def _door(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
-    """Where people sign in, if the operator has credentials for it. Raises Complaint."""
+def _sign_in(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
+    """Sign-in with the provider, if the operator has credentials for it. Raises CommandError."""
     if settings.oidc_client_id is None or settings.oidc_client_secret is None:
         return None
     secret = settings.oidc_client_secret.get_secret_value()
@@ -92,11 +93,12 @@ def _door(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
 
 
 @asynccontextmanager
-async def _at_work(services: Services, catalogue_watcher: CatalogueWatcher | None) -> AsyncIterator[None]:
+async def _running(services: Services, catalogue_watcher: CatalogueWatcher | None) -> AsyncIterator[None]:
+    """Dispatch jobs and do what is done again and again beside, while the context is open."""
     dispatcher = Dispatcher(services)
     await services.fleet.start()
     background = [
-        # The probe warms up beside: its first question waits for it, and nothing else needs to.
+        # The probe's process starts meanwhile: its first request waits for it, and nothing else has to.
         asyncio.create_task(_warm(services.probe)),
         asyncio.create_task(reaper.expire_forever(services)),
         asyncio.create_task(recovery.probe_interrupted(services)),
@@ -120,14 +122,15 @@ async def _at_work(services: Services, catalogue_watcher: CatalogueWatcher | Non
 
 
 async def _warm(probe: Probe) -> None:
+    """Start the probe's process. Where that fails, the first file that is probed starts it again."""
     try:
         await probe.start()
     except Fault as fault:
-        log_exception(fault)  # asked for again with the first file
+        log_exception(fault)
 
 
 class _Modes:
-    """What operators said, in the durable store."""
+    """The modes that operators gave backends (draining, maintenance), kept in the durable store."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -140,6 +143,6 @@ class _Modes:
 
 
 def _on_hangup(call: Callable[[], None]) -> None:
-    """On SIGHUP, where this loop may hear signals (it is the main thread's)."""
+    """Call it on SIGHUP, where this loop can handle signals: only the main thread's can."""
     with suppress(NotImplementedError, RuntimeError, ValueError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)

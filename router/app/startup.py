@@ -1,24 +1,68 @@
-"""What a start does to this process and this machine: locks on the folders, the RAM check, the boot's secret."""
+"""Everything that a start does to this process and this machine, so that importing a module does nothing to either.
+
+`prepare_process` is for a router that has the process to itself, `prepare_router` for every router, one inside a test
+too; then come the locks on the folders, the check of the RAM folder and the secret of this boot.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpcore
 import typer
 
+from mastering.runtime import sandbox
+from router.core import event_log, threads
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
+from router.http.connection import RouterConnection, connections_for
 from router.spool import ram_check
+
+_READ_BYTES = 256 * 1024
+"""What httpcore asks a socket for at a time, in place of 64 KiB: each read takes a fifth of a millisecond of Python,
+and a master has hundreds."""
+
+
+def prepare_process(settings: RouterSettings) -> Callable[[], int]:
+    """Keep keys and audio in this process, make its log the only way out, and allow it all the connections it can have.
+
+    Returns what removes log files whose time is over (`event_log.configure`).
+    """
+    sandbox.forbid_core_dumps()
+    sandbox.keep_memory_private()  # keys and audio pass through it
+    RouterConnection.most_open = connections_for(_raise_descriptor_limit())
+    return event_log.configure(settings.log_dir)
+
+
+def prepare_router(settings: RouterSettings) -> None:
+    """What every router needs: files that are its user's alone, its thread pools, and large reads from Spaces."""
+    os.umask(0o077)
+    threads.BODY_POOL.resize(settings.body_threads)
+    threads.WORKER_POOL.resize(settings.worker_threads)
+    httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ_BYTES
+
+
+def _raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as its hard limit allows; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft
 
 
 @contextmanager
-def sole_owner(folder: Path, kind: str) -> Iterator[None]:
-    """One router per folder: two would give the same job to two workers and wipe each other. Raises Complaint."""
+def lock_folder(folder: Path, kind: str) -> Iterator[None]:
+    """Make the folder and hold it: two routers would give one job to two workers and wipe each other's files.
+
+    Raises CommandError where another router holds it.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -34,7 +78,7 @@ def sole_owner(folder: Path, kind: str) -> Iterator[None]:
 
 
 def check_ram(settings: RouterSettings) -> None:
-    """Refuse, or warn, when keys could reach a disk. Raises Complaint."""
+    """Refuse, or warn, when keys could reach a disk. Raises CommandError."""
     finding = ram_check.check(settings.ram_dir)
     if finding is None:
         return
@@ -45,6 +89,7 @@ def check_ram(settings: RouterSettings) -> None:
 
 
 def boot_secret(ram_dir: Path) -> bytes:
+    """32 random bytes in the RAM folder: the same for every start of the router until the machine boots again."""
     path, part = ram_dir / "secret", ram_dir / "secret.part"
     if not path.exists():
         part.write_bytes(secrets.token_bytes(32))

@@ -12,6 +12,6 @@ def now() -> float:
     return time.clock_gettime(_ID)
 
 
-def wall(at_s: float) -> float:
+def to_epoch_s(at_s: float) -> float:
     """The moment `at_s` of this clock as seconds since the epoch, for showing to people only."""
     return time.time() - now() + at_s

@@ -131,6 +131,14 @@ class RouterSettings(BaseSettings):
     concurrency: int = Field(8, ge=1, description="Attempts this router runs at once.")
     attempt_deadline_s: float = Field(30 * 60, gt=0, description="Longest time one attempt may take, in seconds.")
     probes: int = Field(2, ge=1, description="Files looked at at once.")
+    body_threads: int = Field(
+        32, ge=1, description="Threads that receive, encrypt, store, read and send audio; made as they are needed."
+    )
+    worker_threads: int = Field(
+        1024,
+        ge=1,
+        description="Threads that talk to managed workers, one for each render in flight; made as they are needed.",
+    )
 
     @field_validator("oidc_issuer")
     @classmethod

@@ -15,7 +15,7 @@ from router.core.event_log import log_exception
 from router.dispatch.watchdog import Watchdog
 from router.jobs import eviction
 from router.jobs.services import Services
-from router.probe.client import Announced
+from router.probe.client import AnnouncedMaster
 from router.probe.stream_tap import StreamTap
 from router.spool.port import BlobGone, SpoolFull
 from router.store.port import JobMissing
@@ -104,7 +104,7 @@ def _meaning(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
 
 def _source(services: Services, blob: BlobRef) -> Source:
     spool, ref, size_bytes = services.spool, blob.ref, blob.size_bytes
-    return Source(size_bytes, lambda: spool.read(ref), lambda: spool.lend(ref, 0, size_bytes))
+    return Source(size_bytes, lambda: spool.read(ref), lambda: spool.open_reader(ref, 0, size_bytes))
 
 
 class OutputWriter:
@@ -135,13 +135,13 @@ class OutputWriter:
         tap = services.probe.tap_master(**self._announced(begins.format, size_bytes))
         if tap is not None:
             self._taps[begins.format] = tap
-        await services.spool.append(ref, 0, body, size_bytes, tap.take if tap else None)
+        await services.spool.append(ref, 0, body, size_bytes, tap.write if tap else None)
 
     async def verify(self, output_format: OutputFormat) -> None:
         """Raise TierFault(BAD_OUTPUT) unless the output is sound and as long as the song, to a codec's padding."""
         blob, tap = self.outputs[output_format], self._taps.get(output_format)
         try:
-            if tap is None or await tap.verdict() is None:
+            if tap is None or await tap.result() is None:
                 announced = self._announced(output_format, blob.size_bytes)
                 await self._services.probe.verify(self._services.spool.read(blob.ref), **announced)
         except Fault as fault:
@@ -150,10 +150,10 @@ class OutputWriter:
             what = f"the router's own check refused the master: {fault.message}"
             raise TierFault(FaultClass.BAD_OUTPUT, what) from fault
 
-    def _announced(self, output_format: OutputFormat, size_bytes: int) -> Announced:
+    def _announced(self, output_format: OutputFormat, size_bytes: int) -> AnnouncedMaster:
         facts = self._facts
         rate_hz = output_format.rate_hz(self._job.settings.rate_hz or facts.rate_hz)
-        return Announced(
+        return AnnouncedMaster(
             frames=round(facts.frames * rate_hz / facts.rate_hz),
             rate_hz=rate_hz,
             channels=facts.channels,

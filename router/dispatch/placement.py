@@ -65,7 +65,7 @@ class Placer:
         """Would a master of about the song's size find no room, old masters out of the way?"""
         wanted_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
         await eviction.evict(self._services, wanted_bytes)
-        return self._services.spool.missing_bytes(wanted_bytes) > 0
+        return self._services.spool.bytes_to_free(wanted_bytes) > 0
 
     def _may_retry(self, queued: int) -> bool:
         """Retries are a part of the load, never most of it: beyond that they wait."""

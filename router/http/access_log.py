@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.core.event_log import log, size_bucket
-from router.http.connection import BODY_EXTENSION, BYTES_PASSED
+from router.http.connection import BODY_EXTENSION, BYTES_MOVED_KEY
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -42,7 +42,7 @@ class AccessLog:
         try:
             await self._app(scope, receive_counted, send_counted)
         finally:
-            moved += scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(BYTES_PASSED, 0)
+            moved += scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(BYTES_MOVED_KEY, 0)
             log(
                 "http",
                 route=_template(scope),

@@ -15,11 +15,11 @@ from contextlib import suppress
 from typing import Any
 
 from router.core.buffers import WriteBuffer
-from router.core.threads import AT_ONCE_BYTES, in_thread
+from router.core.threads import MAX_TURN_BYTES, run_in_thread
 
-LOOK_S = 1.0
+CHECK_EVERY_S = 1.0
 """So often whoever keeps or sends a slow body may look whether it is still wanted."""
-_WORTH_A_TRIP_BYTES = 512 * 1024
+_WAKE_BYTES = 512 * 1024
 """Until so much is there, or a second is over, or all of it has come, nobody is woken."""
 
 
@@ -63,10 +63,10 @@ class BodyReceiver:
         before = self._left
         try:
             patience_s = self._heard_s + silence_s - self._loop.time()
-            if self._is_dry and not await self._is_worth_a_trip(min(LOOK_S, max(0.0, patience_s))) and room.free:
+            if self._is_dry and not await self._is_worth_a_trip(min(CHECK_EVERY_S, max(0.0, patience_s))) and room.free:
                 self._read(room)
             else:
-                await in_thread(self._drain, room)
+                await run_in_thread(self._drain, room)
         finally:
             self._taken += before - self._left
         if self._left < before:
@@ -91,7 +91,7 @@ class BodyReceiver:
 
     def _drain(self, room: WriteBuffer) -> None:
         """In a thread: whatever is there, up to a limit."""
-        enough = max(0, self._left - AT_ONCE_BYTES)
+        enough = max(0, self._left - MAX_TURN_BYTES)
         while self._left > enough:
             if not room.free:
                 room.empty()
@@ -116,7 +116,7 @@ class BodyReceiver:
 
     async def _is_worth_a_trip(self, limit_s: float) -> bool:
         """Whether, within `limit_s`, enough came for a thread, or all that is left, or the connection's end."""
-        self._wake_at(min(self._left, _WORTH_A_TRIP_BYTES))
+        self._wake_at(min(self._left, _WAKE_BYTES))
         ready = asyncio.Event()
         self._loop.add_reader(self._socket, ready.set)
         try:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from router.core.buffers import ReadBuffer
-from router.core.threads import AT_ONCE_BYTES, in_thread
-from router.http.body_receiver import LOOK_S, ConnectionLost, duplicated_socket
+from router.core.threads import MAX_TURN_BYTES, run_in_thread
+from router.http.body_receiver import CHECK_EVERY_S, ConnectionLost, duplicated_socket
 
 
 class BodySender:
@@ -33,7 +33,7 @@ class BodySender:
     async def pour(self, stretch: ReadBuffer) -> None:
         """All of it. Raises what `stretch` raises; where the connection is lost, it waits for its caller's end."""
         try:
-            while await in_thread(self._push, stretch):
+            while await run_in_thread(self._push, stretch):
                 if self._rest:
                     await self._is_writable(stretch)
         except ConnectionLost:
@@ -52,7 +52,7 @@ class BodySender:
 
     def _push(self, stretch: ReadBuffer) -> bool:
         """In a thread: what the connection takes, up to a limit; whether there is more. Raises Lost."""
-        enough = self._sent + AT_ONCE_BYTES
+        enough = self._sent + MAX_TURN_BYTES
         while self._sent < enough:
             self._rest = self._rest or stretch.next()
             if not self._rest:
@@ -74,7 +74,7 @@ class BodySender:
         try:
             while not ready.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(CHECK_EVERY_S):
                         await ready.wait()
                 stretch.check()
         finally:

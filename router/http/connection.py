@@ -8,7 +8,6 @@ for ever, cost a place that is taken from them as soon as somebody needs it.
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ from router.http.body_sender import BodySender
 
 BODY_EXTENSION = "router.wire"
 """The ASGI extension by which an application takes the rest of a request's body itself, or sends a response's."""
-RECEIVE_BODY, SEND_BODY, BYTES_PASSED = "take_over", "pour", "passed"
+RECEIVE_BODY_KEY, SEND_BODY_KEY, BYTES_MOVED_KEY = "take_over", "pour", "passed"
 """Of the extension: a `ReceiveBody`, a `SendBody`, and afterwards how many bytes went by these ways."""
 ReceiveBody = Callable[[int], BodyReceiver | None]
 """Given how many bytes of the body are still to come. None: some have come already, or it can't be done here."""
@@ -29,7 +28,7 @@ SendBody = Callable[[], Awaitable[BodySender | None]]
 may be empty, does. None: it can't be done here."""
 MAX_HEAD_BYTES = 64 * 1024
 """httptools itself knows no limit and gathers a header for as long as it comes."""
-HEAD_S = 10.0
+HEAD_TIMEOUT_S = 10.0
 """Seconds from connecting, or from a further request's first byte, to the end of the request's head."""
 _MOST_OPEN = 20_000
 _OWN_DESCRIPTORS = 64
@@ -38,13 +37,10 @@ _OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
 _ANYTHING = memoryview(bytes(256 * 1024))
 
 
-def most_open() -> int:
-    """How many connections this process may hold: an upload has three descriptors, its wire's and its blob's too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard and hard != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return min(_MOST_OPEN, max(1, (soft - _OWN_DESCRIPTORS) // 3))
+def connections_for(descriptors: int) -> int:
+    """How many connections a process that may have so many descriptors can hold: an upload has three, the connection's,
+    its `BodyReceiver`'s and its blob's."""
+    return min(_MOST_OPEN, max(1, (descriptors - _OWN_DESCRIPTORS) // 3))
 
 
 class _Refused(Exception):
@@ -58,7 +54,8 @@ class RouterConnection(HttpToolsProtocol):
     """The whole answer to what is no HTTP."""
     upgrading: ClassVar[bytes] = malformed
     """And to a body that is to be read in another protocol: the parser would not hand it out."""
-    most: ClassVar[int] = most_open()
+    most_open: ClassVar[int] = _MOST_OPEN
+    """Connections that this process may hold; a start sets it by its limit of descriptors (`connections_for`)."""
     _idle: ClassVar[dict[RouterConnection, None]] = {}
     """Those that owe a head, the longest idle first."""
     _open: ClassVar[int] = 0
@@ -76,7 +73,7 @@ class RouterConnection(HttpToolsProtocol):
         super().connection_made(transport)
         RouterConnection._open += 1
         self._await_head()
-        if RouterConnection._open > self.most:
+        if RouterConnection._open > self.most_open:
             next(iter(RouterConnection._idle)).give_up()
 
     def on_message_begin(self) -> None:
@@ -94,7 +91,7 @@ class RouterConnection(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None:
             take_over, pour = partial(self._take_over, self.cycle), partial(self._pour, self.cycle)
-            ways: dict[object, object] = {RECEIVE_BODY: take_over, SEND_BODY: pour, BYTES_PASSED: 0}
+            ways: dict[object, object] = {RECEIVE_BODY_KEY: take_over, SEND_BODY_KEY: pour, BYTES_MOVED_KEY: 0}
             self.cycle.scope["extensions"] = {BODY_EXTENSION: ways}
 
     def _take_over(self, cycle: RequestResponseCycle, left: int) -> BodyReceiver | None:
@@ -186,7 +183,7 @@ class RouterConnection(HttpToolsProtocol):
     def _await_head(self) -> None:
         RouterConnection._idle.setdefault(self)
         if self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_S, self.give_up)
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.give_up)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
@@ -196,4 +193,4 @@ class RouterConnection(HttpToolsProtocol):
 
 def _note(cycle: RequestResponseCycle, passed: int) -> None:
     ways: dict[str, Any] = cycle.scope["extensions"][BODY_EXTENSION]  # type: ignore[assignment]
-    ways[BYTES_PASSED] += passed
+    ways[BYTES_MOVED_KEY] += passed

@@ -79,7 +79,7 @@ def responses(*codes: str) -> dict[int | str, dict[str, object]]:
     }
 
 
-ANYWHERE = responses(
+COMMON_RESPONSES = responses(
     "bad_request", "sign_in", "bad_token", "foreign_origin", "token_scope", "foreign_host", "bad_settings", "internal"
 )
 """What every endpoint can answer, whatever else it does."""

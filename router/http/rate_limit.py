@@ -30,7 +30,7 @@ _NEW_JOB = re.compile(r"POST /v1/(jobs|uploads)/?")
 _SIGN_IN = re.compile(r"\w+ /sign-in/?")
 
 
-class Rule(NamedTuple):
+class LimitRule(NamedTuple):
     """One limit, by the name that its headers carry."""
 
     name: str
@@ -56,9 +56,9 @@ class RateLimiter:
     def __init__(self, app: ASGIApp, settings: RouterSettings) -> None:
         self._app, self._proxies, self._slots = app, settings.forwarded_by, NetworkSlots()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._requests = Rule("requests", RateLimitItemPerMinute(settings.requests_per_minute))
-        self._jobs = Rule("jobs", RateLimitItemPerMinute(settings.new_jobs_per_10_minutes, 10))
-        self._sign_ins = Rule("sign-ins", RateLimitItemPerMinute(settings.sign_ins_per_10_minutes, 10))
+        self._requests = LimitRule("requests", RateLimitItemPerMinute(settings.requests_per_minute))
+        self._jobs = LimitRule("jobs", RateLimitItemPerMinute(settings.new_jobs_per_10_minutes, 10))
+        self._sign_ins = LimitRule("sign-ins", RateLimitItemPerMinute(settings.sign_ins_per_10_minutes, 10))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = client_address(scope, self._proxies) if scope["type"] == "http" else None
@@ -81,7 +81,7 @@ class RateLimiter:
         app = self._app if all(allowed) else problems.respond(_refusal(rule, wait_s))
         await app(scope, receive, send_counted)
 
-    def _rules(self, request: str) -> list[Rule]:
+    def _rules(self, request: str) -> list[LimitRule]:
         if _NEW_JOB.fullmatch(request):
             return [self._requests, self._jobs]
         return [self._requests, self._sign_ins] if _SIGN_IN.fullmatch(request) else [self._requests]
@@ -113,13 +113,13 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def _refusal(rule: Rule, wait_s: int) -> Problem:
+def _refusal(rule: LimitRule, wait_s: int) -> Problem:
     most, window_s = rule.item.amount, rule.item.get_expiry()
     sentence = f"At most {most} {rule.name} in {window_s} s are answered for one network. Try again in {wait_s} s."
     return Problem("rate_limited", sentence, retry_after_s=wait_s, allowed=most, window_s=window_s)
 
 
-def _headers(rule: Rule, left: int, reset_s: int) -> dict[str, str]:
+def _headers(rule: LimitRule, left: int, reset_s: int) -> dict[str, str]:
     """As draft-ietf-httpapi-ratelimit-headers-10 writes them."""
     policy = f'"{rule.name}";q={rule.item.amount};w={rule.item.get_expiry()}'
     return {"ratelimit-policy": policy, "ratelimit": f'"{rule.name}";r={left};t={reset_s}'}

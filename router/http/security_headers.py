@@ -48,9 +48,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
 """Audio comes by these, written to the spool as it arrives; every other body is read into memory whole."""
 MAX_BODY_BYTES = 64 * 1024
-LINGER_S = 1.0
+DRAIN_S = 1.0
 """After an answer to an upload that was not taken in full, until its connection is closed."""
-BODY_S = 30.0
+BODY_TIMEOUT_S = 30.0
 """Seconds until a small body must be whole; uploads have a silence limit of their own."""
 
 
@@ -151,7 +151,7 @@ class _Body:
 
     def __init__(self, receive: Receive, most_bytes: int | None) -> None:
         self._receive, self._most_bytes = receive, most_bytes
-        self._due = asyncio.get_running_loop().time() + BODY_S
+        self._due = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
         self._arrived = 0
         self.ended = False
 
@@ -168,7 +168,7 @@ class _Body:
         """Let what is on its way come and go: to close before would reset the connection, and take the answer that
         the client has not read yet."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
+            async with asyncio.timeout(DRAIN_S):
                 while not self.ended:
                     await self.receive()
 

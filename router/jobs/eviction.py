@@ -15,7 +15,7 @@ async def evict(services: Services, needed_bytes: int) -> int:
     None is wiped where all of them together would not be enough: nobody loses a master for a request that is refused
     all the same.
     """
-    missing_bytes = services.spool.missing_bytes(needed_bytes)
+    missing_bytes = services.spool.bytes_to_free(needed_bytes)
     if not missing_bytes:  # the usual case, and a look at every job on record takes milliseconds
         return 0
     evicted = 0

@@ -105,7 +105,7 @@ async def _probe(services: Services, job: Job, tap: StreamTap[Facts] | None) -> 
     if job.input is None:
         raise Problem("input_lost")
     try:
-        tapped = await tap.verdict() if tap else None
+        tapped = await tap.result() if tap else None
         facts = tapped or await services.probe.probe(services.spool.read(job.input.ref), size=job.input.size_bytes)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault

@@ -86,7 +86,7 @@ async def end_unsent(services: Services) -> int:
 async def _has_sent(services: Services, job: Job) -> bool:
     """Whether a byte of the song or of a reference has arrived, or a request is sending one now."""
     blobs = [blob for blob in (job.input, *job.references.values()) if blob]
-    if any(blob.size_bytes or services.spool.is_taking(blob.ref) for blob in blobs):
+    if any(blob.size_bytes or services.spool.is_receiving(blob.ref) for blob in blobs):
         return True
     with suppress(BlobGone):
         return job.input is not None and (await services.spool.extent(job.input.ref)).size_bytes > 0

@@ -45,7 +45,7 @@ def refuse_too_large(services: Services, size_bytes: int | None) -> None:
 
 async def _refuse_beyond_share(services: Services, account: str, size_bytes: int) -> None:
     allowed = services.settings.share_bytes
-    taken = sum(map(services.spool.room_of, await services.jobs.refs(account)))
+    taken = sum(map(services.spool.reserved_bytes_of, await services.jobs.refs(account)))
     if taken + size_bytes > allowed:
         raise Problem(
             "spool_share",

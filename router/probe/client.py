@@ -1,8 +1,8 @@
-"""The router's end of the probe: asks a sandboxed process what untrusted bytes are, and whether a master holds.
+"""The probe as the router sees it: asks a sandboxed process what untrusted bytes are, and whether a master is sound.
 
-The bytes go to the child by a socket, all at once from the spool or, while they are on their way anyhow, piece by piece
-(`hearing`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
-The process behind it is `zygote`; what of its answers is believed, `verdicts`.
+The bytes go to a child of that process by a socket, from the spool or, while they arrive anyhow, piece by piece
+(`stream_tap`): then the answer comes a moment after the last byte. The router holds one chunk of them at a time.
+`process` starts the process; `answers` says what of its answers is believed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, Fa
 from mastering.protocol.probe import AnswerT, ExpectedMaster, ProbeRequest, SandboxChecks, VerifiedMaster
 from router.probe.answers import parse_answer, probe_broken, read_line
 from router.probe.process import ProbeLost, ProbeProcess
-from router.probe.stream_tap import EARLY_S, StreamTap
+from router.probe.stream_tap import MAX_ARRIVAL_S, StreamTap
 from router.probe.wav_header import WavHeaderReader
 
 _R = TypeVar("_R", Facts, VerifiedMaster)
 _GRACE_S = 10.0
-"""How long past a request's own time limit the zygote may take to say so."""
+"""Seconds past a request's own time limit that the probe's process may take to say so."""
 _BYTES_PER_S = 2_000_000
-"""What a slow machine decodes of the densest codec."""
+"""Bytes a second that a slow machine decodes of the densest codec."""
 _MOST_KEPT_BYTES = 128 * 1024 * 1024
-"""A file of which a child must keep more, which no plain WAV is, is not heard on its way."""
+"""A file of which a child must keep more in memory, which no plain WAV is, is not probed while it arrives."""
 _CURES = {
     "network namespace": "allow user namespaces, or run the router as root of its own container",
     "unprivileged user": "run the router as an unprivileged user",
@@ -36,8 +36,8 @@ _CURES = {
 _TRIAL_CURE = "run on Linux on x86_64 or aarch64 with seccomp and Landlock allowed"
 
 
-class Announced(TypedDict):
-    """What a master must be. Its checksum is not among it: that guards the exchange in which it came."""
+class AnnouncedMaster(TypedDict):
+    """What a master must be by its report, but for its checksum: that guards the exchange in which it came."""
 
     frames: int
     rate_hz: int
@@ -47,8 +47,8 @@ class Announced(TypedDict):
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One fence of the sandbox: whether it stands, and what to do where it does not."""
+class SandboxLayer:
+    """One layer of the probe's sandbox: whether it holds, and what to do where it does not."""
 
     name: str
     holds: bool
@@ -56,7 +56,7 @@ class Layer:
 
 
 class Probe:
-    """Facts from untrusted bytes. All failures of a file are `Fault`; so is a probe that broke (internal)."""
+    """Facts from untrusted bytes. Every failure of a file is a `Fault`; so is a probe that broke (internal)."""
 
     def __init__(
         self,
@@ -68,114 +68,110 @@ class Probe:
     ) -> None:
         # Apart: strangers' slow files must not keep finished masters waiting.
         self._probes, self._checks = asyncio.Semaphore(concurrency), asyncio.Semaphore(concurrency)
-        self._ears_left = {"probe": concurrency, "verify": concurrency}
+        self._taps_left = {"probe": concurrency, "verify": concurrency}
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
-        self._zygote = ProbeProcess()
-        self._wav_headers = WavHeaderReader(self._zygote)
+        self._process = ProbeProcess()
+        self._wav_headers = WavHeaderReader(self._process)
 
     async def start(self) -> None:
-        """Start the zygote if none runs, and wait until it listens. Raises Fault(internal)."""
+        """Start the probe's process if it does not run, and wait until it takes requests. Raises Fault(internal)."""
         try:
-            await self._zygote.open()
+            await self._process.open()
             await self._wav_headers.open()
         except ProbeLost:
             raise probe_broken() from None
 
     async def close(self) -> None:
-        """End the zygote and its children."""
-        await self._zygote.close()
+        """End the probe's process and its children."""
+        await self._process.close()
         self._wav_headers.close()
 
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
-        """Facts of a recording of `size` bytes, heard for as long as it matters. Raises Fault.
+        """Facts of a recording of `size` bytes, decoded as far as it matters. Raises Fault.
 
-        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. What the
-        probe hears decides: past the ordinary limit it stops where too little sound comes out for the time.
+        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. Past the
+        ordinary limit the probe stops where too little sound comes out for the time.
         """
         request = self._song(size, timeout_s or self._timeout_s)
         return await self._ask(Facts, request.model_copy(update={"size": size or None}), feed)
 
     def tap_song(self, size: int | None) -> StreamTap[Facts] | None:
-        """An ear for an upload of `size` bytes, from its first byte on; None where nobody knows how many."""
-        return self._hear(self._song(size or 0, self._timeout_s), Facts, size)
+        """Probe an upload of `size` bytes while it arrives; None where the size is not known."""
+        return self._tap(self._song(size or 0, self._timeout_s), Facts, size)
 
     async def verify(
-        self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[Announced]
+        self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[AnnouncedMaster]
     ) -> VerifiedMaster:
         """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
         return await self._ask(VerifiedMaster, _master(announced, timeout_s), feed)
 
     def tap_master(
-        self, *, timeout_s: float = 120.0, **announced: Unpack[Announced]
+        self, *, timeout_s: float = 120.0, **announced: Unpack[AnnouncedMaster]
     ) -> StreamTap[VerifiedMaster] | None:
-        """An ear for a master as it arrives; None where nobody knows its size."""
-        return self._hear(_master(announced, timeout_s), VerifiedMaster, announced.get("size"))
+        """Verify a master while it arrives; None where its size is not announced."""
+        return self._tap(_master(announced, timeout_s), VerifiedMaster, announced.get("size"))
 
-    async def selfcheck(self) -> tuple[Layer, ...]:
-        """Which fences stand, tried from inside a child. Raises Fault(internal)."""
+    async def selfcheck(self) -> tuple[SandboxLayer, ...]:
+        """Which layers of the sandbox hold, tried from inside a child. Raises Fault(internal)."""
         checks = await self._ask(SandboxChecks, ProbeRequest(op="selfcheck"), None)
-        fences = [
-            Layer(name, holds, "" if holds else _CURES.get(name, "")) for name, holds in self._zygote.fences.items()
-        ]
-        inside = [Layer(f"refused: {name}", held, "" if held else _TRIAL_CURE) for name, held in checks.refused.items()]
-        return (*fences, *inside)
+        layers = {name: (holds, _CURES.get(name, "")) for name, holds in self._process.sandbox_layers.items()}
+        layers |= {f"refused: {name}": (held, _TRIAL_CURE) for name, held in checks.refused.items()}
+        return tuple(SandboxLayer(name, holds, "" if holds else cure) for name, (holds, cure) in layers.items())
 
     def _song(self, size: int, patience_s: float) -> ProbeRequest:
-        timeout_s = patience_s + size / _BYTES_PER_S
-        return ProbeRequest.model_validate(
-            {"op": "probe", "timeout_s": timeout_s, "patience_s": patience_s, **self._limits}
-        )
+        limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
+        return ProbeRequest.model_validate({"op": "probe", **limits})
 
-    def _hear(self, request: ProbeRequest, kind: type[_R], size: int | None) -> StreamTap[_R] | None:
+    def _tap(self, request: ProbeRequest, kind: type[_R], size: int | None) -> StreamTap[_R] | None:
         if not size:
             return None
-        timeout_s = request.timeout_s + EARLY_S
+        timeout_s = request.timeout_s + MAX_ARRIVAL_S
         limits = {"size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
         arriving = request.model_copy(update=limits)
 
-        def glance(beginning: memoryview) -> _R | None:
-            return self._wav_headers.at(kind, arriving, beginning)
+        def read_header(beginning: memoryview) -> _R | None:
+            return self._wav_headers.read(kind, arriving, beginning)
 
-        async def listen(tap: StreamTap[_R]) -> _R:
-            async with self._place(request.op), self._answering(arriving):
-                conversation = await self._zygote.converse(arriving.model_dump_json().encode())
-                tap.begin(conversation)
+        async def probe_in_child(tap: StreamTap[_R]) -> _R:
+            async with self._one_tap(request.op), self._answering(arriving):
+                conversation = await self._process.converse(arriving.model_dump_json().encode())
+                tap.attach(conversation)
                 return parse_answer(kind, await read_line(conversation))
 
-        self._wav_headers.see_to_it()
-        return StreamTap(size, glance, listen)
+        self._wav_headers.reopen_if_lost()
+        return StreamTap(size, read_header, probe_in_child)
 
     @asynccontextmanager
-    async def _place(self, op: str) -> AsyncIterator[None]:
-        """For a child that hears a file on its way. Raises Fault(internal) where there is none to spare."""
-        if not self._ears_left[op]:
+    async def _one_tap(self, op: str) -> AsyncIterator[None]:
+        """Count a child that probes a file while it arrives. Raises Fault(internal) where all of them are in use."""
+        if not self._taps_left[op]:
             raise probe_broken()
-        self._ears_left[op] -= 1
+        self._taps_left[op] -= 1
         try:
             yield
         finally:
-            self._ears_left[op] += 1
+            self._taps_left[op] += 1
 
     async def _ask(self, kind: type[AnswerT], request: ProbeRequest, feed: AsyncIterable[bytes] | None) -> AnswerT:
         async with self._probes if request.op == "probe" else self._checks, self._answering(request):
-            with await self._zygote.converse(request.model_dump_json().encode()) as conversation:
+            with await self._process.converse(request.model_dump_json().encode()) as conversation:
                 return await _exchange(kind, conversation, feed)
 
     @asynccontextmanager
     async def _answering(self, request: ProbeRequest) -> AsyncIterator[None]:
-        """The probe keeps its own limits, or it is broken. Raises Fault(internal)."""
+        """Wait for an answer no longer than the request's limit and a grace. Raises Fault(internal) after that."""
         try:
             async with asyncio.timeout(request.timeout_s + _GRACE_S):
                 yield
         except TimeoutError:
-            await self._zygote.end()  # a zygote that does not keep its own limits is frozen
+            await self._process.end()  # a process that does not keep its own limits is frozen
             raise probe_broken() from None
         except ProbeLost:
             raise probe_broken() from None
 
 
-def _master(announced: Announced, timeout_s: float) -> ProbeRequest:
+def _master(announced: AnnouncedMaster, timeout_s: float) -> ProbeRequest:
     # An encoded master may be larger than the file it was made from: 24-bit WAV of 90 minutes is 3 GB at most.
     return ProbeRequest(
         op="verify",

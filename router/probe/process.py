@@ -1,6 +1,6 @@
-"""The fork server of the probe, `python -m mastering.probe`, seen from the router: one child for each conversation.
+"""The fork server of the probe, `python -m mastering.probe`, seen from the router: a child of it for each request.
 
-It is started once, replaced when it dies, and dies with the router: its socket is the only thing that keeps it.
+It is started once, replaced when it dies, and ends with the router: when its socket closes, or by the kernel.
 """
 
 from __future__ import annotations
@@ -8,27 +8,29 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from mastering.protocol.probe import MAX_HELLO_BYTES, TAKEN, Hello
 from mastering.runtime import child_process
 
-from mastering.protocol.probe import MAX_HELLO_BYTES, TAKEN, Hello
-
 _START_S = 60.0
+"""Longest time from its start to its first message: it imports decoders and tries each of them."""
 
 
 class ProbeLost(Exception):
-    """The fork server went away, is not to run, or a child of it says what no honest one does."""
+    """The fork server or the child of a request has ended, or a child sends what no honest one does."""
 
 
 class ProbeProcess:
+    """Keeps the process running from `open` to `close`, and opens a socket to a child of it for each request."""
+
     def __init__(self) -> None:
         self._starting = asyncio.Lock()
         self._is_open = False
         self._control: socket.socket | None = None
         self.process: asyncio.subprocess.Process | None = None
-        self.fences: dict[str, bool] = {}
+        self.sandbox_layers: dict[str, bool] = {}
 
     async def open(self) -> None:
-        """Start it if it does not run, and wait until it listens. Raises ProbeLost."""
+        """Start it if it does not run, and wait until it takes requests. Raises ProbeLost."""
         self._is_open = True
         await self._ensure()
 
@@ -43,7 +45,10 @@ class ProbeProcess:
             await self._stop()
 
     async def converse(self, packet: bytes) -> socket.socket:
-        """Open one conversation; a fork server that died since the last one is replaced. Raises ProbeLost."""
+        """A socket to a child that has `packet`, a request in JSON. Raises ProbeLost.
+
+        A process that died since the last request is replaced, once.
+        """
         for _ in range(2):
             await self._ensure()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -53,11 +58,11 @@ class ProbeProcess:
                     assert self._control is not None  # noqa: S101 - _ensure has just set it
                     socket.send_fds(self._control, [packet], [theirs.fileno()])
                     theirs.close()
-                    # Nothing of the feed is taken before somebody is there to take it.
+                    # No byte of the file is sent before a child is there to read it.
                     if await asyncio.get_running_loop().sock_recv(ours, len(TAKEN)) == TAKEN:
                         return ours
                 except OSError:
-                    pass  # dead or dying; looked after below
+                    pass  # dead or dying; ended below
                 except BaseException:
                     ours.close()
                     raise
@@ -87,11 +92,11 @@ class ProbeProcess:
         try:
             async with asyncio.timeout(_START_S):
                 hello = await asyncio.get_running_loop().sock_recv(ours, MAX_HELLO_BYTES)
-            self.fences = Hello.model_validate_json(hello).ready
+            self.sandbox_layers = Hello.model_validate_json(hello).ready
         except (TimeoutError, OSError, ValueError):
             await self._stop()
             raise ProbeLost from None
-        except BaseException:  # one that nobody has heard of is none that runs
+        except BaseException:  # a process that has not said that it is ready must not stay
             await self._stop()
             raise
 

@@ -20,17 +20,17 @@ from typing import NamedTuple
 
 from router.core import clock
 from router.core.buffers import BodySource
-from router.core.threads import in_thread
+from router.core.threads import run_in_thread
 from router.spool import boot_id, records
-from router.spool.keys import Key, KeyRing
-from router.spool.port import BlobGone, Extent, Listener, SpoolFull, WrongOffset
-from router.spool.reader import Reader
-from router.spool.writer import Chunks, NoRoom, Tail, Writer, meaning
+from router.spool.keys import BlobKey, KeyRing
+from router.spool.port import BlobGone, Extent, PieceCallback, SpoolFull, WrongOffset
+from router.spool.reader import BlobReader
+from router.spool.writer import BlobTail, BlobWriter, IteratorBody, RefusingBuffer, as_spool_error
 
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
 
-class Usage(NamedTuple):
+class SpoolUsage(NamedTuple):
     reserved_bytes: int
     quota_bytes: int
     blobs: int
@@ -68,7 +68,7 @@ class Spool:
             os.close(os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             await self.drop(ref)
-            raise meaning(error) from error
+            raise as_spool_error(error) from error
         return ref
 
     async def append(
@@ -77,23 +77,23 @@ class Spool:
         offset: int,
         body: AsyncIterator[bytes] | BodySource,
         total: int | None,
-        listener: Listener | None = None,
+        listener: PieceCallback | None = None,
     ) -> Extent:
         key = self._live_key(ref)
-        filling = Chunks(body) if isinstance(body, AsyncIterator) else body
+        filling = IteratorBody(body) if isinstance(body, AsyncIterator) else body
         with self._open(ref, os.O_RDWR) as fd, self._noted(ref):
-            tail = Tail.find(fd)
+            tail = BlobTail.find(fd)
             if tail.plain_size != offset:
                 raise WrongOffset(tail.plain_size)
             if tail.complete:  # all had arrived when the answer was lost; there is nothing to add
-                room = NoRoom(tail.plain_size)
+                room = RefusingBuffer(tail.plain_size)
                 while await filling.fill(room):
                     pass
                 return Extent(tail.plain_size, complete=True)
             key = self._widened(ref, key, total)
             if os.fstat(fd).st_size > tail.position:  # ext4 writes a file out at once that was cut, be it at its end
                 os.ftruncate(fd, tail.position)
-            writer = Writer(fd, key, ref, tail, total, listener)
+            writer = BlobWriter(fd, key, ref, tail, total, listener)
             writer.resume(tail)
             try:
                 # Dropped or expired meanwhile: not a byte more is taken.
@@ -118,17 +118,17 @@ class Spool:
         finally:
             self._taking.discard(ref)
 
-    def is_taking(self, ref: str) -> bool:
+    def is_receiving(self, ref: str) -> bool:
         """Whether bytes for this blob are on their way, though none may rest here yet."""
         return ref in self._taking
 
-    def room_of(self, ref: str) -> int:
+    def reserved_bytes_of(self, ref: str) -> int:
         """What is reserved for the blob; 0 when it is gone."""
         return self._reserved.get(ref, 0)
 
-    async def _end(self, writer: Writer, ref: str, total: int | None) -> Extent:
+    async def _end(self, writer: BlobWriter, ref: str, total: int | None) -> Extent:
         complete = total is None or writer.size_bytes == total
-        await in_thread(writer.flush, last=complete)
+        await run_in_thread(writer.flush, last=complete)
         if complete:
             self._incomplete.discard(ref)
             self._reserved[ref] = self._keys.change(
@@ -139,19 +139,19 @@ class Spool:
     async def extent(self, ref: str) -> Extent:
         self._live_key(ref)
         with self._open(ref, os.O_RDONLY) as fd:
-            tail = Tail.find(fd)
+            tail = BlobTail.find(fd)
         return Extent(tail.plain_size, tail.complete)
 
     async def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        with self.lend(ref, start, end) as reader:
+        with self.open_reader(ref, start, end) as reader:
             async for piece in reader.pieces():
                 yield piece
 
     @contextmanager
-    def lend(self, ref: str, start: int, end: int | None) -> Iterator[Reader]:
+    def open_reader(self, ref: str, start: int, end: int | None) -> Iterator[BlobReader]:
         with self._open(ref, os.O_RDONLY) as fd:
             key = self._live_key(ref)
-            with closing(Reader(fd, key, ref, start, end, lambda: self._refuse_unless_alive(ref, key))) as reader:
+            with closing(BlobReader(fd, key, ref, start, end, lambda: self._refuse_unless_alive(ref, key))) as reader:
                 yield reader
 
     async def drop(self, ref: str) -> None:
@@ -195,7 +195,7 @@ class Spool:
                     folder.rmdir()
         return len(orphans)
 
-    def missing_bytes(self, size_bytes: int) -> int:
+    def bytes_to_free(self, size_bytes: int) -> int:
         """How much must go before there is room for a blob of that size; 0 when there is already."""
         return self._missing(records.sealed_size(size_bytes))
 
@@ -209,7 +209,7 @@ class Spool:
         if missing := self._missing(room):
             raise SpoolFull(f"{missing} bytes are missing, of the quota or of twice the room on the disk")
 
-    def _widened(self, ref: str, key: Key, total: int | None) -> Key:
+    def _widened(self, ref: str, key: BlobKey, total: int | None) -> BlobKey:
         """The blob's key with room for all of `total`, should more have been announced since it was made."""
         room = 0 if total is None else records.sealed_size(total)
         if room <= key.reserved_bytes:
@@ -218,23 +218,23 @@ class Spool:
         self._reserved[ref] = room
         return self._keys.change(ref, reserved_bytes=room)
 
-    def usage(self) -> Usage:
+    def usage(self) -> SpoolUsage:
         born = [self._keys.get(ref).created_s for ref in self._keys.refs()]
         oldest = clock.now() - min(born) if born else None
-        return Usage(sum(self._reserved.values()), self._quota_bytes, len(self._reserved), oldest)
+        return SpoolUsage(sum(self._reserved.values()), self._quota_bytes, len(self._reserved), oldest)
 
     def _files(self) -> Iterator[str]:
         names = (f"{path.parent.name}/{path.name}" for path in self._root.glob("*/*"))
         return filter(_REF.fullmatch, names)
 
-    def _live_key(self, ref: str) -> Key:
+    def _live_key(self, ref: str) -> BlobKey:
         self._path(ref)
         key = self._keys.get(ref)
         if clock.now() >= key.expires_s:
             raise BlobGone(ref)
         return key
 
-    def _refuse_unless_alive(self, ref: str, key: Key) -> None:
+    def _refuse_unless_alive(self, ref: str, key: BlobKey) -> None:
         """As `_live_key`, from what this process knows: asked for every chunk and record. Raises Gone."""
         if ref not in self._reserved or clock.now() >= key.expires_s:
             raise BlobGone(ref)

@@ -20,7 +20,7 @@ from router.spool.records import KEY_BYTES, new_key
 _FORM = struct.Struct(f"!{KEY_BYTES}sddQ")
 
 
-class Key(NamedTuple):
+class BlobKey(NamedTuple):
     secret: bytes
     created_s: float
     expires_s: float
@@ -35,9 +35,9 @@ class KeyRing:
             if path.stat().st_size != _FORM.size:  # a kill came between making the file and writing it
                 path.unlink()
 
-    def make(self, ref: str, expires_s: float, reserved_bytes: int) -> Key:
+    def make(self, ref: str, expires_s: float, reserved_bytes: int) -> BlobKey:
         """A new key; it is on record before any byte is encrypted with it."""
-        key = Key(new_key(), clock.now(), expires_s, reserved_bytes)
+        key = BlobKey(new_key(), clock.now(), expires_s, reserved_bytes)
         fd = os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             written = os.write(fd, _FORM.pack(*key))
@@ -50,14 +50,14 @@ class KeyRing:
             raise OSError(errno.ENOSPC, "no room for a key")
         return key
 
-    def get(self, ref: str) -> Key:
+    def get(self, ref: str) -> BlobKey:
         """Raises Gone."""
         try:
-            return Key(*_FORM.unpack(self._path(ref).read_bytes()))
+            return BlobKey(*_FORM.unpack(self._path(ref).read_bytes()))
         except (FileNotFoundError, struct.error):
             raise BlobGone(ref) from None
 
-    def change(self, ref: str, *, reserved_bytes: int) -> Key:
+    def change(self, ref: str, *, reserved_bytes: int) -> BlobKey:
         """Note how much room the blob takes after all, in place (one small write is atomic here)."""
         key = self.get(ref)._replace(reserved_bytes=reserved_bytes)
         with self._path(ref).open("r+b") as file:

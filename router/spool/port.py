@@ -36,7 +36,7 @@ class Extent(NamedTuple):
     complete: bool
 
 
-Listener = Callable[[memoryview], None]
+PieceCallback = Callable[[memoryview], None]
 """Hears a body stretch by stretch, in a thread; what it is shown is its own until it returns."""
 
 
@@ -53,7 +53,7 @@ class Blobs(Protocol):
         offset: int,
         body: AsyncIterator[bytes] | BodySource,
         total: int | None,
-        listener: Listener | None = None,
+        listener: PieceCallback | None = None,
     ) -> Extent:
         """Take `body` from `offset` on; complete when it ends, or at `total` bytes if that is known.
 
@@ -71,7 +71,7 @@ class Blobs(Protocol):
         """The bytes from `start` up to `end`. Raises Gone, also half-way when its time comes."""
         ...
 
-    def lend(self, ref: str, start: int, end: int) -> AbstractContextManager[ReadBuffer]:
+    def open_reader(self, ref: str, start: int, end: int) -> AbstractContextManager[ReadBuffer]:
         """The same for a thread, each piece in memory that serves for the next. Raises Gone, also half-way."""
         ...
 

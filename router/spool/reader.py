@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 
-from router.core.threads import in_thread
+from router.core.threads import run_in_thread
 from router.spool import records
-from router.spool.keys import Key
-from router.spool.writer import Tail
+from router.spool.keys import BlobKey
+from router.spool.writer import BlobTail
 
 _IN_A_ROW = 2
 """Records read before others get a turn, also where whoever reads them is never slower than we are."""
 
 
-class Reader:
+class BlobReader:
     """The plain bytes of an open blob from `start` up to `end`. `check` raises Gone when they
     are not to be had any more."""
 
-    def __init__(self, fd: int, key: Key, ref: str, start: int, end: int | None, check: Callable[[], None]) -> None:
+    def __init__(self, fd: int, key: BlobKey, ref: str, start: int, end: int | None, check: Callable[[], None]) -> None:
         self._fd, self._key, self._ref, self.check = fd, key, ref, check
-        tail = Tail.find(fd)
+        tail = BlobTail.find(fd)
         self._start, self._end = start, tail.plain_size if end is None else end
         self._is_cut_off = not tail.complete and (end is None or tail.plain_size < end)
         self._largest = min(tail.plain_size, records.RECORD_BYTES)
@@ -33,12 +33,12 @@ class Reader:
         self._places.close()
 
     def _wanted(self) -> Generator[records.RecordPosition]:
-        for place in records.walk(self._fd):
+        for place in records.record_positions(self._fd):
             if place.plain_start + place.plain_size > self._start and place.plain_start < self._end:
                 self.check()  # dropped or expired half-way: it stops here
                 yield place
         if self._is_cut_off:
-            raise records.Corrupt("the end of the blob is missing")
+            raise records.CorruptRecord("the end of the blob is missing")
 
     def _within(self, place: records.RecordPosition) -> slice:
         return slice(max(0, self._start - place.plain_start), min(place.plain_size, self._end - place.plain_start))
@@ -47,9 +47,9 @@ class Reader:
         """On the loop, which unseals them: a trip to a thread would take longer, unless a disk is waited for."""
         self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
         for place in self._places:
-            record: bytes | memoryview | None = records.at_hand(self._fd, place, self._sealed)
+            record: bytes | memoryview | None = records.read_if_cached(self._fd, place, self._sealed)
             if record is None:
-                record = await in_thread(records.load, self._fd, place)
+                record = await run_in_thread(records.read_record, self._fd, place)
             plain, within = records.unseal(record, self._key.secret, self._ref, place), self._within(place)
             yield plain[within] if within != slice(0, len(plain)) else plain
             if place.number % _IN_A_ROW == 0:
@@ -63,5 +63,5 @@ class Reader:
         if not self._plain:
             self._sealed = memoryview(bytearray(records.sealed_size(self._largest)))
             self._plain = memoryview(bytearray(self._largest))
-        record = records.load_into(self._fd, place, self._sealed)
+        record = records.read_record_into(self._fd, place, self._sealed)
         return records.unseal_into(record, self._key.secret, self._ref, place, self._plain)[self._within(place)]

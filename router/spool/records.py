@@ -30,7 +30,7 @@ _NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
 """Linux; tmpfs does not know it."""
 
 
-class Corrupt(BlobGone):
+class CorruptRecord(BlobGone):
     """The ciphertext is not what was written: the audio is as good as gone."""
 
 
@@ -62,7 +62,7 @@ def seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, room: memo
     return size
 
 
-def walk(fd: int) -> Iterator[RecordPosition]:
+def record_positions(fd: int) -> Iterator[RecordPosition]:
     """The whole records of a file, in order. A record that a crash cut short is not among them."""
     size, position, plain_start, index = os.fstat(fd).st_size, 0, 0, 0
     while True:
@@ -77,7 +77,7 @@ def walk(fd: int) -> Iterator[RecordPosition]:
         position, plain_start, index = place.end, plain_start + plain_size, index + 1
 
 
-def at_hand(fd: int, place: RecordPosition, room: memoryview) -> memoryview | None:
+def read_if_cached(fd: int, place: RecordPosition, room: memoryview) -> memoryview | None:
     """One record as it lies there, in `room`; None where that would take a disk, or nobody can say if it would."""
     record = room[: place.end - place.position]
     try:
@@ -87,16 +87,16 @@ def at_hand(fd: int, place: RecordPosition, room: memoryview) -> memoryview | No
     return record if whole else None
 
 
-def load(fd: int, place: RecordPosition) -> bytes:
+def read_record(fd: int, place: RecordPosition) -> bytes:
     """One record as it lies there."""
     return os.pread(fd, place.end - place.position, place.position)
 
 
-def load_into(fd: int, place: RecordPosition, room: memoryview) -> memoryview:
+def read_record_into(fd: int, place: RecordPosition, room: memoryview) -> memoryview:
     """The same, at the start of `room`. Raises Corrupt where the file ends before it does."""
     record = room[: place.end - place.position]
     if os.preadv(fd, [record], place.position) != len(record):
-        raise Corrupt(f"record {place.number} is not whole")
+        raise CorruptRecord(f"record {place.number} is not whole")
     return record
 
 
@@ -124,7 +124,7 @@ def _authentic(place: RecordPosition) -> Iterator[None]:
     try:
         yield
     except InvalidTag:
-        raise Corrupt(f"record {place.number} does not authenticate") from None
+        raise CorruptRecord(f"record {place.number} does not authenticate") from None
 
 
 def sealed_size(plain_bytes: int) -> int:

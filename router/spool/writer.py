@@ -9,15 +9,15 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from router.core.buffers import BodySource, WriteBuffer
-from router.core.threads import begun, outcome, settled
+from router.core.threads import result_of, start_in_thread, wait_until_ended
 from router.spool import records
-from router.spool.keys import Key
-from router.spool.port import Listener, SpoolFull, WrongOffset
+from router.spool.keys import BlobKey
+from router.spool.port import PieceCallback, SpoolFull, WrongOffset
 
 _SMALL_RECORD_BYTES = 64 * 1024
 
 
-class Tail(NamedTuple):
+class BlobTail(NamedTuple):
     """Where the whole records of a blob end."""
 
     number: int
@@ -27,19 +27,19 @@ class Tail(NamedTuple):
     last: records.RecordPosition | None = None
 
     @classmethod
-    def find(cls, fd: int) -> Tail:
+    def find(cls, fd: int) -> BlobTail:
         tail = cls(0, 0, 0, complete=False)
-        for place in records.walk(fd):
+        for place in records.record_positions(fd):
             tail = cls(place.number + 1, place.end, place.plain_start + place.plain_size, place.last, place)
         return tail
 
 
-class Writer:
+class BlobWriter:
     """Gathers a body into records. One is filled on the loop while a thread seals and writes the one before it, or the
     thread that fills them writes each when it is full (`empty`)."""
 
     def __init__(
-        self, fd: int, key: Key, ref: str, tail: Tail, total: int | None, listener: Listener | None = None
+        self, fd: int, key: BlobKey, ref: str, tail: BlobTail, total: int | None, listener: PieceCallback | None = None
     ) -> None:
         self._fd, self._key, self._ref, self._listener = fd, key, ref, listener
         self._index, self._position = tail.number, tail.position
@@ -54,7 +54,7 @@ class Writer:
         self._is_broken = False
         self.size_bytes = tail.plain_size
 
-    def resume(self, tail: Tail) -> None:
+    def resume(self, tail: BlobTail) -> None:
         """Go on in the last record where it is a small one, so that many small appends make few records.
 
         It stays as it is until the record that replaces it is written in its place, with a nonce of its own. A kill
@@ -63,7 +63,7 @@ class Writer:
         place = tail.last
         if place is None or place.plain_size >= _SMALL_RECORD_BYTES:
             return
-        plain = records.unseal(records.load(self._fd, place), self._key.secret, self._ref, place)
+        plain = records.unseal(records.read_record(self._fd, place), self._key.secret, self._ref, place)
         self._gathered[: len(plain)] = plain
         self._filled = self._kept = len(plain)
         self._index, self._position = place.number, place.position
@@ -108,17 +108,17 @@ class Writer:
         full = memoryview(self._gathered)[: self._filled]
         self._gathered, self._spare = self._spare or bytearray(records.RECORD_BYTES), self._gathered
         self._filled = self._kept = 0
-        self._writing = begun(self._put_heard, full, last=False)
+        self._writing = start_in_thread(self._put_heard, full, last=False)
 
     async def written(self) -> None:
         """Wait for the records that are on their way. Raises Full, OSError."""
         if self._writing is not None:
-            await outcome(self._writing)
+            await result_of(self._writing)
             self._writing = None
 
     async def settle(self) -> None:
         """Wait until nobody writes any more, even when cancelled: the file is open here."""
-        await settled(self._writing)
+        await wait_until_ended(self._writing)
 
     def flush(self, *, last: bool) -> None:
         """Write what is gathered, once all before it is written. Raises Full, OSError; nothing where that failed.
@@ -148,12 +148,12 @@ class Writer:
         except OSError as error:
             self._is_broken = True
             os.ftruncate(self._fd, self._position)
-            raise meaning(error) from error
+            raise as_spool_error(error) from error
         self._index += 1
         self._position += size
 
 
-class NoRoom:
+class RefusingBuffer:
     """For a blob that is whole: what else comes is too much. Raises WrongOffset."""
 
     def __init__(self, size_bytes: int) -> None:
@@ -168,7 +168,7 @@ class NoRoom:
         """Nothing is in it."""
 
 
-class Chunks:
+class IteratorBody:
     """A body that comes in pieces, filled into a store's room."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
@@ -197,7 +197,7 @@ def _write_all(fd: int, sealed: memoryview, position: int) -> None:
         raise OSError(errno.ENOSPC, "short write")
 
 
-def meaning(error: OSError) -> Exception:
+def as_spool_error(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return SpoolFull("the spool's disk is full")
     return error

@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
     size_bytes: int
     open: Callable[[], AsyncIterator[bytes]]
-    lend: Callable[[], AbstractContextManager[ReadBuffer]]
+    open_reader: Callable[[], AbstractContextManager[ReadBuffer]]
 
 
 class Work(NamedTuple):

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from email.message import Message
 from typing import Any
 
-import httpcore
 import httpx
 
 from router.tiers.policy.faults import FaultClass, TierFault
@@ -17,9 +16,6 @@ MAX_ANSWER_BYTES = 256 * 1024
 IDENTITY = {"accept-encoding": "identity"}
 """Goes with every request: a packed answer of a few bytes could be gigabytes."""
 _MAX_DIGITS = 6
-
-# Each read takes httpcore a fifth of a millisecond of Python, and a master has hundreds of the 64 KiB that it asks for.
-httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 * 1024
 
 
 class ResponseTooLarge(httpx.TransportError):

@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from router.core.buffers import WriteBuffer
 from router.core.errors import Problem
 from router.http.body_receiver import BodyReceiver, BodyTimeout, ConnectionLost
-from router.http.connection import BODY_EXTENSION, RECEIVE_BODY, ReceiveBody
+from router.http.connection import BODY_EXTENSION, RECEIVE_BODY_KEY, ReceiveBody
 from router.jobs.services import Services
 from router.spool.port import SpoolFull
-from router.spool.writer import Chunks
+from router.spool.writer import IteratorBody
 
 _RECEIVE_DIRECTLY_FROM_BYTES = 256 * 1024
 """Bytes still to come from which the connection is read directly: a shorter rest has mostly come with the head."""
@@ -29,10 +29,10 @@ class RequestBody:
 
     def __init__(self, services: Services, request: Request, arrived: int, content_length: int | None) -> None:
         self._silence_s = services.settings.upload_silence_s
-        self._chunks = Chunks(self._pieces(request, arrived, services.settings.max_bytes))
+        self._chunks = IteratorBody(self._pieces(request, arrived, services.settings.max_bytes))
         self._left = content_length or 0
         self._receive_directly: ReceiveBody | None = (
-            request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(RECEIVE_BODY)
+            request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(RECEIVE_BODY_KEY)
         )
         self._receiver: BodyReceiver | None = None
 

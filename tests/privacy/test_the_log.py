@@ -21,7 +21,7 @@ from mastering.audio.container import container_of
 from mastering.contract import FaultCode
 from mastering.runtime.event_log import DayFiles, EventLog, capture_process_output
 from mastering.worker import event_log as worker_event_log
-from router.app import server
+from router.app import local_workers, server
 from router.core import errors, event_log
 from router.core.event_log import EVENTS, LogPseudonyms
 from router.tiers.fake import FakeBackend
@@ -171,7 +171,7 @@ def test_p27_a_line_is_gone_after_seven_days_and_an_hour(tmp_path: Path) -> None
 async def test_p27_what_is_too_old_goes_at_the_start_and_again_every_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_SWEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(server, "_REMOVE_LOGS_EVERY_S", 0.01)
     old = tmp_path / "router-2020-01-01.jsonl"
     old.write_text("{}\n")
     monkeypatch.setattr(event_log, "contain", lambda book: None)
@@ -179,7 +179,7 @@ async def test_p27_what_is_too_old_goes_at_the_start_and_again_every_hour(
     sweep = event_log.configure(tmp_path)
     assert not old.exists()
     old.write_text("{}\n")
-    sweeping = asyncio.create_task(server._sweep_for_ever(sweep))
+    sweeping = asyncio.create_task(server._remove_logs_for_ever(sweep))
     async with asyncio.timeout(20):
         while old.exists():  # noqa: ASYNC110 — bounded
             await asyncio.sleep(0.01)
@@ -303,7 +303,7 @@ async def test_p25_what_a_worker_of_ours_says_beside_its_events_is_dropped_and_c
         sys.executable, "-c", noise, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     before = event_log.book.dropped
-    await server._relay(process)
+    await local_workers.relay_log(process)
     assert await process.wait() == 0
     assert [(line["event"], line.get("said"), line.get("type")) for line in said] == [
         ("own_worker", "broken", "OSError")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.app import server
+from router.app import local_workers
 from router.app.server import ADMIN_PORT
 from tests.api import Api
 from tests.stack import STOP_S, Running, free_port, own_ram, stack, wait_for
@@ -54,7 +54,7 @@ def test_a_router_that_is_told_to_stop_does_not_wait_for_who_only_listens(tmp_pa
 
 
 def test_a_port_of_our_own_worker_is_never_free_and_never_answers_by_itself() -> None:
-    with server._claim() as claim:
+    with local_workers.reserve_port() as claim:
         port = int(claim.getsockname()[1])
         for is_shared in (False, True):
             with socket.socket() as stranger:
@@ -64,7 +64,7 @@ def test_a_port_of_our_own_worker_is_never_free_and_never_answers_by_itself() ->
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 5)
         for _ in range(2):  # a worker dies and its successor takes its place
-            with server._claim(port) as bound:
+            with local_workers.reserve_port(port) as bound:
                 bound.listen()
                 socket.create_connection(("127.0.0.1", port), 5).close()
             with pytest.raises(ConnectionRefusedError):

@@ -126,7 +126,7 @@ class WorkerBackend:
         await line.begin("POST", _RENDERS, headers, self.silence_s)
         named = {"audio": work.audio} | {f"reference/{number}": one for number, one in enumerate(work.references)}
         with suppress(httpx.WriteError), ExitStack() as lent:
-            parts = [(name, one.size_bytes, lent.enter_context(one.lend())) for name, one in named.items()]
+            parts = [(name, one.size_bytes, lent.enter_context(one.open_reader())) for name, one in named.items()]
             await line.step(_put, line, frames.Seal(signed.keys.request), work, parts)
 
     def _put_back(self, line: WorkerConnection) -> None:

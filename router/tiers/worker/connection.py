@@ -10,7 +10,6 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from ssl import SSLContext
@@ -19,13 +18,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from router.core.threads import outcome, settled
+from router.core.threads import WORKER_POOL, result_of, wait_until_ended
 from router.tiers import responses
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_THREADS = ThreadPoolExecutor(1024, thread_name_prefix="line")
-"""Made as they are needed: one for each answer that is waited for, and a render may take minutes."""
 
 
 @contextmanager
@@ -67,10 +64,10 @@ class WorkerConnection:
 
     async def open(self, limit_s: float) -> None:
         self._http.timeout = limit_s
-        connecting = _THREADS.submit(self._connect)
+        connecting = WORKER_POOL.submit(self._connect)
         try:
             async with asyncio.timeout(limit_s):  # all of it: a name may take long to be found, and have many addresses
-                await outcome(connecting)
+                await result_of(connecting)
         except TimeoutError:
             connecting.add_done_callback(lambda _: self.close())
             raise httpx.ConnectTimeout("silent") from None
@@ -112,12 +109,12 @@ class WorkerConnection:
 
     async def step(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call`, which reads from this connection or writes to it, in a thread."""
-        running = _THREADS.submit(call, *args, **kwargs)
+        running = WORKER_POOL.submit(call, *args, **kwargs)
         try:
-            return await outcome(running)
+            return await result_of(running)
         except asyncio.CancelledError:
             self._hang_up()
-            await settled(running)
+            await wait_until_ended(running)
             raise
 
     async def whole(self, response: HTTPResponse) -> httpx.Response:

@@ -10,7 +10,7 @@ from mastering.contract import OutputFormat, Report
 from mastering.protocol import frames
 from mastering.protocol.frame_parser import RESPONSE, FrameParser, ReportMissing, SizeMismatch
 from router.core.buffers import WriteBuffer
-from router.core.threads import AT_ONCE_BYTES
+from router.core.threads import MAX_TURN_BYTES
 from router.tiers import responses
 from router.tiers.policy.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import Accepted, Alive, Finished, OutputBegins, Working
@@ -104,7 +104,7 @@ class _Master:
 
     def _drain(self, room: WriteBuffer) -> None:
         """In a thread. What `room` raises is none of the worker's doing, and stays as it is."""
-        enough = max(0, self._left - AT_ONCE_BYTES)
+        enough = max(0, self._left - MAX_TURN_BYTES)
         while self._left > enough:
             if not room.free:
                 room.empty()

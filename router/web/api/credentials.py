@@ -125,4 +125,4 @@ def _token_fields(token: Token) -> dict[str, object]:
 
 
 def _to_the_minute(at_s: float) -> datetime:
-    return datetime.fromtimestamp(clock.wall(at_s), UTC).replace(second=0, microsecond=0)
+    return datetime.fromtimestamp(clock.to_epoch_s(at_s), UTC).replace(second=0, microsecond=0)

@@ -13,7 +13,7 @@ from mastering.contract import OutputFormat
 from router.core import clock
 from router.core.errors import Problem
 from router.http.body_sender import BodySender
-from router.http.connection import BODY_EXTENSION, SEND_BODY, SendBody
+from router.http.connection import BODY_EXTENSION, SEND_BODY_KEY, SendBody
 from router.http.problems import responses
 from router.jobs.services import Services
 from router.jobs.uploads import ended
@@ -71,7 +71,7 @@ async def fetch(
     }
     if byte_range:
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
-    send_directly: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY)
+    send_directly: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY_KEY)
     body = _body(services, found.job, blob, start, end, send_directly)
     return StreamingResponse(body, 206 if byte_range else 200, headers, media_type=chosen.media_type)
 
@@ -113,7 +113,7 @@ async def _body(
 async def _send_directly(services: Services, blob: BlobRef, start: int, end: int, sender: BodySender) -> None:
     """Write the bytes to the connection without ASGI. Raises BlobGone; a client that leaves cancels it."""
     try:
-        with services.spool.lend(blob.ref, start, end) as buffer:
+        with services.spool.open_reader(blob.ref, start, end) as buffer:
             await sender.pour(buffer)
     finally:
         sender.release()

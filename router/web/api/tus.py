@@ -136,4 +136,4 @@ def _decoded(key: str, encoded: str) -> object:
 
 
 def _http_date(at_s: float) -> str:
-    return format_datetime(datetime.fromtimestamp(clock.wall(at_s), UTC), usegmt=True)
+    return format_datetime(datetime.fromtimestamp(clock.to_epoch_s(at_s), UTC), usegmt=True)

@@ -102,7 +102,7 @@ async def _write_body(
         async with uploads.spool_errors_as_problems(services):
             ref = await uploads.input_blob(services, job.id, offset, total)
             with request_body(services, request, offset or 0, content_length) as body:
-                return await services.spool.append(ref, offset or 0, body, total, tap.take if tap else None)
+                return await services.spool.append(ref, offset or 0, body, total, tap.write if tap else None)
     except Problem as problem:
         if problem.code in ("too_large", "spool_full"):
             await lifecycle.end(services, job.id, JobState.FAILED, problem)

@@ -86,7 +86,7 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         id=job.id,
         revision=revision,
         state=shown_state(job),
-        created_at=datetime.fromtimestamp(clock.wall(job.created_s), UTC).replace(microsecond=0),
+        created_at=datetime.fromtimestamp(clock.to_epoch_s(job.created_s), UTC).replace(microsecond=0),
         expires_in_s=round(max(0.0, job.expires_s - clock.now()), 1),
         settings=job.settings,
         managed_only=job.managed_only,

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from router.core.threads import begun, in_thread, outcome, settled
+from router.core.threads import result_of, run_in_thread, start_in_thread, wait_until_ended
 
 
 async def turns() -> None:
@@ -17,11 +17,11 @@ async def turns() -> None:
 
 
 async def test_what_a_thread_returns_or_raises_comes_back() -> None:
-    ended = begun(lambda: 1)
-    assert await outcome(ended) == await outcome(ended) == 1
+    ended = start_in_thread(lambda: 1)
+    assert await result_of(ended) == await result_of(ended) == 1
     with pytest.raises(ZeroDivisionError):
-        await outcome(begun(lambda: 1 / 0))
-    assert await in_thread(int, "7") == 7
+        await result_of(start_in_thread(lambda: 1 / 0))
+    assert await run_in_thread(int, "7") == 7
 
 
 async def test_who_stops_waiting_for_it_comes_back_when_it_has_ended() -> None:
@@ -32,7 +32,7 @@ async def test_who_stops_waiting_for_it_comes_back_when_it_has_ended() -> None:
         go.wait(10)
         done.set()
 
-    waiting = asyncio.create_task(in_thread(work))
+    waiting = asyncio.create_task(run_in_thread(work))
     await asyncio.to_thread(started.wait, 10)
     for _ in range(2):  # whoever cancels, and again
         waiting.cancel()
@@ -51,8 +51,8 @@ async def test_work_that_fails_while_nobody_waits_is_no_news(caplog: pytest.LogC
         go.wait(10)
         raise OSError
 
-    running = begun(work)
-    settling = asyncio.create_task(settled(running))
+    running = start_in_thread(work)
+    settling = asyncio.create_task(wait_until_ended(running))
     await turns()
     assert not settling.done()
     go.set()

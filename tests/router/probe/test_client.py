@@ -17,7 +17,7 @@ from router.probe import client
 from router.probe.client import Probe
 from router.probe.process import ProbeLost
 from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import feed, glancing_child, hearing_children, running_zygote, until, waiting_children, zygote_of
+from tests.probes import feed, header_child, hearing_children, running_fork_server, until, waiting_children, zygote_of
 from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
@@ -187,7 +187,7 @@ async def test_masters_are_verified_while_strangers_files_take_their_time() -> N
 
 
 async def test_a_dead_zygote_is_replaced(probe: Probe) -> None:
-    first = await running_zygote(probe)
+    first = await running_fork_server(probe)
     os.kill(first, signal.SIGKILL)
     assert (await probe.probe(feed(written(noise())))).frames == len(noise())
     assert zygote_of(probe) != first
@@ -216,7 +216,7 @@ async def test_a_closed_probe_starts_nothing_any_more() -> None:
 
 
 async def test_a_frozen_zygote_is_replaced(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = await running_zygote(probe)
+    first = await running_fork_server(probe)
     monkeypatch.setattr(client, "_GRACE_S", 0.2)
     os.kill(first, signal.SIGSTOP)
     with pytest.raises(Fault) as caught:
@@ -235,7 +235,7 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
         started.set()
         await never.wait()
 
-    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
+    waiting, glancing = await waiting_children(probe), await header_child(probe)
     task = asyncio.create_task(probe.probe(stuck()))
     await asyncio.wait_for(started.wait(), 20)
     assert hearing_children(probe, glancing) == waiting
@@ -303,7 +303,7 @@ from router.probe.client import Probe
 async def main():
     probe = Probe()
     await probe.start()
-    print(probe._zygote.process.pid, flush=True)
+    print(probe._process.process.pid, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())

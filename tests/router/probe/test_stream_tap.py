@@ -18,14 +18,14 @@ from mastering.protocol.probe import ProbeRequest
 from router.probe import client, stream_tap, wav_header
 from router.probe.client import Probe
 from router.probe.process import ProbeProcess
-from router.probe.stream_tap import StreamTap
+from router.probe.stream_tap import StreamTap, TapState
 from router.probe.wav_header import WavHeaderReader
 from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced, written
 from tests.probes import (
     feed,
-    glancing_child,
+    header_child,
     hearing_children,
-    running_zygote,
+    running_fork_server,
     until,
     waiting_children,
     zygote_of,
@@ -56,7 +56,7 @@ HONEST = {
 
 async def hears(tap: StreamTap[Any], body: AsyncIterator[bytes]) -> None:
     async for piece in body:
-        await asyncio.to_thread(tap.take, memoryview(piece))
+        await asyncio.to_thread(tap.write, memoryview(piece))
 
 
 async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault | None:
@@ -65,7 +65,7 @@ async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault
     assert tap is not None
     try:
         await hears(tap, feed(data, chunk))
-        return await tap.verdict()
+        return await tap.result()
     except Fault as fault:
         return fault
     finally:
@@ -106,13 +106,13 @@ def silence_to_its_end() -> bytes:
 async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[], bytes]) -> None:
     """The last byte never comes, and yet the child has taken more than any socket holds."""
     data = song()
-    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
+    waiting, glancing = await waiting_children(probe), await header_child(probe)
     tap = probe.tap_song(len(data))
     assert tap is not None
     try:
         await hears(tap, feed(data[:-1000]))
-        assert tap._heard == len(data) - 1000 > 2_000_000
-        assert await tap.verdict() is None
+        assert tap._fed_bytes == len(data) - 1000 > 2_000_000
+        assert await tap.result() is None
         assert hearing_children(probe, glancing) == waiting
     finally:
         tap.close()
@@ -134,11 +134,11 @@ async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> 
         assert tap is not None
         try:
             await hears(tap, feed(data[:300_000]))
-            await until(lambda tap=tap: tap._listening is not None and tap._listening.done())
-            heard_so_far = tap._heard
+            await until(lambda tap=tap: tap._state is TapState.ANSWERED)
+            heard_so_far = tap._fed_bytes
             await hears(tap, feed(data[300_000 : len(data) - missing]))
-            assert tap._heard == heard_so_far > RATE_HZ * 4
-            found = await tap.verdict()
+            assert tap._fed_bytes == heard_so_far > RATE_HZ * 4
+            found = await tap.result()
         finally:
             tap.close()
         assert found == (None if missing else await probe.probe(feed(data)))
@@ -147,14 +147,14 @@ async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> 
 async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe) -> None:
     """No child is needed, if the file has its announced size."""
     data = whole_numbers()
-    waiting, glancing = await waiting_children(probe), await glancing_child(probe)
+    waiting, glancing = await waiting_children(probe), await header_child(probe)
     for missing in (0, 1000):
         tap = probe.tap_song(len(data))
         assert tap is not None
         try:
             await hears(tap, feed(data[: len(data) - missing]))
-            found = await tap.verdict()
-            assert tap._listening is None
+            found = await tap.result()
+            assert tap._probing is None
         finally:
             tap.close()
         assert found == (None if missing else await probe.probe(feed(data), size=len(data)))
@@ -165,26 +165,26 @@ async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe)
 
 async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Probe) -> None:
     data = whole_numbers()
-    await running_zygote(probe)
+    await running_fork_server(probe)
     expected = await probe.probe(feed(data))
     for _ in range(2):
-        dead = await glancing_child(probe)
+        dead = await header_child(probe)
         os.kill(dead, signal.SIGKILL)
         await until(lambda dead=dead: not is_alive(dead))
         assert await heard(probe, data) == expected
         assert await heard(probe, data) == expected  # the next song has one opened, if that one could not yet
         await until(probe._wav_headers._is_open)
-        assert await glancing_child(probe) != dead
+        assert await header_child(probe) != dead
 
 
 async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting(probe: Probe) -> None:
     data = memoryview(whole_numbers())
-    await running_zygote(probe)
-    frozen = await glancing_child(probe)
+    await running_fork_server(probe)
+    frozen = await header_child(probe)
     os.kill(frozen, signal.SIGSTOP)
     taps = [tap for _ in range(4) if (tap := probe.tap_song(len(data))) is not None]
     async with asyncio.timeout(1.5):  # were each to wait for its own turn it would be two seconds
-        await asyncio.gather(*(asyncio.to_thread(tap._glance, data) for tap in taps))
+        await asyncio.gather(*(asyncio.to_thread(tap._read_header, data) for tap in taps))
     assert not probe._wav_headers._is_open()
     await until(lambda: not is_alive(frozen))
     for tap in taps:
@@ -218,7 +218,7 @@ async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
             await probe._wav_headers.open()
             line, asked = json.dumps({"ok": said}).encode() + b"\n", []
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(wav_header, "_line", lambda _, line=line, asked=asked: asked.append(1) or line)
+                patch.setattr(wav_header, "_read_line", lambda _, line=line, asked=asked: asked.append(1) or line)
                 assert await heard(probe, data) == await probe.probe(feed(data))
             assert asked == [1]
     finally:
@@ -228,21 +228,21 @@ async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
 async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_question(
     probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await running_zygote(probe)
+    await running_fork_server(probe)
 
     def fails(_: object) -> bytes:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(wav_header, "_line", fails)
+        patch.setattr(wav_header, "_read_line", fails)
         with pytest.raises(MemoryError):
             await asyncio.to_thread(probe._wav_headers.at, Facts, ASKED, memoryview(whole_numbers()))
     assert probe._wav_headers._conversation is None
 
 
 async def test_one_glances_however_many_have_it_opened(probe: Probe) -> None:
-    await running_zygote(probe)
-    before = await glancing_child(probe)
+    await running_fork_server(probe)
+    before = await header_child(probe)
     probe._wav_headers.close()
     await until(lambda: not is_alive(before))
     await asyncio.gather(*(probe._wav_headers.open() for _ in range(5)))
@@ -267,7 +267,7 @@ async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> No
     assert tap is not None
     try:
         await hears(tap, in_two_halves())
-        found: Facts | FaultCode | None = await tap.verdict()
+        found: Facts | FaultCode | None = await tap.result()
     except Fault as fault:
         found = fault.code
     finally:
@@ -284,7 +284,7 @@ async def test_what_must_be_kept_and_is_too_large_is_not_heard_on_its_way(
 
 
 async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_tap, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(stream_tap, "_MAX_WAIT_S", 0.2)
     data = written(noise(60.0), subtype="FLOAT")  # more than fits between them
     waiting = await waiting_children(probe)
     for pid in waiting:
@@ -293,8 +293,8 @@ async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: 
     assert tap is not None
     async with asyncio.timeout(5):
         await hears(tap, feed(data))
-        assert await tap.verdict() is None
-    await until(lambda: tap._listening is not None and tap._listening.cancelled())
+        assert await tap.result() is None
+    await until(lambda: tap._probing is not None and tap._probing.cancelled())
     for pid in waiting:  # the one that has a file was killed as it was; the other one is still to be had
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGCONT)
@@ -310,9 +310,9 @@ async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
         assert second is not None
         await hears(first, feed(data[:1000]))
         await hears(second, feed(data))
-        assert await second.verdict() is None
+        assert await second.result() is None
         first.close()
-        await until(lambda: probe._ears_left["probe"] == 1)
+        await until(lambda: probe._taps_left["probe"] == 1)
         assert await heard(probe, data) == await probe.probe(feed(data))
         assert probe.tap_song(None) is None
     finally:
@@ -320,7 +320,7 @@ async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
 
 
 async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_tap, "EARLY_S", 0.05)
+    monkeypatch.setattr(stream_tap, "MAX_ARRIVAL_S", 0.05)
     probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
     try:
@@ -329,24 +329,24 @@ async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch
 
         async def slowly() -> AsyncIterator[bytes]:
             yield data[:1000]
-            await until(lambda: probe._ears_left["probe"] == 1)
+            await until(lambda: probe._taps_left["probe"] == 1)
             yield data[1000:]
 
         await hears(tap, slowly())
-        assert await tap.verdict() is None
+        assert await tap.result() is None
     finally:
         await probe.close()
 
 
 async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
     data = written(noise(8.0), subtype="FLOAT")
-    await running_zygote(probe)
+    await running_fork_server(probe)
     tap = probe.tap_song(len(data))
     assert tap is not None
 
     async def deadly() -> AsyncIterator[bytes]:
         yield data[:50_000]
-        await until(tap._begun.is_set)
+        await until(tap._is_attached.is_set)
         zygote = zygote_of(probe)
         seen = children(zygote)
         os.kill(zygote, signal.SIGKILL)
@@ -354,7 +354,7 @@ async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
         yield data[50_000:]
 
     await hears(tap, deadly())
-    assert await tap.verdict() is None
+    assert await tap.result() is None
     tap.close()
     assert (await probe.probe(feed(data))).frames == len(noise(8.0))
 
@@ -372,7 +372,7 @@ async def test_a_master_heard_on_its_way_must_be_the_one_announced(
     found: FaultCode | None = None
     try:
         await hears(tap, feed(master))
-        verified = await tap.verdict()
+        verified = await tap.result()
         assert verified is not None
         assert verified.size == len(master)
     except Fault as fault:

@@ -21,7 +21,7 @@ import pytest
 from router.core import clock
 from router.core.buffers import WriteBuffer
 from router.core.command_error import CommandError
-from router.core.threads import in_thread
+from router.core.threads import run_in_thread
 from router.spool import boot_id, records
 from router.spool.disk import Spool
 from router.spool.port import BlobGone, Extent, SpoolFull, WrongOffset
@@ -101,7 +101,7 @@ async def test_what_only_a_disk_has_is_read_back_all_the_same(
 ) -> None:
     data = audio(size)
     ref = await stored(spool, data)
-    monkeypatch.setattr(records, "at_hand", lambda *_: None)
+    monkeypatch.setattr(records, "read_if_cached", lambda *_: None)
     assert await read(spool, ref) == data
 
 
@@ -133,7 +133,7 @@ class Mixed:
         if self._turns % 4:
             self._put(room, len(room.free))
         else:
-            await in_thread(self._in_thread, room)
+            await run_in_thread(self._in_thread, room)
         return bool(self._rest)
 
     def _in_thread(self, room: WriteBuffer) -> None:
@@ -205,7 +205,7 @@ async def test_any_stretch_can_be_read(spool: Spool) -> None:
     for start in edges:
         for end in edges:
             assert await read(spool, ref, start, end) == data[start:end], (start, end)
-            with spool.lend(ref, start, end) as stretch:
+            with spool.open_reader(ref, start, end) as stretch:
                 assert b"".join(map(bytes, iter(stretch.next, b""))) == data[start:end], (start, end)
 
 
@@ -273,7 +273,7 @@ async def test_any_bit_that_changed_is_noticed(spool: Spool, tmp_path: Path, pos
     ref = await stored(spool, audio(2 * RECORD))
     path = path_of(tmp_path, ref)
     flip(path, position % path.stat().st_size)
-    with pytest.raises(records.Corrupt):
+    with pytest.raises(records.CorruptRecord):
         await read(spool, ref)
 
 
@@ -282,14 +282,14 @@ async def test_records_in_another_order_are_noticed(spool: Spool, tmp_path: Path
     path = path_of(tmp_path, ref)
     whole, size = path.read_bytes(), HEADER_BYTES + RECORD + TAG_BYTES
     path.write_bytes(whole[size : 2 * size] + whole[:size] + whole[2 * size :])
-    with pytest.raises(records.Corrupt):
+    with pytest.raises(records.CorruptRecord):
         await read(spool, ref)
 
 
 async def test_a_record_of_another_blob_is_noticed(spool: Spool, tmp_path: Path) -> None:
     first, second = await stored(spool, audio(RECORD)), await stored(spool, audio(RECORD))
     path_of(tmp_path, first).write_bytes(path_of(tmp_path, second).read_bytes())
-    with pytest.raises(records.Corrupt):
+    with pytest.raises(records.CorruptRecord):
         await read(spool, first)
 
 
@@ -301,7 +301,7 @@ async def test_a_blob_whose_last_records_were_cut_away_is_never_taken_for_a_shor
     for whole_records in (2, 1, 0):
         os.truncate(path, whole_records * (HEADER_BYTES + RECORD + TAG_BYTES))
         assert not (await spool.extent(ref)).complete
-        with pytest.raises(records.Corrupt):
+        with pytest.raises(records.CorruptRecord):
             await read(spool, ref)
 
 
@@ -326,7 +326,7 @@ async def test_many_small_appends_make_few_records(spool: Spool, tmp_path: Path)
     for at in range(0, len(data), 1000):
         await spool.append(ref, at, pieces(data[at : at + 1000]), len(data))
     with path_of(tmp_path, ref).open("rb") as file:
-        places = list(records.walk(file.fileno()))
+        places = list(records.record_positions(file.fileno()))
     assert all(place.plain_size >= 64 * 1024 for place in places[:-1])
     assert len(places) <= 5
     assert await read(spool, ref) == data
@@ -474,7 +474,7 @@ async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
     ref = await stored(spool, audio(3 * RECORD))
     gc.disable()
     try:
-        with spool.lend(ref, 0, 3 * RECORD) as stretch:
+        with spool.open_reader(ref, 0, 3 * RECORD) as stretch:
             assert len(stretch.next()) == RECORD
             lent = weakref.ref(stretch)
         del stretch
@@ -485,7 +485,7 @@ async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
 
 async def test_what_is_lent_ends_at_the_next_record_when_its_blob_is_dropped(spool: Spool) -> None:
     ref = await stored(spool, audio(3 * RECORD))
-    with spool.lend(ref, 0, 3 * RECORD) as stretch:
+    with spool.open_reader(ref, 0, 3 * RECORD) as stretch:
         stretch.next()
         await spool.drop(ref)
         for ask in (stretch.check, stretch.next):
@@ -498,9 +498,9 @@ async def test_what_is_lent_of_a_damaged_blob_is_refused(spool: Spool, tmp_path:
     whole = bytearray(path_of(tmp_path, ref).read_bytes())
     whole[-1] ^= 1
     path_of(tmp_path, ref).write_bytes(whole)
-    with spool.lend(ref, 0, 2 * RECORD) as stretch:
+    with spool.open_reader(ref, 0, 2 * RECORD) as stretch:
         stretch.next()
-        with pytest.raises(records.Corrupt):
+        with pytest.raises(records.CorruptRecord):
             stretch.next()
 
 

@@ -502,7 +502,9 @@ async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
     async with rough_worker(lambda _: in_chunks(whole())) as rough:
         backend = WorkerBackend("w", rough.url)
         with pytest.raises(LookupError):
-            await run(backend, work()._replace(audio=source_of(AUDIO)._replace(lend=lambda: nullcontext(Going()))))
+            await run(
+                backend, work()._replace(audio=source_of(AUDIO)._replace(open_reader=lambda: nullcontext(Going())))
+            )
         async with asyncio.timeout(1):
             await rough.closed.wait()
         await backend.close()
