@@ -1,1 +1,1 @@
-"""What a process of ours is: its sandbox, its log, its threads."""
+"""How a process is set up: its sandbox, its log, its child processes, the threads of its linear algebra."""

@@ -1,8 +1,8 @@
-"""What a process may still do once it holds bytes from a stranger: the kernel's own fences, one function each.
+"""The kernel's sandbox for a process that decodes untrusted bytes: one function for each of its layers.
 
-Linux only, by ctypes and the standard library: the fences are a handful of system calls, and the wheels that wrap
-them need a shared library of the host. Each function says whether its fence stands; none of them raises where a
-kernel lacks it: trying from inside (`mastering.probe.sandbox_check`) is what decides whether the sandbox holds.
+Linux only, by ctypes and the standard library: the layers are a handful of system calls, and the wheels that wrap
+them need a shared library of the host. Each function says whether its layer holds; none of them raises where a
+kernel lacks it: trying from inside (`probe.sandbox_check`) is what decides whether the sandbox holds.
 
 Sources: landlock(7) and include/uapi/linux/landlock.h (ABI 1 to 6), seccomp(2), prctl(2), capset(2),
 user_namespaces(7); system call numbers from arch/x86/entry/syscalls/syscall_64.tbl and
@@ -25,6 +25,7 @@ from pathlib import Path
 
 MIB = 1024 * 1024
 NOBODY = 65534
+"""The user id of `nobody`, as Linux also shows users that a namespace does not know."""
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22

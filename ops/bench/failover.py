@@ -173,12 +173,12 @@ class _DiscardBuffer:
     """A buffer that discards what is written to it: the master is not kept."""
 
     def __init__(self) -> None:
-        self.free = memoryview(bytearray(256 * 1024))
+        self.free_view = memoryview(bytearray(256 * 1024))
 
-    def add(self, count: int) -> None:
+    def commit(self, count: int) -> None:
         """Discard the bytes."""
 
-    def empty(self) -> None:
+    def flush(self) -> None:
         """It always is empty."""
 
 

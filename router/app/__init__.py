@@ -1,1 +1,1 @@
-"""Joins the parts: the only room that knows every other one, and where a start's side effects are."""
+"""Joins the parts: the only package that imports all others, and the one that acts on the process at a start."""

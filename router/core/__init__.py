@@ -1,1 +1,1 @@
-"""What every room may use: settings, the table of errors, the log, the clock, threads and buffers."""
+"""What every package of the router may use: settings, the table of errors, log, clock, threads and buffers."""

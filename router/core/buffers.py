@@ -1,4 +1,8 @@
-"""Bodies that come and go by the memory of whoever keeps them: nobody copies a song twice."""
+"""Who hands whose memory to whom when a body is received or sent: nobody copies a song twice.
+
+The store lends its own memory to a connection: a `WriteBuffer` to receive into, a `ReadBuffer` to send from. A
+`BodySource` is a body that fills a `WriteBuffer`.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,45 @@ from typing import Protocol
 
 
 class WriteBuffer(Protocol):
-    """Memory of the store that waits for the next bytes of a body."""
+    """Memory of the store for the next bytes of a body."""
 
     @property
-    def free(self) -> memoryview:
-        """Where they go, from its start on."""
+    def free_view(self) -> memoryview:
+        """The part that is free: the next bytes go to its start."""
         ...
 
-    def add(self, count: int) -> None:
-        """So many bytes have been written there. Raises Full, or WrongOffset where none were due."""
+    def commit(self, count: int) -> None:
+        """`count` bytes have been written to the start of `free_view`. Raises SpoolFull, or WrongOffset where none may
+        come."""
         ...
 
-    def empty(self) -> None:
-        """In a thread, when nothing is free and more is certain to come: store what is there, and all is free again.
+    def flush(self) -> None:
+        """In a thread, when nothing is free and more bytes are certain to come: store what is there; then all is free.
 
-        Raises Full, Gone, OSError.
+        Raises SpoolFull, BlobGone, OSError.
         """
         ...
 
 
 class BodySource(Protocol):
-    """A body that is written into the store's own memory."""
+    """A body on its way, read into the store's own memory."""
 
-    async def fill(self, room: WriteBuffer) -> bool:
-        """Add some of what comes, at most until `room` has nothing free, or, in a thread, `empty` it and go on; whether
-        more may come, which is certain where nothing was free. What was added before it raised counts."""
+    async def fill(self, buffer: WriteBuffer) -> bool:
+        """Commit some of the bytes that are there: at most until nothing is free, or, in a thread, beyond that by
+        `flush`. True where more bytes may come; they are certain to where nothing was free.
+
+        What was committed before it raised counts.
+        """
         ...
 
 
 class ReadBuffer(Protocol):
-    """Some of a body, handed out from memory that is used again for each piece."""
+    """A part of a blob, piece by piece in memory that is used again for the next piece."""
 
-    def next(self) -> memoryview:
-        """In a thread: the next piece, good until the next call; empty at the end. Raises Gone."""
+    def next_piece(self) -> memoryview:
+        """In a thread: the next piece, valid until the next call; empty at the end. Raises BlobGone."""
         ...
 
-    def check(self) -> None:
-        """Raises Gone when it is not to be had any more."""
+    def check_available(self) -> None:
+        """Raises BlobGone where the blob was dropped or has expired."""
         ...

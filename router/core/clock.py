@@ -13,5 +13,5 @@ def now() -> float:
 
 
 def to_epoch_s(at_s: float) -> float:
-    """The moment `at_s` of this clock as seconds since the epoch, for showing to people only."""
+    """`at_s` of this clock as seconds since the epoch by the wall clock: for showing to people, never for lifetimes."""
     return time.time() - now() + at_s

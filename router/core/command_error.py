@@ -1,10 +1,10 @@
-"""What a command can't do, in one line for whoever typed it."""
+"""The error that ends a command with one line for the person who typed it."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """What is wrong and the cure; ends the command with `exit_code`."""
+    """A command can't go on: `sentence` says what is wrong and the cure, `exit_code` ends the command."""
 
     def __init__(self, sentence: str, exit_code: int = 1) -> None:
         super().__init__(sentence)

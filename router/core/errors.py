@@ -1,6 +1,6 @@
 """Every error a person or a program can get from this service, in one table.
 
-A `Problem` is raised anywhere in the router; `web.problems` is the one place that writes it out as
+A `Problem` is raised anywhere in the router; `http.problems` is the one place that writes it out as
 ``application/problem+json`` (RFC 9457). Unknown exceptions become `internal`: the log gets the type, the person no
 detail.
 """
@@ -12,11 +12,15 @@ from typing import Any, NamedTuple
 
 
 class Blame(StrEnum):
+    """Who can do something about an error."""
+
     USER = "user"
     SERVICE = "service"
 
 
 class Row(NamedTuple):
+    """What the table says of one error code; `status` is the HTTP status."""
+
     status: int
     title: str
     blame: Blame

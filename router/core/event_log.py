@@ -1,4 +1,4 @@
-"""What the router may say: the events of its log, and the pseudonyms that accounts have there.
+"""The events that the router may log, and the pseudonyms that accounts have in the log.
 
 No event has a place for an address, a name, a path, an identifier of a job or a sentence from outside
 (`mastering.runtime.event_log` holds that). The words below are those of our own tables; a test keeps the two alike.
@@ -141,7 +141,7 @@ def configure(folder: Path | None = None) -> Callable[[], int]:
 
 
 class LogPseudonyms:
-    """What an account is called in the log: the same all day, another the next, and after every start.
+    """Pseudonyms of accounts for the log: the same all day, others the next day and after every start.
 
     The key lies in RAM alone and the last one is thrown away, so that old lines can be joined neither to an account
     nor to each other, by us or by anybody.
@@ -153,14 +153,14 @@ class LogPseudonyms:
         self._key = b""
 
     def of(self, account: str) -> str:
-        """16 hexadecimal digits."""
+        """The account's pseudonym of today: 16 hexadecimal digits."""
         today = int(self._clock() // _DAY_S)
         if today != self._day:
             self._day, self._key = today, secrets.token_bytes(32)
         return hmac.digest(self._key, account.encode(), hashlib.sha256)[:8].hex()
 
     def forget(self) -> None:
-        """From now on every account has another one: what was erased can't be told by today's lines either."""
+        """Give every account another pseudonym, so that today's lines of an erased account can't be joined to it."""
         self._day = -1
 
 
@@ -168,7 +168,7 @@ pseudonyms = LogPseudonyms()
 
 
 def pseudonym(account: str) -> str:
-    """What the log calls this account today."""
+    """The account's pseudonym of today."""
     return pseudonyms.of(account)
 
 
@@ -178,7 +178,7 @@ def forget_pseudonyms() -> None:
 
 
 def learn_routes(templates: Iterable[str]) -> None:
-    """The addresses that the router serves; others are never written."""
+    """Allow these address templates in the log; a request to any other address is of the route `none`."""
     ROUTES.words |= set(templates)
 
 

@@ -44,10 +44,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._shed = Counter("router_jobs_shed", "Jobs refused at the door, by why.", ["code"], registry=self._registry)
+        self._shed = Counter(
+            "router_jobs_shed", "Jobs refused before they began, by why.", ["code"], registry=self._registry
+        )
 
     def watch(self, collector: Collector) -> None:
-        """Ask `collector` too at each scrape: for what is true now rather than counted."""
+        """Ask `collector` too at each scrape: for gauges, which are read and not counted."""
         self._registry.register(collector)
 
     def attempt_ended(self, tier: str, outcome: str, seconds: float) -> None:
@@ -62,6 +64,7 @@ class Metrics:
         self._job_seconds.observe(seconds)
 
     def shed(self, code: str) -> None:
+        """A job was refused with this error code because too much waits already."""
         self._shed.labels(code).inc()
 
     def described(self) -> dict[str, str]:

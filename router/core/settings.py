@@ -32,7 +32,7 @@ def _spool() -> Path:
 
 
 class RouterSettings(BaseSettings):
-    """Read once at start. Each field's description is shown in the docs."""
+    """The router's settings, read once at its start. Each field's description is shown in the docs."""
 
     model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
 
@@ -165,6 +165,7 @@ class RouterSettings(BaseSettings):
 
     @property
     def has_sign_in(self) -> bool:
+        """Whether people sign in with a provider; else one guest uses the router, on loopback."""
         return self.oidc_client_id is not None
 
     @property
@@ -190,7 +191,7 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_strangers(host: str | None) -> None:
-    """Without sign-in the router listens on loopback only, and no proxy brings people. Raises Complaint."""
+    """Raise CommandError for an address beyond this machine: without sign-in nobody from elsewhere may come in."""
     if host is None or is_loopback(urlsplit(host).hostname or host):
         return
     raise CommandError(

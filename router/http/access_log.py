@@ -1,7 +1,7 @@
-"""The access log: of every request the minute, the address's template, method, status, time and a rough size.
+"""The access log: an event for every request, with its route's template, method, status, time and a rough size.
 
-Outermost of all, so that refusals are on record too. Nothing of the request itself is looked at but its method: the
-template is that of the route which answered.
+The outermost middleware, so that refusals are logged too. Of the request itself only the method is read: the template
+is that of the route which answered.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class AccessLog:
+    """ASGI middleware that logs one `http` event a request."""
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began, moved, status = time.monotonic(), 0, 499  # a caller that hung up before there was an answer
+        began, moved, status = time.monotonic(), 0, 499  # 499: the caller hung up before there was a response
 
         async def receive_counted() -> Message:
             nonlocal moved
@@ -54,7 +56,7 @@ class AccessLog:
 
 
 def templates_of(*routers: Router) -> Iterator[str]:
-    """The template of every address that these serve."""
+    """The address templates of all routes of these routers."""
     for router in routers:
         yield from (route.path for route in router.routes if isinstance(route, Route))
 

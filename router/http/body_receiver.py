@@ -1,9 +1,9 @@
-"""A request's body, read from its connection straight into the memory of whoever keeps it.
+"""Receives a request's body from the connection's socket straight into the memory of the store.
 
 An ASGI server hands a body on in pieces; each is copied four times and announced by a message. For a song that is more
-work than to encrypt it. So while its body comes, the connection is a `Wire`'s: a thread has the kernel write into the
-store's own memory for as long as there is something, and seals and stores what is full before it reads on. The loop
-hears of it when nothing is there at the moment, and waits for more.
+work than to encrypt it. So while its body comes, a `BodyReceiver` has the connection: a thread has the kernel write
+into the store's own memory for as long as there is something, and encrypts and stores what is full before it reads on.
+The event loop waits for more when nothing is there at the moment.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from router.core.buffers import WriteBuffer
 from router.core.threads import MAX_TURN_BYTES, run_in_thread
 
 CHECK_EVERY_S = 1.0
-"""So often whoever keeps or sends a slow body may look whether it is still wanted."""
+"""So often the sender or receiver of a slow body may look whether it is still wanted."""
 _WAKE_BYTES = 512 * 1024
-"""Until so much is there, or a second is over, or all of it has come, nobody is woken."""
+"""Until so much is there, or a second is over, or all of it has come, the loop is not woken."""
 
 
 class ConnectionLost(Exception):
@@ -28,7 +28,7 @@ class ConnectionLost(Exception):
 
 
 class BodyTimeout(Exception):
-    """Nothing has come for too long."""
+    """Nothing has come for longer than an upload may be silent."""
 
 
 def duplicated_socket(transport: Any) -> socket.socket:
@@ -41,41 +41,43 @@ def duplicated_socket(transport: Any) -> socket.socket:
 
 
 class BodyReceiver:
-    """The next `left` bytes of a transport, to be paused; `released` is told how many of them went by this way.
+    """The next `left_bytes` bytes of a transport whose reading is paused; a `BodySource`.
 
-    Raises OSError where there is no descriptor for it.
+    `on_release` is told how many of them were received. Raises OSError where no descriptor is to be had.
     """
 
-    def __init__(self, transport: Any, left: int, released: Callable[[int], None]) -> None:
+    def __init__(self, transport: Any, left_bytes: int, on_release: Callable[[int], None]) -> None:
         self._socket = duplicated_socket(transport)
-        self._left, self._taken = left, 0
-        self._released = released
+        self._left_bytes, self._received_bytes = left_bytes, 0
+        self._on_release = on_release
         self._loop = asyncio.get_running_loop()
-        self._heard_s = self._loop.time()
+        self._last_byte_s = self._loop.time()
         self._is_dry = False
         """Nothing was there a moment ago."""
 
-    async def fill(self, room: WriteBuffer, silence_s: float) -> bool:
-        """Put what is there into `room`, or wait a second for it; whether more may come.
+    async def fill(self, buffer: WriteBuffer, silence_s: float) -> bool:
+        """Put what is there into `buffer`, or wait a second for it; whether more is to come.
 
-        Raises Lost, Silent, and what `room` raises.
+        `silence_s`: how long nothing may come. Raises ConnectionLost, BodyTimeout, and what `buffer` raises.
         """
-        before = self._left
+        before = self._left_bytes
         try:
-            patience_s = self._heard_s + silence_s - self._loop.time()
-            if self._is_dry and not await self._is_worth_a_trip(min(CHECK_EVERY_S, max(0.0, patience_s))) and room.free:
-                self._read(room)
+            patience_s = self._last_byte_s + silence_s - self._loop.time()
+            wait_s = min(CHECK_EVERY_S, max(0.0, patience_s))
+            # What little came in the end of a wait is read here: to wake a thread for it would take longer.
+            if self._is_dry and not await self._is_worth_a_thread(wait_s) and buffer.free_view:
+                self._receive(buffer)
             else:
-                await run_in_thread(self._drain, room)
+                await run_in_thread(self._receive_all, buffer)
         finally:
-            self._taken += before - self._left
-        if self._left < before:
-            self._heard_s = self._loop.time()
-        elif self._left and self._loop.time() - self._heard_s >= silence_s:
+            self._received_bytes += before - self._left_bytes
+        if self._left_bytes < before:
+            self._last_byte_s = self._loop.time()
+        elif self._left_bytes and self._loop.time() - self._last_byte_s >= silence_s:
             raise BodyTimeout
-        return self._left > 0
+        return self._left_bytes > 0
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         """The transport is closed, whoever closed it: nobody waits for more."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -87,23 +89,23 @@ class BodyReceiver:
                 self._wake_at(1)
             self._socket.close()
         finally:
-            self._released(self._taken)
+            self._on_release(self._received_bytes)
 
-    def _drain(self, room: WriteBuffer) -> None:
-        """In a thread: whatever is there, up to a limit."""
-        enough = max(0, self._left - MAX_TURN_BYTES)
-        while self._left > enough:
-            if not room.free:
-                room.empty()
-            self._read(room)
+    def _receive_all(self, buffer: WriteBuffer) -> None:
+        """In a thread: receive whatever is there, up to `MAX_TURN_BYTES`."""
+        enough = max(0, self._left_bytes - MAX_TURN_BYTES)
+        while self._left_bytes > enough:
+            if not buffer.free_view:
+                buffer.flush()
+            self._receive(buffer)
             if self._is_dry:
                 return
 
-    def _read(self, room: WriteBuffer) -> None:
-        """Once, into what is free. Raises Lost, and what `room` raises."""
+    def _receive(self, buffer: WriteBuffer) -> None:
+        """Receive once into what is free. Raises ConnectionLost, and what `buffer` raises."""
         self._is_dry = False
         try:
-            count = self._socket.recv_into(room.free[: self._left])
+            count = self._socket.recv_into(buffer.free_view[: self._left_bytes])
         except BlockingIOError:
             self._is_dry = True
             return
@@ -111,12 +113,12 @@ class BodyReceiver:
             raise ConnectionLost from None
         if not count:
             raise ConnectionLost
-        self._left -= count
-        room.add(count)
+        self._left_bytes -= count
+        buffer.commit(count)
 
-    async def _is_worth_a_trip(self, limit_s: float) -> bool:
-        """Whether, within `limit_s`, enough came for a thread, or all that is left, or the connection's end."""
-        self._wake_at(min(self._left, _WAKE_BYTES))
+    async def _is_worth_a_thread(self, limit_s: float) -> bool:
+        """Whether `_WAKE_BYTES` came within `limit_s`, or all that is left, or the connection's end."""
+        self._wake_at(min(self._left_bytes, _WAKE_BYTES))
         ready = asyncio.Event()
         self._loop.add_reader(self._socket, ready.set)
         try:

@@ -1,7 +1,7 @@
-"""A response's body, written to its connection straight from the memory where it was unsealed.
+"""Sends a response's body from the memory where it was decrypted straight to the connection's socket.
 
-The other direction of `wire`: a thread reads, unseals and sends for as long as the connection takes something, and the
-loop hears of it when it takes no more.
+The counterpart of `body_receiver`: a thread reads, decrypts and sends for as long as the socket takes something, and
+the event loop waits for it to be writable when it takes no more.
 """
 
 from __future__ import annotations
@@ -18,43 +18,47 @@ from router.http.body_receiver import CHECK_EVERY_S, ConnectionLost, duplicated_
 
 
 class BodySender:
-    """Into a transport that has nothing left to write; `released` is told how many bytes went by this way.
+    """Sends to a transport that has nothing left to write; `on_release` is told how many bytes it sent.
 
-    Raises OSError where there is no descriptor for it.
+    Raises OSError where no descriptor is to be had.
     """
 
-    def __init__(self, transport: Any, released: Callable[[int], None]) -> None:
+    def __init__(self, transport: Any, on_release: Callable[[int], None]) -> None:
         self._transport, self._socket = transport, duplicated_socket(transport)
-        self._released = released
+        self._on_release = on_release
         self._rest = memoryview(b"")
-        self._sent = 0
+        """Of a piece that was sent in part."""
+        self._sent_bytes = 0
         self._loop = asyncio.get_running_loop()
 
-    async def pour(self, stretch: ReadBuffer) -> None:
-        """All of it. Raises what `stretch` raises; where the connection is lost, it waits for its caller's end."""
+    async def send(self, buffer: ReadBuffer) -> None:
+        """Send all of `buffer`. Raises what that raises; where the connection is lost, it waits to be cancelled."""
         try:
-            while await run_in_thread(self._push, stretch):
+            while await run_in_thread(self._send_some, buffer):
                 if self._rest:
-                    await self._is_writable(stretch)
+                    await self._wait_until_writable(buffer)
         except ConnectionLost:
             self._transport.abort()
             await asyncio.Event().wait()
 
-    def lost(self) -> None:
-        """The transport is closed, whoever closed it: nothing more is sent."""
+    def on_connection_lost(self) -> None:
+        """The transport is closed, whoever closed it: a thread that sends stops."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
         """Give the connection back, however much was sent."""
         self._socket.close()
-        self._released(self._sent)
+        self._on_release(self._sent_bytes)
 
-    def _push(self, stretch: ReadBuffer) -> bool:
-        """In a thread: what the connection takes, up to a limit; whether there is more. Raises Lost."""
-        enough = self._sent + MAX_TURN_BYTES
-        while self._sent < enough:
-            self._rest = self._rest or stretch.next()
+    def _send_some(self, buffer: ReadBuffer) -> bool:
+        """In a thread: send what the socket takes, up to `MAX_TURN_BYTES`; whether there is more.
+
+        Raises ConnectionLost.
+        """
+        enough = self._sent_bytes + MAX_TURN_BYTES
+        while self._sent_bytes < enough:
+            self._rest = self._rest or buffer.next_piece()
             if not self._rest:
                 return False
             try:
@@ -64,11 +68,11 @@ class BodySender:
             except OSError:
                 raise ConnectionLost from None
             self._rest = self._rest[count:]
-            self._sent += count
+            self._sent_bytes += count
         return True
 
-    async def _is_writable(self, stretch: ReadBuffer) -> None:
-        """Wait until it takes something. Raises what `stretch` raises when it is not to be had any more."""
+    async def _wait_until_writable(self, buffer: ReadBuffer) -> None:
+        """Until the socket takes something. Raises BlobGone where the blob goes meanwhile."""
         ready = asyncio.Event()
         self._loop.add_writer(self._socket, ready.set)
         try:
@@ -76,6 +80,6 @@ class BodySender:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_EVERY_S):
                         await ready.wait()
-                stretch.check()
+                buffer.check_available()
         finally:
             self._loop.remove_writer(self._socket)

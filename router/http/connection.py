@@ -1,8 +1,8 @@
-"""A caller's connection: uvicorn's HTTP/1.1 by httptools, where nobody who sends nothing can keep others out.
+"""An HTTP/1.1 connection (uvicorn's, by httptools) on which idle clients can't keep others out.
 
 A request's head has a longest time and a greatest length. Connections are counted: before the process runs out of file
-descriptors, the one that has been idle longest makes room for the next. So strangers who only connect, or send a head
-for ever, cost a place that is taken from them as soon as somebody needs it.
+descriptors, the one that has been idle longest is closed for the next. So strangers who only connect, or send a head
+for ever, hold a connection that is taken from them as soon as somebody needs it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from router.http.body_receiver import BodyReceiver
 from router.http.body_sender import BodySender
 
-BODY_EXTENSION = "router.wire"
-"""The ASGI extension by which an application takes the rest of a request's body itself, or sends a response's."""
-RECEIVE_BODY_KEY, SEND_BODY_KEY, BYTES_MOVED_KEY = "take_over", "pour", "passed"
-"""Of the extension: a `ReceiveBody`, a `SendBody`, and afterwards how many bytes went by these ways."""
+BODY_EXTENSION = "router.body"
+"""The ASGI extension by which an application receives the rest of a request's body itself, or sends a response's."""
+RECEIVE_BODY_KEY, SEND_BODY_KEY, BYTES_MOVED_KEY = "receive", "send", "bytes_moved"
+"""Of the extension: a `ReceiveBody`, a `SendBody`, and afterwards how many bytes they received and sent."""
 ReceiveBody = Callable[[int], BodyReceiver | None]
 """Given how many bytes of the body are still to come. None: some have come already, or it can't be done here."""
 SendBody = Callable[[], Awaitable[BodySender | None]]
@@ -32,9 +32,10 @@ HEAD_TIMEOUT_S = 10.0
 """Seconds from connecting, or from a further request's first byte, to the end of the request's head."""
 _MOST_OPEN = 20_000
 _OWN_DESCRIPTORS = 64
-"""The process's, whoever is connected: stores, sockets that listen, the probe, workers."""
-_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
-_ANYTHING = memoryview(bytes(256 * 1024))
+"""Descriptors that the process itself needs: stores, listening sockets, the probe, workers."""
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+_PLACEHOLDER = memoryview(bytes(256 * 1024))
+"""Bytes that the parser counts in place of those that a `BodyReceiver` received."""
 
 
 def connections_for(descriptors: int) -> int:
@@ -44,29 +45,30 @@ def connections_for(descriptors: int) -> int:
 
 
 class _Refused(Exception):
-    """Makes the parser give up."""
+    """Raised in a callback of the parser, which gives up then."""
 
 
 class RouterConnection(HttpToolsProtocol):
-    """Counts its like: descriptors belong to the process, whichever port a connection came by."""
+    """One connection, counted with the others of every port: descriptors belong to the process."""
 
     malformed: ClassVar[bytes] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    """The whole answer to what is no HTTP."""
+    """The whole response to what is not HTTP."""
     upgrading: ClassVar[bytes] = malformed
-    """And to a body that is to be read in another protocol: the parser would not hand it out."""
+    """The whole response to a body that asks for another protocol: the parser would not hand it out."""
     most_open: ClassVar[int] = _MOST_OPEN
     """Connections that this process may hold; a start sets it by its limit of descriptors (`connections_for`)."""
     _idle: ClassVar[dict[RouterConnection, None]] = {}
-    """Those that owe a head, the longest idle first."""
+    """Connections without a whole request head, the longest idle first."""
     _open: ClassVar[int] = 0
 
     _head_bytes = 0
     _answer: bytes | None = None
-    """Instead of `malformed`."""
-    _is_passing_by = False
-    _wire: BodyReceiver | None = None
-    _poured: tuple[RequestResponseCycle, BodySender] | None = None
-    """The response that is going out by a pipe."""
+    """Sent instead of `malformed`."""
+    _is_skipping_body = False
+    """The parser counts bytes of a body that was received another way."""
+    _receiver: BodyReceiver | None = None
+    _sending: tuple[RequestResponseCycle, BodySender] | None = None
+    """The response whose body a `BodySender` sends."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -85,64 +87,68 @@ class RouterConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         RouterConnection._idle.pop(self, None)
-        if self.parser.should_upgrade() and any(name in _OF_A_BODY and value != b"0" for name, value in self.headers):
+        if self.parser.should_upgrade() and any(
+            name in _BODY_HEADERS and value != b"0" for name, value in self.headers
+        ):
             self._answer = self.upgrading
             raise _Refused
         super().on_headers_complete()
         if self.cycle is not None:
-            take_over, pour = partial(self._take_over, self.cycle), partial(self._pour, self.cycle)
-            ways: dict[object, object] = {RECEIVE_BODY_KEY: take_over, SEND_BODY_KEY: pour, BYTES_MOVED_KEY: 0}
-            self.cycle.scope["extensions"] = {BODY_EXTENSION: ways}
+            receive, send = partial(self._receive_body, self.cycle), partial(self._send_body, self.cycle)
+            extension: dict[object, object] = {RECEIVE_BODY_KEY: receive, SEND_BODY_KEY: send, BYTES_MOVED_KEY: 0}
+            self.cycle.scope["extensions"] = {BODY_EXTENSION: extension}
 
-    def _take_over(self, cycle: RequestResponseCycle, left: int) -> BodyReceiver | None:
+    def _receive_body(self, cycle: RequestResponseCycle, left: int) -> BodyReceiver | None:
+        """The extension's `ReceiveBody`."""
         is_coming = self.cycle is cycle and cycle.more_body and not cycle.body
-        if not is_coming or not self._is_bare():
+        if not is_coming or not self._is_plain_http():
             return None
         try:
-            self._wire = BodyReceiver(self.transport, left, partial(self._resume, cycle))
+            self._receiver = BodyReceiver(self.transport, left, partial(self._end_receiving, cycle))
         except OSError:  # no descriptor is to be had
             return None
         self.flow.pause_reading()
-        return self._wire
+        return self._receiver
 
-    def _is_bare(self) -> bool:
-        """Whether what goes over the connection is HTTP itself."""
+    def _is_plain_http(self) -> bool:
+        """Whether the socket carries HTTP itself and not TLS, and is open."""
         return self.transport.get_extra_info("sslcontext") is None and not self.transport.is_closing()
 
-    async def _pour(self, cycle: RequestResponseCycle) -> BodySender | None:
+    async def _send_body(self, cycle: RequestResponseCycle) -> BodySender | None:
+        """The extension's `SendBody`."""
         await asyncio.sleep(0)  # the response's head is written when this turn of the loop is over
         is_open = self.cycle is cycle and cycle.response_started and not cycle.response_complete
         is_measured = cycle.chunked_encoding is False and cycle.scope["method"] != "HEAD"
-        if not is_open or not is_measured or not self._is_bare() or self.transport.get_write_buffer_size():
+        if not is_open or not is_measured or not self._is_plain_http() or self.transport.get_write_buffer_size():
             return None
         try:
-            pipe = BodySender(self.transport, partial(self._end_pouring, cycle))
+            sender = BodySender(self.transport, partial(self._end_sending, cycle))
         except OSError:  # no descriptor is to be had
             return None
-        self._poured = cycle, pipe
-        return pipe
+        self._sending = cycle, sender
+        return sender
 
-    def _end_pouring(self, cycle: RequestResponseCycle, passed: int) -> None:
-        _note(cycle, passed)
-        cycle.expected_content_length -= passed
-        self._poured = None
+    def _end_sending(self, cycle: RequestResponseCycle, sent_bytes: int) -> None:
+        _count_moved(cycle, sent_bytes)
+        cycle.expected_content_length -= sent_bytes
+        self._sending = None
 
-    def _resume(self, cycle: RequestResponseCycle, passed: int) -> None:
-        """`passed` bytes of the body went by another way: let the parser count them, of whatever they are."""
-        _note(cycle, passed)
-        self._wire = None
+    def _end_receiving(self, cycle: RequestResponseCycle, received_bytes: int) -> None:
+        """Let the parser count what a `BodyReceiver` received; it never sees the bytes themselves."""
+        _count_moved(cycle, received_bytes)
+        self._receiver = None
         if self not in self.connections:  # lost
             return
-        self._is_passing_by = True
+        self._is_skipping_body = True
         try:
-            for at in range(0, passed, len(_ANYTHING)):
-                self.parser.feed_data(_ANYTHING[: passed - at])
+            for at in range(0, received_bytes, len(_PLACEHOLDER)):
+                self.parser.feed_data(_PLACEHOLDER[: received_bytes - at])
         finally:
-            self._is_passing_by = False
+            self._is_skipping_body = False
             self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
-        if not self._is_passing_by:
+        if not self._is_skipping_body:
             super().on_body(body)
 
     def on_response_complete(self) -> None:
@@ -159,11 +165,11 @@ class RouterConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         RouterConnection._open -= 1
-        if self._wire is not None:
-            self._wire.lost()
-        if self._poured is not None:
-            cycle, pipe = self._poured
-            pipe.lost()
+        if self._receiver is not None:
+            self._receiver.on_connection_lost()
+        if self._sending is not None:
+            cycle, sender = self._sending
+            sender.on_connection_lost()
             cycle.disconnected = True  # uvicorn tells the latest request alone, and another may have been sent ahead
             cycle.message_event.set()
         self._stop_waiting()
@@ -175,7 +181,7 @@ class RouterConnection(HttpToolsProtocol):
         self.transport.close()
 
     def give_up(self) -> None:
-        """Close at once: nobody is owed an answer."""
+        """Close at once, without a response."""
         RouterConnection._idle.pop(self, None)
         self._stop_waiting()
         self.transport.abort()
@@ -191,6 +197,6 @@ class RouterConnection(HttpToolsProtocol):
             self._deadline = None
 
 
-def _note(cycle: RequestResponseCycle, passed: int) -> None:
-    ways: dict[str, Any] = cycle.scope["extensions"][BODY_EXTENSION]  # type: ignore[assignment]
-    ways[BYTES_MOVED_KEY] += passed
+def _count_moved(cycle: RequestResponseCycle, moved_bytes: int) -> None:
+    extension: dict[str, Any] = cycle.scope["extensions"][BODY_EXTENSION]  # type: ignore[assignment]
+    extension[BYTES_MOVED_KEY] += moved_bytes

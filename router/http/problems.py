@@ -24,6 +24,7 @@ _BY_STATUS = {
 
 
 def respond(problem: Problem) -> Response:
+    """The response that says `problem`."""
     headers = {"cache-control": "no-store", **problem.headers}
     if problem.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
@@ -32,7 +33,7 @@ def respond(problem: Problem) -> Response:
 
 
 def as_bytes(problem: Problem, headers: Mapping[str, str]) -> bytes:
-    """The whole answer, for a caller whose request never became one."""
+    """The whole response with its head, for a caller whose request could not be parsed."""
     response = respond(problem)
     lines = {**response.headers, **headers, "connection": "close"}
     head = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}\r\n"
@@ -41,7 +42,7 @@ def as_bytes(problem: Problem, headers: Mapping[str, str]) -> bytes:
 
 
 def install(app: FastAPI) -> None:
-    """Handle every exception that says what was wrong; `headers.Guard` answers for the rest."""
+    """Have `app` answer every exception that says what was wrong; `security_headers.RequestGuard` answers others."""
 
     @app.exception_handler(Problem)
     async def _known(_: Request, problem: Problem) -> Response:
@@ -59,7 +60,7 @@ def install(app: FastAPI) -> None:
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
-    """Which field is wrong and what it takes; never the value that was sent."""
+    """The problem with a request's first wrong field: its name and what it takes, never the value that was sent."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
     code = "bad_settings" if first["loc"][0] == "body" else "bad_request"

@@ -1,8 +1,8 @@
-"""How often a network may ask. No address is kept: a request counts in one of 65,536 slots that a key of this process
+"""Rate limits by network that keep no address: a request counts in one of 65,536 slots that a key of this process
 chooses from the network's prefix (/24 or /56), in RAM, for ten minutes at most.
 
-A slot says nothing of whom it stands for: without the key it can't be found, the key dies with the process, and every
-slot is shared by some 256 networks of the older internet. Requests from this machine itself are not counted.
+A slot tells nothing about a network: without the key it can't be found, the key dies with the process, and every slot
+is shared by some 256 networks of IPv4. Requests from this machine itself are not counted.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ _SIGN_IN = re.compile(r"\w+ /sign-in/?")
 
 
 class LimitRule(NamedTuple):
-    """One limit, by the name that its headers carry."""
+    """One rate limit and its name in the RateLimit headers."""
 
     name: str
     item: RateLimitItem
 
 
 class NetworkSlots:
-    """Which slot a network counts in."""
+    """The slots that networks count in, by a key of this process."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
 
     def of(self, address: IPv4Address | IPv6Address) -> str:
+        """The slot of the address's network, 4 hexadecimal digits."""
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
         plain = mapped or address
         prefix = plain.packed[:3] if isinstance(plain, IPv4Address) else plain.packed[:7]
@@ -88,7 +89,8 @@ class RateLimiter:
 
 
 def client_address(scope: Scope, proxies: Sequence[IPv4Network | IPv6Network]) -> IPv4Address | IPv6Address | None:
-    """Who asks, to be counted and forgotten. None for this machine itself, or where nobody can say."""
+    """The address that a request comes from, behind trusted proxies. None for this machine itself, or where it is not
+    known."""
     peer = _address((scope.get("client") or ("",))[0])
     if peer is None or not _is_in(peer, proxies):
         return None if peer is None or peer.is_loopback else peer
@@ -120,6 +122,6 @@ def _refusal(rule: LimitRule, wait_s: int) -> Problem:
 
 
 def _headers(rule: LimitRule, left: int, reset_s: int) -> dict[str, str]:
-    """As draft-ietf-httpapi-ratelimit-headers-10 writes them."""
+    """The RateLimit headers (draft-ietf-httpapi-ratelimit-headers-10)."""
     policy = f'"{rule.name}";q={rule.item.amount};w={rule.item.get_expiry()}'
     return {"ratelimit-policy": policy, "ratelimit": f'"{rule.name}";r={left};t={reset_s}'}

@@ -1,6 +1,9 @@
-"""What every response carries and every request must show: security headers, host and origin, a body that is small
-where none is streamed. Pure ASGI, and the outermost of our own layers: what nobody else caught ends here, so that an
-error of ours carries the same headers as everything else."""
+"""Security headers on every response, and checks on every request: host, origin, and the size of a body that is not
+streamed.
+
+Pure ASGI, just inside the access log: exceptions that nothing else caught end here, so that an `internal` error carries
+the same headers as every response.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +44,23 @@ ALWAYS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 STRICT_TRANSPORT = {"strict-transport-security": f"max-age={2 * 365 * 24 * 3600}; includeSubDomains"}
-"""Two years, sent where people come by TLS."""
+"""Two years; sent where `public_url` is set, which is https."""
 SPACE_FRAME = "https://huggingface.co"
-"""Who may frame the page where the router itself runs as a Space."""
+"""The only site that may frame the page, where the router itself runs as a Space."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
-"""Audio comes by these, written to the spool as it arrives; every other body is read into memory whole."""
+"""Requests whose body is audio, written to the spool as it arrives; every other body is read into memory whole."""
 MAX_BODY_BYTES = 64 * 1024
+"""Of a body that is read into memory: JSON of a few kilobytes at most."""
 DRAIN_S = 1.0
-"""After an answer to an upload that was not taken in full, until its connection is closed."""
+"""Seconds in which the rest of an upload is read and dropped after a response that did not wait for it; then the
+connection is closed."""
 BODY_TIMEOUT_S = 30.0
 """Seconds until a small body must be whole; uploads have a silence limit of their own."""
 
 
 class Site(NamedTuple):
-    """Where this router is reached: what it answers to, and what its answers carry."""
+    """The host names that this router answers to, and the headers that follow from where it is served."""
 
     hosts: frozenset[str]
     """Names it answers to, beside that of `origin`."""
@@ -83,8 +88,8 @@ class Site(NamedTuple):
 
 
 class RequestGuard:
-    """Refuses foreign hosts (DNS rebinding), foreign origins on unsafe methods and large bodies where small ones are
-    due; adds the headers to all answers."""
+    """ASGI middleware: refuses foreign hosts (DNS rebinding), foreign origins on unsafe methods (CSRF) and large bodies
+    where small ones are due; adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app, self._site, self._headers = app, site, site.headers
@@ -147,7 +152,7 @@ def _streams(scope: Scope) -> bool:
 
 
 class _Body:
-    """A request's body on its way in."""
+    """A request's body as it is received: counts it, and sets its longest time where it is not streamed."""
 
     def __init__(self, receive: Receive, most_bytes: int | None) -> None:
         self._receive, self._most_bytes = receive, most_bytes
@@ -156,7 +161,7 @@ class _Body:
         self.ended = False
 
     async def receive(self) -> Message:
-        """The next message. Raises HTTPException, which frameworks pass on, when there are too many bytes."""
+        """The next ASGI message. Raises HTTPException, which frameworks pass on, when there are too many bytes."""
         message = await self._next()
         self._arrived += len(message.get("body", b""))
         self.ended |= not message.get("more_body", False)
@@ -165,7 +170,7 @@ class _Body:
         return message
 
     async def drain(self) -> None:
-        """Let what is on its way come and go: to close before would reset the connection, and take the answer that
+        """Read and drop what is on its way: to close before would reset the connection, and take the response away that
         the client has not read yet."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):

@@ -1,8 +1,8 @@
-"""The spool of one machine: ciphertext in a folder per job with random names, keys in RAM (`keys`).
+"""The spool of one machine: encrypted blobs in a folder per job with random names, keys in RAM (`keys`).
 
-The file system may hold the ciphertext on any disk; a copy, a snapshot or an undeleted block of it is noise once the
-key is gone. Only whole records are ever visible: a crash leaves at most a torn tail, which the next writer cuts off.
-(A blob's whole life in one place; how its bytes get in is `writing`, how they get out `reading`.)
+The encrypted bytes may lie on any disk; a copy, a snapshot or an undeleted block of them is noise once the key is gone.
+Only whole records are ever visible: a crash leaves at most half a record at the end, which the next writer cuts off.
+(Over 250 lines, because a blob's whole life is in one place; `writer` has how its bytes get in, `reader` how out.)
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
 
 
 class SpoolUsage(NamedTuple):
+    """How much of the spool is taken, for gauges and the operators' page."""
+
     reserved_bytes: int
     quota_bytes: int
     blobs: int
@@ -49,20 +51,20 @@ class Spool:
         (root / boot_id.CACHEDIR_TAG).write_text(boot_id.TAG_TEXT)
         self._reserved = {ref: self._keys.get(ref).reserved_bytes for ref in self._keys.refs()}
         self._incomplete = set(self._reserved)
-        """Blobs whose room may not be written yet, so that the disk does not know of it."""
-        self._taking: set[str] = set()
+        """Blobs that are not complete: the disk does not know of all the bytes that they may yet take."""
+        self._receiving: set[str] = set()
         """Blobs that are being appended to."""
         self._returning_bytes = 0
-        """Of removed files whose blocks the disk is about to have back."""
+        """Of removed files whose blocks the file system is still freeing."""
 
     async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
-        room = records.sealed_size(size_bytes)
-        self._refuse_unless_room(room)
+        sealed_bytes = records.sealed_size(size_bytes)
+        self._refuse_unless_room(sealed_bytes)
         folder = beside.split("/")[0] if beside else secrets.token_hex(16)
         ref = f"{folder}/{secrets.token_hex(8)}"
         try:
-            self._keys.make(ref, expires_s, room)
-            self._reserved[ref] = room
+            self._keys.make(ref, expires_s, sealed_bytes)
+            self._reserved[ref] = sealed_bytes
             self._incomplete.add(ref)
             (self._root / folder).mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -77,58 +79,58 @@ class Spool:
         offset: int,
         body: AsyncIterator[bytes] | BodySource,
         total: int | None,
-        listener: PieceCallback | None = None,
+        on_piece: PieceCallback | None = None,
     ) -> Extent:
         key = self._live_key(ref)
-        filling = IteratorBody(body) if isinstance(body, AsyncIterator) else body
+        source = IteratorBody(body) if isinstance(body, AsyncIterator) else body
         with self._open(ref, os.O_RDWR) as fd, self._noted(ref):
             tail = BlobTail.find(fd)
             if tail.plain_size != offset:
                 raise WrongOffset(tail.plain_size)
             if tail.complete:  # all had arrived when the answer was lost; there is nothing to add
-                room = RefusingBuffer(tail.plain_size)
-                while await filling.fill(room):
+                refusing = RefusingBuffer(tail.plain_size)
+                while await source.fill(refusing):
                     pass
                 return Extent(tail.plain_size, complete=True)
             key = self._widened(ref, key, total)
             if os.fstat(fd).st_size > tail.position:  # ext4 writes a file out at once that was cut, be it at its end
                 os.ftruncate(fd, tail.position)
-            writer = BlobWriter(fd, key, ref, tail, total, listener)
+            writer = BlobWriter(fd, key, ref, tail, total, on_piece)
             writer.resume(tail)
             try:
                 # Dropped or expired meanwhile: not a byte more is taken.
-                await writer.take(filling, lambda: self._refuse_unless_alive(ref, key))
-                await writer.written()
+                await writer.take(source, lambda: self._refuse_unless_alive(ref, key))
+                await writer.wait_until_written()
             except BlobGone:
-                await writer.settle()
+                await writer.wait_until_idle()
                 raise
             except BaseException:
-                # The connection broke or the upload was taken over: keep what came.
-                await writer.settle()
+                # The connection broke or the upload goes on by another one: keep what came.
+                await writer.wait_until_idle()
                 with contextlib.suppress(SpoolFull):
-                    writer.flush(last=False)
+                    writer.write_rest(last=False)
                 raise
             return await self._end(writer, ref, total)
 
     @contextmanager
     def _noted(self, ref: str) -> Iterator[None]:
-        self._taking.add(ref)
+        self._receiving.add(ref)
         try:
             yield
         finally:
-            self._taking.discard(ref)
+            self._receiving.discard(ref)
 
     def is_receiving(self, ref: str) -> bool:
-        """Whether bytes for this blob are on their way, though none may rest here yet."""
-        return ref in self._taking
+        """Whether an append to the blob runs, though no byte of it may be stored yet."""
+        return ref in self._receiving
 
     def reserved_bytes_of(self, ref: str) -> int:
-        """What is reserved for the blob; 0 when it is gone."""
+        """How many bytes on disk are reserved for the blob; 0 when it is gone."""
         return self._reserved.get(ref, 0)
 
     async def _end(self, writer: BlobWriter, ref: str, total: int | None) -> Extent:
         complete = total is None or writer.size_bytes == total
-        await run_in_thread(writer.flush, last=complete)
+        await run_in_thread(writer.write_rest, last=complete)
         if complete:
             self._incomplete.discard(ref)
             self._reserved[ref] = self._keys.change(
@@ -164,7 +166,7 @@ class Spool:
             path.parent.rmdir()
 
     def _remove(self, path: Path) -> None:
-        """Take the file away; to free its blocks takes tens of milliseconds, which a thread does."""
+        """Unlink the file; to free its blocks takes tens of milliseconds, so a thread closes the last descriptor."""
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
@@ -179,12 +181,12 @@ class Spool:
         asyncio.get_running_loop().run_in_executor(None, os.close, fd).add_done_callback(returned)
 
     def expired(self) -> list[str]:
-        """Blobs whose time is over; unreadable already."""
+        """Blobs that have expired, and so can't be read any more."""
         now = clock.now()
         return [ref for ref in self._keys.refs() if self._keys.get(ref).expires_s <= now]
 
     async def reconcile(self, alive: Collection[str]) -> int:
-        """Drop every blob that no job names, and every file without a key. Returns how many went."""
+        """Drop every blob that is not in `alive`, and every file without a key. Returns how many were dropped."""
         keys, files = set(self._keys.refs()), set(self._files())
         orphans = ((keys | files) - set(alive)) | (files - keys)
         for ref in orphans:
@@ -196,27 +198,27 @@ class Spool:
         return len(orphans)
 
     def bytes_to_free(self, size_bytes: int) -> int:
-        """How much must go before there is room for a blob of that size; 0 when there is already."""
+        """How many bytes must be freed before a blob of that size can be reserved; 0 when it can be now."""
         return self._missing(records.sealed_size(size_bytes))
 
-    def _missing(self, room: int) -> int:
-        """Beyond the quota, or beyond half of what the disk has left; room that is promised counts as taken."""
+    def _missing(self, wanted_bytes: int) -> int:
+        """What is wanted beyond the quota, or beyond half of what the disk has left beside what is reserved."""
         promised = sum(self._reserved[ref] for ref in self._incomplete)
         free = shutil.disk_usage(self._root).free + self._returning_bytes - promised
-        return max(0, sum(self._reserved.values()) + room - self._quota_bytes, 2 * room - free)
+        return max(0, sum(self._reserved.values()) + wanted_bytes - self._quota_bytes, 2 * wanted_bytes - free)
 
-    def _refuse_unless_room(self, room: int) -> None:
-        if missing := self._missing(room):
+    def _refuse_unless_room(self, wanted_bytes: int) -> None:
+        if missing := self._missing(wanted_bytes):
             raise SpoolFull(f"{missing} bytes are missing, of the quota or of twice the room on the disk")
 
     def _widened(self, ref: str, key: BlobKey, total: int | None) -> BlobKey:
-        """The blob's key with room for all of `total`, should more have been announced since it was made."""
-        room = 0 if total is None else records.sealed_size(total)
-        if room <= key.reserved_bytes:
+        """The blob's key with all of `total` reserved, should more have been announced since it was made."""
+        sealed_bytes = 0 if total is None else records.sealed_size(total)
+        if sealed_bytes <= key.reserved_bytes:
             return key
-        self._refuse_unless_room(room - key.reserved_bytes)
-        self._reserved[ref] = room
-        return self._keys.change(ref, reserved_bytes=room)
+        self._refuse_unless_room(sealed_bytes - key.reserved_bytes)
+        self._reserved[ref] = sealed_bytes
+        return self._keys.change(ref, reserved_bytes=sealed_bytes)
 
     def usage(self) -> SpoolUsage:
         born = [self._keys.get(ref).created_s for ref in self._keys.refs()]
@@ -235,7 +237,7 @@ class Spool:
         return key
 
     def _refuse_unless_alive(self, ref: str, key: BlobKey) -> None:
-        """As `_live_key`, from what this process knows: asked for every chunk and record. Raises Gone."""
+        """As `_live_key`, without a read of the key's file: asked for every chunk and record. Raises BlobGone."""
         if ref not in self._reserved or clock.now() >= key.expires_s:
             raise BlobGone(ref)
 

@@ -1,6 +1,6 @@
-"""The keys of the spool's blobs, on RAM-backed storage: destroying one destroys its audio, wherever copies lie.
+"""The keys of the spool's blobs, in RAM-backed files: to destroy one destroys its audio, wherever copies lie.
 
-A key file holds the key, when the blob was made and when it expires (seconds on `core.clock`) and the room reserved
+A key file holds the key, when the blob was made and when it expires (seconds on `core.clock`) and the bytes reserved
 for it, so that the lifetime of audio hangs on nothing that a crash or a lost job record could take away.
 """
 
@@ -21,6 +21,8 @@ _FORM = struct.Struct(f"!{KEY_BYTES}sddQ")
 
 
 class BlobKey(NamedTuple):
+    """What a key file holds; times are seconds on `core.clock`."""
+
     secret: bytes
     created_s: float
     expires_s: float
@@ -28,6 +30,8 @@ class BlobKey(NamedTuple):
 
 
 class KeyRing:
+    """The key files of one spool, one for each blob."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,7 +40,7 @@ class KeyRing:
                 path.unlink()
 
     def make(self, ref: str, expires_s: float, reserved_bytes: int) -> BlobKey:
-        """A new key; it is on record before any byte is encrypted with it."""
+        """Make a key and its file, before any byte is encrypted with it. Raises OSError where there is no room."""
         key = BlobKey(new_key(), clock.now(), expires_s, reserved_bytes)
         fd = os.open(self._path(ref), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -51,21 +55,21 @@ class KeyRing:
         return key
 
     def get(self, ref: str) -> BlobKey:
-        """Raises Gone."""
+        """The blob's key. Raises BlobGone."""
         try:
             return BlobKey(*_FORM.unpack(self._path(ref).read_bytes()))
         except (FileNotFoundError, struct.error):
             raise BlobGone(ref) from None
 
     def change(self, ref: str, *, reserved_bytes: int) -> BlobKey:
-        """Note how much room the blob takes after all, in place (one small write is atomic here)."""
+        """Set how many bytes are reserved for the blob, in place (one small write is atomic here). Raises BlobGone."""
         key = self.get(ref)._replace(reserved_bytes=reserved_bytes)
         with self._path(ref).open("r+b") as file:
             file.write(_FORM.pack(*key))
         return key
 
     def destroy(self, ref: str) -> bool:
-        """Overwrite and remove. True if there was one."""
+        """Overwrite and remove the key. True if there was one."""
         path = self._path(ref)
         try:
             with path.open("r+b") as file:
@@ -76,6 +80,7 @@ class KeyRing:
         return True
 
     def refs(self) -> Iterator[str]:
+        """The references of all blobs that have a key."""
         for path in self._folder.iterdir():
             yield path.name.replace(".", "/")
 

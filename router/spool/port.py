@@ -1,4 +1,4 @@
-"""What the router asks of whoever keeps its audio: one machine's spool today, a spool with a peer's copy later."""
+"""What the router asks of the store of its audio: one machine's spool today, a spool with a peer's copy later."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from router.core.buffers import BodySource, ReadBuffer
 
 
 class BlobGone(Exception):
-    """The audio is not here any more: dropped, expired, or its key went with a reboot."""
+    """The blob was dropped, has expired, or lost its key with a reboot."""
 
 
 class SpoolFull(Exception):
-    """No room. Nothing partial is left behind."""
+    """Quota or disk do not allow so many bytes. Nothing partial is left behind."""
 
     def __init__(self, message: str, retry_after_s: float = 60.0) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class SpoolFull(Exception):
 
 
 class WrongOffset(Exception):
-    """The append does not start where the blob ends."""
+    """The append does not start where the stored part of the blob ends."""
 
     def __init__(self, offset_bytes: int) -> None:
         super().__init__(f"the blob ends at {offset_bytes}")
@@ -37,14 +37,17 @@ class Extent(NamedTuple):
 
 
 PieceCallback = Callable[[memoryview], None]
-"""Hears a body stretch by stretch, in a thread; what it is shown is its own until it returns."""
+"""Called in a thread with each piece of a body before it is stored; the memory is its own until it returns."""
 
 
 class Blobs(Protocol):
-    """Stretches of audio by opaque reference. Sizes are of the plain bytes."""
+    """Files of audio by opaque reference, written once and in order. Sizes are of the plain bytes."""
 
     async def reserve(self, size_bytes: int, expires_s: float, beside: str | None = None) -> str:
-        """Room for a new blob, in the folder of the blob `beside` if one is named. Raises Full."""
+        """Reserve room for a new blob, in the folder of the blob `beside` if one is named; its reference.
+
+        `expires_s`: on `core.clock`. Raises SpoolFull.
+        """
         ...
 
     async def append(
@@ -53,26 +56,27 @@ class Blobs(Protocol):
         offset: int,
         body: AsyncIterator[bytes] | BodySource,
         total: int | None,
-        listener: PieceCallback | None = None,
+        on_piece: PieceCallback | None = None,
     ) -> Extent:
         """Take `body` from `offset` on; complete when it ends, or at `total` bytes if that is known.
 
-        Returns when every byte rests in the store, and `listener` has heard of all that came. What arrived before
-        `body` raised stays and can be continued. Raises WrongOffset, Gone, Full (also when more than the reserved size
-        comes).
+        Returns when every byte is stored, and `on_piece` was called with all that came. What arrived before `body`
+        raised stays and can be continued. Raises WrongOffset, BlobGone, SpoolFull (also when more than the reserved
+        size comes).
         """
         ...
 
     async def extent(self, ref: str) -> Extent:
-        """Raises Gone."""
+        """How much of the blob is stored. Raises BlobGone."""
         ...
 
     def read(self, ref: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`. Raises Gone, also half-way when its time comes."""
+        """The bytes from `start` up to `end`. Raises BlobGone, also half-way when the blob expires."""
         ...
 
     def open_reader(self, ref: str, start: int, end: int) -> AbstractContextManager[ReadBuffer]:
-        """The same for a thread, each piece in memory that serves for the next. Raises Gone, also half-way."""
+        """The same bytes for a thread, each piece in memory that is used again for the next. Raises BlobGone, also
+        half-way."""
         ...
 
     async def drop(self, ref: str) -> None:

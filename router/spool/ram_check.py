@@ -1,4 +1,4 @@
-"""Is the folder for keys and job records really RAM? A key that reaches a disk would outlive its reboot."""
+"""Checks that the folder for keys and job records is in RAM: a key that reaches a disk would survive a reboot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SMALLEST_FREE_BYTES = 16 * 1024 * 1024
+"""Needed for keys and job records; Docker's /dev/shm has 64 MiB unless told otherwise."""
 _RAM_TYPES = frozenset({"tmpfs", "ramfs"})
 
 

@@ -1,4 +1,4 @@
-"""The form of an encrypted blob: a run of AES-256-GCM records, each of up to RECORD_BYTES plain bytes.
+"""The format of an encrypted blob: a run of AES-256-GCM records, each of up to RECORD_BYTES plain bytes.
 
 A record is a header ``!BI12s`` (last flag, plain length in bytes, nonce), then the ciphertext and its 16-byte tag.
 Every blob has a key of its own and every record a fresh 96-bit random nonce (NIST SP 800-38D §8.2.2; a blob has far
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from router.spool.port import BlobGone
 
 RECORD_BYTES = 576 * 1024
-"""The more a record holds, the fewer trips to a thread. Three of them, and what comes in, are 2 MiB an upload."""
+"""The more a record holds, the fewer calls of threads. Three of them, and what comes in, are 2 MiB an upload."""
 KEY_BYTES = 32
 _HEADER = struct.Struct("!BI12s")
 _TAG_BYTES = 16
@@ -31,18 +31,19 @@ _NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
 class CorruptRecord(BlobGone):
-    """The ciphertext is not what was written: the audio is as good as gone."""
+    """A record does not authenticate or is cut short: the blob can't be read any more."""
 
 
 class RecordPosition(NamedTuple):
-    """Where one record lies."""
+    """Where one record is in its file, and which bytes of the audio it holds."""
 
     number: int
     position: int
-    """Of its header in the file."""
+    """Of its header, in bytes from the file's start."""
     plain_start: int
     plain_size: int
     last: bool
+    """Whether it ends the blob."""
 
     @property
     def end(self) -> int:
@@ -50,15 +51,16 @@ class RecordPosition(NamedTuple):
 
 
 def new_key() -> bytes:
+    """A random key for one blob."""
     return AESGCM.generate_key(bit_length=8 * KEY_BYTES)
 
 
-def seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, room: memoryview, *, last: bool) -> int:
-    """One record at the start of `room`: header, ciphertext and tag. How many bytes it takes."""
+def seal(key: bytes, ref: str, index: int, plain: bytes | memoryview, out: memoryview, *, last: bool) -> int:
+    """Encrypt one record to the start of `out`: header, ciphertext and tag. Returns how many bytes it takes."""
     nonce = secrets.token_bytes(12)
     size = _HEADER.size + len(plain) + _TAG_BYTES
-    _HEADER.pack_into(room, 0, last, len(plain), nonce)
-    AESGCM(key).encrypt_into(nonce, plain, _associated(ref, index, last), room[_HEADER.size : size])
+    _HEADER.pack_into(out, 0, last, len(plain), nonce)
+    AESGCM(key).encrypt_into(nonce, plain, _associated(ref, index, last), out[_HEADER.size : size])
     return size
 
 
@@ -77,9 +79,10 @@ def record_positions(fd: int) -> Iterator[RecordPosition]:
         position, plain_start, index = place.end, plain_start + plain_size, index + 1
 
 
-def read_if_cached(fd: int, place: RecordPosition, room: memoryview) -> memoryview | None:
-    """One record as it lies there, in `room`; None where that would take a disk, or nobody can say if it would."""
-    record = room[: place.end - place.position]
+def read_if_cached(fd: int, place: RecordPosition, out: memoryview) -> memoryview | None:
+    """One encrypted record, read to the start of `out`; None where the kernel would have to wait for a disk, or
+    can't say whether it would."""
+    record = out[: place.end - place.position]
     try:
         whole = _NO_WAIT and os.preadv(fd, [record], place.position, _NO_WAIT) == len(record)
     except OSError:
@@ -88,34 +91,34 @@ def read_if_cached(fd: int, place: RecordPosition, room: memoryview) -> memoryvi
 
 
 def read_record(fd: int, place: RecordPosition) -> bytes:
-    """One record as it lies there."""
+    """One encrypted record, whole unless the file ends before it does."""
     return os.pread(fd, place.end - place.position, place.position)
 
 
-def read_record_into(fd: int, place: RecordPosition, room: memoryview) -> memoryview:
-    """The same, at the start of `room`. Raises Corrupt where the file ends before it does."""
-    record = room[: place.end - place.position]
+def read_record_into(fd: int, place: RecordPosition, out: memoryview) -> memoryview:
+    """One encrypted record, read to the start of `out`. Raises CorruptRecord where the file ends before it does."""
+    record = out[: place.end - place.position]
     if os.preadv(fd, [record], place.position) != len(record):
         raise CorruptRecord(f"record {place.number} is not whole")
     return record
 
 
 def unseal(record: bytes | memoryview, key: bytes, ref: str, place: RecordPosition) -> bytes:
-    """The plain bytes of one record. Raises Corrupt."""
+    """Decrypt one record. Raises CorruptRecord."""
     with _authentic(place):
         return AESGCM(key).decrypt(*_sealed(record), _associated(ref, place.number, place.last))
 
 
-def unseal_into(record: memoryview, key: bytes, ref: str, place: RecordPosition, room: memoryview) -> memoryview:
-    """The same, at the start of `room`. Raises Corrupt."""
-    plain = room[: place.plain_size]
+def unseal_into(record: memoryview, key: bytes, ref: str, place: RecordPosition, out: memoryview) -> memoryview:
+    """Decrypt one record to the start of `out`. Raises CorruptRecord."""
+    plain = out[: place.plain_size]
     with _authentic(place):
         AESGCM(key).decrypt_into(*_sealed(record), _associated(ref, place.number, place.last), plain)
     return plain
 
 
 def _sealed(record: bytes | memoryview) -> tuple[bytes, memoryview]:
-    """The nonce of a record, and what is sealed with it."""
+    """The nonce of a record, and its ciphertext and tag."""
     return _HEADER.unpack_from(record)[2], memoryview(record)[_HEADER.size :]
 
 
@@ -128,10 +131,11 @@ def _authentic(place: RecordPosition) -> Iterator[None]:
 
 
 def sealed_size(plain_bytes: int) -> int:
-    """Room that `plain_bytes` take on disk when written in full records."""
+    """How many bytes `plain_bytes` take on disk when written in full records."""
     count = max(1, -(-plain_bytes // RECORD_BYTES))
     return plain_bytes + count * (_HEADER.size + _TAG_BYTES)
 
 
 def _associated(ref: str, index: int, last: bool) -> bytes:
+    """The associated data of a record: blob, place and last flag."""
     return ref.encode() + struct.pack("!QB", index, last)

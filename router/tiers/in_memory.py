@@ -22,10 +22,10 @@ class _Lent:
     def __init__(self, data: bytes) -> None:
         self._pieces = _pieces(data)
 
-    def next(self) -> memoryview:
+    def next_piece(self) -> memoryview:
         return next(self._pieces, memoryview(b""))
 
-    def check(self) -> None:
+    def check_available(self) -> None:
         """It is always to be had."""
 
 

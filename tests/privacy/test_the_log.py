@@ -260,8 +260,8 @@ def test_p25_an_exception_is_its_type_and_its_place_in_the_code(contained: tuple
 def test_p22_trouble_leaves_a_process_as_json_lines_and_no_other_way(trouble: str) -> None:
     script = f"""
 import asyncio, gc, sys
-from router import logs
-logs.configure()
+from router.core import event_log
+event_log.configure()
 async def fails(): int('canary-7f3a')
 async def test_loop():
     asyncio.get_running_loop().create_task(fails(), name='canary-7f3a')

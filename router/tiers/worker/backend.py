@@ -173,7 +173,7 @@ def _put(line: WorkerConnection, seal: frames.Seal, work: Work, parts: list[tupl
     line.put(seal.pass_on(frames.encode_event(asked)))
     for name, size_bytes, stretch in parts:
         line.put(seal.pass_on(frames.encode_event(frames.PartEvent(name=name, size=size_bytes))))
-        while piece := stretch.next():
+        while piece := stretch.next_piece():
             line.put(seal.pass_on(frames.data_header(len(piece))), seal.pass_on(piece))
     line.put(frames.encode_event(seal.close(frames.EndEvent())))
     line.put()

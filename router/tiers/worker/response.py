@@ -93,7 +93,7 @@ class RenderResponse:
 
 
 class _Master:
-    """The next `left` bytes of an answer, as `router.core.buffers.Filling`. Raises TierFault."""
+    """The next `left` bytes of an answer, as `router.core.buffers.BodySource`. Raises TierFault."""
 
     def __init__(self, line: WorkerConnection, answer: RenderResponse, left: int) -> None:
         self._line, self._answer, self._left = line, answer, left
@@ -106,13 +106,13 @@ class _Master:
         """In a thread. What `room` raises is none of the worker's doing, and stays as it is."""
         enough = max(0, self._left - MAX_TURN_BYTES)
         while self._left > enough:
-            if not room.free:
-                room.empty()
-            piece = room.free[: self._left]
+            if not room.free_view:
+                room.flush()
+            piece = room.free_view[: self._left]
             with translated(reached=True):
                 self._answer.fill(piece)
             self._left -= len(piece)
-            room.add(len(piece))
+            room.commit(len(piece))
 
 
 @contextmanager

@@ -114,7 +114,7 @@ async def _send_directly(services: Services, blob: BlobRef, start: int, end: int
     """Write the bytes to the connection without ASGI. Raises BlobGone; a client that leaves cancels it."""
     try:
         with services.spool.open_reader(blob.ref, start, end) as buffer:
-            await sender.pour(buffer)
+            await sender.send(buffer)
     finally:
         sender.release()
 

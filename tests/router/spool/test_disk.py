@@ -131,7 +131,7 @@ class Mixed:
     async def fill(self, room: WriteBuffer) -> bool:
         self._turns += 1
         if self._turns % 4:
-            self._put(room, len(room.free))
+            self._put(room, len(room.free_view))
         else:
             await run_in_thread(self._in_thread, room)
         return bool(self._rest)
@@ -139,16 +139,16 @@ class Mixed:
     def _in_thread(self, room: WriteBuffer) -> None:
         self._before_thread()
         for _ in range(3):
-            if self._rest and not room.free:
-                room.empty()
+            if self._rest and not room.free_view:
+                room.flush()
             self._put(room, RECORD - 1000)
-        if self._rest and not room.free:
-            room.empty()
+        if self._rest and not room.free_view:
+            room.flush()
 
     def _put(self, room: WriteBuffer, count: int) -> None:
-        taken = min(count, len(room.free), len(self._rest))
-        room.free[:taken] = self._rest[:taken]
-        room.add(taken)
+        taken = min(count, len(room.free_view), len(self._rest))
+        room.free_view[:taken] = self._rest[:taken]
+        room.commit(taken)
         self._rest = self._rest[taken:]
 
 
@@ -475,7 +475,7 @@ async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
     gc.disable()
     try:
         with spool.open_reader(ref, 0, 3 * RECORD) as stretch:
-            assert len(stretch.next()) == RECORD
+            assert len(stretch.next_piece()) == RECORD
             lent = weakref.ref(stretch)
         del stretch
         assert lent() is None
@@ -486,7 +486,7 @@ async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
 async def test_what_is_lent_ends_at_the_next_record_when_its_blob_is_dropped(spool: Spool) -> None:
     ref = await stored(spool, audio(3 * RECORD))
     with spool.open_reader(ref, 0, 3 * RECORD) as stretch:
-        stretch.next()
+        stretch.next_piece()
         await spool.drop(ref)
         for ask in (stretch.check, stretch.next):
             with pytest.raises(BlobGone):
@@ -499,9 +499,9 @@ async def test_what_is_lent_of_a_damaged_blob_is_refused(spool: Spool, tmp_path:
     whole[-1] ^= 1
     path_of(tmp_path, ref).write_bytes(whole)
     with spool.open_reader(ref, 0, 2 * RECORD) as stretch:
-        stretch.next()
+        stretch.next_piece()
         with pytest.raises(records.CorruptRecord):
-            stretch.next()
+            stretch.next_piece()
 
 
 async def test_a_read_stops_at_the_next_record_when_time_runs_out(

@@ -73,15 +73,15 @@ class Kept:
         self.data = b""
 
     @property
-    def free(self) -> memoryview:
+    def free_view(self) -> memoryview:
         return self._room[self._filled :]
 
-    def add(self, count: int) -> None:
+    def commit(self, count: int) -> None:
         self.data += self._room[self._filled : self._filled + count]
         self._filled += count
 
-    def empty(self) -> None:
-        assert not self.free
+    def flush(self) -> None:
+        assert not self.free_view
         self._filled = 0
 
 
@@ -490,13 +490,13 @@ async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
     class Going:
         pieces = 0
 
-        def next(self) -> memoryview:
+        def next_piece(self) -> memoryview:
             self.pieces += 1
             if self.pieces == 3:
                 raise LookupError
             return memoryview(bytes(100_000))
 
-        def check(self) -> None:
+        def check_available(self) -> None:
             """It is there until it is not."""
 
     async with rough_worker(lambda _: in_chunks(whole())) as rough:
@@ -512,7 +512,7 @@ async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
 
 async def test_a_store_that_is_full_is_not_the_workers_fault() -> None:
     class Full(Kept):
-        def empty(self) -> None:
+        def flush(self) -> None:
             raise OSError(errno.ENOSPC, "no room")
 
     async with (
