@@ -17,39 +17,39 @@ async def feed(data: bytes, chunk: int = 65_536) -> AsyncIterator[bytes]:
 
 
 async def running_fork_server(probe: Probe) -> int:
-    """The zygote's pid, after it has answered once, with its child that glances."""
+    """The fork server's pid, after it has answered once and has its child for WAV headers."""
     await probe.selfcheck()
     await probe.start()
-    return zygote_of(probe)
+    return fork_server_of(probe)
 
 
 async def waiting_children(probe: Probe) -> set[int]:
     """The children that the zygote has made ahead, once they are there."""
     await running_fork_server(probe)
-    glancing = await header_child(probe)
+    header_pid = await header_child(probe)
     for _ in range(50):
-        seen = hearing_children(probe, glancing)
+        seen = decoding_children(probe, header_pid)
         await asyncio.sleep(0.1)
-        if len(seen) == 2 and seen == hearing_children(probe, glancing):  # else one of them was about to end
+        if len(seen) == 2 and seen == decoding_children(probe, header_pid):  # else one of them was about to end
             return seen
     raise AssertionError("no children wait")
 
 
-def hearing_children(probe: Probe, glancing: int) -> set[int]:
-    """The zygote's children, but for the one that glances at all files."""
-    return children(zygote_of(probe)) - {glancing}
+def decoding_children(probe: Probe, header_pid: int) -> set[int]:
+    """The zygote's children, but for the one that reads WAV headers."""
+    return children(fork_server_of(probe)) - {header_pid}
 
 
 async def header_child(probe: Probe) -> int:
-    """The one that is locked up while no file is heard, once it is alone: who has heard one may be about to end."""
+    """The child for WAV headers, once it alone is sandboxed: another one that is has a file, and may be about to end."""
     before: list[int] = []
     for _ in range(100):
-        locked = [pid for pid in children(zygote_of(probe)) if _is_locked_up(pid)]
+        locked = [pid for pid in children(fork_server_of(probe)) if _is_locked_up(pid)]
         if len(locked) == 1 and locked == before and probe._wav_headers._is_open():
             return locked[0]
         before = locked
         await asyncio.sleep(0.1)
-    raise AssertionError("nobody glances")
+    raise AssertionError("no child reads headers")
 
 
 def _is_locked_up(pid: int) -> bool:
@@ -60,7 +60,7 @@ def _is_locked_up(pid: int) -> bool:
     return False
 
 
-def zygote_of(probe: Probe) -> int:
+def fork_server_of(probe: Probe) -> int:
     process = probe._process.process
     assert process is not None
     return process.pid

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import wait
 
 import pytest
 
-from router.core.threads import result_of, run_in_thread, start_in_thread, wait_until_ended
+from router.core.threads import ThreadPool, result_of, run_in_thread, start_in_thread, wait_until_ended
 
 
 async def turns() -> None:
@@ -59,3 +60,25 @@ async def test_work_that_fails_while_nobody_waits_is_no_news(caplog: pytest.LogC
     await settling
     assert isinstance(running.exception(), OSError)
     assert caplog.records == []
+
+
+def test_a_pool_runs_as_many_calls_at_once_as_it_has_threads_and_counts_those_that_have_not_ended() -> None:
+    pool, go = ThreadPool("test", 1), threading.Event()
+    first, second = pool.submit(go.wait, 10), pool.submit(go.wait, 10)
+    assert (pool.unfinished, second.running()) == (2, False)
+    go.set()
+    assert (first.result(10), second.result(10)) == (True, True)
+    wait([pool.submit(int)])  # whose thread has ended the two before
+    assert pool.unfinished <= 1
+
+
+def test_a_pool_of_another_size_ends_what_was_begun_in_the_old_one() -> None:
+    pool, go, together = ThreadPool("test", 1), threading.Event(), threading.Barrier(2)
+    before = pool.submit(go.wait, 10)
+    pool.resize(2)
+    both = [pool.submit(together.wait, 10) for _ in range(2)]
+    assert sorted(one.result(10) for one in both) == [0, 1]
+    assert not before.done()
+    go.set()
+    assert before.result(10)
+    assert pool.threads == 2

@@ -17,7 +17,7 @@ from router.probe import client
 from router.probe.client import Probe
 from router.probe.process import ProbeLost
 from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import feed, header_child, hearing_children, running_fork_server, until, waiting_children, zygote_of
+from tests.probes import decoding_children, feed, header_child, running_fork_server, until, waiting_children, fork_server_of
 from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()
@@ -120,7 +120,7 @@ async def test_a_file_that_takes_longer_than_it_may_is_stopped() -> None:
 
     async def freezing() -> AsyncIterator[bytes]:
         yield written(noise())
-        for child in children(zygote_of(probe)):
+        for child in children(fork_server_of(probe)):
             os.kill(child, signal.SIGSTOP)
 
     try:
@@ -190,14 +190,14 @@ async def test_a_dead_zygote_is_replaced(probe: Probe) -> None:
     first = await running_fork_server(probe)
     os.kill(first, signal.SIGKILL)
     assert (await probe.probe(feed(written(noise())))).frames == len(noise())
-    assert zygote_of(probe) != first
+    assert fork_server_of(probe) != first
 
 
 async def test_a_zygote_killed_in_mid_request_is_an_internal_fault_and_not_a_hang(probe: Probe) -> None:
     async def deadly() -> AsyncIterator[bytes]:
         data = written(noise())
         yield data[:50_000]
-        zygote = zygote_of(probe)
+        zygote = fork_server_of(probe)
         os.kill(zygote, signal.SIGKILL)
         await until(lambda: not is_alive(zygote))
         yield data[50_000:]
@@ -235,12 +235,12 @@ async def test_a_caller_that_gives_up_ends_its_child(probe: Probe) -> None:
         started.set()
         await never.wait()
 
-    waiting, glancing = await waiting_children(probe), await header_child(probe)
+    waiting, header_pid = await waiting_children(probe), await header_child(probe)
     task = asyncio.create_task(probe.probe(stuck()))
     await asyncio.wait_for(started.wait(), 20)
-    assert hearing_children(probe, glancing) == waiting
+    assert decoding_children(probe, header_pid) == waiting
     task.cancel()
-    await until(lambda: len(hearing_children(probe, glancing)) == 1)
+    await until(lambda: len(decoding_children(probe, header_pid)) == 1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files heard while they arrive: the same verdict as afterwards, whatever comes late, and nobody kept waiting."""
+"""Files probed while they arrive: the same result as afterwards, whatever comes late, and no upload kept waiting."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from router.probe.stream_tap import StreamTap, TapState
 from router.probe.wav_header import WavHeaderReader
 from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced, written
 from tests.probes import (
+    decoding_children,
     feed,
     header_child,
-    hearing_children,
     running_fork_server,
     until,
     waiting_children,
-    zygote_of,
+    fork_server_of,
 )  # fmt: skip
 from tests.processes import children, is_alive
 
@@ -54,17 +54,17 @@ HONEST = {
 }
 
 
-async def hears(tap: StreamTap[Any], body: AsyncIterator[bytes]) -> None:
+async def write_all(tap: StreamTap[Any], body: AsyncIterator[bytes]) -> None:
     async for piece in body:
         await asyncio.to_thread(tap.write, memoryview(piece))
 
 
-async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault | None:
-    """What an ear says of the file: its facts, its fault, or nothing."""
+async def probed_by_tap(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault | None:
+    """What a tap that gets all of the file says of it: its facts, its fault, or nothing."""
     tap = probe.tap_song(len(data))
     assert tap is not None
     try:
-        await hears(tap, feed(data, chunk))
+        await write_all(tap, feed(data, chunk))
         return await tap.result()
     except Fault as fault:
         return fault
@@ -73,16 +73,16 @@ async def heard(probe: Probe, data: bytes, chunk: int = 65_536) -> Facts | Fault
 
 
 @pytest.mark.parametrize("name", HONEST)
-async def test_a_file_heard_on_its_way_is_what_it_is_when_heard_afterwards(probe: Probe, name: str) -> None:
+async def test_a_file_probed_while_it_arrives_is_what_it_is_when_probed_afterwards(probe: Probe, name: str) -> None:
     afterwards = await probe.probe(feed(HONEST[name]))
-    assert [await heard(probe, HONEST[name], chunk) for chunk in (999, 65_536, 1 << 20)] == [afterwards] * 3
+    assert [await probed_by_tap(probe, HONEST[name], chunk) for chunk in (999, 65_536, 1 << 20)] == [afterwards] * 3
 
 
-async def test_a_bad_file_heard_on_its_way_is_as_bad_as_when_heard_afterwards(probe: Probe) -> None:
+async def test_a_bad_file_probed_while_it_arrives_is_as_bad_as_when_probed_afterwards(probe: Probe) -> None:
     for name, (data, codes) in HOSTILE.items():
         if not data:
-            continue  # nothing arrives: there is no ear for it
-        found = await heard(probe, data)
+            continue  # nothing arrives, so there is no tap
+        found = await probed_by_tap(probe, data)
         assert isinstance(found, Fault), name
         assert found.code in codes, name
 
@@ -103,56 +103,56 @@ def silence_to_its_end() -> bytes:
 
 
 @pytest.mark.parametrize("song", [fractions, silence_to_its_end])
-async def test_a_file_is_heard_while_it_arrives(probe: Probe, song: Callable[[], bytes]) -> None:
+async def test_a_file_is_decoded_while_it_arrives(probe: Probe, song: Callable[[], bytes]) -> None:
     """The last byte never comes, and yet the child has taken more than any socket holds."""
     data = song()
-    waiting, glancing = await waiting_children(probe), await header_child(probe)
+    waiting, header_pid = await waiting_children(probe), await header_child(probe)
     tap = probe.tap_song(len(data))
     assert tap is not None
     try:
-        await hears(tap, feed(data[:-1000]))
+        await write_all(tap, feed(data[:-1000]))
         assert tap._fed_bytes == len(data) - 1000 > 2_000_000
         assert await tap.result() is None
-        assert hearing_children(probe, glancing) == waiting
+        assert decoding_children(probe, header_pid) == waiting
     finally:
         tap.close()
-    await until(lambda: len(hearing_children(probe, glancing)) == 1)
+    await until(lambda: len(decoding_children(probe, header_pid)) == 1)
 
 
 def late_whole_numbers() -> bytes:
-    """They begin with a second that only a child hears out."""
+    """They begin with a silent second, so that their header does not tell everything."""
     samples = noise(16.0)
     samples[:RATE_HZ] = 0
     return written(samples)
 
 
-async def test_whole_numbers_are_heard_until_one_is_no_silence(probe: Probe) -> None:
+async def test_whole_numbers_are_fed_until_one_is_no_silence(probe: Probe) -> None:
     """Nothing that follows can change what the file is, if it has its announced size."""
     data = late_whole_numbers()
     for missing in (0, 1000):
         tap = probe.tap_song(len(data))
         assert tap is not None
         try:
-            await hears(tap, feed(data[:300_000]))
+            await write_all(tap, feed(data[:300_000]))
             await until(lambda tap=tap: tap._state is TapState.ANSWERED)
-            heard_so_far = tap._fed_bytes
-            await hears(tap, feed(data[300_000 : len(data) - missing]))
-            assert tap._fed_bytes == heard_so_far > RATE_HZ * 4
+            fed_so_far = tap._fed_bytes
+            await write_all(tap, feed(data[300_000 : len(data) - missing]))
+            assert tap._fed_bytes == fed_so_far > RATE_HZ * 4
             found = await tap.result()
         finally:
             tap.close()
         assert found == (None if missing else await probe.probe(feed(data)))
 
 
-async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe) -> None:
+async def test_its_header_is_enough_for_a_wav_that_begins_with_sound(probe: Probe) -> None:
     """No child is needed, if the file has its announced size."""
     data = whole_numbers()
-    waiting, glancing = await waiting_children(probe), await header_child(probe)
+    waiting, header_pid = await waiting_children(probe), await header_child(probe)
     for missing in (0, 1000):
         tap = probe.tap_song(len(data))
         assert tap is not None
         try:
-            await hears(tap, feed(data[: len(data) - missing]))
+            await write_all(tap, feed(data[: len(data) - missing]))
             found = await tap.result()
             assert tap._probing is None
         finally:
@@ -160,10 +160,10 @@ async def test_a_glance_is_enough_for_a_wav_that_begins_with_sound(probe: Probe)
         assert found == (None if missing else await probe.probe(feed(data), size=len(data)))
         if missing == 0:
             waiting = await waiting_children(probe)
-    assert hearing_children(probe, glancing) == waiting
+    assert decoding_children(probe, header_pid) == waiting
 
 
-async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Probe) -> None:
+async def test_a_child_for_headers_that_dies_costs_no_result_and_is_replaced(probe: Probe) -> None:
     data = whole_numbers()
     await running_fork_server(probe)
     expected = await probe.probe(feed(data))
@@ -171,13 +171,13 @@ async def test_who_glances_and_dies_costs_no_verdict_and_is_replaced(probe: Prob
         dead = await header_child(probe)
         os.kill(dead, signal.SIGKILL)
         await until(lambda dead=dead: not is_alive(dead))
-        assert await heard(probe, data) == expected
-        assert await heard(probe, data) == expected  # the next song has one opened, if that one could not yet
+        assert await probed_by_tap(probe, data) == expected
+        assert await probed_by_tap(probe, data) == expected  # the next song has one opened, if that one could not yet
         await until(probe._wav_headers._is_open)
         assert await header_child(probe) != dead
 
 
-async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting(probe: Probe) -> None:
+async def test_a_child_for_headers_that_says_nothing_is_given_up_and_keeps_nobody_waiting(probe: Probe) -> None:
     data = memoryview(whole_numbers())
     await running_fork_server(probe)
     frozen = await header_child(probe)
@@ -189,14 +189,14 @@ async def test_who_glances_and_says_nothing_is_given_up_and_keeps_nobody_waiting
     await until(lambda: not is_alive(frozen))
     for tap in taps:
         tap.close()
-    assert await heard(probe, bytes(data)) == await probe.probe(feed(bytes(data)))
+    assert await probed_by_tap(probe, bytes(data)) == await probe.probe(feed(bytes(data)))
 
 
 @pytest.mark.parametrize(
     "line",
     [b"", b"{\n", b"[]\n", b"7\n", b'{"fault":{"code":"silent"}}\n', 5000 * b"[", b"null\nnull\n"],
 )
-async def test_an_answer_to_a_glance_that_is_none_of_ours_is_no_answer_and_the_last(line: bytes) -> None:
+async def test_an_answer_about_a_header_that_is_none_of_ours_is_no_answer_and_the_last(line: bytes) -> None:
     wav_headers = WavHeaderReader(ProbeProcess())
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
@@ -219,7 +219,7 @@ async def test_facts_that_no_recording_can_have_are_not_believed() -> None:
             line, asked = json.dumps({"ok": said}).encode() + b"\n", []
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(wav_header, "_read_line", lambda _, line=line, asked=asked: asked.append(1) or line)
-                assert await heard(probe, data) == await probe.probe(feed(data))
+                assert await probed_by_tap(probe, data) == await probe.probe(feed(data))
             assert asked == [1]
     finally:
         await probe.close()
@@ -240,18 +240,18 @@ async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_ques
     assert probe._wav_headers._conversation is None
 
 
-async def test_one_glances_however_many_have_it_opened(probe: Probe) -> None:
+async def test_there_is_one_child_for_headers_however_many_open_it(probe: Probe) -> None:
     await running_fork_server(probe)
     before = await header_child(probe)
     probe._wav_headers.close()
     await until(lambda: not is_alive(before))
     await asyncio.gather(*(probe._wav_headers.open() for _ in range(5)))
     waiting = await waiting_children(probe)
-    assert len(children(zygote_of(probe)) - waiting) == 1
+    assert len(children(fork_server_of(probe)) - waiting) == 1
 
 
 @pytest.mark.parametrize("name", two_faced())
-async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> None:
+async def test_what_comes_late_changes_no_result(probe: Probe, name: str) -> None:
     data = two_faced()[name]
 
     async def in_two_halves() -> AsyncIterator[bytes]:
@@ -266,7 +266,7 @@ async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> No
     tap = probe.tap_song(len(data))
     assert tap is not None
     try:
-        await hears(tap, in_two_halves())
+        await write_all(tap, in_two_halves())
         found: Facts | FaultCode | None = await tap.result()
     except Fault as fault:
         found = fault.code
@@ -275,15 +275,15 @@ async def test_what_comes_late_changes_no_verdict(probe: Probe, name: str) -> No
     assert found == expected
 
 
-async def test_what_must_be_kept_and_is_too_large_is_not_heard_on_its_way(
+async def test_what_must_be_kept_and_is_too_large_is_not_probed_while_it_arrives(
     probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_MOST_KEPT_BYTES", 1_000_000)
-    assert await heard(probe, written(noise(8.0), subtype="FLOAT")) is None
-    assert await heard(probe, written(noise(8.0))) == await probe.probe(feed(written(noise(8.0))))
+    assert await probed_by_tap(probe, written(noise(8.0), subtype="FLOAT")) is None
+    assert await probed_by_tap(probe, written(noise(8.0))) == await probe.probe(feed(written(noise(8.0))))
 
 
-async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tap_whose_child_takes_nothing_gives_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_tap, "_MAX_WAIT_S", 0.2)
     data = written(noise(60.0), subtype="FLOAT")  # more than fits between them
     waiting = await waiting_children(probe)
@@ -292,7 +292,7 @@ async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: 
     tap = probe.tap_song(len(data))
     assert tap is not None
     async with asyncio.timeout(5):
-        await hears(tap, feed(data))
+        await write_all(tap, feed(data))
         assert await tap.result() is None
     await until(lambda: tap._probing is not None and tap._probing.cancelled())
     for pid in waiting:  # the one that has a file was killed as it was; the other one is still to be had
@@ -301,25 +301,25 @@ async def test_an_ear_that_takes_nothing_is_given_up(probe: Probe, monkeypatch: 
     assert (await probe.probe(feed(data))).frames == len(noise(60.0))
 
 
-async def test_there_are_only_so_many_ears_and_each_is_given_back() -> None:
+async def test_there_are_only_so_many_taps_at_once_and_each_is_given_back() -> None:
     probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
     try:
         first, second = probe.tap_song(len(data)), probe.tap_song(len(data))
         assert first is not None
         assert second is not None
-        await hears(first, feed(data[:1000]))
-        await hears(second, feed(data))
+        await write_all(first, feed(data[:1000]))
+        await write_all(second, feed(data))
         assert await second.result() is None
         first.close()
         await until(lambda: probe._taps_left["probe"] == 1)
-        assert await heard(probe, data) == await probe.probe(feed(data))
+        assert await probed_by_tap(probe, data) == await probe.probe(feed(data))
         assert probe.tap_song(None) is None
     finally:
         await probe.close()
 
 
-async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_arrives_slowly_loses_its_tap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_tap, "MAX_ARRIVAL_S", 0.05)
     probe, data = Probe(concurrency=1), written(noise(), kind="FLAC")
     await probe.start()
@@ -332,13 +332,13 @@ async def test_a_file_that_dawdles_loses_its_ear(monkeypatch: pytest.MonkeyPatch
             await until(lambda: probe._taps_left["probe"] == 1)
             yield data[1000:]
 
-        await hears(tap, slowly())
+        await write_all(tap, slowly())
         assert await tap.result() is None
     finally:
         await probe.close()
 
 
-async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
+async def test_a_tap_whose_zygote_dies_says_nothing(probe: Probe) -> None:
     data = written(noise(8.0), subtype="FLOAT")
     await running_fork_server(probe)
     tap = probe.tap_song(len(data))
@@ -347,13 +347,13 @@ async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
     async def deadly() -> AsyncIterator[bytes]:
         yield data[:50_000]
         await until(tap._is_attached.is_set)
-        zygote = zygote_of(probe)
+        zygote = fork_server_of(probe)
         seen = children(zygote)
         os.kill(zygote, signal.SIGKILL)
         await until(lambda: not any(is_alive(child) for child in seen))
         yield data[50_000:]
 
-    await hears(tap, deadly())
+    await write_all(tap, deadly())
     assert await tap.result() is None
     tap.close()
     assert (await probe.probe(feed(data))).frames == len(noise(8.0))
@@ -362,7 +362,7 @@ async def test_an_ear_whose_zygote_dies_says_nothing(probe: Probe) -> None:
 @pytest.mark.parametrize(
     ("wrong", "code"), [({}, None), ({"frames": 1}, FaultCode.BAD_MASTER), ({"channels": 1}, FaultCode.BAD_MASTER)]
 )
-async def test_a_master_heard_on_its_way_must_be_the_one_announced(
+async def test_a_master_probed_while_it_arrives_must_be_the_one_announced(
     probe: Probe, wrong: dict[str, int], code: FaultCode | None
 ) -> None:
     master = written(noise(), subtype="PCM_24")
@@ -371,7 +371,7 @@ async def test_a_master_heard_on_its_way_must_be_the_one_announced(
     assert tap is not None
     found: FaultCode | None = None
     try:
-        await hears(tap, feed(master))
+        await write_all(tap, feed(master))
         verified = await tap.result()
         assert verified is not None
         assert verified.size == len(master)

@@ -206,7 +206,7 @@ async def test_any_stretch_can_be_read(spool: Spool) -> None:
         for end in edges:
             assert await read(spool, ref, start, end) == data[start:end], (start, end)
             with spool.open_reader(ref, start, end) as stretch:
-                assert b"".join(map(bytes, iter(stretch.next, b""))) == data[start:end], (start, end)
+                assert b"".join(map(bytes, iter(stretch.next_piece, b""))) == data[start:end], (start, end)
 
 
 @pytest.mark.parametrize("at", [0, 1, RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, 2 * RECORD + 5])
@@ -488,7 +488,7 @@ async def test_what_is_lent_ends_at_the_next_record_when_its_blob_is_dropped(spo
     with spool.open_reader(ref, 0, 3 * RECORD) as stretch:
         stretch.next_piece()
         await spool.drop(ref)
-        for ask in (stretch.check, stretch.next):
+        for ask in (stretch.check_available, stretch.next_piece):
             with pytest.raises(BlobGone):
                 ask()
 

@@ -1,0 +1,59 @@
+"""What a start does to the process, by its settings."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import httpcore
+import pytest
+
+from router.app import startup
+from router.core import threads
+from router.core.settings import RouterSettings
+from router.http.connection import connections_for
+
+SCRIPT = """
+import resource, sys
+from router.app import startup
+from router.core.settings import RouterSettings
+from router.http.connection import RouterConnection, connections_for
+startup.prepare_process(RouterSettings())
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(soft == hard, RouterConnection.most_open == connections_for(soft), resource.getrlimit(resource.RLIMIT_CORE))
+"""
+
+
+def test_a_start_takes_all_the_descriptors_it_may_have_and_no_core_dump() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limited = ["prlimit", f"--nofile={min(soft, 256)}:{hard}", sys.executable, "-c", SCRIPT]
+    told = subprocess.run(limited, check=True, capture_output=True, text=True).stdout
+    assert told == "True True (0, 0)\n"
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(0, 1), (64 + 3, 1), (64 + 300, 100), (10**6, 20_000)])
+def test_connections_are_as_many_as_their_descriptors_allow(descriptors: int, connections: int) -> None:
+    assert connections_for(descriptors) == connections
+
+
+def test_a_start_gives_the_pools_their_sizes_and_large_reads_to_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pool in threads.POOLS:
+        monkeypatch.setattr(pool, "threads", pool.threads)
+    monkeypatch.setattr(httpcore.AsyncHTTP11Connection, "READ_NUM_BYTES", 65_536)
+    before = os.umask(0o022)
+    try:
+        startup.prepare_router(RouterSettings(body_threads=3, worker_threads=5))
+        assert os.umask(0o022) == 0o077
+    finally:
+        os.umask(before)
+    assert (threads.BODY_POOL.threads, threads.WORKER_POOL.threads) == (3, 5)
+    assert httpcore.AsyncHTTP11Connection.READ_NUM_BYTES == 256 * 1024
+
+
+def test_the_secret_of_a_boot_is_the_same_for_every_start(tmp_path: Path) -> None:
+    secret = startup.boot_secret(tmp_path)
+    assert len(secret) == 32
+    assert startup.boot_secret(tmp_path) == secret
