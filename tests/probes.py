@@ -41,7 +41,7 @@ def decoding_children(probe: Probe, header_pid: int) -> set[int]:
 
 
 async def header_child(probe: Probe) -> int:
-    """The child for WAV headers, once it alone is sandboxed: another one that is has a file, and may be about to end."""
+    """The child for WAV headers, once it alone is sandboxed: another one has a file, and may be about to end."""
     before: list[int] = []
     for _ in range(100):
         locked = [pid for pid in children(fork_server_of(probe)) if _is_locked_up(pid)]
