@@ -17,7 +17,15 @@ from router.probe import client
 from router.probe.client import Probe
 from router.probe.process import ProbeLost
 from tests.hostile_audio import all_hostile, encoded, noise, written
-from tests.probes import decoding_children, feed, header_child, running_fork_server, until, waiting_children, fork_server_of
+from tests.probes import (
+    decoding_children,
+    feed,
+    fork_server_of,
+    header_child,
+    running_fork_server,
+    until,
+    waiting_children,
+)
 from tests.processes import children, is_alive
 
 HOSTILE = all_hostile()

@@ -24,11 +24,11 @@ from tests.hostile_audio import RATE_HZ, all_hostile, encoded, noise, two_faced,
 from tests.probes import (
     decoding_children,
     feed,
+    fork_server_of,
     header_child,
     running_fork_server,
     until,
     waiting_children,
-    fork_server_of,
 )  # fmt: skip
 from tests.processes import children, is_alive
 
