@@ -5,6 +5,8 @@ An allow-list: FFmpeg has hundreds of decoders and demuxers, and each is code th
 
 from __future__ import annotations
 
+from typing import Any
+
 from mastering.contract.limits import MAX_MISSING_LOSSY_SHARE, MAX_MISSING_PACKET_FRAMES
 
 LIBAV_CODECS = {
@@ -63,6 +65,12 @@ DEMUXERS = {
 """Container (`container_of`) → FFmpeg's one demuxer for it: a file gets no other, whatever it looks like to FFmpeg."""
 
 _LOSSLESS = frozenset({"alac", "flac", "wma_lossless", "float_32", "float_64", *(f"pcm_{n}" for n in (8, 16, 24, 32))})
+
+
+def libav_codec(stream: Any) -> str | None:
+    """Our name for the codec of a PyAV audio stream; None for one that FFmpeg does not know, or that is not listed."""
+    context = stream.codec_context
+    return None if context is None else LIBAV_CODECS.get(context.name)
 
 
 def is_lossless(codec: str) -> bool:

@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 from mastering.audio import pcm, refusals
-from mastering.audio.codecs import DEMUXERS, LIBAV_CODECS, SNDFILE_CODECS, is_lossless
-from mastering.audio.container import container_of, ends_inside_id3
+from mastering.audio.codecs import DEMUXERS, SNDFILE_CODECS, is_lossless, libav_codec
+from mastering.audio.container import container_of, ends_inside_id3, xing_frames
 from mastering.audio.riff import FileBytes
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import MAX_CHANNELS, MAX_DURATION_S, MAX_INPUT_BYTES, MAX_RATE_HZ, MIN_RATE_HZ
@@ -40,6 +40,8 @@ class Recording:
     channels: int
     promised_frames: int | None
     """From the header; for MP3, whose header may have no length, a guess."""
+    declared_frames: int | None
+    """The same without a guess: what must come, but for `allowed_missing_frames`."""
     lossy: bool
     decode: Callable[[], Iterator[Samples]]
     """Blocks of float32 (channels, frames). Raises Fault."""
@@ -125,12 +127,14 @@ def _open_with_sndfile(source: BinaryIO, container: str) -> Recording | None:
             codec = "flac" if container == "flac" else SNDFILE_CODECS.get(file.subtype)
             if codec is None:
                 return None
+            frames = file.frames if 0 < file.frames < _UNKNOWN_FRAMES else None
             return Recording(
                 container,
                 codec,
                 file.samplerate,
                 file.channels,
-                file.frames if 0 < file.frames < _UNKNOWN_FRAMES else None,
+                frames,
+                frames,
                 not is_lossless(codec),
                 lambda: _decode_with_sndfile(source),
                 lambda: _decode_with_sndfile(cast(BinaryIO, _IndependentReader(source, lock))),
@@ -180,19 +184,20 @@ def _open_with_libav(source: BinaryIO, container: str) -> Recording:
             if not file.streams.audio:
                 raise refusals.unsupported_song("There is no sound in this file. Send one that has an audio track.")
             stream = file.streams.audio[0]
-            codec = LIBAV_CODECS.get(stream.codec_context.name)
+            codec = libav_codec(stream)
             if codec is None:
                 raise refusals.unsupported_song(
                     "The audio inside is coded in a way that is not read here. Export it as WAV or FLAC."
                 )
             rate_hz = stream.codec_context.sample_rate
-            seconds = float(stream.duration * stream.time_base) if stream.duration else None
+            frames = round(float(stream.duration * stream.time_base) * rate_hz) if stream.duration else None
             return Recording(
                 container,
                 codec,
                 rate_hz,
                 stream.codec_context.channels,
-                None if seconds is None else round(seconds * rate_hz),
+                frames,
+                xing_frames(FileBytes(source)) if container == "mp3" else frames,
                 not is_lossless(codec),
                 lambda: _decode_with_libav(source, container),
                 lambda: _decode_with_libav(cast(BinaryIO, _IndependentReader(source, lock)), container),

@@ -5,7 +5,6 @@ A file is never trusted about its own length: what is decoded is counted, and de
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,11 +13,12 @@ from mastering.audio import refusals
 from mastering.audio.codecs import allowed_missing_frames
 from mastering.audio.decode import Recording
 from mastering.contract import MAX_DURATION_S, MIN_DURATION_S
-from mastering.contract.limits import SILENCE_DBFS
+from mastering.contract.limits import BEYOND_SOUND_DBFS, SILENCE_DBFS
 from mastering.dsp.stream import Audio, Blocks, collected, reblock, stored
 from mastering.dsp.threads import ahead
 
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
+_BEYOND_SOUND = 10 ** (BEYOND_SOUND_DBFS / 20)
 
 
 def load(recording: Recording, *, keep_samples: int, tick: Callable[[int], None]) -> Audio:
@@ -45,9 +45,10 @@ def checked_blocks(recording: Recording, tick: Callable[[int], None]) -> Blocks:
         frames += block.shape[1]
         if frames > MAX_DURATION_S * recording.rate_hz:
             raise refusals.overlong_song(frames / recording.rate_hz)
-        # The sum of squares of finite samples is finite, too, unless they are beyond all sound.
-        squares = sum(float(channel @ channel) for channel in block)
-        if not math.isfinite(squares) and not np.isfinite(block).all():
+        with np.errstate(over="ignore"):
+            squares = sum(float(channel @ channel) for channel in block)
+        # Where the sum of squares is small (and no NaN), no sample can be large.
+        if not squares <= _BEYOND_SOUND**2 and not float(np.abs(block).max()) <= _BEYOND_SOUND:
             raise refusals.not_finite_song((frames - block.shape[1]) / recording.rate_hz)
         has_sound = has_sound or squares > block.size * _SILENCE**2 or float(np.abs(block).max()) >= _SILENCE
         tick(block.shape[1])
@@ -58,10 +59,8 @@ def checked_blocks(recording: Recording, tick: Callable[[int], None]) -> Blocks:
 
 
 def _check_length(recording: Recording, frames: int) -> None:
-    promised = recording.promised_frames
-    # An MP3 need not say how long it is, and what is promised of one is a guess.
-    is_guess = recording.codec == "mp3"
-    if promised is not None and not is_guess and frames < promised - allowed_missing_frames(recording.codec, promised):
+    declared = recording.declared_frames
+    if declared is not None and frames < declared - allowed_missing_frames(recording.codec, declared):
         raise refusals.truncated_song()
     if not frames:
         raise refusals.undecodable_song()

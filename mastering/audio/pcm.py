@@ -1,7 +1,7 @@
-"""Whole-number WAV samples, taken and written by numpy: libsndfile does the same a sample at a time.
+"""Read and write whole-number WAV samples by numpy: libsndfile does the same a sample at a time, and slower.
 
-libsndfile still reads and judges every header, and says where the samples start; Python's own `wave` writes headers.
-What is between is copying: the samples of the two commonest WAVs lie side by side, in the order of the frames.
+libsndfile still reads and checks every header, and finds where the samples start; Python's own `wave` writes headers.
+The rest is copying: the samples of 16- and 24-bit WAVs lie side by side, in the order of the frames.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from numpy.typing import NDArray
 from mastering.dsp.stream import BLOCK_FRAMES, Samples
 
 _WIDTHS = {"PCM_16": 2, "PCM_24": 3}
-"""Bytes of a sample."""
+"""Subtype → bytes of a sample."""
 MOST_BYTES = (1 << 32) - (1 << 20)
-"""Of samples in a WAV that is no RF64."""
+"""Of the samples in a WAV that is no RF64: its sizes have 32 bits, and headers and tags need a little."""
 
 
 def is_plain(file: Any) -> bool:
-    """Whether `numbers` can read what this soundfile.SoundFile has opened."""
+    """Whether `whole_numbers` can read what this soundfile.SoundFile has opened."""
     return file.format in ("WAV", "WAVEX", "RF64") and file.subtype in _WIDTHS and file.endian in ("FILE", "LITTLE")
 
 
-def numbers(
+def whole_numbers(
     file: Any, read_into: Callable[[memoryview], int | None], block_frames: int = BLOCK_FRAMES
 ) -> Iterator[NDArray[Any]]:
-    """Blocks (frames, channels) of whole numbers: int16, or int32 with 24 bits on the left. The next overwrites one.
+    """Blocks (frames, channels) of whole numbers: int16, or int32 with the 24 bits left-aligned.
 
-    `file` has been opened on what `read_into` reads on from where `file` has left it; it says how many bytes came.
+    Each block overwrites the one before. `file` has been opened on the same source that `read_into` reads, from where
+    `file` has left it, into the memory that it is given; it returns how many bytes it read.
     """
     width = _WIDTHS[file.subtype]
     frame_bytes = width * file.channels
@@ -42,19 +43,19 @@ def numbers(
     samples = _in_place(raw, width, block_frames * file.channels)
     left = file.frames
     while left:
-        room = memoryview(raw)[1 : 1 + min(left, block_frames) * frame_bytes]
-        frames = _fill(room, read_into) // frame_bytes
+        wanted = memoryview(raw)[1 : 1 + min(left, block_frames) * frame_bytes]
+        frames = _fill(wanted, read_into) // frame_bytes
         if not frames:
             return
         found = samples[: frames * file.channels]
-        # Of 24 bits four bytes are read: the lowest is the neighbour's.
+        # Four bytes are read for 24 bits: the lowest is that of the sample before.
         yield (found & -256 if width == 3 else found).reshape(frames, file.channels)
         left -= frames
 
 
 def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
     """The blocks of `source`, which `file` has opened; the same floats that `file` itself would give."""
-    for block in numbers(file, cast(io.RawIOBase, source).readinto):
+    for block in whole_numbers(file, cast(io.RawIOBase, source).readinto):
         floats = np.empty(block.shape[::-1], np.float32)
         for channel, found in zip(floats, block.T, strict=True):
             channel[...] = found
@@ -63,21 +64,21 @@ def decoded(file: Any, source: BinaryIO) -> Iterator[Samples]:
 
 
 def _in_place(raw: bytearray, width: int, count: int) -> NDArray[Any]:
-    """The samples in `raw` after its first byte, as whole numbers where they lie."""
+    """A view of the samples in `raw` after its first byte, as whole numbers, uncopied."""
     kind, start = ("<i2", 1) if width == 2 else ("<i4", 0)
     return as_strided(np.frombuffer(raw, kind, 1, start), (count,), (width,), writeable=False)
 
 
-def _fill(room: memoryview, read_into: Callable[[memoryview], int | None]) -> int:
-    """Read until `room` is full or there is no more. How many bytes came."""
+def _fill(target: memoryview, read_into: Callable[[memoryview], int | None]) -> int:
+    """Read until `target` is full or there is no more. How many bytes were read."""
     filled = 0
-    while filled < len(room) and (count := read_into(room[filled:])):
+    while filled < len(target) and (count := read_into(target[filled:])):
         filled += count
     return filled
 
 
 def is_writable(frames: int, channels: int, bits: int) -> bool:
-    """Whether `write` makes a sound file of so many frames: `wave` knows no RF64, and forgets to even out a chunk."""
+    """Whether `write` makes a valid file of so many frames: `wave` knows no RF64, and does not pad an odd chunk."""
     size = frames * channels * bits // 8
     return size % 2 == 0 and size < MOST_BYTES
 

@@ -77,7 +77,7 @@ def short_song(seconds: float) -> Fault:
 def not_finite_song(seconds: float) -> Fault:
     return Fault(
         FaultCode.NOT_FINITE,
-        f"The audio holds samples that are not numbers, first near {seconds:.1f} s. "
+        f"The audio holds samples that are no sound (NaN, infinity or beyond +120 dBFS), first near {seconds:.1f} s. "
         "Export it again without the plug-in that makes them.",
     )
 

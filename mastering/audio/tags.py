@@ -1,6 +1,6 @@
-"""Tags and cover art: taken from the song, written to the master. The only door to mutagen.
+"""Read tags and cover art from a song and write them to its masters. The only module that imports mutagen.
 
-A few tags that every container knows under some name, and one front cover. Nothing is made up, and what a container
+A few tags that every container knows under some name, and one front cover. Nothing is invented, and what a container
 cannot hold is left out. ID3 in MP3 and WAV, Vorbis comments in FLAC, Ogg and Opus, atoms in M4A; INFO lists are read,
 and the broadcast extension of a WAV is kept in a WAV. Written in place, whatever the master's size.
 """
@@ -51,7 +51,7 @@ _ATOMS = {
 }
 _NUMBERS = {"tracknumber": "trkn", "discnumber": "disk"}
 _NAMES = (*_FRAMES, "comment")
-_BITS = {OutputFormat.WAV16: "16", OutputFormat.WAV24: "24", OutputFormat.WAV32F: "32"}
+_WAV_BITS = {OutputFormat.WAV16: "16", OutputFormat.WAV24: "24", OutputFormat.WAV32F: "32"}
 _FRONT_COVER = 3
 # Untyped in mutagen.
 _PICTURE: Any = Picture
@@ -133,12 +133,12 @@ def write(target: BinaryIO, kind: OutputFormat, tags: Tags, after: Measurements)
     """
     size = target.seek(0, io.SEEK_END)
     try:
-        whole = kind not in _BITS or bwf.write(target, tags.texts, tags.broadcast, after, _BITS[kind])
+        whole = kind not in _WAV_BITS or bwf.write(target, tags.texts, tags.broadcast, after, _WAV_BITS[kind])
         size = target.seek(0, io.SEEK_END)
         if tags.texts or tags.cover:
             _add(target, kind, tags)
     except (mutagen.MutagenError, ValueError, TypeError, KeyError):
-        # mutagen makes up what it will write before it writes: a file of the same size was not touched.
+        # mutagen builds what it will write before it writes: a file of the same size was not touched.
         if target.seek(0, io.SEEK_END) != size:
             raise Fault(FaultCode.BAD_MASTER, "The tags could not be written whole. Try again without them.") from None
         whole = False

@@ -1,4 +1,4 @@
-"""The contract between the engine and whoever asks it for a master: records, formats, limits and faults.
+"""The contract between the engine and its callers: records, formats, limits and faults.
 
 All that the router and the Spaces may import of the engine, beside the protocol and the presets. Light on purpose:
 pydantic, no numpy, no torch.

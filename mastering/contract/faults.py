@@ -22,7 +22,7 @@ class FaultCode(StrEnum):
     UNSUPPORTED_RATE = "unsupported_rate"
     BAD_SETTINGS = "bad_settings"
     RESOURCE_LIMIT = "resource_limit"
-    """Decoding wanted more time or memory than any honest file needs."""
+    """Decoding needed more time or memory than any honest file does."""
     BUSY = "busy"
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
@@ -50,7 +50,7 @@ USER_FAULTS = frozenset(
         FaultCode.RESOURCE_LIMIT,
     }
 )
-"""Faults of the file or the settings: another tier would say the same, so nobody tries again."""
+"""Faults of the file or the settings: another tier would find the same, so the job is not tried again."""
 
 
 class Fault(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from mastering.audio.codecs import DEMUXERS, LIBAV_CODECS, is_lossless
+from mastering.audio.codecs import DEMUXERS, is_lossless, libav_codec
 from mastering.contract import Fault, FaultCode
 from mastering.probe.growing_file import GrowingFile, GrowingFileReader
 from mastering.probe.recording import (
@@ -43,16 +43,17 @@ def open_with_libav(container: str, file: GrowingFile) -> ProbedRecording:
     stream = next(iter(media.streams.audio), None)
     if stream is None:
         raise Fault(FaultCode.UNSUPPORTED_FORMAT, "There is no sound in this file. Send one that has an audio track.")
-    if stream.codec_context.name not in LIBAV_CODECS:
+    codec = libav_codec(stream)
+    if codec is None:
         raise unknown_codec_fault()
     stream.codec_context.thread_count = 1
     return ProbedRecording(
         container=container,
-        codec=LIBAV_CODECS[stream.codec_context.name],
+        codec=codec,
         rate_hz=stream.rate or 0,
         channels=stream.channels,
         declared_frames=_declared_frames(container, stream),
-        blocks=lambda: _libav_blocks(media, stream),
+        blocks=lambda: _libav_blocks(media, stream, codec),
     )
 
 
@@ -62,7 +63,7 @@ def _declared_frames(container: str, stream: Any) -> int | None:
     return round(stream.duration * stream.time_base * stream.rate) if stream.rate else None
 
 
-def _libav_blocks(media: Any, stream: Any) -> Iterator[DecodedBlock]:
+def _libav_blocks(media: Any, stream: Any, codec: str) -> Iterator[DecodedBlock]:
     """A packet that cannot be decoded is skipped, as players do; too many of them are a broken file. Raises Fault."""
     packets = damaged = 0
     try:
@@ -80,7 +81,7 @@ def _libav_blocks(media: Any, stream: Any) -> Iterator[DecodedBlock]:
                 yield _empty_block(stream)  # so that the check of the pace is made
     except (av.FFmpegError, ValueError, EOFError) as error:
         raise _libav_fault(error) from None
-    allowed = 0 if is_lossless(LIBAV_CODECS[stream.codec_context.name]) else max(2, packets * _MOST_DAMAGED)
+    allowed = 0 if is_lossless(codec) else max(2, packets * _MOST_DAMAGED)
     if damaged > allowed:
         raise undecodable_fault()
 

@@ -111,7 +111,7 @@ def _plain_blocks(sound: Any, source: int, file: GrowingFile) -> Iterator[Decode
         at += count
         return count
 
-    yield from pcm.numbers(sound, read_into, _PLAIN_BLOCK_FRAMES)
+    yield from pcm.whole_numbers(sound, read_into, _PLAIN_BLOCK_FRAMES)
 
 
 def _sndfile_fault(error: Any) -> Fault:

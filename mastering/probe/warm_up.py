@@ -19,6 +19,7 @@ import soundfile
 
 from mastering.audio.container import container_of
 from mastering.contract import Fault
+from mastering.contract.limits import MAX_MISSING_PACKET_FRAMES
 from mastering.probe.checks import check_header, decode_summary, facts_of
 from mastering.probe.decoders import open_recording
 from mastering.probe.growing_file import GrowingFile
@@ -64,7 +65,7 @@ def sample_wav_check() -> Callable[[], None]:
 def _check(container: str, source: int) -> None:
     recording = open_recording(container, source, GrowingFile(mmap.mmap(source, 0)))
     check_header(recording, 2.0)
-    facts_of(recording, decode_summary(recording, 3.0), False, 4608)
+    facts_of(recording, decode_summary(recording, 3.0), False, MAX_MISSING_PACKET_FRAMES)
 
 
 def _noise() -> DecodedBlock:

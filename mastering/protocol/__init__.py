@@ -1,1 +1,1 @@
-"""What goes over the wire between the router and whoever renders or probes, without I/O."""
+"""What the router exchanges with workers and with the probe: frames, signatures, requests and answers. No I/O."""

@@ -1,4 +1,4 @@
-"""The socket and the server around the application: what is listened on, and how a worker stops."""
+"""Run the worker: its listening socket, its HTTP server, and how it stops."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DEAD_PEER_MS = 10_000
 """A caller's machine that fell silent is noticed in this time while there are bytes to deliver (heartbeats are)."""
 
 
-class _Server(uvicorn.Server):
-    """On SIGTERM: no new slots, the running renders end (bounded by the drain time), then the process."""
+class _DrainingServer(uvicorn.Server):
+    """Stops in good order. On SIGTERM: no new slots, running renders end (within drain_s), then the process."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
         super().__init__(config)
@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
         self._log = worker.log
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Not uvicorn's own: that raises the signal again once all is done, and a stop in good order is no failure.
+        # Not uvicorn's own: that raises the signal again in the end, and a stop in good order is no failure.
         if not self.should_exit:
             self._log.stopping()
         self._worker.slots.is_draining = True
@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections notice a peer that is gone."""
+    """A listening socket whose connections notice a dead peer."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def adopted(descriptor: int) -> socket.socket:
-    """The same of a socket that whoever started us has bound. Raises OSError."""
+    """The same on a socket that the parent process has bound. Raises OSError."""
     return _listening(socket.socket(fileno=descriptor))
 
 
@@ -61,7 +61,10 @@ def _listening(bound: socket.socket) -> socket.socket:
 
 
 def allow_descriptors() -> None:
-    """As many as the host lets us have: a TLS handshake may take a minute, and who only begins one holds a socket."""
+    """Raise the limit of descriptors as far as the host allows.
+
+    A TLS handshake may take a minute, and a caller that only begins one holds a socket.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -71,7 +74,7 @@ def allow_descriptors() -> None:
 def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> None:
     """Serve until told to stop, on `listener` where one is given."""
     sandbox.forbid_core_dumps()
-    sandbox.keep_memory_private()  # the keys are in it, and strangers' audio is parsed under the same user
+    sandbox.keep_memory_private()  # it holds the keys, and untrusted audio is parsed under the same user
     allow_descriptors()
     log = WorkerEventLog()
     log.capture_process_output()
@@ -95,5 +98,5 @@ def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> No
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     listener = listener or listen(settings.host, settings.port)
     log.listening(listener.getsockname()[1], settings.concurrency)
-    _Server(config, app.state.worker).run(sockets=[listener])
+    _DrainingServer(config, app.state.worker).run(sockets=[listener])
     log.stopped()

@@ -1,4 +1,4 @@
-"""What comes in: every format that is promised, and every bad file refused by name."""
+"""Decoding: every format that is promised is read, and every bad file is refused by name."""
 
 import io
 import struct
@@ -10,6 +10,7 @@ import soundfile
 
 from mastering.audio import decode, encode, loading
 from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode, OutputFormat
+from tests.hostile_audio import all_hostile, encoded
 from tests.mastering.sound import ffmpeg, music, wav
 
 
@@ -91,6 +92,34 @@ def test_three_channels_are_too_many() -> None:
 @pytest.mark.parametrize("rate_hz", [4_000, 352_800])
 def test_a_sample_rate_out_of_range_is_refused(rate_hz: int) -> None:
     assert _fault(wav(music(seconds=2), rate_hz)) is FaultCode.UNSUPPORTED_RATE
+
+
+def _outcome(data: bytes) -> FaultCode | str:
+    try:
+        return f"{_load(data).shape[1]} frames"
+    except Fault as fault:
+        return fault.code
+
+
+def test_every_hostile_file_is_refused_as_the_probe_refuses_it() -> None:
+    hostile = all_hostile()
+    # Of a chain libsndfile decodes the first stream, and the probe, which is asked before, refuses it.
+    chained = hostile.pop("two Ogg streams of different rates in a chain")
+    found = {name: _outcome(data) for name, (data, _) in hostile.items()}
+    assert {name: code for name, code in found.items() if code not in hostile[name][1]} == {}
+    assert _outcome(chained[0]) == "66150 frames"
+
+
+def test_a_codec_that_nobody_knows_is_unsupported() -> None:
+    """FFmpeg has no decoder for it, and so no context either."""
+    unknown = encoded("mp4", "alac").replace(b"alac", b"zlac")
+    assert _outcome(unknown) is FaultCode.UNSUPPORTED_FORMAT
+
+
+@pytest.mark.parametrize(("peak_dbfs", "is_silent"), [(-81.0, True), (-79.0, False)])
+def test_silence_is_what_the_probe_calls_so(peak_dbfs: float, is_silent: bool) -> None:
+    quiet = np.full((2, 88_200), 10 ** (peak_dbfs / 20), np.float32)
+    assert (_outcome(wav(quiet)) is FaultCode.SILENT) == is_silent
 
 
 class _Huge(io.BytesIO):

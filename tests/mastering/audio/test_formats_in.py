@@ -1,4 +1,4 @@
-"""Files as ffmpeg makes them, in every container that is read: the probe and the engine hear the same in each."""
+"""Files as ffmpeg makes them, in every container that is read: the probe and the engine find the same in each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _made(folder: Path, suffix: str, codec: str, pictures: str | None = None) ->
     return target
 
 
-def _heard(data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
+def _by_engine(data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
     """What the engine makes of it, as the probe says it."""
     try:
         song = decode.open_recording(io.BytesIO(data))
@@ -58,7 +58,7 @@ def _heard(data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
     return song.codec, song.rate_hz, song.channels, frames, song.lossy
 
 
-def _probed(fork_server: ForkServerProcess, data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
+def _by_probe(fork_server: ForkServerProcess, data: bytes) -> tuple[str, int, int, int, bool] | FaultCode:
     said = fork_server.probe(data)
     if "fault" in said:
         return FaultCode(said["fault"]["code"])
@@ -67,26 +67,26 @@ def _probed(fork_server: ForkServerProcess, data: bytes) -> tuple[str, int, int,
 
 
 @pytest.mark.parametrize(("suffix", "codec"), _SOUND)
-def test_sound_is_heard_whole_by_the_probe_and_by_the_engine(
+def test_sound_is_decoded_whole_by_the_probe_and_by_the_engine(
     fork_server: ForkServerProcess, tmp_path: Path, suffix: str, codec: str
 ) -> None:
     song = _made(tmp_path, suffix, codec).read_bytes()
-    heard = _heard(song)
-    assert isinstance(heard, tuple), heard
-    assert (heard[1], heard[2]) == (48_000, 2)
-    assert abs(heard[3] - _FRAMES) <= _CODER_FRAMES
-    assert _probed(fork_server, song) == heard
+    found = _by_engine(song)
+    assert isinstance(found, tuple), found
+    assert (found[1], found[2]) == (48_000, 2)
+    assert abs(found[3] - _FRAMES) <= _CODER_FRAMES
+    assert _by_probe(fork_server, song) == found
 
 
 @pytest.mark.parametrize(("suffix", "pictures", "codec"), _VIDEO)
-def test_the_sound_of_a_video_is_heard_whole_by_both(
+def test_the_sound_of_a_video_is_decoded_whole_by_both(
     fork_server: ForkServerProcess, tmp_path: Path, suffix: str, pictures: str, codec: str
 ) -> None:
     song = _made(tmp_path, suffix, codec, pictures).read_bytes()
-    heard = _heard(song)
-    assert isinstance(heard, tuple), heard
-    assert abs(heard[3] - _FRAMES) <= _CODER_FRAMES
-    assert _probed(fork_server, song) == heard
+    found = _by_engine(song)
+    assert isinstance(found, tuple), found
+    assert abs(found[3] - _FRAMES) <= _CODER_FRAMES
+    assert _by_probe(fork_server, song) == found
 
 
 @pytest.mark.parametrize(("suffix", "codec"), _NOT_READ)
@@ -94,13 +94,13 @@ def test_what_is_not_read_is_refused_by_both_with_one_code(
     fork_server: ForkServerProcess, tmp_path: Path, suffix: str, codec: str
 ) -> None:
     song = _made(tmp_path, suffix, codec).read_bytes()
-    assert (_heard(song), _probed(fork_server, song)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
+    assert (_by_engine(song), _by_probe(fork_server, song)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
 
 
 def test_a_video_without_sound_is_refused_by_both(fork_server: ForkServerProcess, tmp_path: Path) -> None:
     ffmpeg(*_PICTURES, "-an", tmp_path / "silent.mp4")
     film = (tmp_path / "silent.mp4").read_bytes()
-    assert (_heard(film), _probed(fork_server, film)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
+    assert (_by_engine(film), _by_probe(fork_server, film)) == (FaultCode.UNSUPPORTED_FORMAT,) * 2
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("wma", "wmav2"), ("caf", "pcm_s24le"), ("caf", "alac")])
@@ -109,7 +109,7 @@ def test_a_file_cut_off_is_called_truncated_by_both(
 ) -> None:
     song = _made(tmp_path, suffix, codec).read_bytes()
     cut = song[: len(song) * 6 // 10]
-    assert (_heard(cut), _probed(fork_server, cut)) == (FaultCode.TRUNCATED,) * 2
+    assert (_by_engine(cut), _by_probe(fork_server, cut)) == (FaultCode.TRUNCATED,) * 2
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pictures"), [("wma", "wmav2", None), ("mp4", "aac", "mpeg4")])

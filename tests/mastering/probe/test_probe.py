@@ -88,7 +88,7 @@ def fork_server() -> Iterator[ForkServerProcess]:
 
 
 @pytest.mark.parametrize("kind", HONEST)
-def test_the_engine_hears_what_the_probe_heard(fork_server: ForkServerProcess, kind: str) -> None:
+def test_the_engine_decodes_what_the_probe_decoded(fork_server: ForkServerProcess, kind: str) -> None:
     """The router compares a master's length with the probe's facts: both must count alike."""
     facts = fork_server.probe(HONEST[kind])["ok"]
     recording = decode.open_recording(io.BytesIO(HONEST[kind]))
@@ -113,7 +113,7 @@ def test_a_packet_without_a_conversation_changes_nothing(fork_server: ForkServer
 
 @pytest.mark.parametrize("kind", HONEST)
 def test_a_file_whose_size_is_told_is_answered_at_its_last_byte(fork_server: ForkServerProcess, kind: str) -> None:
-    """Nobody says that it was the last."""
+    """Without an end of the stream."""
     data, (ours, theirs) = HONEST[kind], socket.socketpair()
     with ours, ours.makefile("rb") as answers:
         ours.settimeout(20)
@@ -127,8 +127,8 @@ def test_a_file_whose_size_is_told_is_answered_at_its_last_byte(fork_server: For
     assert found["ok"]["frames"] >= len(noise())
 
 
-def test_samples_that_pass_by_take_no_memory(fork_server: ForkServerProcess) -> None:
-    """Ten minutes of WAV, 106 MB, silent but for the last seconds, heard by a child that may have a tenth of it."""
+def test_samples_that_are_not_kept_take_no_memory(fork_server: ForkServerProcess) -> None:
+    """Ten minutes of WAV, 106 MB, silent but for the last seconds, decoded by a child that may have a tenth of it."""
     data = written(np.concatenate([np.zeros((26_019_000, 2), np.float32), noise(10.0)]))
     assert fork_server.probe(data, size=len(data), max_bytes=len(data))["ok"]["duration_s"] == pytest.approx(600)
 
@@ -194,7 +194,7 @@ def _are_gone(pids: Iterable[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_two_children_wait_and_each_hears_one_file(fork_server: ForkServerProcess) -> None:
+def test_two_children_wait_and_each_decodes_one_file(fork_server: ForkServerProcess) -> None:
     waiting = _waiting(fork_server)
     for _ in range(2):
         assert "ok" in fork_server.probe(HONEST["wav"])
@@ -202,7 +202,7 @@ def test_two_children_wait_and_each_hears_one_file(fork_server: ForkServerProces
     assert not _waiting(fork_server) & waiting
 
 
-def test_a_child_that_is_left_over_gets_company(fork_server: ForkServerProcess) -> None:
+def test_a_second_child_is_forked_when_one_is_left_over(fork_server: ForkServerProcess) -> None:
     waiting = _waiting(fork_server)
     fork_server.probe(HONEST["wav"])
     until(lambda: len(waiting & children(fork_server.process.pid)) == 1)
@@ -225,6 +225,12 @@ def test_a_whole_file_lacks_nothing_and_a_cut_one_does(kind: str) -> None:
     assert shortfall_of(container, HONEST[kind]) is None
     if container in ("wav", "aiff", "ogg", "mp4", "webm"):
         assert shortfall_of(container, HONEST[kind][: len(HONEST[kind]) * 2 // 3]) is not None
+
+
+def test_a_codec_that_nobody_knows_is_unsupported(fork_server: ForkServerProcess) -> None:
+    """FFmpeg has no decoder for it, and so no context either."""
+    unknown = encoded("mp4", "alac").replace(b"alac", b"zlac")
+    assert fork_server.probe(unknown)["fault"]["code"] == FaultCode.UNSUPPORTED_FORMAT
 
 
 def test_the_help_is_one_line() -> None:
@@ -255,9 +261,9 @@ def packets_read(pattern: Iterable[bool]) -> tuple[int, Fault | None]:
             taken += 1
             yield Packet(is_good)
 
-    stream = SimpleNamespace(channels=2, rate=48_000, codec_context=SimpleNamespace(name="aac"))
+    stream = SimpleNamespace(channels=2, rate=48_000)
     try:
-        for _ in libav_decoder._libav_blocks(SimpleNamespace(demux=demux), stream):
+        for _ in libav_decoder._libav_blocks(SimpleNamespace(demux=demux), stream, "aac"):
             pass
     except Fault as fault:
         return taken, fault
@@ -271,13 +277,13 @@ def test_a_stream_of_damaged_packets_is_given_up_early() -> None:
     assert fault.code is FaultCode.UNDECODABLE
 
 
-def test_a_burst_of_damage_in_a_long_recording_is_heard_out() -> None:
+def test_a_burst_of_damage_in_a_long_recording_is_decoded_to_its_end() -> None:
     assert packets_read([True] * 20_000 + [False] * 100) == (20_100, None)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten milliseconds pass whenever somebody looks."""
+    """Each look at the clock takes ten milliseconds."""
     ticks = itertools.count()
     monkeypatch.setattr("mastering.probe.checks.time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
 

@@ -1,4 +1,4 @@
-"""Connections whose caller has not said who it is yet."""
+"""Connections whose request has not been verified yet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from mastering.worker import connections
-from mastering.worker.connections import MAX_HEAD_BYTES, MOST_WAITING, WorkerServerConnection
+from mastering.worker.connections import MAX_HEAD_BYTES, MAX_WITHOUT_HEAD, WorkerServerConnection
 from tests.mastering.worker_process import WorkerProcess, running_worker, until
 
 
@@ -53,7 +53,7 @@ def test_a_head_of_an_honest_size_is_taken(worker: WorkerProcess) -> None:
 
 
 def test_strangers_who_only_connect_do_not_shut_a_caller_out(worker: WorkerProcess) -> None:
-    strangers = [knock(worker) for _ in range(MOST_WAITING + 40)]
+    strangers = [knock(worker) for _ in range(MAX_WITHOUT_HEAD + 40)]
     try:
         assert worker.client.get("/v1/health", headers={"connection": "close"}).status_code == 200
         until(lambda: is_closed(strangers[0]))

@@ -72,7 +72,7 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
     return bytes(got)
 
 
-def test_a_plan_is_refined_inside_the_fence() -> None:
+def test_a_plan_is_refined_inside_the_sandbox() -> None:
     # torch is imported only now, in a process that may write nothing and has no network.
     settings = Settings(style="punchy", effort=Effort.FIT)
     with running_worker("mastering.engine.pipeline:master") as worker:
@@ -83,7 +83,7 @@ def test_a_plan_is_refined_inside_the_fence() -> None:
 
 
 def test_a_process_that_has_torch_loaded_still_finds_the_files_of_its_programs() -> None:
-    # As on a GPU, where torch comes before the fence; `torch.classes` has an answer to every name, `__path__` too.
+    # As on a GPU, where torch is loaded before the sandbox. `torch.classes` answers to every name, `__path__` too.
     assert "torch.classes" in sys.modules
     assert Path(torch.__file__).parent in child._program_files()
 
