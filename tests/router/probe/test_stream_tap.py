@@ -204,7 +204,7 @@ async def test_an_answer_about_a_header_that_is_none_of_ours_is_no_answer_and_th
         wav_headers._conversation = ours
         theirs.sendall(line)
         theirs.shutdown(socket.SHUT_WR)
-        assert await asyncio.to_thread(wav_headers.at, Facts, ASKED, memoryview(whole_numbers()[:1000])) is None
+        assert await asyncio.to_thread(wav_headers.read, Facts, ASKED, memoryview(whole_numbers()[:1000])) is None
         assert wav_headers._conversation is None
         assert ours.fileno() == -1
 
@@ -236,7 +236,7 @@ async def test_nobody_is_asked_any_more_whose_answer_may_be_that_to_another_ques
     with monkeypatch.context() as patch:
         patch.setattr(wav_header, "_read_line", fails)
         with pytest.raises(MemoryError):
-            await asyncio.to_thread(probe._wav_headers.at, Facts, ASKED, memoryview(whole_numbers()))
+            await asyncio.to_thread(probe._wav_headers.read, Facts, ASKED, memoryview(whole_numbers()))
     assert probe._wav_headers._conversation is None
 
 
