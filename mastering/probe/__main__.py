@@ -8,8 +8,6 @@ import signal
 import socket
 import sys
 
-from mastering.probe.fork_server import ForkServer
-from mastering.probe.warm_up import sample_wav_check, warm_up
 from mastering.runtime import blas, exec_shim, sandbox
 
 
@@ -28,6 +26,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m mastering.probe --fork-server FD (a SOCK_SEQPACKET socket)\n")
         return 2
     blas.one_thread()  # before numpy, which comes with the next two
+    from mastering.probe.fork_server import ForkServer
+    from mastering.probe.warm_up import sample_wav_check, warm_up
 
     control, parent = socket.socket(fileno=int(arguments[1])), os.getppid()
     for stream in (0, 1, 2):  # C libraries write to descriptor 2

@@ -2,7 +2,7 @@
 
 Linux only, by ctypes and the standard library: the layers are a handful of system calls, and the wheels that wrap
 them need a shared library of the host. Each function says whether its layer holds; none of them raises where a
-kernel lacks it: trying from inside (`probe.sandbox_check`) is what decides whether the sandbox holds.
+kernel lacks it: trying from inside (`mastering.probe.sandbox_check`) is what decides whether the sandbox holds.
 
 Sources: landlock(7) and include/uapi/linux/landlock.h (ABI 1 to 6), seccomp(2), prctl(2), capset(2),
 user_namespaces(7); system call numbers from arch/x86/entry/syscalls/syscall_64.tbl and
