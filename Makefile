@@ -20,10 +20,12 @@ help: ## print this list
 
 setup: $(STAMP) ## prepare .venv with the mastering and router commands
 
-$(STAMP): pyproject.toml constraints.txt locks/run.txt
+# A .venv without pip is one that was begun and not finished, as by Debian's Python without its package for venv.
+$(STAMP): pyproject.toml constraints.txt locks/uv.txt locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement locks/run.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(PYTHON) -c 'import sys; print("The venv module of this Python is incomplete. On Debian and Ubuntu type: sudo apt-get install python%d.%d-venv" % sys.version_info[:2])'; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	ops/install_locked.sh $(BIN) locks/run.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -35,12 +37,24 @@ $(DEMO_STAMP): $(STAMP)
 
 setup-test: $(TEST_STAMP) ## add what the tests need, Chromium and ffmpeg included
 
-$(TEST_STAMP): $(STAMP) ops/test_prerequisites.sh tests/browser/package-lock.json tests/provider/package-lock.json
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test]'
+# Programs by apt and packages by pip and npm don't wait for one another.
+$(TEST_STAMP): $(STAMP) locks/test.txt ops/test_prerequisites.sh tests/browser/package-lock.json tests/provider/package-lock.json
+	$(MAKE) --no-print-directory --jobs test-programs test-modules
+	@touch $@
+
+.PHONY: test-programs test-packages test-modules
+test-programs:
 	ops/test_prerequisites.sh
+
+# torch is pinned and has no checksum in locks/: the same version is another file on each index (CPU, CUDA).
+test-packages:
+	ops/install_locked.sh $(BIN) locks/test.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[gpu]'
+
+# npm comes with the tests' Python packages.
+test-modules: test-packages
 	$(NPM) ci --prefix tests/browser --silent --no-audit --no-fund --ignore-scripts
 	$(NPM) ci --prefix tests/provider --silent --no-audit --no-fund --ignore-scripts
-	@touch $@
 
 run: setup ## start the router and a local worker on loopback, print the address
 	$(BIN)/router run
