@@ -74,7 +74,7 @@ def check(song: bytes, say: Callable[[str], None] = print) -> None:
         httpx.Client(base_url=topology.router.url, timeout=60, trust_env=False) as http,
     ):
         say("ok    a router, two workers and two Spaces are up")
-        client = _Client(http, song)
+        client = _RouterClient(http, song)
         first = client.master_on("managed")
         say("ok    mastered by a worker")
         for worker in topology.workers:
@@ -96,7 +96,7 @@ def check(song: bytes, say: Callable[[str], None] = print) -> None:
         say("ok    no job is left at any Space, and none is owed")
 
 
-class _Client:
+class _RouterClient:
     """Sends the same song again and again."""
 
     def __init__(self, http: httpx.Client, song: bytes) -> None:

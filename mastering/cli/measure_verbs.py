@@ -10,7 +10,7 @@ import typer
 
 from mastering.cli.app import app
 from mastering.cli.files import reading
-from mastering.cli.options import AsJson, Ceiling, Loudness, Song, Target, settings_of, with_output
+from mastering.cli.options import AsJson, Ceiling, Loudness, Song, TargetOption, settings_of, with_output
 from mastering.cli.outcome import print_line
 from mastering.cli.terminal import print_table
 from mastering.contract import Fault, FaultCode, Measurements, OutputFormat
@@ -39,7 +39,7 @@ def compare(first: Song, second: Song, as_json: AsJson = False) -> None:
 @app.command()
 def certify(
     master_file: Annotated[Path, typer.Argument(metavar="MASTER", help="A finished master, in any format.")],
-    target: Target = "streaming",
+    target: TargetOption = "streaming",
     loudness: Loudness = None,
     ceiling: Ceiling = None,
     as_json: AsJson = False,

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from mastering.contract import Effort, Fault, FaultCode, OutputFormat, Plan, Settings
 
 Song = Annotated[Path, typer.Argument(help="The song: WAV, FLAC, MP3, Ogg, AIFF or M4A.", show_default=False)]
-Target = Annotated[str, typer.Option("--target", "-t", help="Where the master goes; `mastering presets` lists them.")]
-Style = Annotated[str, typer.Option("--style", "-s", help="The sound; `mastering presets` lists them.")]
+TargetOption = Annotated[
+    str, typer.Option("--target", "-t", help="Where the master goes; `mastering presets` lists them.")
+]
+StyleOption = Annotated[str, typer.Option("--style", "-s", help="The sound; `mastering presets` lists them.")]
 Amount = Annotated[float, typer.Option("--amount", help="How much of the tone shaping, 0 to 100 percent.")]
 Loudness = Annotated[float | None, typer.Option("--loudness", help="LUFS, instead of the target's.")]
 Ceiling = Annotated[float | None, typer.Option("--ceiling", help="dBTP, instead of the target's.")]

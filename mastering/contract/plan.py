@@ -146,7 +146,7 @@ PlanStep = Annotated[
 ]
 """One decision of the plan: what will be done, with which numbers, and why."""
 
-Step = TypeVar("Step", ToneStep, CompressorStep, SaturationStep, LoudnessStep, LimiterStep)
+StepKind = TypeVar("StepKind", ToneStep, CompressorStep, SaturationStep, LoudnessStep, LimiterStep)
 
 
 class Plan(Record):
@@ -194,5 +194,5 @@ class Plan(Record):
         known = {step.name: step for step in (*self.steps, *steps) if step is not None}
         return self.model_copy(update={"steps": tuple(known[name] for name in CHAIN if name in known)})
 
-    def _step_of(self, kind: type[Step]) -> Step | None:
+    def _step_of(self, kind: type[StepKind]) -> StepKind | None:
         return next((step for step in self.steps if isinstance(step, kind)), None)

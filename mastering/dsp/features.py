@@ -23,7 +23,7 @@ from mastering.contract import Character
 from mastering.dsp.contour import Contour
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.loudness import k_power_gain
-from mastering.dsp.spectrum import band_centres_hz, band_levels_db
+from mastering.dsp.spectrum import NEAR_SILENCE_DB, band_centres_hz, band_levels_db
 from mastering.dsp.tone import splits
 
 Vector = NDArray[np.float64]
@@ -44,8 +44,6 @@ WEIGHTS = {"mid": 1.0, "side": 0.5, "levels": 1.0, "crest": 0.25, "width": 0.25,
 """What a decibel of mean difference in each counts in the distance."""
 COUNTED_HZ = (28.0, 16_000.0)
 """Bands outside are no part of the spectrum's distance: rumble filters and coders end there."""
-_NEAR_SILENCE_DB = -70.0
-"""Bands so far below the loudest have no level worth a decibel."""
 _REMOVED_DB = 15.0
 """What the goal lowers by more than this it removes."""
 
@@ -90,7 +88,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Recording:
+class MeasuredRecording:
     """What features are worked out from: the contour, the mean power (2, bins of `SpectrumMeter`), the loudness."""
 
     contour: Contour
@@ -173,7 +171,7 @@ def weights(layout: Layout, source: Vector, goal: Vector) -> Vector:
     spectrum = source[: parts["side"].stop]
     counted = (layout.centres_hz >= COUNTED_HZ[0]) & (layout.centres_hz <= COUNTED_HZ[1])
     counts = np.ones(layout.size, bool)
-    counts[: parts["side"].stop] = (spectrum > spectrum.max() + _NEAR_SILENCE_DB) & np.tile(counted, 2)
+    counts[: parts["side"].stop] = (spectrum > spectrum.max() + NEAR_SILENCE_DB) & np.tile(counted, 2)
     # What the goal removes altogether (rumble, the sides of the bass) has no level worth a decibel.
     counts[: parts["side"].stop] &= ~(goal[: parts["side"].stop] < spectrum - _REMOVED_DB)
     counts[parts["width"]] = (source[parts["width"]] > FLOOR_DB) & ~(goal[parts["width"]] < FLOOR_DB)

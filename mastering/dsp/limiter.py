@@ -40,7 +40,7 @@ class Limiter:
 
     def curve(self, peaks: Peaks, gain: float, rate_hz: int) -> Curve:
         """Linear gain at the nodes, `gain` included. Shape (blocks + 1,). `peaks` are those before the gain."""
-        need = _decibels(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)))
+        need = _need_db(peaks * (gain / 10 ** (self.ceiling_dbtp / 20)))
         length = block_length(rate_hz)
         reach = max(1, round(self.lookahead_ms * 1e-3 * rate_hz / length))
         half_hold = round(self.hold_ms * 0.5e-3 * rate_hz / length)
@@ -69,7 +69,7 @@ def _around(marked: NDArray[np.bool_], before: int, after: int) -> NDArray[np.in
     return np.flatnonzero(np.cumsum(near)[before : before + marked.size])
 
 
-def _decibels(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+def _need_db(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
     """Decibels over one; none for what is less."""
     decibels = np.zeros(ratio.size)
     over = np.flatnonzero(ratio > 1.0)

@@ -19,10 +19,10 @@ _FACTOR = 4
 
 def saturated(blocks: Blocks, rate_hz: int, channels: int, frames: int, *, drive: float, peak: float) -> Blocks:
     """`drive` 0 … 1; `peak` is the level (linear) that is bent most."""
-    return reblock(exactly(_shaped(blocks, rate_hz, channels, drive, peak), frames))
+    return reblock(exactly(_oversampled_clip(blocks, rate_hz, channels, drive, peak), frames))
 
 
-def _shaped(blocks: Blocks, rate_hz: int, channels: int, drive: float, peak: float) -> Iterator[Samples]:
+def _oversampled_clip(blocks: Blocks, rate_hz: int, channels: int, drive: float, peak: float) -> Iterator[Samples]:
     up = soxr.ResampleStream(rate_hz, rate_hz * _FACTOR, channels, dtype="float32", quality="HQ")
     down = soxr.ResampleStream(rate_hz * _FACTOR, rate_hz, channels, dtype="float32", quality="HQ")
     for block in blocks:

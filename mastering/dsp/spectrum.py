@@ -20,6 +20,8 @@ _LOWEST, _HIGHEST = -17, 13
 """Band numbers: 20 Hz and 20 kHz."""
 _FLOOR_DB = -150.0
 _MOST_FRAMES = 800
+NEAR_SILENCE_DB = -70.0
+"""Bands so far below the loudest one hold noise: they are not boosted, and count in no distance."""
 
 
 def band_centres_hz(rate_hz: int) -> tuple[float, ...]:

@@ -38,13 +38,13 @@ def _next(items: Iterator[T]) -> tuple[T] | None:
     return None
 
 
-class Fed(Protocol):
+class BlockMeter(Protocol):
     """Anything that takes a recording block by block."""
 
     def feed(self, block: Samples, /) -> object: ...
 
 
-def feed_all(blocks: Blocks, meters: Sequence[Fed], *, beside: int = 0) -> Blocks:
+def feed_all(blocks: Blocks, meters: Sequence[BlockMeter], *, beside: int = 0) -> Blocks:
     """The blocks, each of them fed to every meter: to the first one in a thread of its own, if a core is left for it.
 
     `beside`: threads that make the blocks. Three on two cores take longer than two.

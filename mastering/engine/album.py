@@ -31,10 +31,10 @@ def master_album(
     unless `settings.rate_hz` asks for one rate.
     """
     analyses = [open_song(track, settings).analysis for track in tracks]
-    loudest = max(_lufs(found) for found in analyses)
+    loudest = max(_track_lufs(found) for found in analyses)
     reports = []
     for number, (track, found) in enumerate(zip(tracks, analyses, strict=True)):
-        aim = max(-36.0, plan.loudness_lufs(settings) + _lufs(found) - loudest)
+        aim = max(-36.0, plan.loudness_lufs(settings) + _track_lufs(found) - loudest)
         reports.append(
             pipeline.master(
                 track,
@@ -52,7 +52,7 @@ def _track_progress(progress: Callable[[Stage, float], None], number: int, of: i
     progress(stage, (number + part) / of)
 
 
-def _lufs(analysis: Analysis) -> float:
+def _track_lufs(analysis: Analysis) -> float:
     found = analysis.measurements.integrated_lufs
     if found is None:
         raise Fault(FaultCode.SILENT, "A track of the album is too quiet to have a loudness.")

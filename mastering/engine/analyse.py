@@ -64,8 +64,8 @@ def _measurements(
         frames=levels.frames,
         duration_s=levels.frames / rate_hz,
         integrated_lufs=integrated,
-        max_momentary_lufs=_highest(loudness.momentary(energies)),
-        max_short_term_lufs=_highest(loudness.short_term(energies)),
+        max_momentary_lufs=_highest_lufs(loudness.momentary(energies)),
+        max_short_term_lufs=_highest_lufs(loudness.short_term(energies)),
         loudness_range_lu=loudness.loudness_range(energies),
         true_peak_dbtp=true_peak_dbtp,
         sample_peak_dbfs=decibels(levels.peak),
@@ -84,7 +84,7 @@ def decibels(amplitude: float) -> float:
     return 20 * math.log10(max(amplitude, 1e-10))
 
 
-def _highest(energies: NDArray[np.float64]) -> float | None:
+def _highest_lufs(energies: NDArray[np.float64]) -> float | None:
     """The highest of those energies in LUFS."""
     return loudness.to_lufs(float(energies.max())) if energies.size else None
 

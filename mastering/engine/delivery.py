@@ -105,7 +105,7 @@ def _deliver_group(
 ) -> list[Delivered]:
     delivered: list[Delivered] = []
     for kind, target in targets.items():
-        done = _write(made, kind, target, lane, share)
+        done = _write_format(made, kind, target, lane, share)
         delivered.append(done)
         if done.plan is not made.plan:
             # A correction of the loudness holds for the other lossless formats too.
@@ -115,7 +115,7 @@ def _deliver_group(
     return delivered
 
 
-def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Delivered:
+def _write_format(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Delivered:
     """Encode and read back one format, correcting loudness, and the ceiling of a lossy one, until it holds."""
     song, chosen, curve = made.song, made.plan, made.curve
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
@@ -129,12 +129,12 @@ def _write(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, sha
             return Delivered(kind, chosen, after, not _write_tags(target, kind, made.carried_tags, after.measurements))
         inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
         bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
-        chosen = with_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
+        chosen = solve_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
         curve = limiter_curve(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
     raise verify.bad_master(found)
 
 
-def with_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
+def solve_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:
     """The plan with the gain that brings the limited song to the loudness asked for, or as near as it can come.
 
     `bias_lu` is by how much the last master came out louder than the solver had reckoned.

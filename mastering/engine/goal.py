@@ -54,9 +54,9 @@ def _set_spectrum(goal: Vector, layout: Layout, before: Vector, after: Vector) -
     unknown = np.isnan(goal[: after.size])
     goal[: after.size] = np.where(unknown, np.nan, layout.normalised(after).reshape(-1))
     then, now = (10 ** (levels / 10) @ layout.rows().T for levels in (before, after))
-    louder = _decibels(now.sum(axis=0) / then.sum(axis=0))
+    louder = _power_db(now.sum(axis=0) / then.sum(axis=0))
     goal[layout.parts["levels"]] += np.repeat(louder - louder[3], len(QUANTILES))
-    mid, side = _decibels(now[:, :3] / np.maximum(then[:, :3], _NOTHING))
+    mid, side = _power_db(now[:, :3] / np.maximum(then[:, :3], _NOTHING))
     goal[layout.parts["width"]] += side - mid
 
 
@@ -65,7 +65,7 @@ def _compress_levels(goal: Vector, layout: Layout, style: Style, amount: float) 
     levels = goal[layout.parts["levels"]].reshape(4, -1)
     strength = style.compression * amount
     thresholds = np.median(levels, axis=1) + 4 - 4 * strength
-    power_db = _decibels((10 ** (levels / 10)).mean(axis=1))
+    power_db = _power_db((10 ** (levels / 10)).mean(axis=1))
     reduced_db = np.array(
         [
             reduction_db(np.append(row, at)[None], Compressor(*[threshold] * 3, *[1 + 2 * strength] * 3))[0]
@@ -77,5 +77,5 @@ def _compress_levels(goal: Vector, layout: Layout, style: Style, amount: float) 
     goal[layout.parts["crest"]] -= (1 - style.punch) * (reduced_db[3, -2] - reduced_db[3, -1])
 
 
-def _decibels(ratio: Vector) -> Vector:
+def _power_db(ratio: Vector) -> Vector:
     return 10 * np.log10(np.maximum(ratio, _NOTHING))

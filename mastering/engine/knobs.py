@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 
 from mastering.contract import CompressorStep, Plan, SaturationParameters, SaturationStep, ToneStep
 from mastering.dsp.dynamics import Compressor
-from mastering.dsp.features import COUNTED_HZ, Layout, Recording, Vector
-from mastering.dsp.spectrum import band_centres_hz, bin_frequencies_hz
+from mastering.dsp.features import COUNTED_HZ, Layout, MeasuredRecording, Vector
+from mastering.dsp.spectrum import NEAR_SILENCE_DB, band_centres_hz, bin_frequencies_hz
 from mastering.engine import plan, steps
+from mastering.engine.match import MOST_GAIN_DB
 
 if TYPE_CHECKING:
     from mastering.fit import Knobs, PlannedSong
 
-_MOST_DB = 24.0
-"""Of the whole tone at a band, as in a match."""
-_MOST_CORRECTION_DB, _MOST_WIDTH_DB, _MOST_GAIN_DB = 6.0, 3.0, 4.0
+_MOST_CORRECTION_DB, _MOST_WIDTH_DB, _MOST_BAND_GAIN_DB = 6.0, 3.0, 4.0
 """How far a fit may move a band, the width of a compressor's band, and its gain."""
-_NEAR_SILENCE_DB = -70.0
-"""Relative to the loudest band: where a boost would lift noise."""
 _BELOW_DB, _ABOVE_DB = 16.0, 10.0
 """How far a threshold may lie from its band's mean level."""
 _MOST_SLOPE = 0.75
@@ -36,7 +33,7 @@ _AUDIBLE = 0.02
 _BANDS = ("low", "middle", "high")
 
 
-def planned_song(chosen: Plan, song: Recording, features: Vector) -> PlannedSong:
+def planned_song(chosen: Plan, song: MeasuredRecording, features: Vector) -> PlannedSong:
     """The song with what its plan keeps fixed; `features` are the song's own."""
     from mastering.fit import PlannedSong
 
@@ -56,7 +53,7 @@ def planned_song(chosen: Plan, song: Recording, features: Vector) -> PlannedSong
     )
 
 
-def start_and_bounds(chosen: Plan, song: Recording, features: Vector) -> tuple[Knobs, tuple[Knobs, Knobs]]:
+def start_and_bounds(chosen: Plan, song: MeasuredRecording, features: Vector) -> tuple[Knobs, tuple[Knobs, Knobs]]:
     """The closed form's plan as knobs, and the lowest and highest that each may become."""
     from mastering.fit import Knobs
 
@@ -66,18 +63,18 @@ def start_and_bounds(chosen: Plan, song: Recording, features: Vector) -> tuple[K
     no_change, three = np.zeros(bands), np.zeros(3)
     tone_db = _tone_db(chosen)
     spectrum = features[: 2 * bands].reshape(2, bands)
-    quiet = spectrum < spectrum.max() + _NEAR_SILENCE_DB
-    low = np.maximum(-_MOST_CORRECTION_DB, -_MOST_DB - tone_db)
-    high = np.minimum(_MOST_CORRECTION_DB, np.where(quiet, np.maximum(-tone_db, 0.0), _MOST_DB - tone_db))
+    quiet = spectrum < spectrum.max() + NEAR_SILENCE_DB
+    low = np.maximum(-_MOST_CORRECTION_DB, -MOST_GAIN_DB - tone_db)
+    high = np.minimum(_MOST_CORRECTION_DB, np.where(quiet, np.maximum(-tone_db, 0.0), MOST_GAIN_DB - tone_db))
     wide = _MOST_WIDTH_DB * (not quiet[1].all())
     start = Knobs(no_change, no_change, three, compressor.thresholds_db, compressor.slopes, compressor.gains_db, drive)
     lowest = Knobs(
         *(low[0], low[1], three - wide, levels_db - _BELOW_DB),
-        *(three + least_slope, three - _MOST_GAIN_DB, drive * 0),
+        *(three + least_slope, three - _MOST_BAND_GAIN_DB, drive * 0),
     )
     highest = Knobs(
         *(high[0], high[1], three + wide, levels_db + _ABOVE_DB),
-        *(three + _MOST_SLOPE, three + _MOST_GAIN_DB, np.where(drive > 0, 1.0, 0.0)),
+        *(three + _MOST_SLOPE, three + _MOST_BAND_GAIN_DB, np.where(drive > 0, 1.0, 0.0)),
     )
     return start, (lowest, highest)
 
@@ -88,11 +85,11 @@ def with_knobs(chosen: Plan, knobs: Knobs, goal: Vector) -> tuple[Plan, Knobs]:
     Steps that the knobs change have no reason yet.
     """
     knobs = replace(knobs, **{name: np.round(getattr(knobs, name), 3) for name in knobs.__dataclass_fields__})
-    shaping = (_tone_step(chosen, knobs, goal), _compressor_step(chosen, knobs), _saturation_step(chosen, knobs))
+    shaping = (_fitted_tone(chosen, knobs, goal), _fitted_compressor(chosen, knobs), _fitted_saturation(chosen, knobs))
     return chosen.with_steps(*shaping), knobs
 
 
-def _compressor(chosen: Plan, song: Recording) -> tuple[Compressor, NDArray[np.float64], float]:
+def _compressor(chosen: Plan, song: MeasuredRecording) -> tuple[Compressor, NDArray[np.float64], float]:
     """The plan's compressor, or one that does nothing; each band's mean level; the least slope allowed."""
     levels_db = np.array(plan.thresholds_db(song.power, chosen.rate_hz, steps.tone_curve(chosen.tone), 1.0))
     if chosen.compressor is None:
@@ -109,7 +106,7 @@ def _tone_db(chosen: Plan) -> NDArray[np.float64]:
     return np.array([chosen.tone.parameters.mid_db, chosen.tone.parameters.side_db])
 
 
-def _tone_step(chosen: Plan, knobs: Knobs, goal: Vector) -> ToneStep | None:
+def _fitted_tone(chosen: Plan, knobs: Knobs, goal: Vector) -> ToneStep | None:
     layout = Layout(chosen.rate_hz)
     widths = (knobs.width_db[:, None] * layout.band_gains() ** 2).sum(axis=0)
     change = np.stack([knobs.mid_db, knobs.side_db + widths])
@@ -118,7 +115,7 @@ def _tone_step(chosen: Plan, knobs: Knobs, goal: Vector) -> ToneStep | None:
     if np.abs(change).max() < _AUDIBLE:
         return None
     cut_hz, mono_hz = (chosen.tone.parameters.cut_hz, chosen.tone.parameters.mono_hz) if chosen.tone else (0.0, 0.0)
-    gains_db = np.clip(_tone_db(chosen) + change, -_MOST_DB, _MOST_DB)
+    gains_db = np.clip(_tone_db(chosen) + change, -MOST_GAIN_DB, MOST_GAIN_DB)
     return ToneStep(
         parameters=steps.tone_parameters(layout.centres_hz, gains_db, cut_hz=cut_hz, mono_hz=mono_hz), reason=""
     )
@@ -131,7 +128,7 @@ def _extended(change: NDArray[np.float64], fitted: NDArray[np.bool_]) -> NDArray
     return change[:, nearest]
 
 
-def _compressor_step(chosen: Plan, knobs: Knobs) -> CompressorStep | None:
+def _fitted_compressor(chosen: Plan, knobs: Knobs) -> CompressorStep | None:
     if chosen.compressor is None and max(knobs.slopes.max(), np.abs(knobs.gains_db).max()) < _AUDIBLE:
         return None
     before = steps.compressor_settings(chosen.compressor) if chosen.compressor else Compressor(0.0, 0.0, 0.0)
@@ -143,7 +140,7 @@ def _compressor_step(chosen: Plan, knobs: Knobs) -> CompressorStep | None:
     return CompressorStep(parameters=steps.compressor_parameters(replace(before, **numbers)), reason="")
 
 
-def _saturation_step(chosen: Plan, knobs: Knobs) -> SaturationStep | None:
+def _fitted_saturation(chosen: Plan, knobs: Knobs) -> SaturationStep | None:
     if chosen.saturation is None:
         return None
     parameters = SaturationParameters(drive=round(float(knobs.drive[0]), 3), peak=chosen.saturation.parameters.peak)

@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mastering.contract import Measurements
-from mastering.dsp.spectrum import band_centres_hz, band_levels_db, bin_frequencies_hz
+from mastering.dsp.spectrum import NEAR_SILENCE_DB, band_centres_hz, band_levels_db, bin_frequencies_hz
 from mastering.dsp.tone import ToneCurve
 
 Levels = NDArray[np.float64]
 
-_MOST_DB = 24.0
+MOST_GAIN_DB = 24.0
 """No band is moved by more: what differs further is another instrumentation, not another tone."""
-_NEAR_SILENCE_DB = -70.0
-"""Relative to the loudest band: where a boost would lift noise."""
 _ROUNDS = 6
 """Corrections of the curve: each brings the reached levels nearer to the goal, and after six little is left."""
 _MEAN_LEVEL_HZ = (60.0, 12_000.0)
@@ -69,7 +67,7 @@ def match(power: NDArray[np.float64], rate_hz: int, reference: Levels, amount: f
     centres = np.array(band_centres_hz(rate_hz))
     source = band_levels_db(power, rate_hz)
     known = np.isfinite(reference[0])
-    quiet = source < source.max() + _NEAR_SILENCE_DB
+    quiet = source < source.max() + NEAR_SILENCE_DB
     gains = np.zeros_like(source)
     goal = np.where(
         known, source + amount * (reference - source + _offset_db(source, reference, centres, known)), source
@@ -79,7 +77,7 @@ def match(power: NDArray[np.float64], rate_hz: int, reference: Levels, amount: f
             power * curve_through_bands(gains, rate_hz).gains(bin_frequencies_hz(rate_hz)) ** 2, rate_hz
         )
         gains += np.where(known, goal - reached, 0.0)
-        gains = np.clip(gains, -_MOST_DB, np.where(quiet, 0.0, _MOST_DB))
+        gains = np.clip(gains, -MOST_GAIN_DB, np.where(quiet, 0.0, MOST_GAIN_DB))
     return Match(_with_unknown_bands(gains, known), _remarks(goal - source, quiet & known, known))
 
 
@@ -103,9 +101,9 @@ def _with_unknown_bands(gains: Levels, known: NDArray[np.bool_]) -> Levels:
 
 def _remarks(change_db: Levels, quiet: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[str, ...]:
     found = []
-    beyond = int((np.abs(change_db[:, known]) > _MOST_DB).sum())
+    beyond = int((np.abs(change_db[:, known]) > MOST_GAIN_DB).sum())
     if beyond:
-        found.append(f"Match reduced because {beyond} bands lie more than {_MOST_DB:.0f} dB from the reference.")
+        found.append(f"Match reduced because {beyond} bands lie more than {MOST_GAIN_DB:.0f} dB from the reference.")
     lifted = int((quiet & (change_db > 0)).sum())
     if lifted:
         found.append(f"Match reduced because {lifted} bands of the source are near silence: a boost would lift noise.")

@@ -23,9 +23,9 @@ from mastering.contract import (
     presets,
 )
 from mastering.engine import plan, refine, render, steps, traces
-from mastering.engine.delivery import deliver, with_loudness
+from mastering.engine.delivery import deliver, solve_loudness
 from mastering.engine.inputs import OpenedSong, open_song, read_reference
-from mastering.engine.progress import Meter, Progress, silent
+from mastering.engine.progress import Meter, ProgressCallback, silent
 
 _MOST_REFERENCES = 16
 _PEAK_MARGIN_DB = 1.3
@@ -40,7 +40,7 @@ def master(
     *,
     references: Sequence[BinaryIO] = (),
     open_output: Callable[[OutputFormat], BinaryIO],
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
     album_power: plan.Power | None = None,
     with_costs: bool = False,
 ) -> Report:
@@ -73,7 +73,7 @@ def master(
 
 
 def make_plan(
-    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO] = (), progress: Progress = silent
+    source: BinaryIO, settings: Settings, *, references: Sequence[BinaryIO] = (), progress: ProgressCallback = silent
 ) -> Plan:
     """What `master` would do with `source`, without doing it. Raises Fault."""
     meter = Meter(progress, settings.effort)
@@ -116,12 +116,12 @@ def _decide(
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
     peak_floor = _peak_floor(chosen, likely_gain_db + _PEAK_MARGIN_DB + _UNSURE_DB)
     shaped = render.shape(audio, chosen, tick=rendering, block_energies=before.block_energies, peak_floor=peak_floor)
-    finished = with_loudness(shaped, chosen, chosen.ceiling_dbtp, 0.0)
+    finished = solve_loudness(shaped, chosen, chosen.ceiling_dbtp, 0.0)
     gain_db = steps.gain_db(finished)
     if _peak_floor(chosen, gain_db + _PEAK_MARGIN_DB) < shaped.peak_floor:
         peak_floor = _peak_floor(chosen, gain_db + _PEAK_MARGIN_DB + _UNSURE_DB)
         shaped = render.with_finer_peaks(shaped, peak_floor, rendering)
-        finished = with_loudness(shaped, chosen, chosen.ceiling_dbtp, 0.0)
+        finished = solve_loudness(shaped, chosen, chosen.ceiling_dbtp, 0.0)
     return shaped, finished, remarks
 
 

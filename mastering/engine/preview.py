@@ -55,7 +55,7 @@ def write_previews(
     opened = open_song(source, settings)
     audio, analysis = opened.audio, opened.analysis
     stretch = cut(audio, loudest_s(analysis.block_energies, seconds), seconds)
-    aim_lufs = plan.loudness_lufs(settings) + _lufs(stretch) - (analysis.measurements.integrated_lufs or 0.0)
+    aim_lufs = plan.loudness_lufs(settings) + _measured_lufs(stretch) - (analysis.measurements.integrated_lufs or 0.0)
     names = (ORIGINAL, *presets().styles)
     shaped = []
     for number, name in enumerate(names):
@@ -69,12 +69,12 @@ def write_previews(
     found = []
     for number, (name, chosen, song) in enumerate(shaped):
         progress(Stage.ENCODE, 0.5 + number / len(names) / 2)
-        found.append(Preview(name, _write(song, chosen, matched_lufs, open_output(name)), chosen))
+        found.append(Preview(name, _write_preview(song, chosen, matched_lufs, open_output(name)), chosen))
     progress(Stage.ENCODE, 1.0)
     return found
 
 
-def _lufs(audio: Audio) -> float:
+def _measured_lufs(audio: Audio) -> float:
     meter = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
     for block in audio.read():
         meter.feed(block)
@@ -84,7 +84,7 @@ def _lufs(audio: Audio) -> float:
     return found
 
 
-def _write(song: render.ShapedSong, chosen: Plan, lufs: float, target: BinaryIO) -> float:
+def _write_preview(song: render.ShapedSong, chosen: Plan, lufs: float, target: BinaryIO) -> float:
     """Write the preview at `lufs`, or as near to it as it comes; the loudness reached."""
     limiter, gain_db, reached = render.solve_with_release(song, chosen.ceiling_dbtp, lufs)
     curve = render.guarded_curve(song, limiter, gain_db, tick=lambda frames: None)

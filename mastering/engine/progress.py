@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mastering.contract import Effort, Stage
 
-Progress = Callable[[Stage, float], None]
+ProgressCallback = Callable[[Stage, float], None]
 Tick = Callable[[int], None]
 
 _SHARES = {
@@ -64,7 +64,7 @@ class Lane:
 class Meter(Lane):
     """Counts the job and reports to `progress`, in the thread that called; what that raises ends the job."""
 
-    def __init__(self, progress: Progress, effort: Effort = Effort.QUICK) -> None:
+    def __init__(self, progress: ProgressCallback, effort: Effort = Effort.QUICK) -> None:
         super().__init__()
         self._progress = progress
         self._fit_share = _FIT_SHARE if effort is Effort.FIT else 0.0

@@ -18,7 +18,7 @@ import numpy as np
 from mastering.contract import Measurements, Plan, PlanStep
 from mastering.dsp import loudness
 from mastering.dsp.contour import Contour, ContourMeter
-from mastering.dsp.features import Layout, Recording, Vector, distance_db, weights
+from mastering.dsp.features import Layout, MeasuredRecording, Vector, distance_db, weights
 from mastering.dsp.spectrum import SpectrumMeter
 from mastering.dsp.stream import Audio
 from mastering.engine import render
@@ -67,7 +67,9 @@ def refined(
     except ImportError as error:
         return chosen, NO_TORCH if error.name == "torch" else BROKEN_TORCH
     tick(0.0)
-    song = Recording(_contour(audio).thinned(_FITTED_S), analysis.power, analysis.measurements.integrated_lufs or 0.0)
+    song = MeasuredRecording(
+        _contour(audio).thinned(_FITTED_S), analysis.power, analysis.measurements.integrated_lufs or 0.0
+    )
     source = song.features(chosen.loudness_lufs)
     goal = goal_features(chosen, analysis.power, source, references)
     counts = weights(Layout(chosen.rate_hz), source, goal)
@@ -85,12 +87,12 @@ class _Trial:
     """The real chain on the loudest stretch, and what was asked for there: the same change as for the whole song."""
 
     excerpt: Audio
-    source: Recording
+    source: MeasuredRecording
     aim_lufs: float
     goal: Vector
 
     @classmethod
-    def of(cls, chosen: Plan, excerpt: Audio, song: Recording, change: Vector) -> _Trial:
+    def of(cls, chosen: Plan, excerpt: Audio, song: MeasuredRecording, change: Vector) -> _Trial:
         source = read_recording(excerpt)
         aim_lufs = chosen.loudness_lufs + source.lufs - song.lufs
         return cls(excerpt, source, aim_lufs, source.features(aim_lufs) + change)
@@ -104,7 +106,7 @@ class _Trial:
         return read_recording(render.limited(song.audio, curve)).features(self.aim_lufs)
 
 
-def read_recording(audio: Audio) -> Recording:
+def read_recording(audio: Audio) -> MeasuredRecording:
     """A recording by the meters that a trial uses."""
     energies = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
     contour, spectrum = ContourMeter(audio.rate_hz), SpectrumMeter(audio.rate_hz)
@@ -113,7 +115,7 @@ def read_recording(audio: Audio) -> Recording:
         contour.feed(block)
         spectrum.feed(block)
     lufs = loudness.integrated(energies.block_energies()) or _SILENCE_LUFS
-    return Recording(contour.contour(), spectrum.power(), lufs)
+    return MeasuredRecording(contour.contour(), spectrum.power(), lufs)
 
 
 def _contour(audio: Audio) -> Contour:
@@ -128,7 +130,7 @@ class _Search:
     """Descents on the model of the chain, each followed by a trial on the real chain."""
 
     chosen: Plan
-    song: Recording
+    song: MeasuredRecording
     source: Vector
     goal: Vector
     counts: Vector

@@ -23,9 +23,8 @@ from mastering.dsp.stream import Audio, Blocks, reblock
 from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import HALF_TAPS, PeakMeter, Peaks, block_length
+from mastering.engine.progress import Tick
 from mastering.engine.steps import compressor_settings, tone_curve
-
-Tick = Callable[[int], None]
 
 _GUARD_DB = 1.2
 """Blocks whose peak by the 4 x reading comes this near to the ceiling are read again at 16 x."""
@@ -89,14 +88,16 @@ def shape(
 def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
     """Clean-up, tone and width, then dynamics, then saturation; tone and the compressor's bands are one filter."""
     if plan.tone or plan.compressor:
-        blocks = reblock(_filtered(blocks, source.rate_hz, plan.tone, plan.compressor))
+        blocks = reblock(_tone_and_compression(blocks, source.rate_hz, plan.tone, plan.compressor))
     if plan.saturation:
         drive, peak = plan.saturation.parameters.drive, plan.saturation.parameters.peak
         blocks = saturated(blocks, source.rate_hz, source.channels, source.frames, drive=drive, peak=peak)
     return blocks
 
 
-def _filtered(blocks: Blocks, rate_hz: int, tone: ToneStep | None, compressor: CompressorStep | None) -> Blocks:
+def _tone_and_compression(
+    blocks: Blocks, rate_hz: int, tone: ToneStep | None, compressor: CompressorStep | None
+) -> Blocks:
     """Through the tone curve, and through the compressor where the plan has one."""
     curve = tone_curve(tone)
     gains = response(curve, rate_hz) if curve else np.ones((2, transform_length(rate_hz) // 2 + 1), np.float32)
@@ -181,27 +182,27 @@ def guarded_curve(song: ShapedSong, settings: Limiter, gain_db: float, *, tick: 
     peaks = song.peaks.copy()
     inner = replace(settings, ceiling_dbtp=settings.ceiling_dbtp - 0.004)
     curve = inner.curve(peaks, gain, rate_hz)
-    near = _highest(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
+    near = _higher_node(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
     for _ in range(_GUARD_ROUNDS):
         found = _read_again(song.audio, curve, near, tick)
         over = np.flatnonzero(found > ceiling)
         if not over.size:
             return curve
-        peaks[over] = np.maximum(peaks[over], ceiling / _lowest(curve)[over]) * (found[over] / ceiling) * 1.0002
+        peaks[over] = np.maximum(peaks[over], ceiling / _lower_node(curve)[over]) * (found[over] / ceiling) * 1.0002
         before, curve = curve, inner.curve(peaks, gain, rate_hz)
         changed = np.flatnonzero(np.abs(curve - before) > 0)
         near = np.zeros_like(near)
         for shift in (-1, 0, 1):
             near[np.clip(changed + shift, 0, near.size - 1)] = True
-        near &= _highest(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
+        near &= _higher_node(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
     raise Fault(FaultCode.BAD_MASTER, "The limiter could not hold the ceiling. Choose a lower loudness.")
 
 
-def _highest(curve: Curve) -> Curve:
+def _higher_node(curve: Curve) -> Curve:
     return np.maximum(curve[:-1], curve[1:])
 
 
-def _lowest(curve: Curve) -> Curve:
+def _lower_node(curve: Curve) -> Curve:
     return np.minimum(curve[:-1], curve[1:])
 
 

@@ -15,7 +15,7 @@ from mastering.contract import ENGINE_VERSION, Fault, FaultCode, Measurements, O
 from mastering.dsp.stream import reblock
 from mastering.engine import inputs, render, steps
 from mastering.engine.delivery import MOST_MASTER_BYTES, limiter_curve, read_back
-from mastering.engine.progress import Meter, Progress, silent
+from mastering.engine.progress import Meter, ProgressCallback, silent
 
 
 def render_plan(
@@ -23,7 +23,7 @@ def render_plan(
     chosen: Plan,
     *,
     open_output: Callable[[OutputFormat], BinaryIO],
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> Measurements:
     """Render the song by a finished plan: the same PCM as when the plan was made. Raises Fault.
 

@@ -120,13 +120,13 @@ class ChainModel:
         """
         blocks = self._power @ self._readings
         loud = self._windows(blocks)[:, _K_WEIGHTED]
-        self._loud_windows = _where(loud > loud.mean() * PAUSE_SHARE)
+        self._loud_windows = _true_indices(loud > loud.mean() * PAUSE_SHARE)
         weighed = blocks[:, _K_WEIGHTED]
-        self._loud_blocks = _where(weighed > weighed.mean() * _LOUD_SHARE)
+        self._loud_blocks = _true_indices(weighed > weighed.mean() * _LOUD_SHARE)
         self._loud_power = weighed[self._loud_blocks].mean() + _NOTHING
         self._total = blocks[:, _UNWEIGHTED] + _NOTHING
         spans = self._spans(blocks)
-        self._loud_spans = _where(spans > spans.amax() * QUIET_SHARE)
+        self._loud_spans = _true_indices(spans > spans.amax() * QUIET_SHARE)
         lufs = torch.tensor(self.song.lufs, device=self.device)
         sides = self._power.mean(dim=0).reshape(2, -1)
         self._anchor = self.tensor(self.song.features) - self._read(self._levels, sides, blocks, self._peaks, lufs)
@@ -196,7 +196,7 @@ class ChainModel:
         )
 
     def _read(self, levels: Tensor, sides: Tensor, blocks: Tensor, peaks: Tensor, lufs: Tensor) -> Tensor:
-        """What `Recording.features` computes, but for a constant (`_anchor`): the real meters' gates and filters."""
+        """What `MeasuredRecording.features` computes, but for a constant, `_anchor`."""
         spectrum = _DB * torch.log(levels) - _DB * torch.log((levels * self._k_weights).sum())
         windows = self._windows(blocks[:, :_UNWEIGHTED]).index_select(0, self._loud_windows)
         loud_db = (_DB * torch.log(windows + _NOTHING) - lufs).clamp(min=FLOOR_DB)
@@ -246,7 +246,7 @@ def _low_pass(levels: Tensor, pole: float) -> Tensor:
     return passed
 
 
-def _where(mask: Tensor) -> Tensor:
+def _true_indices(mask: Tensor) -> Tensor:
     """The numbers of the true elements."""
     return mask.nonzero()[:, 0]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mastering.dsp.features import Vector
 from mastering.fit.chain_model import ChainModel, Knobs
-from mastering.fit.device import at_work, device_name, finish, guarded, repeated
+from mastering.fit.device import at_work, guarded, repeated, torch_device_name, wait_for_device
 
 _DRAWS = 24
 """Seeded settings of the compressor that are tried before the descent: a threshold too high has no gradient."""
@@ -81,24 +81,24 @@ def descend(
     device = model.device
     with at_work(device):
         with guarded():
-            optimiser = _Optimiser(model, goal, weights, bounds, _draws(start, bounds, seed), limits.iterations)
+            optimiser = _Optimiser(model, goal, weights, bounds, _starts(start, bounds, seed), limits.iterations)
             try_draw, step = repeated(optimiser.try_draw, device), repeated(optimiser.step, device)
             for _ in range(1 + _DRAWS):
                 try_draw()
             optimiser.start_from_best()
-            finish(device)
+            wait_for_device(device)
         done = 0
         while done < limits.iterations and time.monotonic() < end_s:
             with guarded():
                 step()
-                finish(device)
+                wait_for_device(device)
             done += 1
             tick(done / limits.iterations)
         with guarded():
-            return Descent(optimiser.best(), done, device_name() if device.type == "cuda" else "cpu")
+            return Descent(optimiser.best(), done, torch_device_name() if device.type == "cuda" else "cpu")
 
 
-def _draws(start: Knobs, bounds: tuple[Knobs, Knobs], seed: int) -> list[Knobs]:
+def _starts(start: Knobs, bounds: tuple[Knobs, Knobs], seed: int) -> list[Knobs]:
     """Where the descent may begin: `start` itself, and `start` with the compressor's settings drawn at random."""
     random = np.random.default_rng(seed)
     low, high = (bound.by_name() for bound in bounds)

@@ -28,7 +28,7 @@ def guarded() -> Iterator[None]:
         raise DeviceFailed from error
 
 
-def device_name() -> str:
+def torch_device_name() -> str:
     """The GPU's name where torch can use one, else cpu."""
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
 
@@ -58,7 +58,7 @@ def at_work(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def finish(device: torch.device) -> None:
+def wait_for_device(device: torch.device) -> None:
     """Wait until the device has done all that it was asked for: only then are clocks read and errors raised rightly."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

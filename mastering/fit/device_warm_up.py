@@ -15,7 +15,7 @@ from mastering.dsp.features import Layout
 from mastering.dsp.spectrum import bin_frequencies_hz
 from mastering.fit.chain_model import ChainModel, Knobs, PlannedSong
 from mastering.fit.descent import Descent, DescentLimits, descend
-from mastering.fit.device import default_device, device_name, guarded
+from mastering.fit.device import default_device, guarded, torch_device_name
 
 _RATE_HZ = 44_100
 _NOISE_S = 120.0
@@ -26,7 +26,7 @@ def warm_up() -> str:
     """Make a short descent where torch can use a GPU; the device's name. Raises DeviceFailed."""
     if torch.cuda.is_available():
         short_descent(default_device())
-    return device_name()
+    return torch_device_name()
 
 
 def short_descent(device: torch.device) -> Descent:

@@ -10,7 +10,7 @@ import numpy as np
 from mastering.contract import BandLevel, Measurements, Report
 from mastering.contract.presets import Target, presets
 from mastering.report.certificate import Certificate
-from mastering.report.plots import STYLE, Plot, Points, svg
+from mastering.report.plots import STYLE, Plot, Points, plain_number, svg
 
 _STYLE = f"""
 :root{{color-scheme:light dark}}
@@ -153,7 +153,7 @@ def _costs(report: Report) -> str:
         return ""
     rows = [
         (
-            f"{_plain(cost.loudness_lufs)} LUFS",
+            f"{plain_number(cost.loudness_lufs)} LUFS",
             f"{cost.reached_lufs:.1f}".replace("-", "−"),
             f"{cost.peak_to_loudness_lu:.1f}",
             "–" if cost.loudness_range_lu is None else f"{cost.loudness_range_lu:.1f}",
@@ -166,15 +166,11 @@ def _costs(report: Report) -> str:
     return _table("What other loudnesses would cost", head, rows)
 
 
-def _plain(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
-
-
 def _platforms(after: Measurements) -> str:
     if after.integrated_lufs is None:
         return ""
     rows = [
-        (target.title, f"{_plain(target.loudness_lufs)} LUFS", _turned(target, after))
+        (target.title, f"{plain_number(target.loudness_lufs)} LUFS", _turned(target, after))
         for target in presets().targets.values()
         if target.turns != "no"
     ]

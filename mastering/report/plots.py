@@ -25,14 +25,13 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines over a shared box. `hertz` makes the horizontal axis logarithmic; `told` is what a reader who cannot see
-    the plot is told of it."""
+    """Lines over shared axes. `hertz` makes the horizontal axis logarithmic; `description` is for screen readers."""
 
     title: str
     across: str
     up: str
     lines: Mapping[str, Points]
-    told: str
+    description: str
     hertz: bool = False
     least_span: float = 6.0
 
@@ -47,7 +46,7 @@ def svg(plot: Plot, *, alone: bool = False) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
     style = f"<style>{STYLE}.ground{{fill:#fff}}@media(prefers-color-scheme:dark){{.ground{{fill:#16191d}}}}</style>"
     ground = f'{style}<rect class="ground" width="{_WIDTH}" height="{_HEIGHT}"/>' if alone else ""
-    title = f"{plot.title}. {plot.told}"
+    title = f"{plot.title}. {plot.description}"
     return f'{head} aria-label="{escape(title)}">{ground}{_axes(box, plot)}{drawn}{_key(list(lines))}</svg>'
 
 
@@ -88,11 +87,11 @@ def _axes(box: _Box, plot: Plot) -> str:
     for value in _ticks(box.low, box.high, 6):
         y = box.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_plain(value)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{plain_number(value)}</text>')
     whole = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
     for value in [hz for hz in whole if box.left <= hz <= box.right] if box.hertz else _ticks(box.left, box.right, 8):
         x = box.x(value)
-        name = f"{value / 1000:g}k" if box.hertz and value >= 1000 else _plain(value)
+        name = f"{value / 1000:g}k" if box.hertz and value >= 1000 else plain_number(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">{name}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 5}" text-anchor="end">{escape(plot.across)}</text>')
@@ -108,7 +107,8 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _plain(value: float) -> str:
+def plain_number(value: float) -> str:
+    """The number without trailing zeros, with a minus sign and not a hyphen."""
     return f"{round(value, 6):g}".replace("-", "−")
 
 

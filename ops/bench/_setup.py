@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from ops.topology import free_port
 
 _TLS = ssl.create_default_context()
 """One for all questions: reading the machine's certificates takes 30 ms of a core."""
@@ -40,7 +41,7 @@ def song(size_bytes: int) -> bytes:
 
 
 @dataclass
-class Worker:
+class StubWorkerProcess:
     """A stub worker's process, and the log of what it noted."""
 
     name: str
@@ -70,7 +71,7 @@ class BenchSetup:
     """Running workers, and the router before them."""
 
     folder: Path
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[StubWorkerProcess] = field(default_factory=list)
     router: subprocess.Popen[bytes] | None = None
     url: str = ""
     command: tuple[str, ...] = ()
@@ -100,7 +101,7 @@ class BenchSetup:
         )
         _wait_for_answer(f"{self.url}/v1/options")
 
-    def latest(self, what: str, after_s: float, limit_s: float) -> tuple[Worker, float]:
+    def latest(self, what: str, after_s: float, limit_s: float) -> tuple[StubWorkerProcess, float]:
         """The first worker that notes `what` after that moment. Raises TimeoutError."""
         give_up_s = time.monotonic() + limit_s
         while time.monotonic() < give_up_s:
@@ -193,7 +194,7 @@ def running_setup(
                 client.close()
 
 
-def _worker(folder: Path, number: int, tier: str, render_s: float) -> Worker:
+def _worker(folder: Path, number: int, tier: str, render_s: float) -> StubWorkerProcess:
     port, log = free_port(), folder / f"worker-{number}.log"
     command = [
         sys.executable,
@@ -204,7 +205,7 @@ def _worker(folder: Path, number: int, tier: str, render_s: float) -> Worker:
         str(log),
         str(folder / "stall"),
     ]
-    return Worker(f"stub-{number}", tier, port, log, subprocess.Popen(command))
+    return StubWorkerProcess(f"stub-{number}", tier, port, log, subprocess.Popen(command))
 
 
 def _start_router(made: BenchSetup, ram: Path, settings: dict[str, Any]) -> None:
@@ -227,12 +228,6 @@ def _start_router(made: BenchSetup, ram: Path, settings: dict[str, Any]) -> None
     made.command = (sys.executable, "-m", "router", "serve", "--port", str(port))
     made.environment = {**os.environ, **{f"ROUTER_{name}": str(value) for name, value in given.items()}}
     made.start_router()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for_answer(url: str) -> None:

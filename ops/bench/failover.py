@@ -16,8 +16,9 @@ from contextlib import aclosing, contextmanager, suppress
 from itertools import chain
 
 from mastering.contract import Facts, Settings
-from ops.bench._setup import BenchSetup, Client, free_port, running_setup, song
+from ops.bench._setup import BenchSetup, Client, running_setup, song
 from ops.bench.line import BenchmarkLine
+from ops.topology import free_port
 from router.tiers.in_memory import source_of
 from router.tiers.policy.faults import TierFault
 from router.tiers.port import Finished, OutputBegins, Work

@@ -90,7 +90,7 @@ def _costs() -> list[BenchmarkLine]:
     whole_s = time.process_time() - started
     iteration_s = statistics.median(b - a for a, b in pairwise(counted))
     floor_s = _floor_s(as_wav(samples))
-    name = fit.device_name()
+    name = fit.torch_device_name()
     device = None if name == "cpu" else name
     return [
         BenchmarkLine(f"one iteration, 4 minutes, {name}", iteration_s * 1000, "ms", "lower", 110.0, device=device),

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from mastering.worker.render_pool import Message, RenderProcess
 
 DescendFunction = Callable[[bytes], Iterator[float | bytes]]
-"""A request in bytes → fractions done, then the result in bytes: `gpu_descent.descend`, as ZeroGPU wraps it."""
+"""A request in bytes → fractions done, then the result in bytes: `gpu_descent.run_descent`, as ZeroGPU wraps it."""
 Answer = TypeVar("Answer")
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mastering.fit import ChainModel, Descent, DescentLimits, Knobs
 
-START_S = 4.0
+GPU_START_S = 4.0
 """Seconds of a GPU before the first iteration: its start, moving the contour there, loading what an iteration needs,
 recording it. An H100 took 0.83 s."""
 ITERATION_S = 0.004
@@ -52,10 +52,10 @@ def duration_s(request: bytes) -> int:
     """Seconds of a GPU to ask for, by the song's length and the number of iterations."""
     numbers = _numbers(request)
     song_s, iterations = float(numbers["song_s"]), int(numbers["iterations"])
-    return min(MOST_S, round(START_S + iterations * (ITERATION_S + ITERATION_S_PER_SONG_S * song_s)))
+    return min(MOST_S, round(GPU_START_S + iterations * (ITERATION_S + ITERATION_S_PER_SONG_S * song_s)))
 
 
-def descend(request: bytes) -> Iterator[float | bytes]:
+def run_descent(request: bytes) -> Iterator[float | bytes]:
     """Runs the descent; yields the fraction done, again and again, then the `Descent` as bytes.
 
     To close the generator cancels the descent at its next iteration.
@@ -70,7 +70,7 @@ def descend(request: bytes) -> Iterator[float | bytes]:
 
     def work() -> None:
         try:
-            results.put(_descend(request, tick))
+            results.put(_run(request, tick))
         except BaseException as error:  # raised again in the reader
             results.put(error)
 
@@ -89,7 +89,7 @@ def descend(request: bytes) -> Iterator[float | bytes]:
         thread.join()
 
 
-def _descend(request: bytes, tick: Any) -> bytes:
+def _run(request: bytes, tick: Any) -> bytes:
     from mastering import fit
 
     given = _unpack(request)
@@ -97,7 +97,7 @@ def _descend(request: bytes, tick: Any) -> bytes:
     start, low, high = (_record(fit.Knobs, given, name) for name in ("start", "low", "high"))
     limits: DescentLimits = _record(fit.DescentLimits, given, "limits")
     # It must end by itself before ZeroGPU ends it.
-    limits = dataclasses.replace(limits, seconds=min(limits.seconds, duration_s(request) - START_S / 2))
+    limits = dataclasses.replace(limits, seconds=min(limits.seconds, duration_s(request) - GPU_START_S / 2))
     found = fit.descend(
         fit.ChainModel(song),
         start,
@@ -112,7 +112,7 @@ def _descend(request: bytes, tick: Any) -> bytes:
 
 
 def unpack_result(answer: bytes) -> Descent:
-    """The result of `descend` from its bytes."""
+    """The result of `run_descent` from its bytes."""
     from mastering import fit
 
     found: Descent = _record(fit.Descent, _unpack(answer), "descent")

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from mastering.contract import ENGINE_VERSION, OutputFormat
 from mastering.contract.presets import Target, presets
 from mastering_space.problems import refused
-from mastering_space.settings import MIB, Kind, SpaceSettings
+from mastering_space.settings import MIB, SpaceKind, SpaceSettings
 from mastering_space.upload import example, page_files, template_folders
 
 _TITLES = {"cpu": "CPU Space", "zero_gpu": "ZeroGPU Space"}
@@ -35,7 +35,7 @@ _OFFERED = (OutputFormat.WAV24, OutputFormat.WAV16, OutputFormat.FLAC, OutputFor
 _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_page(kind: Kind, settings: SpaceSettings) -> Starlette:
+def create_page(kind: SpaceKind, settings: SpaceSettings) -> Starlette:
     """The application of the page and its files."""
     page = _html(kind, settings).encode()
     static = {name: path.read_bytes() for name, path in page_files().items()}
@@ -62,7 +62,7 @@ def _cacheable(request: Request, content: bytes, media_type: str) -> Response:
     return Response(content, headers=headers, media_type=media_type)
 
 
-def _html(kind: Kind, settings: SpaceSettings) -> str:
+def _html(kind: SpaceKind, settings: SpaceSettings) -> str:
     environment = Environment(
         loader=FileSystemLoader(template_folders()),
         autoescape=select_autoescape(),

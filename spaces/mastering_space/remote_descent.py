@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mastering.worker.child import Link
 
 
-def install(link: Link) -> None:
+def delegate_descents(link: Link) -> None:
     """From here on `mastering.fit.descend` asks the server at the other end of `link`."""
     try:
         from mastering import fit

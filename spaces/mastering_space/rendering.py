@@ -1,8 +1,9 @@
 """One render, as the events that /master yields.
 
 The work is a task of its own, with a process of its own for the song (`worker.render_pool`); the generator passes on
-its events. It yields at least every `HEARTBEAT_S`, because Gradio checks only between two yields whether the caller is
-still connected; to close it ends the task, which kills the process. The last event alone holds all the caller needs.
+its events. It yields at least every `EVENT_INTERVAL_S`, because Gradio checks only between two yields whether the
+caller is still connected; to close it ends the task, which kills the process. The last event alone holds all the caller
+needs.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from mastering_space.logs import SpaceLog
 from mastering_space.memory import MemoryFile
 from mastering_space.settings import SpaceSettings
 
-HEARTBEAT_S = 0.5
+EVENT_INTERVAL_S = 0.5
 """Seconds between two yields at most, and between two heartbeats of the rendering process."""
 
-Event = dict[str, Any]
-EmitEvent = Callable[[Event], None]
+MasterEvent = dict[str, Any]
+EmitEvent = Callable[[MasterEvent], None]
 _DEADLINE: TypeAdapter[float | None] = TypeAdapter(float | None)
 
 
@@ -52,9 +53,9 @@ class Rendering:
         self._descend = descend
         self._slots = asyncio.Semaphore(settings.concurrency)
 
-    async def events(self, job_id: str, asked: dict[str, Any], deadline_s: float | None) -> AsyncIterator[Event]:
+    async def events(self, job_id: str, asked: dict[str, Any], deadline_s: float | None) -> AsyncIterator[MasterEvent]:
         """The events of one render, from its start; the last is end or fault. Raises ZeroGPU's own errors alone."""
-        events: asyncio.Queue[Event] = asyncio.Queue()
+        events: asyncio.Queue[MasterEvent] = asyncio.Queue()
         try:
             settings, limit_s = self._read(asked, deadline_s)
             job = self._jobs.begin(job_id)
@@ -134,7 +135,7 @@ class Rendering:
             part.rewind()
         asked = {
             "settings": settings.model_dump(mode="json"),
-            "heartbeat_s": HEARTBEAT_S,
+            "heartbeat_s": EVENT_INTERVAL_S,
             "output_bytes": self._jobs.output_bytes(job),
             "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(settings.outputs)),
             "max_duration_s": self._settings.max_duration_s,
@@ -175,17 +176,17 @@ async def _within(reading: Awaitable[Message], seconds: float) -> Message:
         return await reading
 
 
-async def _with_heartbeats(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
-    """The events as they come, up to the last; where none comes for `HEARTBEAT_S` the one before is repeated."""
-    event: Event = HeartbeatEvent().model_dump(mode="json")
+async def _with_heartbeats(events: asyncio.Queue[MasterEvent]) -> AsyncIterator[MasterEvent]:
+    """The events as they come, up to the last; where none comes for `EVENT_INTERVAL_S` the one before is repeated."""
+    event: MasterEvent = HeartbeatEvent().model_dump(mode="json")
     while event["type"] not in ("end", "fault"):
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEARTBEAT_S):
+            async with asyncio.timeout(EVENT_INTERVAL_S):
                 event = await events.get()
         yield event
 
 
-async def _results(job: SpaceJob, report: Report, emit: EmitEvent) -> Event:
+async def _results(job: SpaceJob, report: Report, emit: EmitEvent) -> MasterEvent:
     """Emit the report and each output's size and checksum; the event returned holds all of it once more."""
     emit(ReportEvent(report=report).model_dump(mode="json"))
     outputs = []
@@ -197,7 +198,7 @@ async def _results(job: SpaceJob, report: Report, emit: EmitEvent) -> Event:
     return {"type": "end", "report": report.model_dump(mode="json"), "outputs": outputs}
 
 
-def _fault(fault: Fault) -> Event:
+def _fault(fault: Fault) -> MasterEvent:
     event = FaultEvent(code=fault.code, message=fault.message[:500], numbers=fault.numbers)
     return event.model_dump(mode="json", exclude={"mac"})
 

@@ -48,7 +48,7 @@ _GRADIO_CALL = re.compile(r"/gradio_api/(queue/join|queue/data|cancel|call/maste
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class RequestGuard:
+class SpaceRequestGuard:
     """Dispatches a request to the audio routes, the page or Gradio, or refuses it."""
 
     def __init__(self, gradio: ASGIApp, routes: ASGIApp, page: ASGIApp, key: SecretStr | None) -> None:

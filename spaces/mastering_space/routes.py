@@ -19,7 +19,7 @@ from mastering.worker.render_pool import RenderPool
 from mastering_space.jobs import AUDIO, SpaceJobs, UploadConflict
 from mastering_space.memory import MemoryFile
 from mastering_space.problems import problem, refused
-from mastering_space.settings import Kind, SpaceSettings
+from mastering_space.settings import SpaceKind, SpaceSettings
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _NO_STORE = {"cache-control": "no-store"}
@@ -29,7 +29,7 @@ _NO_STORE = {"cache-control": "no-store"}
 class SpaceState:
     """The parts of the Space that its routes use."""
 
-    kind: Kind
+    kind: SpaceKind
     settings: SpaceSettings
     jobs: SpaceJobs
     renderers: RenderPool

@@ -27,10 +27,12 @@ from mastering_space.jobs import SpaceJobs
 from mastering_space.logs import SpaceLog
 from mastering_space.page import create_page
 from mastering_space.rendering import Rendering
-from mastering_space.request_guard import RequestGuard
+from mastering_space.request_guard import SpaceRequestGuard
 from mastering_space.routes import SpaceState, create_routes
-from mastering_space.settings import Kind, SpaceSettings
+from mastering_space.settings import SpaceKind, SpaceSettings
 
+_DELEGATE_DESCENTS = "mastering_space.remote_descent:delegate_descents"
+"""What a rendering process calls before a fit, so that the server does its descents."""
 _STOP_GRACE_S = 0.5
 """Seconds from the end of the renders to the end of the process, for their last events to be sent."""
 
@@ -39,12 +41,12 @@ class Space(gradio.Server):
     """Gradio's server behind the request guard."""
 
     def __init__(
-        self, kind: Kind, settings: SpaceSettings, log: SpaceLog, descend: DescendFunction | None = None
+        self, kind: SpaceKind, settings: SpaceSettings, log: SpaceLog, descend: DescendFunction | None = None
     ) -> None:
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
         self.log = log
         self.jobs = SpaceJobs(settings)
-        self.renderers = RenderPool(settings.engine, settings.concurrency + 1, "mastering_space.remote_descent:install")
+        self.renderers = RenderPool(settings.engine, settings.concurrency + 1, _DELEGATE_DESCENTS)
         self.loop: asyncio.AbstractEventLoop
         """Of the thread that serves, once it does."""
         self._settings = settings
@@ -56,7 +58,7 @@ class Space(gradio.Server):
         """Ours is the outermost layer, in front of those that Gradio adds when it launches."""
         gradios = super().build_middleware_stack()
         page = create_page(self._state.kind, self._settings)
-        return RequestGuard(gradios, create_routes(self._state), page, self._settings.key)
+        return SpaceRequestGuard(gradios, create_routes(self._state), page, self._settings.key)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[None]:
@@ -68,7 +70,7 @@ class Space(gradio.Server):
         await self.renderers.close()
 
 
-def serve(kind: Kind, descend: DescendFunction | None = None) -> None:
+def serve(kind: SpaceKind, descend: DescendFunction | None = None) -> None:
     """Serve one Space until SIGTERM or SIGINT. `descend` does the part of a `fit` that wants a GPU."""
     forbid_core_dumps()
     settings = SpaceSettings()

@@ -11,7 +11,7 @@ from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
 
 MIB = 1024 * 1024
 
-Kind = Literal["zero_gpu", "cpu"]
+SpaceKind = Literal["zero_gpu", "cpu"]
 
 
 class SpaceSettings(BaseSettings):

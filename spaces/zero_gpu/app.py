@@ -5,4 +5,4 @@ import spaces  # it must come before torch and gradio
 from mastering_space import gpu_descent
 from mastering_space.server import serve
 
-serve("zero_gpu", spaces.GPU(duration=gpu_descent.duration_s)(gpu_descent.descend))
+serve("zero_gpu", spaces.GPU(duration=gpu_descent.duration_s)(gpu_descent.run_descent))

@@ -9,7 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from ops.bench._setup import BenchSetup, free_port, running_setup, song
+from ops.bench._setup import BenchSetup, running_setup, song
+from ops.topology import free_port
 
 SOON_MS = 20_000
 

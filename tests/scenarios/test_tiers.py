@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ops.bench._setup import BenchSetup, free_port, running_setup, song
+from ops.bench._setup import BenchSetup, running_setup, song
+from ops.topology import free_port
 from tests.loopback import TLS
 
 SMALL = song(200_000)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mastering.dsp.contour import Contour, ContourMeter
-from mastering.dsp.features import Layout, Recording, character_of, distance_db, weights
+from mastering.dsp.features import Layout, MeasuredRecording, character_of, distance_db, weights
 from mastering.dsp.loudness import BlockEnergyMeter, integrated
 from mastering.dsp.spectrum import SpectrumMeter
 from tests.mastering.sound import music
@@ -34,7 +34,7 @@ def _lufs(samples: np.ndarray) -> float:
 def _features(samples: np.ndarray) -> np.ndarray:
     meter = SpectrumMeter(RATE_HZ)
     meter.feed(samples)
-    return Recording(_contour(samples), meter.power(), _lufs(samples)).features(_lufs(samples))
+    return MeasuredRecording(_contour(samples), meter.power(), _lufs(samples)).features(_lufs(samples))
 
 
 def test_levels_of_a_tone_in_two_steps_are_those_steps() -> None:

@@ -111,7 +111,7 @@ def test_what_an_iteration_changes_keeps_its_place() -> None:
         (device_warm_up.all_knobs(-1.0), device_warm_up.all_knobs(1.0)),
     )
     goal = model.read(start)
-    optimiser = descent._Optimiser(model, goal, goal * 0 + 1, bounds, descent._draws(start, bounds, 1), 3)
+    optimiser = descent._Optimiser(model, goal, goal * 0 + 1, bounds, descent._starts(start, bounds, 1), 3)
     tensors = {name: value for name, value in vars(optimiser).items() if isinstance(value, torch.Tensor)}
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     for work in (optimiser.try_draw, optimiser.start_from_best, optimiser.step, optimiser.step):
