@@ -79,7 +79,7 @@ def test_a_plan_is_refined_inside_the_sandbox() -> None:
         answer = worker.render(request_body(written(noise(6.0)), settings))
     assert "fit" in {event.stage for event in answer.events if isinstance(event, ProgressEvent)}
     (remark,) = (flag for flag in answer.report.report.flags if "refined" in flag.lower())
-    assert f"iterations on {fit.device_name()}" in remark or "comes within" in remark
+    assert f"iterations on {fit.torch_device_name()}" in remark or "comes within" in remark
 
 
 def test_a_process_that_has_torch_loaded_still_finds_the_files_of_its_programs() -> None:
