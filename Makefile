@@ -69,7 +69,7 @@ smoke-hf: setup ## check Spaces that were deployed, with a real token (HF_TOKEN)
 	$(BIN)/python -m ops.smoke_hf $(CATALOGUE)
 
 # What decides by itself, without clock or network: each of its branches is tested by its own tests.
-CORE := router.store.state router.core.errors $(addprefix router.tiers.policy.,choice breaker quota faults)
+CORE := router.store.state router.core.errors $(addprefix router.tiers.policy.,choice breaker backend_state tier estimate quota faults)
 CORE_TESTS := tests/router/store/test_state tests/router/core/test_errors \
 	$(addprefix tests/router/tiers/policy/test_,choice waking breaker quota faults)
 

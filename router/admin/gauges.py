@@ -11,7 +11,7 @@ from router.core import clock, event_log
 from router.core.threads import POOLS
 from router.jobs.services import Services
 from router.tiers.fleet.member import FleetMember
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 
 _LABELS = ("tier", "backend")
 HELP = {

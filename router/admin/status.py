@@ -12,7 +12,8 @@ from router.jobs.services import Services
 from router.store.state import ACTIVE, JobState
 from router.tiers.fleet.journal import JournalEntry
 from router.tiers.fleet.member import FleetMember
-from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES, TYPICAL, outlook
+from router.tiers.policy.choice import TYPICAL, outlook
+from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
 """Label → upper limit in seconds of the groups in which the page counts waiting jobs."""

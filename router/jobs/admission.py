@@ -11,8 +11,9 @@ from router.core import clock
 from router.core.errors import Problem
 from router.jobs.services import Services
 from router.tiers.fleet.member import FleetMember
-from router.tiers.policy.breaker import BackendState
-from router.tiers.policy.choice import TIER_ORDER, TYPICAL, Need, outlook
+from router.tiers.policy.backend_state import BackendState
+from router.tiers.policy.choice import TYPICAL, Need, outlook
+from router.tiers.policy.tier import TIER_ORDER
 
 LONGEST_ETA_S = 600.0
 """Seconds: a job that would be done later than this is refused, since no longer wait is promised (decision 0008)."""

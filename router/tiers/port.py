@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
 from router.core.buffers import BodySource, ReadBuffer
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 
 
 class BackendHealth(NamedTuple):

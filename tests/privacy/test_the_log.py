@@ -25,9 +25,9 @@ from router.app import local_workers, server
 from router.core import errors, event_log
 from router.core.event_log import EVENTS, LogPseudonyms
 from router.tiers.fake import FakeBackend
-from router.tiers.policy.breaker import BackendState
-from router.tiers.policy.choice import TIER_ORDER
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass
+from router.tiers.policy.tier import TIER_ORDER
 from tests.served import served
 from tests.services import SONG, mastering
 

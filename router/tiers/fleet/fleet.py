@@ -14,7 +14,7 @@ from router.core.metrics import Metrics
 from router.tiers.fleet.journal import Journal, JournalEntry, Kind
 from router.tiers.fleet.member import FleetMember, Reservation, Terms
 from router.tiers.fleet.modes import Mode, Modes, NoModes
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.choice import Candidate, Choice, Need
 from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault

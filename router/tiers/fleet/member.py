@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from router.tiers.fleet.modes import Mode
-from router.tiers.policy.breaker import BackendState, Breaker, Ticket
+from router.tiers.policy.backend_state import BackendState
+from router.tiers.policy.breaker import Breaker, Ticket
 from router.tiers.policy.choice import Candidate, Need
-from router.tiers.policy.estimate import PRIORS, Timing
+from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.policy.quota import Quota, QuotaHold
+from router.tiers.policy.tier import PRIORS
 from router.tiers.port import Backend, BackendHealth
 
 UNREACHABLE_REST_S = 1.0

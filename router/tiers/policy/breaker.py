@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NamedTuple
+
+from router.tiers.policy.backend_state import BackendState
 
 FAILED_PROBES = 2
 FAILURES_IN_A_ROW = 3
@@ -31,22 +32,6 @@ OPEN_SPREAD = (0.8, 1.2)
 ALONE_S = 5.0
 CANARIES_TO_CLOSE = 2
 SLOW_START_S, SLOW_START_WEIGHT = 30.0, 0.1
-
-
-class BackendState(StrEnum):
-    """What a backend is to the router. The breaker moves through the first six; the others are told from outside."""
-
-    UNKNOWN = "unknown"
-    WARMING = "warming"
-    HEALTHY = "healthy"
-    SUSPECT = "suspect"
-    OPEN = "open"
-    HALF_OPEN = "half-open"
-    SLEEPING = "sleeping"
-    PAUSED = "paused"
-    QUOTA_OUT = "quota-out"
-    DRAINING = "draining"
-    MAINTENANCE = "maintenance"
 
 
 class Ticket(NamedTuple):

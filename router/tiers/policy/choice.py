@@ -20,16 +20,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mastering.contract import ENGINE_VERSION, Effort
-from router.tiers.policy.breaker import BackendState
-from router.tiers.policy.estimate import PRIORS, Pace
+from router.tiers.policy.backend_state import BackendState
+from router.tiers.policy.estimate import Pace
 from router.tiers.policy.quota import HEADROOM
+from router.tiers.policy.tier import PRIORS, TIER_ORDER, TIER_TITLES
 
-TIER_ORDER = ("managed", "gpu_space", "cpu_space")
-TIER_TITLES = {
-    "managed": "Managed GPU workers",
-    "gpu_space": "Hugging Face GPU Space",
-    "cpu_space": "Hugging Face CPU Space",
-}
 TIER_BIAS, TIER_HANDICAP_S = 0.25, 5.0
 
 _AT_WORK = frozenset({BackendState.HEALTHY, BackendState.SUSPECT, BackendState.HALF_OPEN})

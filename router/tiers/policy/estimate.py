@@ -70,18 +70,3 @@ class Pace(NamedTuple):
         """From the first byte sent to the last byte fetched, on a backend that is awake and free."""
         upload_s = self.upload_s_per_mib.cautious * size_bytes / MIB
         return upload_s + self.render_s(duration_s, effort) + self.fetch_s.cautious
-
-
-def _prior(
-    upload_mib_per_s: float, render_s_per_minute: float, fit_s_per_minute: float, fetch_s: float, cold_start_s: float
-) -> Pace:
-    render, fit = Ewma(render_s_per_minute), Ewma(fit_s_per_minute)
-    return Pace(Ewma(1 / upload_mib_per_s), render, Ewma(fetch_s), Ewma(cold_start_s), fit)
-
-
-PRIORS = {
-    "managed": _prior(50, 4, 12, 0.5, 10),
-    "gpu_space": _prior(8, 6, 14, 3, 60),
-    "cpu_space": _prior(8, 25, 60, 3, 90),
-}
-"""What is assumed of a tier before its first job; some jobs later it no longer matters."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mastering.contract import FaultCode
 from router.core import errors
 from router.tiers import responses
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import BackendHealth
 

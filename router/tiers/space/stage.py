@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from router.core import clock
 from router.core.settings import LOOPBACK_NAMES
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass
 from router.tiers.port import BackendHealth
 from router.tiers.space.faults import SpaceStage, stage_of

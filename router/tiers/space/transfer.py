@@ -11,7 +11,7 @@ import httpx
 from mastering.contract import OutputFormat
 from mastering.protocol.frames import PROTOCOL_VERSION
 from router.tiers import responses
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import BackendHealth, Source
 from router.tiers.space import faults

@@ -16,7 +16,7 @@ from mastering.protocol.signing import Keys, Signed, Signer, checked_url, client
 from router.core import clock
 from router.core.buffers import ReadBuffer
 from router.tiers import responses
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault, of_engine
 from router.tiers.port import BackendHealth, Event, Finished, Work
 from router.tiers.worker.connection import WorkerConnection

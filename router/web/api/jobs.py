@@ -15,7 +15,7 @@ from router.jobs.create import NewJob, create_job
 from router.store.port import Versioned
 from router.store.record import Receipt
 from router.store.state import ACTIVE, JobState
-from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES
+from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 from router.web.api.account import consent_view
 from router.web.api.events import granted_wait_s, job_events, preference_applied, wait_for_change
 from router.web.api.views import JobView, view

@@ -15,7 +15,7 @@ from router.jobs.services import Services
 from router.spool.port import BlobGone
 from router.store.record import Attempt, Job, Receipt
 from router.store.state import CLOSED, DONE, JobState
-from router.tiers.policy.choice import TIER_TITLES
+from router.tiers.policy.tier import TIER_TITLES
 
 
 class UploadView(BaseModel):

@@ -28,7 +28,7 @@ from router.identity import accounts_database, sessions
 from router.jobs.services import Services
 from router.store.record import Job
 from router.tiers.fleet.member import Terms
-from router.tiers.policy.choice import TIER_ORDER, TIER_TITLES
+from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 from router.web.dependencies import TheServices
 from router.web.pages.html_templates import rendered
 from router.web.pages.static_files import REVALIDATE, StaticFile, file_response

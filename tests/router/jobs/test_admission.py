@@ -13,7 +13,7 @@ from router.jobs.services import Services
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet.member import FleetMember
 from router.tiers.fleet.modes import Mode
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.estimate import Ewma, Pace
 from tests.services import mastering, queue_song, services_in
 

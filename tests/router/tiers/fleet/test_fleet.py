@@ -20,10 +20,11 @@ from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
 from router.tiers.fleet.member import FleetMember, Terms
 from router.tiers.fleet.modes import Mode
 from router.tiers.fleet.reload import CatalogueWatcher
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.choice import TYPICAL, Choice
-from router.tiers.policy.estimate import PRIORS, Timing
+from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
+from router.tiers.policy.tier import PRIORS
 from router.tiers.port import BackendHealth
 from tests.services import eventually, mastering
 

@@ -7,7 +7,8 @@ from hypothesis import settings, stateful
 from hypothesis import strategies as st
 
 from router.tiers.policy import breaker
-from router.tiers.policy.breaker import BackendState, Breaker, Ticket
+from router.tiers.policy.backend_state import BackendState
+from router.tiers.policy.breaker import Breaker, Ticket
 
 
 def healthy(draw: float = 0.5) -> Breaker:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mastering.contract import ENGINE_VERSION
-from router.tiers.policy.breaker import BackendState
-from router.tiers.policy.choice import TIER_ORDER, Candidate, Need, choose, outlook, why_not
+from router.tiers.policy.backend_state import BackendState
+from router.tiers.policy.choice import Candidate, Need, choose, outlook, why_not
 from router.tiers.policy.estimate import Ewma, Pace
+from router.tiers.policy.tier import TIER_ORDER
 
 SONG = Need(size_bytes=30 * 2**20, duration_s=180.0)
 

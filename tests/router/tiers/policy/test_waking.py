@@ -8,7 +8,7 @@ import pytest
 
 from router.dispatch import prewarm
 from router.tiers.fake import FakeBackend
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.choice import Candidate, Need, worth_waking
 from router.tiers.policy.estimate import Ewma, Pace
 from router.tiers.port import BackendHealth

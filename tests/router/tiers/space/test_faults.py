@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import SpaceStage
 
 from mastering.contract import USER_FAULTS, FaultCode
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, Next
 from router.tiers.space.faults import STAGES, TITLES, of_app_error, of_client, of_space, of_status, stage_of
 

@@ -12,7 +12,7 @@ from mastering.contract import Facts, OutputFormat, Settings
 from router.core import clock
 from router.tiers.fleet.fleet import Fleet
 from router.tiers.in_memory import source_of
-from router.tiers.policy.breaker import BackendState
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Finished, Work
 from router.tiers.space import stage as stage_module

@@ -1,0 +1,25 @@
+"""The states of a backend, one enumeration for breaker, fleet, choice, dashboard and metrics."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class BackendState(StrEnum):
+    """Whether a backend may get work, and if not, why.
+
+    The circuit breaker moves through the first six. The others come from outside: the backend's own report, its
+    provider's quota, or an operator.
+    """
+
+    UNKNOWN = "unknown"
+    WARMING = "warming"
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+    SLEEPING = "sleeping"
+    PAUSED = "paused"
+    QUOTA_OUT = "quota-out"
+    DRAINING = "draining"
+    MAINTENANCE = "maintenance"
