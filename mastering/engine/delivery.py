@@ -119,6 +119,7 @@ def _write_format(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: La
     """Encode and read back one format, correcting loudness, and the ceiling of a lossy one, until it holds."""
     song, chosen, curve = made.song, made.plan, made.curve
     ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
+    found: list[str] = []
     for number in range(_CODEC_ROUNDS):
         master = render.limited(song.audio, curve)
         encode.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))

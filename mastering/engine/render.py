@@ -147,11 +147,12 @@ def solve_with_release(song: ShapedSong, ceiling_dbtp: float, aim_lufs: float) -
     """
     start = loudness.integrated(song.block_energies) or 0.0
     for release, hold in _RELEASES:
-        settings = Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold)
-        gain_db, reached = solve(song, settings, aim_lufs)
-        if aim_lufs - reached < 0.01 and gain_db - (aim_lufs - start) < _MOST_DRIVE_DB:
-            break
-    return settings, gain_db, reached
+        limits = Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold)
+        gain_db, reached = solve(song, limits, aim_lufs)
+        is_enough = aim_lufs - reached < 0.01 and gain_db - (aim_lufs - start) < _MOST_DRIVE_DB
+        if is_enough or (release, hold) == _RELEASES[-1]:
+            return limits, gain_db, reached
+    raise AssertionError("there is no release to try")
 
 
 def _root(reached: Callable[[float], float], aim: float, low: float) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def measure() -> list[BenchmarkLine]:
 
 def _residual_at(run: Limiting, tones: Samples, goal_db: float) -> float:
     """The residual when `run` is driven so that its mean gain is `goal_db`."""
-    drive_db = _DRIVE_DB
+    drive_db, left_db = _DRIVE_DB, 0.0
     for _ in range(6):
         taken_db, left_db = _gain_and_residual_db(run(tones, drive_db), tones)
         # Measured against the undriven tones: what the drive adds must not count as less reduction.

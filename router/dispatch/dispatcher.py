@@ -1,4 +1,4 @@
-"""The dispatcher: claims a queued job, chooses a backend, runs attempts until a verified master is sealed.
+"""The dispatcher: claims a queued job, chooses a backend, runs attempts until a verified master is committed.
 
 An accepted job ends in a verified master or in an honest error, whatever dies. The upload stays in the spool until a
 verified output is committed, so any attempt can be repeated anywhere; `generation` fences late results.
@@ -14,7 +14,7 @@ from typing import Any
 from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log, log_exception
-from router.dispatch import attempt
+from router.dispatch import attempt, outputs
 from router.dispatch.placement import Placement, Placer
 from router.jobs import attempts, lifecycle
 from router.jobs.services import Services
@@ -23,16 +23,21 @@ from router.store.record import Job
 from router.store.state import JobState
 from router.tiers.fleet.member import Reservation
 from router.tiers.policy.choice import Choice
-from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
 
-WAIT_FOR_ROOM_S = 1.0
+WAIT_FOR_BACKEND_S = 1.0
+"""Before a job that found no backend is claimed again; as short, since a backend may be free at any moment."""
 LONGEST_WAIT_S = 5.0
+"""Of what a backend asks for by Retry-After: another backend may be free long before."""
 JITTER_S = (0.25, 5.0)
+"""Between these a job that failed waits for its next attempt, by chance."""
 LEASE_EXTEND_S = 5.0
+"""A quarter of the store's lease (DEFAULT_LEASE_S): two extensions may fail before it is lost."""
 
 
 class Dispatcher:
+    """As many claims and attempts at once as `concurrency` in the settings."""
+
     def __init__(self, services: Services) -> None:
         self._services = services
         self._tasks: list[asyncio.Task[None]] = []
@@ -49,46 +54,47 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self) -> None:
+        """Claim and master jobs, for ever."""
         while True:
             try:
                 await self._serve_one()
             except Exception as error:
                 # Not even the store failing may end this loop; a lease that could not be given back runs out.
                 log_exception(error)
-                await asyncio.sleep(WAIT_FOR_ROOM_S)
+                await asyncio.sleep(WAIT_FOR_BACKEND_S)
 
     async def _serve_one(self) -> None:
-        lease, place = await self._claim()
+        lease, placement = await self._claim()
         try:
-            await self._hold(lease, self._master(lease, place))
+            await self._while_leased(lease, self._master(lease, placement))
         except JobMissing:
             await lease.finish()
         except Exception as error:
             # A fault of our own must not lose the job: it is tried again after a while.
             log_exception(error)
-            await lease.give_back(WAIT_FOR_ROOM_S)
+            await lease.give_back(WAIT_FOR_BACKEND_S)
 
     async def _claim(self) -> tuple[Lease, Placement]:
-        """The next job whose turn it is, and a backend that is occupied for it.
+        """Wait for the next job in turn and a backend that is reserved for it.
 
-        One claimer at a time, and only while a backend has room: whose turn it is is decided at the last moment.
+        One claimer at a time, and only while a backend is free: whose turn it is is decided at the last moment.
         """
         services = self._services
         async with self._claiming:
             while True:
-                lanes = self._placer.lanes_with_room(await services.queue.depth())
+                lanes = self._placer.lanes_with_free_backend(await services.queue.depth())
                 lease = await services.queue.lease(lanes, wait_s=1.0) if lanes else None
                 if lease is None:
                     if not lanes:
                         await services.fleet.wait_for_change(1.0)
                     continue
-                place = await self._placer.place(lease.job_id, fresh=True)
-                if place is not None:
-                    return lease, place
-                await lease.give_back(WAIT_FOR_ROOM_S)
+                placement = await self._placer.place(lease.job_id, has_waited=True)
+                if placement is not None:
+                    return lease, placement
+                await lease.give_back(WAIT_FOR_BACKEND_S)
 
-    async def _hold(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work` while extending the lease; stop when the lease is lost."""
+    async def _while_leased(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` while extending the lease; cancel it when the lease is lost."""
         task = asyncio.create_task(work)
         try:
             while not task.done():
@@ -103,18 +109,18 @@ class Dispatcher:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _master(self, lease: Lease, place: Placement | None) -> None:
-        """Attempts, one after another, until the job is done, has failed, or must wait for room."""
-        wait_s = WAIT_FOR_ROOM_S
-        while place is not None:
+    async def _master(self, lease: Lease, placement: Placement | None) -> None:
+        """Run attempts, one after another, until the job is done, has failed, or must wait."""
+        wait_s = WAIT_FOR_BACKEND_S
+        while placement is not None:
             try:
-                fault = await self._attempt(lease.job_id, place)
+                fault = await self._attempt(lease.job_id, placement)
             except attempt.LostJob:
                 return await lease.finish()
             if fault is None:
                 return await lease.finish()
             lacks_room = fault.fault_class is FaultClass.ROOM  # it would be rendered for nothing elsewhere too
-            place = None if lacks_room else await self._placer.place(lease.job_id, fresh=False)
+            placement = None if lacks_room else await self._placer.place(lease.job_id, has_waited=False)
             wait_s = self._pause_s(fault)
         await self._services.change(lease.job_id, attempts.requeued)
         await lease.give_back(wait_s)
@@ -125,37 +131,37 @@ class Dispatcher:
             return min(fault.retry_after_s, LONGEST_WAIT_S)
         return JITTER_S[0] + (JITTER_S[1] - JITTER_S[0]) * self._services.fleet.draw()
 
-    async def _attempt(self, job_id: str, place: Placement) -> TierFault | None:
-        """One attempt on its place: the fault after which to go on elsewhere, or None when the job is at its end,
-        mastered or failed. Raises attempt.LostJob."""
+    async def _attempt(self, job_id: str, placement: Placement) -> TierFault | None:
+        """Run one attempt: the fault after which to go on elsewhere, or None when the job is mastered or has failed.
+
+        Raises attempt.LostJob.
+        """
         services, started_s = self._services, clock.now()
-        fault: TierFault | None = None
-        timing: Timing | None = None
-        self._placer.retries += place.is_retry
+        outcome: attempt.AttemptResult | TierFault | Problem | None = None
+        self._placer.retries += placement.is_retry
         try:
-            job = await self._begin(job_id, place.choice, started_s)
-            made = await self._run_unless_lost(job, place.reservation)
-            timing = made.timing
-        except TierFault as caught:
-            fault = caught
-        except Problem as problem:
-            await self._fail(job, problem)
-            return None
+            job = await self._begin(job_id, placement.choice, started_s)
+            outcome = await self._outcome_of(job, placement.reservation)
         finally:
-            self._placer.retries -= place.is_retry
-            services.fleet.end(place.reservation, fault, timing)
-        if fault is not None:
-            verdict = await self._note_fault(job, place.choice, fault)
-            if verdict is None:
-                return fault
-            await self._fail(job, verdict)
-            return None
-        await self._seal(job, made)
-        await lifecycle.finish_sealed(services, job_id)
+            self._placer.retries -= placement.is_retry
+            fault = outcome if isinstance(outcome, TierFault) else None
+            timing = outcome.timing if isinstance(outcome, attempt.AttemptResult) else None
+            services.fleet.end(placement.reservation, fault, timing)
+        match outcome:
+            case attempt.AttemptResult():
+                await self._seal(job, outcome)
+                await lifecycle.finish_sealed(services, job_id)
+            case TierFault():
+                problem = await self._note_fault(job, placement.choice, outcome)
+                if problem is None:
+                    return outcome
+                await self._fail(job, problem)
+            case Problem():
+                await self._fail(job, outcome)
         return None
 
     async def _begin(self, job_id: str, choice: Choice, started_s: float) -> Job:
-        """The job put to work under a new generation. Raises attempt.LostJob when it is not to be run."""
+        """Set the job running under a new generation. Raises attempt.LostJob when it is not to be run."""
         job = await self._services.change(job_id, lambda job: attempts.with_new_attempt(job, choice, started_s))
         if job.state is JobState.SEALED:  # its last step was interrupted
             await lifecycle.finish_sealed(self._services, job_id)
@@ -163,49 +169,51 @@ class Dispatcher:
             raise attempt.LostJob
         return job
 
-    async def _run_unless_lost(self, job: Job, reservation: Reservation) -> attempt.AttemptResult:
+    async def _outcome_of(self, job: Job, reservation: Reservation) -> attempt.AttemptResult | TierFault | Problem:
         """Run the attempt while the job is still this generation's and the backend may be used.
 
-        Raises TierFault, Problem, attempt.LostJob.
+        Raises attempt.LostJob.
         """
         run = asyncio.create_task(attempt.run(self._services, job, reservation))
         lost = asyncio.create_task(attempt.until_lost(self._services, job))
         evicted = asyncio.create_task(reservation.evicted.wait())
-        made: attempt.AttemptResult | None = None
+        result: attempt.AttemptResult | None = None
         try:
             await asyncio.wait([run, lost, evicted], return_when=asyncio.FIRST_COMPLETED)
-            made = run.result() if run.done() else None
+            result = run.result() if run.done() else None
+        except (TierFault, Problem) as error:
+            return error
         finally:
             for task in (run, lost, evicted):
                 task.cancel()
             ended, *_ = await asyncio.gather(run, lost, evicted, return_exceptions=True)
-            if made is None and isinstance(ended, attempt.AttemptResult):  # whole, but too late to be wanted
-                await attempt.drop(self._services, ended.outputs)
-        if made is not None:
-            return made
+            if result is None and isinstance(ended, attempt.AttemptResult):  # whole, but too late to be used
+                await outputs.destroy(self._services, ended.outputs)
+        if result is not None:
+            return result
         if reservation.evicted.is_set():
-            raise TierFault(FaultClass.CAPACITY, "the backend was taken out for maintenance")
+            return TierFault(FaultClass.CAPACITY, "the backend was taken out for maintenance")
         raise attempt.LostJob
 
-    async def _seal(self, job: Job, made: attempt.AttemptResult) -> None:
+    async def _seal(self, job: Job, result: attempt.AttemptResult) -> None:
         """Commit the verified outputs, if the job is still this generation's. Raises attempt.LostJob."""
-        mine = False
+        is_ours = False
 
         def commit(current: Job) -> Job | None:
-            nonlocal mine
-            mine = attempts.is_same_attempt(current, job)
-            if not mine:
+            nonlocal is_ours
+            is_ours = attempts.is_same_attempt(current, job)
+            if not is_ours:
                 return None
             closed = attempts.with_last_ended(current.attempts, clock.now(), "done", "")
-            changes = {"outputs": made.outputs, "report": made.report, "expires_s": made.expires_s}
+            changes = {"outputs": result.outputs, "report": result.report, "expires_s": result.expires_s}
             return current.to(JobState.SEALED, attempts=closed, error=None, **changes)
 
         try:
             await self._services.change(job.id, commit)
         except (JobMissing, RevisionConflict):
-            mine = False
-        if not mine:
-            await attempt.drop(self._services, made.outputs)
+            is_ours = False
+        if not is_ours:
+            await outputs.destroy(self._services, result.outputs)
             raise attempt.LostJob
 
     async def _note_fault(self, job: Job, choice: Choice, fault: TierFault) -> Problem | None:

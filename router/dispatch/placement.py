@@ -1,4 +1,4 @@
-"""A backend for a job, occupied for one attempt; and which jobs could find one at all."""
+"""Finds and reserves a backend for a job, and says which of the queue's lanes could find one at all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from router.store.record import Job
 from router.tiers.fleet.member import Reservation
 from router.tiers.policy.choice import TYPICAL, Choice, choose, outlook
 
-RETRY_SHARE, RETRIES_LEAST = 0.2, 3
+RETRY_SHARE = 0.2
+"""Retries may be this share of the jobs that run or wait: in an outage they must not become most of the load."""
+MIN_RETRIES = 3
+"""So many may run in any case, or a router with few jobs could never retry."""
 
 
 class Placement(NamedTuple):
-    """A chosen backend, occupied for one attempt."""
+    """A chosen backend, reserved for one attempt."""
 
     choice: Choice
     reservation: Reservation
@@ -25,20 +28,26 @@ class Placement(NamedTuple):
 
 
 class Placer:
+    """Places one job at a time, by what is known of the fleet at that moment."""
+
     def __init__(self, services: Services) -> None:
         self._services = services
         self.retries = 0
         """Attempts that run now after an earlier one of their job had failed."""
 
-    def lanes_with_room(self, queued: int) -> list[str]:
+    def lanes_with_free_backend(self, queued: int) -> list[str]:
+        """The lanes of which a typical job could start now, when `queued` jobs wait."""
         fleet = self._services.fleet
         candidates = fleet.candidates()
         needs = {lane: TYPICAL._replace(managed_only=lane == MANAGED_LANE, queued=queued) for lane in LANES}
         return [lane for lane, need in needs.items() if choose(candidates, need, fleet.draw)]
 
-    async def place(self, job_id: str, *, fresh: bool) -> Placement | None:
-        """A backend for the job, occupied; None when it must wait. `fresh`: it has waited since its last fault, so
-        that it may go where it failed, if there is nobody else."""
+    async def place(self, job_id: str, *, has_waited: bool) -> Placement | None:
+        """Reserve a backend for the job; None when it must wait.
+
+        `has_waited`: since its last fault it stood in the queue, so that, if no other backend is left, it may go to
+        one where it failed.
+        """
         services = self._services
         try:
             job, _ = await services.jobs.get(job_id)
@@ -50,10 +59,10 @@ class Placer:
         queued = await services.queue.depth()
         if attempts.is_retry(job) and not self._may_retry(queued):
             return None
-        candidates, now, draw = services.fleet.candidates(), clock.now(), services.fleet.draw
-        need = attempts.need_of(job, now, queued)
-        if fresh and outlook(candidates, need, draw).tier is None:
-            need = attempts.need_of(job, now, queued, again=True)
+        candidates, now_s, draw = services.fleet.candidates(), clock.now(), services.fleet.draw
+        need = attempts.need_of(job, now_s, queued)
+        if has_waited and outlook(candidates, need, draw).tier is None:
+            need = attempts.need_of(job, now_s, queued, again=True)
         choice = choose(candidates, need, draw)
         if choice is None:
             return None
@@ -62,12 +71,11 @@ class Placer:
         return Placement(choice, services.fleet.begin(choice, need), attempts.is_retry(job))
 
     async def _lacks_room(self, job: Job) -> bool:
-        """Would a master of about the song's size find no room, old masters out of the way?"""
-        wanted_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
-        await eviction.evict(self._services, wanted_bytes)
-        return self._services.spool.bytes_to_free(wanted_bytes) > 0
+        """Whether the spool has no room for masters as large as the song, once old masters are evicted."""
+        expected_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
+        await eviction.evict(self._services, expected_bytes)
+        return self._services.spool.bytes_to_free(expected_bytes) > 0
 
     def _may_retry(self, queued: int) -> bool:
-        """Retries are a part of the load, never most of it: beyond that they wait."""
         active = queued + sum(member.in_flight for member in self._services.fleet.members())
-        return self.retries < max(RETRIES_LEAST, RETRY_SHARE * active)
+        return self.retries < max(MIN_RETRIES, RETRY_SHARE * active)

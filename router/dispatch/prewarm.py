@@ -1,4 +1,4 @@
-"""Wakes a Space that sleeps before a job needs it: its cold start passes while the tiers above still cope."""
+"""Wakes a sleeping Space before a job needs it, so that its cold start passes while the tiers above still cope."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from router.jobs.services import Services
 from router.tiers.policy.choice import TYPICAL, worth_waking
 
 LOOK_EVERY_S = 1.0
+"""A cold start takes a minute or more, so that a second's delay is nothing, and a look takes microseconds."""
 
 
 async def wake_for_ever(services: Services) -> None:
+    """Look every LOOK_EVERY_S whether a Space should be woken."""
     while True:
         try:
             await wake(services)
@@ -22,7 +24,7 @@ async def wake_for_ever(services: Services) -> None:
 
 
 async def wake(services: Services) -> None:
-    """Look once."""
+    """Wake the Spaces that a typical job would need soon."""
     need = TYPICAL._replace(queued=await services.queue.depth())
     for name in worth_waking(services.fleet.candidates(), need, services.fleet.draw):
         services.fleet.wake(name)

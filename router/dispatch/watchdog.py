@@ -1,63 +1,74 @@
-"""An eye on one attempt's events as they pass: is the backend silent, does it stall, how long does each part take."""
+"""Watches one attempt's events: ends it when its backend falls silent or its render stalls, and times its parts."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from router.core import clock
-from router.dispatch.patience import Patience
 from router.dispatch.stall import StallDetector
 from router.tiers.policy.estimate import Timing
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Event, OutputBegins, Working
 
 SLOWEST_UPLOAD_BYTES_PER_S = 256 * 1024
+"""A backend may say nothing while the song is sent; an upload slower than this (2 Mbit/s) counts as silence."""
 
 
 class Watchdog:
+    """Of one attempt, from its start. `silence_s` is how long the backend may send nothing at all."""
+
     def __init__(self, silence_s: float, upload_bytes: int, expected_render_s: float) -> None:
         self._silence_s = silence_s
         self._upload_s = upload_bytes / SLOWEST_UPLOAD_BYTES_PER_S
         self._expected_s = expected_render_s
         self._stall: StallDetector | None = None
-        self._marks = [clock.now()]
-        """When it began, was accepted, began to send the master."""
+        self._marks_s = [clock.now()]
+        """When the attempt began, was accepted, and its first output began."""
 
-    async def over(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """The same events. Raises TierFault when the backend says nothing for too long, or gets nowhere."""
-        allowed_s = self._silence_s + self._upload_s
-        patience = Patience()
+    async def watched(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The same events. Raises TierFault when the backend is silent for too long, or its render stalls.
+
+        One timeout serves all the waits (decision 0009). It runs only while an event is awaited: the time that the
+        caller takes over an event is not the backend's silence.
+        """
+        loop, limit_s = asyncio.get_running_loop(), self._silence_s + self._upload_s
         try:
-            while True:
-                event = await patience.wait(anext(events), allowed_s)
-                allowed_s = self._silence_s
-                self._look(event)
-                yield event
+            async with asyncio.timeout(None) as silence:
+                while True:
+                    silence.reschedule(loop.time() + limit_s)
+                    event = await anext(events)
+                    if silence.expired():  # the event came with the end, or `events` made one of the cancellation
+                        break
+                    silence.reschedule(None)
+                    limit_s = self._silence_s
+                    self._check(event)
+                    yield event
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise TierFault(FaultClass.CRASH, "the backend fell silent") from None
-        finally:
-            patience.close()
+            pass
+        raise TierFault(FaultClass.CRASH, "the backend fell silent")
 
     def timing(self) -> Timing:
-        """How long the parts took; call it when the last byte has come."""
-        if len(self._marks) < 3:
+        """How long upload, render and fetch took; to be called when the last byte has come."""
+        if len(self._marks_s) < 3:
             return Timing()
-        began_s, accepted_s, output_s = self._marks
+        began_s, accepted_s, output_s = self._marks_s
         return Timing(accepted_s - began_s, output_s - accepted_s, clock.now() - output_s)
 
-    def _look(self, event: Event) -> None:
-        now = clock.now()
-        if len(self._marks) == 1:
-            self._marks.append(now)
-            self._stall = StallDetector(now, self._expected_s)
+    def _check(self, event: Event) -> None:
+        """Note what the event says of the attempt's course. Raises TierFault when the render stalls."""
+        now_s = clock.now()
+        if len(self._marks_s) == 1:
+            self._marks_s.append(now_s)
+            self._stall = StallDetector(now_s, self._expected_s)
         if isinstance(event, OutputBegins) and self._stall is not None:
-            self._marks.append(now) if len(self._marks) == 2 else None
+            self._marks_s.append(now_s)
             self._stall = None
         if self._stall is None:
             return
         if isinstance(event, Working):
-            self._stall.progressed(now, event.fraction)
-        if self._stall.is_stalled(now):
+            self._stall.progressed(now_s, event.fraction)
+        if self._stall.is_stalled(now_s):
             raise TierFault(FaultClass.CRASH, f"the render got nowhere for {self._stall.allowed_s():.0f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from router.tiers.policy.estimate import Ewma, Pace
 
 TIER_ORDER = ("managed", "gpu_space", "cpu_space")
-"""The most preferred first: the nearer the machine and the faster, the earlier."""
+"""The most preferred first: machines of our own before other people's, GPUs before CPUs."""
 TIER_TITLES = {
     "managed": "Managed GPU workers",
     "gpu_space": "Hugging Face GPU Space",

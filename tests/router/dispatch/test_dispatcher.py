@@ -333,7 +333,7 @@ async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_n
 ) -> None:
     """The render was good and had nowhere to go: no attempt is spent, and it is not rendered again for nothing."""
     monkeypatch.setattr(dispatcher, "LONGEST_WAIT_S", 0.01)
-    monkeypatch.setattr(dispatcher, "WAIT_FOR_ROOM_S", 0.01)
+    monkeypatch.setattr(dispatcher, "WAIT_FOR_BACKEND_S", 0.01)
     backend = FakeBackend("a", [mastering(), mastering()])
     quota = 2 * len(SONG) + len(MASTER) // 2
     async with working(tmp_path, [backend], spool_quota_bytes=quota) as services:
@@ -452,7 +452,7 @@ async def test_a_store_that_fails_for_a_while_stops_no_dispatcher(
             return await real(lanes, wait_s)
 
         monkeypatch.setattr(services.queue, "lease", failing)
-        monkeypatch.setattr(dispatcher, "WAIT_FOR_ROOM_S", 0.01)
+        monkeypatch.setattr(dispatcher, "WAIT_FOR_BACKEND_S", 0.01)
         job = await queue_song(services)
         assert (await until(services, job.id, JobState.MASTERED)).state is JobState.MASTERED
         assert failures == 5

@@ -23,7 +23,7 @@ ENDS = (JobState.MASTERED, JobState.WIPED)
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "JITTER_S", (0.01, 0.02))
-    monkeypatch.setattr(dispatcher, "WAIT_FOR_ROOM_S", 0.01)
+    monkeypatch.setattr(dispatcher, "WAIT_FOR_BACKEND_S", 0.01)
     monkeypatch.setattr(member, "UNREACHABLE_REST_S", 0.01)
 
 
@@ -66,7 +66,7 @@ async def test_an_outage_costs_a_song_nothing_however_long_it_lasts(tmp_path: Pa
 async def test_retries_beyond_their_budget_wait_and_are_not_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "RETRIES_LEAST", 0)
+    monkeypatch.setattr(placement, "MIN_RETRIES", 0)
     monkeypatch.setattr(placement, "RETRY_SHARE", 0.0)
     backends = [FakeBackend("a", failing(FaultClass.CRASH, 1)), FakeBackend("b", failing(FaultClass.CRASH, 1))]
     async with working(tmp_path, backends) as services:
@@ -78,7 +78,7 @@ async def test_retries_beyond_their_budget_wait_and_are_not_failed(
 
         await eventually(waits)
         assert sum(len(backend.runs) for backend in backends) == 1
-        monkeypatch.setattr(placement, "RETRIES_LEAST", 3)
+        monkeypatch.setattr(placement, "MIN_RETRIES", 3)
         assert (await until(services, queued.id, *ENDS)).attempts[-1].number == 2
 
 
@@ -110,7 +110,7 @@ class Beating(FakeBackend):
 
 
 async def test_a_render_that_only_beats_is_given_up_as_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stall, "LEAST_S", 0.05)
+    monkeypatch.setattr(stall, "MIN_STALL_S", 0.05)
     monkeypatch.setattr("router.tiers.policy.estimate.Pace.render_s", lambda *_: 0.0)
     backend = Beating("a", [mastering()])
     async with working(tmp_path, [backend]) as services:
