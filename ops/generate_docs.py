@@ -50,7 +50,9 @@ def _errors() -> str:
         "| class | examples | next | counted |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| `{c}` | {r.example} | {r.next} | {'yes' if r.counts else 'no'} |" for c, r in faults.TABLE.items()]
+    lines += [
+        f"| `{c}` | {r.example} | {r.next} | {'yes' if r.counts else 'no'} |" for c, r in faults.CONSEQUENCES.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -21,8 +21,8 @@ from router.cli.deploy import TOKEN_VARIABLES
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
 from router.tiers.connect import connect
-from router.tiers.fleet.catalogue import CatalogueEntry, read
-from router.tiers.in_memory import source_of
+from router.tiers.fleet.catalogue import CatalogueEntry, read_catalogue
+from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.faults import TierFault
 from router.tiers.port import Backend, Finished, Work
 
@@ -68,7 +68,7 @@ async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
         container="wav", codec="pcm_16", rate_hz=_RATE_HZ, channels=2, frames=frames, duration_s=seconds, lossy=False
     )
     size_bytes, readings = 0, ""
-    async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, source_of(song), DEADLINE_S)):
+    async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, audio_source_of(song), DEADLINE_S)):
         if isinstance(event, bytes):
             size_bytes += len(event)
         elif isinstance(event, Finished) and event.report is not None:
@@ -85,7 +85,7 @@ def main() -> int:
         print("smoke: name the catalogue of the deployed Spaces: make smoke-hf CATALOGUE=tiers.toml", file=sys.stderr)
         return 2
     try:
-        spaces = [entry for entry in read(Path(sys.argv[1])) if entry.speaks != "worker"]
+        spaces = [entry for entry in read_catalogue(Path(sys.argv[1])) if entry.effective_protocol != "worker"]
     except CommandError as command_error:
         print(f"smoke: {command_error}", file=sys.stderr)
         return command_error.exit_code

@@ -1,11 +1,11 @@
-"""The Hugging Face Hub as far as this project uses it: a real HTTP server on loopback that remembers what it was told.
+"""A fake Hugging Face Hub: an HTTP server on loopback with the routes that this project uses, which records requests.
 
     with fake_hub() as hub:
         hub.spaces["owner/name"] = FakeSpace(stage="SLEEPING", host=space.url)
         ...HF_ENDPOINT=hub.url...
         assert hub.requests[-1].path == "/api/spaces/owner/name/runtime"
 
-Of the upload it speaks the commit of files in line, which is what the library uses for small text files.
+Of uploads it knows commits with the files inline, which the library uses for small text files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ TOKEN = "hf_of_the_owner"
 _SPACE = re.compile(r"/api/spaces/([\w.-]+/[\w.-]+)(/.*)?")
 
 
-class Asked(NamedTuple):
+class HubRequest(NamedTuple):
+    """One request, its body parsed."""
+
     method: str
     path: str
     body: Any
@@ -32,6 +34,8 @@ class Asked(NamedTuple):
 
 @dataclass
 class FakeSpace:
+    """A Space as the Hub has it; the defaults are those of a new one that runs."""
+
     stage: str = "RUNNING"
     host: str = "http://127.0.0.1:9"
     hardware: str = "cpu-basic"
@@ -44,19 +48,21 @@ class FakeSpace:
 
 
 class FakeHub:
+    """Spaces by `owner/name`, the quota of TOKEN's owner, and the requests that came."""
+
     def __init__(self) -> None:
         self.url = ""
         self.spaces: dict[str, FakeSpace] = {}
-        self.requests: list[Asked] = []
+        self.requests: list[HubRequest] = []
         self.quota: dict[str, Any] = {"base": 1500, "current": 1200.5, "resetsAt": None, "overquotaUsed": 0}
         self.failing: int | None = None
-        """Answer everything with this status."""
+        """The status of every response, where it is to fail."""
         self.failing_next: list[int] = []
         """Answer the next requests with these statuses, one each."""
 
     def answer(self, method: str, path: str, token: str, body: Any) -> tuple[int, Any]:
         path = path.partition("?")[0]
-        self.requests.append(Asked(method, path, body))
+        self.requests.append(HubRequest(method, path, body))
         if self.failing is not None or self.failing_next:
             return self.failing_next.pop(0) if self.failing_next else self.failing or 500, {"error": "as told"}
         if token not in ("", f"Bearer {TOKEN}"):
@@ -124,8 +130,8 @@ class FakeHub:
                 return 200, files
             case "GET", _:
                 siblings = [{"rfilename": path} for path in space.files]
-                told = {"id": name, "private": space.private, "host": space.host, "runtime": runtime, "sha": "0" * 40}
-                return 200, {**told, "siblings": siblings, "tags": [], "likes": 0, "subdomain": name.replace("/", "-")}
+                info = {"id": name, "private": space.private, "host": space.host, "runtime": runtime, "sha": "0" * 40}
+                return 200, {**info, "siblings": siblings, "tags": [], "likes": 0, "subdomain": name.replace("/", "-")}
         return 404, {"error": "no such address"}
 
     def _commit(self, name: str, space: FakeSpace, lines: Any) -> tuple[int, Any]:
@@ -151,8 +157,8 @@ def fake_hub() -> Iterator[FakeHub]:
                 body: Any = [json.loads(line) for line in raw.splitlines() if line]
             else:
                 body = json.loads(raw) if raw else None
-            status, said = hub.answer(self.command, self.path, self.headers.get("authorization", ""), body)
-            answer = json.dumps(said).encode()
+            status, response = hub.answer(self.command, self.path, self.headers.get("authorization", ""), body)
+            answer = json.dumps(response).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(answer)))

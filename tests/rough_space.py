@@ -1,12 +1,12 @@
-"""Real Gradio servers that misbehave as they are told: a Space of ours (`gradio.Server`), or any Gradio app.
+"""Real Gradio servers that misbehave as a test asks: with the API of our Space (`gradio.Server`), or a plain app.
 
     with rough_space() as space:
         space.behave(master="title", title="ZeroGPU quota exceeded")
-        space.held()      # jobs of which it still has something
+        space.held()      # ids of the jobs that it still has data of
 
-As a process (`python -m tests.rough_space PORT KIND FOLDER`) it answers `/rough` beside the Space's own addresses:
-POST sets how it behaves, GET tells what it saw. `answers` maps the start of a path (or the whole of it, with `$`) to
-the status, headers and body that it is answered with.
+As a process (`python -m tests.rough_space PORT KIND`) it has the route `/rough` beside the Space's: POST sets its
+behaviour, GET returns what it recorded. `answers` maps the start of a path (or all of it, with `$`) to the status,
+headers and body of the response.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ START_S = 60.0
 
 @dataclass
 class RoughSpace:
+    """The running server, as tests see it."""
+
     process: subprocess.Popen[bytes]
     url: str
     folder: Path
 
     def behave(self, **how: Any) -> None:
-        """From now on like this; what is not named is as at the start."""
+        """Behave like this from now on; what is not named is as at the start."""
         httpx.post(f"{self.url}/rough", json=how, trust_env=False, timeout=10, verify=TLS).raise_for_status()
 
     def saw(self) -> dict[str, Any]:
@@ -56,7 +58,7 @@ class RoughSpace:
         self.process.send_signal(how)
 
     def files(self) -> list[Path]:
-        """What lies in its temporary folder."""
+        """The files in its temporary folder."""
         return [path for path in self.folder.rglob("*") if path.is_file()]
 
     def stop(self) -> None:
@@ -66,7 +68,7 @@ class RoughSpace:
 
 @contextmanager
 def rough_space(kind: str = "space", port: int | None = None) -> Iterator[RoughSpace]:
-    """A running one; kind `space` or `plain`."""
+    """Run one of the kind `space` or `plain`."""
     port = port or free_port()
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "GRADIO_TEMP_DIR": folder, "TMPDIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -90,9 +92,9 @@ def rough_space(kind: str = "space", port: int | None = None) -> Iterator[RoughS
 
 
 def _wait_until_up(space: RoughSpace, output: Path) -> None:
-    give_up_s = time.monotonic() + START_S
+    deadline_s = time.monotonic() + START_S
     while True:
-        if space.process.poll() is not None or time.monotonic() > give_up_s:
+        if space.process.poll() is not None or time.monotonic() > deadline_s:
             raise RuntimeError(output.read_text("utf-8", errors="replace"))
         try:
             if httpx.get(f"{space.url}/config", timeout=1, trust_env=False, verify=TLS).status_code == 200:
@@ -103,7 +105,7 @@ def _wait_until_up(space: RoughSpace, output: Path) -> None:
 
 
 class _Behaviour:
-    """What it was told, and what it saw."""
+    """The behaviour that a test has set, and what the server has recorded."""
 
     def __init__(self) -> None:
         self.how: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A worker made of nothing but a socket, which says to every render what it is told to, byte by byte.
+"""A worker on a bare socket: it gives slots, and sends as the response to a render whatever bytes a test wants.
 
 async with rough_worker(lambda asked: answer(200, frames(...))) as rough:
     WorkerBackend("w", rough.url)
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from mastering.protocol.frames import Event, Seal, data_header, encode_event
 
 
-class Asked(NamedTuple):
-    """One request to render."""
+class RenderCall(NamedTuple):
+    """One render request: its headers, and its body without the chunked framing."""
 
     headers: dict[str, str]
     body: bytes
@@ -25,25 +25,27 @@ class Asked(NamedTuple):
 
 @dataclass
 class Rough:
+    """The running worker: its address, and the connections that it has met."""
+
     url: str
     connections: int = 0
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Somebody hung up."""
+    """Set when a caller has closed its connection."""
 
 
-Said = Callable[[Asked], bytes]
-"""The whole answer. Without bytes there is none: the connection is kept, and silent."""
+Said = Callable[[RenderCall], bytes]
+"""Gives the whole response to a render; with no bytes the connection stays open and silent."""
 Taken = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""Does as it likes with the body of a render and its answer."""
+"""Reads the body of a render and writes its response itself."""
 
 
 @asynccontextmanager
 async def rough_worker(
     said: Said | None = None, *, takes: Taken | None = None, slots: Callable[[int], bytes] | None = None
 ) -> AsyncIterator[Rough]:
-    """It gives a slot to whoever asks, or answers the nth who does with what `slots` says; it answers a render with
-    what `said` says, or does what `takes` does."""
+    """Run one. A slot request gets a slot, or what `slots` gives for its number; a render gets what `said` gives, or
+    is handled by `takes`."""
     talking: set[asyncio.Task[None]] = set()
     gives = slots or (lambda _: GIVEN)
     asked_for_slots = 0
@@ -64,7 +66,7 @@ async def rough_worker(
                     elif takes is not None:
                         await takes(reader, writer)
                     elif said is not None:
-                        writer.write(said(Asked(headers, await _chunked(reader))))
+                        writer.write(said(RenderCall(headers, await _chunked(reader))))
                     await writer.drain()
             rough.closed.set()
         finally:
@@ -102,23 +104,23 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 
 
 def answer(status: int, body: bytes, **headers: str) -> bytes:
-    """A whole HTTP answer that leaves the connection open."""
+    """A whole HTTP response that leaves the connection open."""
     named = {"content-length": str(len(body)), **{name.replace("_", "-"): said for name, said in headers.items()}}
     head = [f"HTTP/1.1 {status} Said", *(f"{name}: {said}" for name, said in named.items())]
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
 def in_chunks(body: bytes, *, size: int = 65_536) -> bytes:
-    """The same of unknown length."""
+    """A whole HTTP response of unknown length, chunked."""
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     head = b"HTTP/1.1 200 Said\r\ntransfer-encoding: chunked\r\n\r\n"
     return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 def sealed(seal: Seal, *frames: Event | bytes) -> bytes:
-    """Events, and bytes as one data frame each, in their frames."""
-    told = [data_header(len(one)) + one if isinstance(one, bytes) else encode_event(one) for one in frames]
-    return b"".join(map(seal.pass_on, told))
+    """The frames of events, and of bytes as one data frame each."""
+    encoded = [data_header(len(one)) + one if isinstance(one, bytes) else encode_event(one) for one in frames]
+    return b"".join(map(seal.pass_on, encoded))
 
 
 GIVEN = answer(201, json.dumps({"slot": "s"}).encode())

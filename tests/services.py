@@ -40,9 +40,9 @@ from router.spool.disk import Spool
 from router.store.embedded import sqlite
 from router.store.record import BlobRef, Job, new_id
 from router.store.state import JobState
-from router.tiers.fake import Step
+from router.tiers.fake import ScriptStep
 from router.tiers.fleet.fleet import Fleet
-from router.tiers.port import Accepted, Backend, Finished, OutputBegins, Working
+from router.tiers.port import Accepted, Backend, Finished, OutputStarted, RenderProgress
 
 SONG = b"a song, as far as the believing probe can tell " * 400
 MASTER = b"its master " * 3000
@@ -184,7 +184,7 @@ async def queue_song(services: Services, song: bytes = SONG, **changes: Any) -> 
 async def until(services: Services, job_id: str, *states: JobState) -> Job:
     """The job as soon as it is in one of `states`."""
     try:
-        async with asyncio.timeout(PATIENCE_S), services.events.listen(job_id) as changes:
+        async with asyncio.timeout(PATIENCE_S), services.events.subscribe(job_id) as changes:
             while True:
                 job, _ = await services.jobs.get(job_id)
                 if job.state in states:
@@ -206,11 +206,11 @@ async def read_all(services: Services, ref: str) -> bytes:
     return b"".join([chunk async for chunk in services.spool.read(ref)])
 
 
-def mastering(master: bytes = MASTER, *formats: OutputFormat, before: Sequence[Step] = ()) -> list[Step]:
+def mastering(master: bytes = MASTER, *formats: OutputFormat, before: Sequence[ScriptStep] = ()) -> list[ScriptStep]:
     """The script of a render that goes well, after the steps of `before`."""
-    steps: list[Step] = [Accepted("scripted"), Working(Stage.RENDER, 0.5), *before]
+    steps: list[ScriptStep] = [Accepted("scripted"), RenderProgress(Stage.RENDER, 0.5), *before]
     for output_format in formats or (OutputFormat.WAV24,):
-        steps += [OutputBegins(output_format, len(master)), master[:1000], master[1000:]]
+        steps += [OutputStarted(output_format, len(master)), master[:1000], master[1000:]]
     return [*steps, Finished(report())]
 
 

@@ -1,4 +1,4 @@
-"""A Space as a real process on loopback: its folder put together as it is uploaded, `python app.py` run in it."""
+"""Runs a Space as a process on loopback: `python app.py` in a folder with the files of its upload."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAMILY_S = 5.0
 
 @dataclass
 class SpaceProcess:
-    """A Space that listens. `said` are the lines it logged."""
+    """A Space that listens. `said` holds the lines of its log."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -42,7 +42,7 @@ class SpaceProcess:
     temp: Path
     """TMPDIR and HOME of the process."""
     headers: dict[str, str] = field(default_factory=dict)
-    """The Space's key, where it has one: what every client sends that is not told otherwise."""
+    """The Space's key, where it has one: `client` sends it by default."""
     said: list[str] = field(default_factory=list)
 
     @property
@@ -74,7 +74,7 @@ class SpaceProcess:
         return self.process.wait(STOP_S)
 
     def stop(self) -> None:
-        """However it stands, it is gone afterwards."""
+        """Kill it unless it has ended."""
         if self.process.poll() is None:
             self.kill()
 
@@ -107,7 +107,7 @@ def start_space(
     python: str | Path = sys.executable,
     **settings: object,
 ) -> SpaceProcess:
-    """The same without an end: whoever calls stops it. `place` is an empty folder, or that of an earlier start."""
+    """Start a Space that the caller stops. `place` is an empty folder, or that of an earlier start."""
     folder, temp = place / "app", place / "temp"
     temp.mkdir(exist_ok=True)
     if not folder.exists():
@@ -131,7 +131,7 @@ def start_space(
     first = process.stdout.readline()
     if not first:
         process.wait()
-        raise AssertionError("the Space did not start; its own words are above")
+        raise AssertionError("the Space did not start; its own output is above")
     said = json.loads(first)
     assert said["event"] == "listening", said
     headers = {"x-mastering-key": str(settings["key"])} if "key" in settings else {}
@@ -146,7 +146,7 @@ def start_space(
 
 
 def put_together(kind: Kind, folder: Path) -> None:
-    """The folder of a Space, as it is uploaded."""
+    """Copy the files of a Space's upload into `folder`."""
     for name, source in upload.files(kind).items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ def fetch(space: SpaceProcess, job_id: str, output: str = "wav24") -> bytes:
 
 
 def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
-    """Poll until it holds."""
+    """Poll `condition` until it holds; AssertionError after `limit_s`."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         with contextlib.suppress(httpx.HTTPError):
@@ -234,7 +234,7 @@ def _free_port() -> int:
 
 
 def _clean() -> dict[str, str]:
-    """This environment without what would tell the Space more than Hugging Face does."""
+    """This environment without variables that Hugging Face would not set."""
     return {
         name: value
         for name, value in os.environ.items()

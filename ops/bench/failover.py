@@ -19,9 +19,9 @@ from mastering.contract import Facts, Settings
 from ops.bench._setup import BenchSetup, Client, running_setup, song
 from ops.bench.line import BenchmarkLine
 from ops.topology import free_port
-from router.tiers.in_memory import source_of
+from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.faults import TierFault
-from router.tiers.port import Finished, OutputBegins, Work
+from router.tiers.port import Finished, OutputStarted, Work
 from router.tiers.worker.backend import WorkerBackend
 
 _MIB = 1024 * 1024
@@ -189,9 +189,9 @@ async def direct(backend: WorkerBackend, audio: bytes) -> bool:
 
     discarded, is_finished = _DiscardBuffer(), False
     try:
-        async with aclosing(backend.run(Work(Settings(), facts, source_of(audio), 60.0))) as events:
+        async with aclosing(backend.run(Work(Settings(), facts, audio_source_of(audio), 60.0))) as events:
             async for event in events:
-                if isinstance(event, OutputBegins) and event.body is not None:
+                if isinstance(event, OutputStarted) and event.body is not None:
                     while await event.body.fill(discarded):
                         pass
                 is_finished = isinstance(event, Finished)

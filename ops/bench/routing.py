@@ -40,9 +40,9 @@ from router.spool.disk import Spool
 from router.store.embedded import sqlite
 from router.store.record import BlobRef, Job, new_id
 from router.store.state import JobState
-from router.tiers.fake import FakeBackend, Step
+from router.tiers.fake import FakeBackend, ScriptStep
 from router.tiers.fleet.fleet import Fleet
-from router.tiers.port import Accepted, Backend, BackendHealth, Finished, OutputBegins
+from router.tiers.port import Accepted, Backend, BackendHealth, Finished, OutputStarted
 from router.tiers.worker.backend import WorkerBackend
 
 _MIB = 1024 * 1024
@@ -57,38 +57,38 @@ def measure() -> list[BenchmarkLine]:
     counts = sorted({min(cores, there) for cores in _CORES})
     forwarded_s = uvloop.run(_forwarding(song(1024)))
     return [
-        *(_added_line(cores, there, rest_s=rest_s) for cores in counts for rest_s in (0.0, _REST_S)),
+        *(_added_line(cores, there, backoff_s=backoff_s) for cores in counts for backoff_s in (0.0, _REST_S)),
         BenchmarkLine("1 KB, added by forwarding alone, p50", forwarded_s * 1000, "ms", "lower", 5.0),
         BenchmarkLine("small jobs, fake tier, without the probe", uvloop.run(_throughput()), "jobs/s", "higher", 200.0),
         BenchmarkLine(f"{_WATCHERS} idle watchers, RAM", asyncio.run(_watchers_mb()), "MB", "lower", 100.0),
     ]  # fmt: skip
 
 
-def _added_line(cores: int, there: int, *, rest_s: float) -> BenchmarkLine:
+def _added_line(cores: int, there: int, *, backoff_s: float) -> BenchmarkLine:
     device = f"{cores} of {there} cores"
     with on_cores(cores):
-        straight_s, through_s = _added(song(20 * _MIB), rest_s)
+        straight_s, through_s = _added(song(20 * _MIB), backoff_s)
     added_ms = (through_s - straight_s) * 1000
-    how, limit = (", each at rest", None) if rest_s else ("", 60.0)
+    how, limit = (", each at rest", None) if backoff_s else ("", 60.0)
     return BenchmarkLine(
         f"20 MB, added to a direct call{how}, p50, {device}", added_ms, "ms", "lower", limit,
         "a direct call takes (ms)", straight_s * 1000, device=device,
     )  # fmt: skip
 
 
-def _added(audio: bytes, rest_s: float) -> tuple[float, float]:
+def _added(audio: bytes, backoff_s: float) -> tuple[float, float]:
     """Medians of a direct call and of the whole way through the router, probes, encryption and deletion included.
 
     Both callers keep their connections, as a router and a browser do, and nothing of the master. They take turns, so
     that whatever else the machine does falls on both alike; but what a song leaves for a quiet moment, which takes a
-    core 10 to 20 ms, falls on one of them or the other, unless each begins after `rest_s`.
+    core 10 to 20 ms, falls on one of them or the other, unless each begins after `backoff_s`.
     """
-    batches = [_batch(audio, rest_s) for _ in range(_BATCHES)]  # how memory lies in a process lasts as long as it
+    batches = [_batch(audio, backoff_s) for _ in range(_BATCHES)]  # how memory lies in a process lasts as long as it
     straight, through = ([one for batch in batches for one in batch[which]] for which in (0, 1))
     return statistics.median(straight), statistics.median(through)
 
 
-def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
+def _batch(audio: bytes, backoff_s: float) -> tuple[list[float], list[float]]:
     taken: tuple[list[float], list[float]] = ([], [])
     with running_setup(["managed"]) as setup, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         client, backend = setup.client(), WorkerBackend("direct", setup.workers[0].url)
@@ -98,7 +98,7 @@ def _batch(audio: bytes, rest_s: float) -> tuple[list[float], list[float]]:
         )
         for number in range(-1, _ROUNDS):
             for call, times in zip(calls, taken, strict=True):
-                time.sleep(rest_s)
+                time.sleep(backoff_s)
                 began = time.perf_counter()
                 if call() is False:
                     raise RuntimeError("a direct call was lost")
@@ -129,21 +129,26 @@ async def _forwarding(audio: bytes) -> float:
 
 async def _throughput() -> float:
     audio = song(1024)
-    script: list[Step] = [Accepted("fake"), OutputBegins(OutputFormat.WAV24, len(audio)), audio, Finished(REPORT)]
+    script: list[ScriptStep] = [
+        Accepted("fake"),
+        OutputStarted(OutputFormat.WAV24, len(audio)),
+        audio,
+        Finished(REPORT),
+    ]
     fake = FakeBackend("fake", [script])
     fake.health = BackendHealth(True, "fake", slots=8)
     async with _services([fake]) as services:
         jobs = [await _queued(services, audio, f"account {n % 8}") for n in range(_JOBS)]
         began = time.perf_counter()
         for job in jobs:
-            await services.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+            await services.queue.enqueue(job.id, ANY_LANE, job.account, _FACTS.duration_s)
         for job in jobs:
             await _mastered(services, job.id)
         return _JOBS / (time.perf_counter() - began)
 
 
 async def _forwarded(services: Services, job: Job) -> None:
-    await services.queue.offer(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+    await services.queue.enqueue(job.id, ANY_LANE, job.account, _FACTS.duration_s)
     await _mastered(services, job.id)
 
 
@@ -165,7 +170,7 @@ async def _queued(services: Services, audio: bytes, account: str) -> Job:
 
 
 async def _mastered(services: Services, job_id: str) -> None:
-    async with asyncio.timeout(60), services.events.listen(job_id) as changes:
+    async with asyncio.timeout(60), services.events.subscribe(job_id) as changes:
         while (await services.jobs.get(job_id)).job.state is not JobState.MASTERED:
             await changes.wait(1.0)
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from mastering.contract import Facts, Settings
 from ops.bench.line import BenchmarkLine
 from ops.bench.worker import _exchange
-from router.tiers.in_memory import source_of
+from router.tiers.in_memory import audio_source_of
 from router.tiers.port import Finished, Work
 from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
@@ -94,7 +94,7 @@ async def _through(url: str, song: bytes, jobs: int) -> None:
 
 def _work(song: bytes) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=1.0, lossy=False)
-    return Work(Settings(), facts, source_of(song), 60.0)
+    return Work(Settings(), facts, audio_source_of(song), 60.0)
 
 
 def _theirs(url: str, song: bytes, jobs: int) -> Spent:

@@ -12,7 +12,7 @@ from router.jobs.services import Services
 from router.store.state import ACTIVE, JobState
 from router.tiers.fleet.journal import JournalEntry
 from router.tiers.fleet.member import FleetMember
-from router.tiers.policy.choice import TYPICAL, outlook
+from router.tiers.policy.choice import TYPICAL_JOB, forecast
 from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
@@ -160,7 +160,7 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
         in_flight=seen.in_flight,
         slots=seen.slots,
         weight=round(seen.weight, 2),
-        eta_s=round(seen.pace.service_s(TYPICAL.size_bytes, TYPICAL.duration_s), 1),
+        eta_s=round(seen.speed.service_s(TYPICAL_JOB.size_bytes, TYPICAL_JOB.duration_s), 1),
         quota_left_s=seen.quota_left_s,
         device=member.health.device,
         engine_version=seen.engine_version,
@@ -180,7 +180,7 @@ async def _queue_status(services: Services, now: float) -> QueueStatus:
     by_age = dict.fromkeys(AGES_S, 0)
     for age in ages:
         by_age[next(label for label, limit in AGES_S.items() if age < limit)] += 1
-    found = outlook(services.fleet.candidates(), TYPICAL._replace(queued=len(ages)), services.fleet.draw)
+    found = forecast(services.fleet.candidates(), TYPICAL_JOB._replace(queued=len(ages)), services.fleet.draw)
     return QueueStatus(
         waiting=len(ages),
         running=running,

@@ -104,11 +104,11 @@ async def _running(services: Services, catalogue_watcher: CatalogueWatcher | Non
         asyncio.create_task(recovery.probe_interrupted(services)),
         asyncio.create_task(reaper.probe_stuck_forever(services)),
         asyncio.create_task(reaper.end_unsent_forever(services)),
-        asyncio.create_task(prewarm.wake_for_ever(services)),
+        asyncio.create_task(prewarm.run_prewarm(services)),
     ]
     if catalogue_watcher is not None:
-        background.append(asyncio.create_task(catalogue_watcher.follow(services.fleet)))
-        _on_hangup(catalogue_watcher.look_again)
+        background.append(asyncio.create_task(catalogue_watcher.watch(services.fleet)))
+        _on_hangup(catalogue_watcher.request_reload)
     await dispatcher.start()
     try:
         yield

@@ -96,7 +96,7 @@ def _upload_lists() -> ModuleType:
 def _router_files(options: DeployOptions) -> dict[str, Path]:
     if options.catalogue is None:
         raise CommandError("a router needs tiers: name the file that lists them with --catalogue.", exit_code=2)
-    catalogue.read(options.catalogue)
+    catalogue.read_catalogue(options.catalogue)
     upload = _upload_lists()
     found: dict[str, Path] = upload.own_files("router")
     found |= {name: CHECKOUT / name for name in ("pyproject.toml", "locks/router.txt", "LICENSE")}

@@ -17,11 +17,11 @@ from router.jobs import attempts
 from router.jobs.services import Services
 from router.spool.port import BlobGone, SpoolFull
 from router.store.port import JobMissing
-from router.store.record import BlobRef, Job, Progress
+from router.store.record import BlobRef, Job, JobProgress
 from router.tiers.fleet.member import Reservation
-from router.tiers.policy.estimate import Timing
+from router.tiers.policy.estimate import AttemptTiming
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Source, Work, Working
+from router.tiers.port import Accepted, AudioSource, Finished, Heartbeat, OutputStarted, RenderProgress, TierEvent, Work
 
 PROGRESS_EVERY_S = 0.4
 """Between two notes of progress on the record: each is a write that wakes all who watch the job."""
@@ -35,7 +35,7 @@ class LostJob(Exception):
 
 async def until_lost(services: Services, job: Job) -> None:
     """Return when the job is no longer this generation's to run."""
-    async with services.events.listen(job.id) as changes:
+    async with services.events.subscribe(job.id) as changes:
         while True:
             with suppress(JobMissing):
                 current, _ = await services.jobs.get(job.id)
@@ -51,7 +51,7 @@ class AttemptResult(NamedTuple):
     outputs: dict[OutputFormat, BlobRef]
     report: Report | None
     expires_s: float
-    timing: Timing
+    timing: AttemptTiming
 
 
 async def run(services: Services, job: Job, reservation: Reservation) -> AttemptResult:
@@ -64,7 +64,7 @@ async def run(services: Services, job: Job, reservation: Reservation) -> Attempt
     references = tuple(_source(services, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
     work = Work(job.settings, facts, _source(services, source), deadline_s, references)
     writer = OutputWriter(services, job, facts)
-    watchdog = Watchdog(backend.silence_s, work.upload_bytes, reservation.promise.need_s)
+    watchdog = Watchdog(backend.silence_s, work.upload_bytes, reservation.quota_hold.need_s)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
             report = await _receive(services, job, watchdog.watched(events), writer)
@@ -99,24 +99,26 @@ def _classified(error: BaseException, job: Job, quota_bytes: int) -> BaseExcepti
     return error
 
 
-def _source(services: Services, blob: BlobRef) -> Source:
+def _source(services: Services, blob: BlobRef) -> AudioSource:
     spool, ref, size_bytes = services.spool, blob.ref, blob.size_bytes
-    return Source(size_bytes, lambda: spool.read(ref), lambda: spool.open_reader(ref, 0, size_bytes))
+    return AudioSource(size_bytes, lambda: spool.read(ref), lambda: spool.open_reader(ref, 0, size_bytes))
 
 
-async def _receive(services: Services, job: Job, events: AsyncGenerator[Event], writer: OutputWriter) -> Report | None:
+async def _receive(
+    services: Services, job: Job, events: AsyncGenerator[TierEvent], writer: OutputWriter
+) -> Report | None:
     """Follow the events to the end, outputs included. Raises TierFault, SpoolFull."""
     noted_s = 0.0
     async for event in events:
         match event:
             case Finished(report):
                 return report
-            case OutputBegins():
+            case OutputStarted():
                 await writer.write(event, events)
-            case Working(stage, fraction) if clock.now() - noted_s >= PROGRESS_EVERY_S:
+            case RenderProgress(stage, fraction) if clock.now() - noted_s >= PROGRESS_EVERY_S:
                 noted_s = clock.now()
-                await _note_progress(services, job, Progress(stage=stage, fraction=fraction))
-            case Working() | Accepted() | Alive():
+                await _note_progress(services, job, JobProgress(stage=stage, fraction=fraction))
+            case RenderProgress() | Accepted() | Heartbeat():
                 continue
             case bytes():
                 raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent more than it announced")
@@ -132,7 +134,7 @@ async def _verify(job: Job, writer: OutputWriter) -> None:
             checks.create_task(writer.verify(output_format))
 
 
-async def _note_progress(services: Services, job: Job, progress: Progress) -> None:
+async def _note_progress(services: Services, job: Job, progress: JobProgress) -> None:
     def note(current: Job) -> Job | None:
         return current.with_(progress=progress) if attempts.is_still(current, job) else None
 

@@ -72,7 +72,7 @@ class Dispatcher:
         except Exception as error:
             # A fault of our own must not lose the job: it is tried again after a while.
             log_exception(error)
-            await lease.give_back(WAIT_FOR_BACKEND_S)
+            await lease.release(WAIT_FOR_BACKEND_S)
 
     async def _claim(self) -> tuple[Lease, Placement]:
         """Wait for the next job in turn and a backend that is reserved for it.
@@ -91,7 +91,7 @@ class Dispatcher:
                 placement = await self._placer.place(lease.job_id, has_waited=True)
                 if placement is not None:
                     return lease, placement
-                await lease.give_back(WAIT_FOR_BACKEND_S)
+                await lease.release(WAIT_FOR_BACKEND_S)
 
     async def _while_leased(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
         """Do `work` while extending the lease; cancel it when the lease is lost."""
@@ -123,7 +123,7 @@ class Dispatcher:
             placement = None if lacks_room else await self._placer.place(lease.job_id, has_waited=False)
             wait_s = self._pause_s(fault)
         await self._services.change(lease.job_id, attempts.requeued)
-        await lease.give_back(wait_s)
+        await lease.release(wait_s)
 
     def _pause_s(self, fault: TierFault) -> float:
         """What the backend asked for; else full jitter, so that many jobs do not come back together."""
@@ -146,7 +146,7 @@ class Dispatcher:
             self._placer.retries -= placement.is_retry
             fault = outcome if isinstance(outcome, TierFault) else None
             timing = outcome.timing if isinstance(outcome, attempt.AttemptResult) else None
-            services.fleet.end(placement.reservation, fault, timing)
+            services.fleet.release(placement.reservation, fault, timing)
         match outcome:
             case attempt.AttemptResult():
                 await self._seal(job, outcome)

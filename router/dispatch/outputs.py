@@ -13,7 +13,7 @@ from router.probe.client import AnnouncedMaster
 from router.probe.stream_tap import StreamTap
 from router.store.record import BlobRef, Job
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Alive, Event, OutputBegins, Working
+from router.tiers.port import Heartbeat, OutputStarted, RenderProgress, TierEvent
 
 PCM_ROUNDING_FRAMES = 2
 """Of a song that was resampled: its length times the ratio of the rates is seldom a whole number."""
@@ -33,7 +33,7 @@ class OutputWriter:
         for tap in self._taps.values():
             tap.close()
 
-    async def write(self, begins: OutputBegins, events: AsyncGenerator[Event]) -> None:
+    async def write(self, begins: OutputStarted, events: AsyncGenerator[TierEvent]) -> None:
         """Take one output from its own body or from `events`. Raises TierFault, SpoolFull."""
         services, job, size_bytes = self._services, self._job, begins.size_bytes
         if begins.format in self.outputs or begins.format not in job.settings.outputs:
@@ -81,7 +81,7 @@ async def destroy(services: Services, outputs: dict[OutputFormat, BlobRef]) -> N
         await services.spool.drop(blob.ref)
 
 
-async def _body_of(events: AsyncGenerator[Event], size_bytes: int) -> AsyncIterator[bytes]:
+async def _body_of(events: AsyncGenerator[TierEvent], size_bytes: int) -> AsyncIterator[bytes]:
     """The next `size_bytes` of bytes events. Raises TierFault where they are fewer or more."""
     left_bytes = size_bytes
     while left_bytes > 0:
@@ -92,7 +92,7 @@ async def _body_of(events: AsyncGenerator[Event], size_bytes: int) -> AsyncItera
                 if left_bytes < 0:
                     raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent more than it announced")
                 yield event
-            case Alive() | Working():
+            case Heartbeat() | RenderProgress():
                 continue
             case _:
                 raise TierFault(FaultClass.BAD_OUTPUT, "the master ended before its announced size")

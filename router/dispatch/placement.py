@@ -11,7 +11,7 @@ from router.jobs.services import Services
 from router.store.port import JobMissing
 from router.store.record import Job
 from router.tiers.fleet.member import Reservation
-from router.tiers.policy.choice import TYPICAL, Choice, choose, outlook
+from router.tiers.policy.choice import TYPICAL_JOB, Choice, choose, forecast
 
 RETRY_SHARE = 0.2
 """Retries may be this share of the jobs that run or wait: in an outage they must not become most of the load."""
@@ -39,7 +39,7 @@ class Placer:
         """The lanes of which a typical job could start now, when `queued` jobs wait."""
         fleet = self._services.fleet
         candidates = fleet.candidates()
-        needs = {lane: TYPICAL._replace(managed_only=lane == MANAGED_LANE, queued=queued) for lane in LANES}
+        needs = {lane: TYPICAL_JOB._replace(managed_only=lane == MANAGED_LANE, queued=queued) for lane in LANES}
         return [lane for lane, need in needs.items() if choose(candidates, need, fleet.draw)]
 
     async def place(self, job_id: str, *, has_waited: bool) -> Placement | None:
@@ -61,14 +61,14 @@ class Placer:
             return None
         candidates, now_s, draw = services.fleet.candidates(), clock.now(), services.fleet.draw
         need = attempts.need_of(job, now_s, queued)
-        if has_waited and outlook(candidates, need, draw).tier is None:
+        if has_waited and forecast(candidates, need, draw).tier is None:
             need = attempts.need_of(job, now_s, queued, again=True)
         choice = choose(candidates, need, draw)
         if choice is None:
             return None
         if attempts.is_retry(job):
             services.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
-        return Placement(choice, services.fleet.begin(choice, need), attempts.is_retry(job))
+        return Placement(choice, services.fleet.reserve(choice, need), attempts.is_retry(job))
 
     async def _lacks_room(self, job: Job) -> bool:
         """Whether the spool has no room for masters as large as the song, once old masters are evicted."""

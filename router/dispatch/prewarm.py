@@ -6,25 +6,25 @@ import asyncio
 
 from router.core.event_log import log_exception
 from router.jobs.services import Services
-from router.tiers.policy.choice import TYPICAL, worth_waking
+from router.tiers.policy.choice import TYPICAL_JOB, backends_to_wake
 
-LOOK_EVERY_S = 1.0
+PREWARM_EVERY_S = 1.0
 """A cold start takes a minute or more, so that a second's delay is nothing, and a look takes microseconds."""
 
 
-async def wake_for_ever(services: Services) -> None:
+async def run_prewarm(services: Services) -> None:
     """Look every LOOK_EVERY_S whether a Space should be woken."""
     while True:
         try:
-            await wake(services)
+            await wake_needed_spaces(services)
         except Exception as error:
             # A queue that can't be asked for a moment must not end this.
             log_exception(error)
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(PREWARM_EVERY_S)
 
 
-async def wake(services: Services) -> None:
+async def wake_needed_spaces(services: Services) -> None:
     """Wake the Spaces that a typical job would need soon."""
-    need = TYPICAL._replace(queued=await services.queue.depth())
-    for name in worth_waking(services.fleet.candidates(), need, services.fleet.draw):
+    need = TYPICAL_JOB._replace(queued=await services.queue.depth())
+    for name in backends_to_wake(services.fleet.candidates(), need, services.fleet.draw):
         services.fleet.wake(name)

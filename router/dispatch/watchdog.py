@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 
 from router.core import clock
 from router.dispatch.stall import StallDetector
-from router.tiers.policy.estimate import Timing
+from router.tiers.policy.estimate import AttemptTiming
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Event, OutputBegins, Working
+from router.tiers.port import OutputStarted, RenderProgress, TierEvent
 
 SLOWEST_UPLOAD_BYTES_PER_S = 256 * 1024
 """A backend may say nothing while the song is sent; an upload slower than this (2 Mbit/s) counts as silence."""
@@ -26,7 +26,7 @@ class Watchdog:
         self._marks_s = [clock.now()]
         """When the attempt began, was accepted, and its first output began."""
 
-    async def watched(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    async def watched(self, events: AsyncGenerator[TierEvent]) -> AsyncGenerator[TierEvent]:
         """The same events. Raises TierFault when the backend is silent for too long, or its render stalls.
 
         One timeout serves all the waits (decision 0009). It runs only while an event is awaited: the time that the
@@ -50,25 +50,25 @@ class Watchdog:
             pass
         raise TierFault(FaultClass.CRASH, "the backend fell silent")
 
-    def timing(self) -> Timing:
+    def timing(self) -> AttemptTiming:
         """How long upload, render and fetch took; to be called when the last byte has come."""
         if len(self._marks_s) < 3:
-            return Timing()
+            return AttemptTiming()
         began_s, accepted_s, output_s = self._marks_s
-        return Timing(accepted_s - began_s, output_s - accepted_s, clock.now() - output_s)
+        return AttemptTiming(accepted_s - began_s, output_s - accepted_s, clock.now() - output_s)
 
-    def _check(self, event: Event) -> None:
+    def _check(self, event: TierEvent) -> None:
         """Note what the event says of the attempt's course. Raises TierFault when the render stalls."""
         now_s = clock.now()
         if len(self._marks_s) == 1:
             self._marks_s.append(now_s)
             self._stall = StallDetector(now_s, self._expected_s)
-        if isinstance(event, OutputBegins) and self._stall is not None:
+        if isinstance(event, OutputStarted) and self._stall is not None:
             self._marks_s.append(now_s)
             self._stall = None
         if self._stall is None:
             return
-        if isinstance(event, Working):
+        if isinstance(event, RenderProgress):
             self._stall.progressed(now_s, event.fraction)
         if self._stall.is_stalled(now_s):
             raise TierFault(FaultClass.CRASH, f"the render got nowhere for {self._stall.allowed_s():.0f} s")

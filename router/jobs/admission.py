@@ -12,7 +12,7 @@ from router.core.errors import Problem
 from router.jobs.services import Services
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.choice import TYPICAL, Need, outlook
+from router.tiers.policy.choice import TYPICAL_JOB, JobRequirements, forecast
 from router.tiers.policy.tier import TIER_ORDER
 
 LONGEST_ETA_S = 600.0
@@ -25,15 +25,15 @@ RETURN_UNKNOWN_S = 60.0
 
 async def admit(services: Services, size_bytes: int | None, *, managed_only: bool) -> None:
     """Raise Problem(overloaded, no_tier) with Retry-After where a job made now would not be done in time."""
-    need = TYPICAL._replace(managed_only=managed_only, queued=await services.queue.depth())
+    need = TYPICAL_JOB._replace(managed_only=managed_only, queued=await services.queue.depth())
     refusal = _overload(services, need._replace(size_bytes=size_bytes or need.size_bytes))
     if refusal is not None:
         services.fleet.metrics.shed(refusal.code)
         raise refusal
 
 
-def _overload(services: Services, need: Need) -> Problem | None:
-    found = outlook(services.fleet.candidates(), need, services.fleet.draw)
+def _overload(services: Services, need: JobRequirements) -> Problem | None:
+    found = forecast(services.fleet.candidates(), need, services.fleet.draw)
     if found.tier is not None:
         excess_s = found.eta_s - LONGEST_ETA_S
         if excess_s <= 0:

@@ -9,8 +9,8 @@ from mastering.contract import USER_FAULTS
 from router.core.errors import Problem
 from router.store.record import Attempt, Job
 from router.store.state import JobState
-from router.tiers.policy.choice import Choice, Need
-from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault
+from router.tiers.policy.choice import Choice, JobRequirements
+from router.tiers.policy.faults import CONSEQUENCES, FaultClass, NextStep, TierFault
 
 MAX_FAULTS = 4
 """Failed attempts after which the job fails: twice MAX_FAULTS_PER_TIER, so that a second tier had its turn."""
@@ -25,14 +25,16 @@ _PASSED_TIERS = frozenset({FaultClass.TOO_BIG})
 _CLASSES = {fault_class.value: fault_class for fault_class in FaultClass}
 
 
-def need_of(job: Job, now_s: float, queued: int, *, again: bool = False) -> Need:
+def need_of(job: Job, now_s: float, queued: int, *, again: bool = False) -> JobRequirements:
     """What the job asks of a backend. Those it brought down are avoided; `again` lifts that, for want of others."""
     ended = [(attempt, _CLASSES[attempt.outcome]) for attempt in job.attempts if attempt.outcome in _CLASSES]
-    deadly = {attempt.backend for attempt, fault in ended if TABLE[fault].death}
-    blamed = Counter(attempt.tier for attempt, fault in ended if TABLE[fault].counts and TABLE[fault].spends)
+    deadly = {attempt.backend for attempt, fault in ended if CONSEQUENCES[fault].death}
+    blamed = Counter(
+        attempt.tier for attempt, fault in ended if CONSEQUENCES[fault].counts and CONSEQUENCES[fault].spends
+    )
     worn = {tier for tier, count in blamed.items() if count >= MAX_FAULTS_PER_TIER}
     too_small = {attempt.tier for attempt, fault in ended if fault in _PASSED_TIERS}
-    return Need(
+    return JobRequirements(
         size_bytes=job.input.size_bytes if job.input else 0,
         duration_s=job.facts.duration_s if job.facts else 0.0,
         managed_only=job.managed_only,
@@ -90,7 +92,7 @@ def faulted(job: Job, fault: TierFault, ended_s: float) -> Job:
 
 def ending_problem(job: Job, fault: TierFault) -> Problem | None:
     """How the job ends after `fault`, or None when it may go on elsewhere."""
-    if fault.consequence.next is Next.STOP:
+    if fault.consequence.next is NextStep.STOP:
         code = fault.code if fault.code in USER_FAULTS else "deadline"
         return Problem(str(code), fault.detail, **fault.numbers)
     if job.deaths >= MAX_DEATHS:

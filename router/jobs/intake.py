@@ -60,7 +60,7 @@ async def enqueue(services: Services, job: Job) -> None:
     lane = MANAGED_LANE if job.managed_only else ANY_LANE
     cost_s = job.facts.duration_s if job.facts else 0.0
     try:
-        await services.queue.offer(job.id, lane, job.account, cost_s)
+        await services.queue.enqueue(job.id, lane, job.account, cost_s)
     except QueueFull as full:
         raise Problem(
             "too_many_jobs",

@@ -11,7 +11,7 @@ from router.identity.accounts import Accounts
 from router.identity.sign_in import SignIn
 from router.probe.client import Probe
 from router.spool.disk import Spool
-from router.store.port import Events, Jobs, JobStep, Queue, Versioned, change_until_stored
+from router.store.port import JobEvents, Jobs, JobStep, Queue, Versioned, change_until_stored
 from router.store.record import Job
 from router.tiers.fleet.fleet import Fleet
 
@@ -22,7 +22,7 @@ class Services(NamedTuple):
     settings: RouterSettings
     jobs: Jobs
     queue: Queue
-    events: Events
+    events: JobEvents
     spool: Spool
     probe: Probe
     fleet: Fleet
@@ -45,7 +45,7 @@ class Services(NamedTuple):
 
         Another tier, operator or region makes another name, so that a consent never covers a list it was not given for.
         """
-        found = {(one.backend.tier, *one.terms.of_the_place) for one in self.fleet.members()}
+        found = {(one.backend.tier, *one.terms.consent_key) for one in self.fleet.members()}
         digest = hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:12]
         return f"{'+'.join(sorted({tier for tier, *_ in found}))}-{digest}"
 

@@ -1,1 +1,1 @@
-"""The job records: one small versioned document a job, a queue with leases, and hints of change."""
+"""The store of jobs: one versioned document each, a queue with leases, and notifications of change."""

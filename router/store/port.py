@@ -1,7 +1,7 @@
-"""What the router asks of its state, whoever keeps it: one machine's SQLite today, a cluster's streams later.
+"""The store's port: jobs' records, the queue and change notifications, for any implementation.
 
-Narrow on purpose: a versioned document per job with compare-and-set, a queue with leases, lossy hints. A store that
-can do nothing but that must be enough (`memory.py` is one, and the conformance suite holds both to it).
+Narrow on purpose: a versioned document per job with compare-and-set, a queue with leases, lossy notifications. A store
+that can do nothing but that must be enough: `testing.memory` is one, and the conformance suite runs on it too.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from router.store.record import Job
 
 
 class RevisionConflict(Exception):
-    """Somebody else changed the job first. Read it again and decide again."""
+    """Another writer changed the job first: read it again and decide again."""
 
 
 class JobMissing(Exception):
-    """No such job: it never was, or its record's time is over."""
+    """There is no record of the job: it never existed, or its record has expired."""
 
 
 class QueueFull(Exception):
-    """The queue takes no more from this account for now."""
+    """The account has as many jobs in the queue as it may."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"retry after {retry_after_s:.0f} s")
@@ -30,140 +30,155 @@ class QueueFull(Exception):
 
 
 class Versioned(NamedTuple):
+    """A job's record and its revision, which each change raises."""
+
     job: Job
     revision: int
 
 
 class Jobs(Protocol):
-    """The truth: one document per job."""
+    """The jobs' records: one document each, changed by compare-and-set."""
 
     async def create(self, job: Job, ttl_s: float) -> Versioned:
-        """Store a new job; the same id again returns what is there (same id = same job)."""
+        """Store a new job for `ttl_s` seconds; for an id that exists, return what is stored and change nothing."""
         ...
 
     async def get(self, job_id: str) -> Versioned:
-        """The job and its revision. Raises Missing."""
+        """The job and its revision. Raises JobMissing."""
         ...
 
     async def change(self, job: Job, expected_revision: int) -> int:
-        """Replace the document if nobody else did; return the new revision. Raises Conflict, Missing.
+        """Replace the document if its revision is as expected; the new revision. Raises RevisionConflict, JobMissing.
 
-        A job that is wiped is forgotten after WIPED_TTL_S, however long it was to be kept.
+        The record of a wiped job is removed after WIPED_TTL_S, however long it was to be kept.
         """
         ...
 
     async def forget(self, job_id: str) -> None:
-        """Remove the record. Nothing happens if it is gone already."""
+        """Remove the record, if there is one."""
         ...
 
     async def active(self, account: str) -> int:
-        """How many jobs of this account are still owed a master."""
+        """How many jobs of this account are in a state of `state.ACTIVE`."""
         ...
 
     async def refs(self, account: str) -> list[str]:
-        """References of all audio that this account's jobs name, but those that are wiped."""
+        """Spool references of all audio of this account's jobs that are not wiped."""
         ...
 
     async def due(self, at_s: float) -> list[str]:
-        """Jobs whose time is over by `at_s` and that are not wiped."""
+        """Ids of the jobs that have expired by `at_s` and are not wiped."""
         ...
 
     def scan(self) -> AsyncIterator[Versioned]:
-        """Every job on record, in no promised order; jobs that change meanwhile may be seen old or new."""
+        """Every job on record, in any order; one that changes meanwhile may be seen old or new."""
         ...
 
 
 class Lease(Protocol):
-    """The right to work on a queued job for a while. The store keeps its time."""
+    """The right to work on a queued job until it runs out. The store keeps the time."""
 
     job_id: str
     attempt: int
     """How often the job has been leased, this time included."""
 
     async def extend(self) -> bool:
-        """Hold it longer. False: the lease was lost, somebody else may have the job."""
+        """Renew it for its full length. False: it was lost, and another worker may have the job."""
         ...
 
     async def finish(self) -> None:
-        """The job needs no more work: take it off the queue."""
+        """Remove the job from the queue: it needs no more work."""
         ...
 
-    async def give_back(self, delay_s: float = 0.0) -> None:
-        """Let somebody take it again after `delay_s`; the turn is not counted as the account's."""
+    async def release(self, delay_s: float = 0.0) -> None:
+        """Let the job be leased again after `delay_s`; what it cost the account is refunded."""
         ...
 
 
 class Queue(Protocol):
-    """Who is to be worked on next; each account's turn comes by the audio seconds it has had."""
+    """The queue of jobs: the account that has had the fewest audio seconds comes first (fair share)."""
 
-    async def offer(self, job_id: str, lane: str, account: str, cost_s: float) -> None:
-        """Put a job in line (again: no effect). `cost_s` is its length in audio seconds. Raises Full."""
+    async def enqueue(self, job_id: str, lane: str, account: str, cost_s: float) -> None:
+        """Add a job; one that is in the queue stays as it is. `cost_s` is its length of audio. Raises QueueFull."""
         ...
 
     async def lease(self, lanes: Sequence[str], wait_s: float) -> Lease | None:
-        """The next job of these lanes, or None when none came within `wait_s`."""
+        """Lease the next job of these lanes; None when there was none within `wait_s`."""
         ...
 
     async def withdraw(self, job_id: str) -> None:
-        """Take a job out of the line, whoever holds it."""
+        """Remove a job from the queue, leased or not."""
         ...
 
     async def depth(self) -> int:
-        """Jobs in line that nobody holds."""
+        """How many jobs are in the queue and not leased."""
         ...
 
     async def ahead_of(self, job_id: str) -> int | None:
-        """How many waiting jobs are older; None when the job is not waiting. Approximate by nature."""
+        """How many waiting jobs were queued before it, whatever their turn; None for a job that does not wait."""
         ...
 
     async def release_all(self) -> None:
-        """Give every lease back at once: called at start, when no holder can be alive."""
+        """Release every lease: called at start, when no holder can be alive."""
         ...
 
 
-class Events(Protocol):
-    """Lossy hints that a job has changed. Readers always read the record again."""
+class JobEvents(Protocol):
+    """Notifications that a job has changed. They may be lost, and carry nothing: the reader reads the record again."""
 
     is_closing: bool
-    """The process is about to end: who waits for a person's sake lets go."""
+    """The process is about to end: connections that only wait for a change should end."""
 
     def close(self) -> None:
-        """Say so, and wake all who wait."""
+        """Set `is_closing` and wake all subscribers."""
         ...
 
-    async def tell(self, job_id: str) -> None: ...
+    async def publish(self, job_id: str) -> None:
+        """Notify the job's subscribers."""
+        ...
 
-    def listen(self, job_id: str) -> AbstractAsyncContextManager[Changes]:
-        """Hear of one job's changes while the context is open."""
+    def subscribe(self, job_id: str) -> AbstractAsyncContextManager[JobSubscription]:
+        """Subscribe to one job's changes while the context is open."""
         ...
 
 
-class Changes(Protocol):
+class JobSubscription(Protocol):
+    """One reader's subscription to one job."""
+
     async def wait(self, timeout_s: float) -> bool:
-        """True when the job may have changed since the last call, False when the time passed without a hint."""
+        """True when the job may have changed since the last call, False when none came in `timeout_s`."""
         ...
 
 
 class Store(NamedTuple):
-    """The three ports together, as one implementation gives them."""
+    """The three ports together, as one implementation opens them."""
 
     jobs: Jobs
     queue: Queue
-    events: Events
+    events: JobEvents
     close: Callable[[], None]
 
 
+class JobStep(Protocol):
+    """A pure function from a job to the changed job, or None for no change."""
+
+    def __call__(self, job: Job, /) -> Job | None: ...
+
+
 DEFAULT_LEASE_S = 20.0
+"""A dead worker's job waits so long for another; a holder extends the lease four times as often."""
 WIPED_TTL_S = 600.0
 """A wiped job's record, which holds its receipt and nothing else of use, is kept this long at most: records are RAM."""
 MAX_QUEUED_PER_ACCOUNT = 10
 MAX_RUNNING_PER_ACCOUNT = 2
+"""So that one account, however many jobs it has, leaves backends to the others."""
 
 
-async def change_until_stored(jobs: Jobs, events: Events, job_id: str, step: JobStep, tries: int = 20) -> Versioned:
-    """Read, decide, compare-and-set, and again on Conflict; then tell. `step` returns None to leave the job as it is.
+async def change_until_stored(jobs: Jobs, events: JobEvents, job_id: str, step: JobStep, tries: int = 20) -> Versioned:
+    """Change a job by `step` with compare-and-set, again where another writer came first, and notify subscribers.
 
-    Raises Missing, whatever `step` raises, and Conflict when the job changed under every one of `tries` tries.
+    `step` gets the job and returns the changed one, or None to leave it. Raises JobMissing, whatever `step` raises, and
+    RevisionConflict when another writer came first in each of `tries`.
     """
     for _ in range(tries):
         job, revision = await jobs.get(job_id)
@@ -174,10 +189,6 @@ async def change_until_stored(jobs: Jobs, events: Events, job_id: str, step: Job
             revision = await jobs.change(changed, revision)
         except RevisionConflict:
             continue
-        await events.tell(job_id)
+        await events.publish(job_id)
         return Versioned(changed, revision)
     raise RevisionConflict(f"the job changed {tries} times under one step")
-
-
-class JobStep(Protocol):
-    def __call__(self, job: Job, /) -> Job | None: ...

@@ -1,4 +1,4 @@
-"""The job record: one small versioned document per job. No audio, no file name, no identity but a pseudonym.
+"""The record of a job: one small document. It has no audio, no file name, and no identity but a pseudonym.
 
 Times are seconds on the clock of `clock.now` (CLOCK_BOOTTIME), which no change of the wall clock moves.
 """
@@ -16,19 +16,19 @@ from router.store.state import JobState
 
 
 class _Document(BaseModel):
-    # A newer router may have written it before this one was put back: what is not known is passed over.
+    # A newer router may have written it before this one was put back: unknown fields are ignored.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class BlobRef(_Document):
-    """Where one encrypted stretch of audio lies in the spool, and how much of it there is."""
+    """An encrypted audio file in the spool: its reference there, and its size."""
 
     ref: str
     size_bytes: int
 
 
 class Attempt(_Document):
-    """One try on one backend. On record with its reason, without identity."""
+    """One attempt on one backend, with the reason for choosing it and how it ended."""
 
     number: int
     generation: int
@@ -37,68 +37,73 @@ class Attempt(_Document):
     reason: str
     started_s: float
     eta_s: float | None = None
-    """How long it was expected to take when it began."""
+    """Seconds that it was expected to take when it began."""
     ended_s: float | None = None
     outcome: str = "running"
     detail: str = ""
 
 
-class Progress(_Document):
+class JobProgress(_Document):
+    """How far the running attempt is; `fraction` is 0 to 1 of the whole render."""
+
     stage: Stage
     fraction: float
 
 
 class Receipt(_Document):
-    """When the keys were destroyed, seconds since the epoch to the minute's precision the person needs."""
+    """When the keys of the job's audio were destroyed: its proof for the person, in seconds since the epoch."""
 
     input_key_destroyed_at: float | None = None
     outputs_key_destroyed_at: float | None = None
 
 
 class Job(_Document):
+    """All that the router keeps of a job. `id` is random, `account` a pseudonym."""
+
     id: str
     account: str
     state: JobState = JobState.RECEIVED
     settings: Settings
     managed_only: bool = False
+    """The person has not consented to machines of others: only the managed tier may have the song."""
     created_s: float
     expires_s: float
     """When its outputs stop being readable, and an unfinished job is given up."""
     size_bytes: int | None = None
-    """What the client said it would send."""
+    """The size of the upload as the client announced it."""
     input: BlobRef | None = None
     references: dict[int, BlobRef] = {}
-    """Recordings to sound like, by the number that the person gave each."""
+    """Recordings that the master should sound like, by the number that the person gave each."""
     facts: Facts | None = None
     queued_s: float | None = None
-    """When its audio was found good and it stood in line."""
+    """When the probe had accepted its audio and it entered the queue."""
     generation: int = 0
-    """The fence: raised each time the job is put to work, by faults and by restarts alike."""
+    """The fencing token: raised with each attempt, after faults and restarts alike; older ones' results are refused."""
     faults: int = 0
-    """The budget: attempts that faulted. A restart of the router never raises it."""
+    """Attempts that ended in a fault that counts: a job may have few. A restart of the router never raises it."""
     deaths: int = 0
-    """Backends that died while they had this job: two make it poison."""
+    """Attempts of which the backend may have died: after two the job ends with the error `poison`."""
     attempts: tuple[Attempt, ...] = ()
-    progress: Progress | None = None
+    progress: JobProgress | None = None
     outputs: dict[OutputFormat, BlobRef] = {}
     report: Report | None = None
     error: dict[str, Any] | None = None
     receipt: Receipt = Receipt()
     ended_as: JobState | None = None
-    """How a wiped job had ended: failed, cancelled or expired."""
+    """The state that a wiped job had before: failed, cancelled or expired."""
 
     @property
     def blobs(self) -> list[BlobRef]:
-        """All audio that this job names."""
+        """All audio of this job in the spool."""
         return [blob for blob in (self.input, *self.references.values(), *self.outputs.values()) if blob]
 
     def to(self, after: JobState, **changes: Any) -> Job:
-        """The job one step on. Raises state.IllegalStep."""
-        state.check(self.state, after)
+        """The job in the state `after`, with `changes`. Raises state.IllegalStep."""
+        state.check_step(self.state, after)
         return self.model_copy(update={"state": after, **changes})
 
     def with_(self, **changes: Any) -> Job:
-        """The job in the same state with something noted."""
+        """The job in the same state, with `changes`."""
         return self.model_copy(update=changes)
 
 

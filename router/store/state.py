@@ -1,10 +1,10 @@
-"""The life of a job: every state, and every step that is allowed, in one table.
+"""The state machine of a job: every state and every allowed step, in one table.
 
 A job is accepted once and ends in a verified master or in an honest error, whatever dies between. Two ideas carry
 that. First, `sealed` stands between rendering and done: a verified output is committed before the input's key is
-destroyed, so no kill can leave a job with neither; whoever finds a sealed job only repeats the destruction. Second,
-`generation` fences attempts: each time a job is put to work its generation grows, and only the current one's
-result is accepted, so a late worker changes nothing.
+destroyed, so no kill can leave a job with neither; a sealed job found after a crash only has the destruction
+repeated. Second, `generation` fences attempts: each attempt raises it, and only a result of the current generation is
+accepted, so a late worker changes nothing.
 
 Every step is one compare-and-set on the job's revision. An illegal step raises and changes nothing.
 """
@@ -16,27 +16,27 @@ from enum import StrEnum
 
 class JobState(StrEnum):
     RECEIVED = "received"
-    """Waiting for the upload or taking it. The browser moves it on; a crash leaves what whole records arrived."""
+    """The upload is awaited or under way; the client moves it on. A crash keeps the records that arrived whole."""
     SPOOLED = "spooled"
-    """The upload is complete, the probe looks at it. A crash: the probe runs again at start."""
+    """The upload is complete and is probed. After a crash it is probed again at start."""
     QUEUED = "queued"
-    """The audio is sound and waits for a tier. The dispatcher moves it on; a crash leaves it queued."""
+    """The audio is sound and waits for a backend. The dispatcher moves it on; a crash leaves it queued."""
     RUNNING = "running"
-    """An attempt holds it under a lease. A crash: queued again at start, generation raised, budget untouched."""
+    """An attempt has it under a lease. After a crash it is queued again at start, and no fault is counted."""
     SEALED = "sealed"
-    """A verified output is committed. The input's key is destroyed next; a crash repeats exactly that."""
+    """A verified output is committed. The input's key is destroyed next; after a crash exactly that is repeated."""
     MASTERED = "mastered"
-    """The master can be fetched, the input is gone. Time or the person moves it on."""
+    """The master can be fetched, the input is destroyed. Time or the person moves it on."""
     DELIVERED = "delivered"
     """The master was fetched in full at least once. Time or the person moves it on."""
     FAILED = "failed"
-    """An honest error stands in the record. The reaper wipes it."""
+    """It ended with the error in its record. It is wiped next."""
     CANCELLED = "cancelled"
-    """The person stopped it. It is wiped next."""
+    """The person cancelled it. It is wiped next."""
     EXPIRED = "expired"
     """Its time ran out. It is wiped next."""
     WIPED = "wiped"
-    """No byte of audio is left; the record keeps the receipt until its own time ends."""
+    """No byte of audio is left; the record keeps the receipt until it is removed itself."""
 
 
 _ENDS = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
@@ -56,19 +56,19 @@ STEPS: dict[JobState, frozenset[JobState]] = {
 }
 
 ACTIVE = frozenset({JobState.RECEIVED, JobState.SPOOLED, JobState.QUEUED, JobState.RUNNING, JobState.SEALED})
-"""The job is still owed a master."""
+"""The job is under way to a master."""
 DONE = frozenset({JobState.MASTERED, JobState.DELIVERED})
 """A master can be fetched."""
 CLOSED = _ENDS | {JobState.WIPED}
-"""Nothing more will come."""
+"""No master can be fetched, and none will come."""
 
 
 class IllegalStep(Exception):
-    """A step that the table does not have. It is a bug or a late writer; nothing was changed."""
+    """A step that is not in the table: a bug or a late writer. Nothing was changed."""
 
 
-def check(before: JobState, after: JobState) -> None:
-    """Raise IllegalStep unless the table has the step."""
+def check_step(before: JobState, after: JobState) -> None:
+    """Raise IllegalStep unless the step is in the table."""
     if after not in STEPS[before]:
         raise IllegalStep(f"{before} → {after}")
 

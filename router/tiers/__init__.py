@@ -1,1 +1,1 @@
-"""The tiers: the port that each kind of backend speaks, the policy that chooses, the fleet that is watched."""
+"""The tiers of machines that render: their common port, the policy that chooses, the fleet, and an adapter a kind."""

@@ -1,4 +1,4 @@
-"""A tier that does what a script says. It stands beside the real adapters in tests and simulations, never instead."""
+"""A backend that plays a script of events and faults, for tests and simulations beside those of the real adapters."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from router.tiers.policy.faults import TierFault
-from router.tiers.port import BackendHealth, Event, Finished, Work
+from router.tiers.port import BackendHealth, Finished, TierEvent, Work
 
 
-class Freeze:
-    """A step at which the fake stops answering until it is closed."""
+class Hang:
+    """A step at which the backend says nothing more until it is closed."""
 
 
-Step = Event | TierFault | Freeze | Callable[[], Event]
-Script = Sequence[Step] | Callable[[Work], Sequence[Step]]
+ScriptStep = TierEvent | TierFault | Hang | Callable[[], TierEvent]
+Script = Sequence[ScriptStep] | Callable[[Work], Sequence[ScriptStep]]
 
 
 class FakeBackend:
-    """Plays one script per run, the last one again and again; remembers what it was asked."""
+    """Plays one script per run, the last one for every further run; records the work and the audio of each."""
 
     def __init__(self, name: str, scripts: Sequence[Script], *, tier: str = "managed", silence_s: float = 10.0) -> None:
         self.name, self.tier, self.silence_s = name, tier, silence_s
@@ -35,7 +35,7 @@ class FakeBackend:
     async def wake(self) -> None:
         self.woken += 1
 
-    async def run(self, work: Work) -> AsyncGenerator[Event]:
+    async def run(self, work: Work) -> AsyncGenerator[TierEvent]:
         script = self._scripts[min(len(self.runs), len(self._scripts) - 1)]
         self.runs.append(work)
         self.received.append(b"".join([chunk async for chunk in work.audio.open()]))
@@ -45,7 +45,7 @@ class FakeBackend:
                 if isinstance(step, TierFault):
                     ended = True
                     raise step
-                if isinstance(step, Freeze):
+                if isinstance(step, Hang):
                     await asyncio.Event().wait()
                     continue
                 event = step() if callable(step) else step

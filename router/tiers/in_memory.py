@@ -1,34 +1,35 @@
-"""A song that lies in memory, as a source: for whoever asks a backend without a spool, as benchmarks do."""
+"""Audio in memory as an `AudioSource`, for callers without a spool: benchmarks and tests."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 
-from router.tiers.port import Source
+from router.tiers.port import AudioSource
 
-_PIECE_BYTES = 512 * 1024
+_CHUNK_BYTES = 512 * 1024
+"""About a record of the spool, so that a benchmark of a backend reads as the router does."""
 
 
-def source_of(data: bytes) -> Source:
+def audio_source_of(data: bytes) -> AudioSource:
     async def pieces() -> AsyncIterator[bytes]:
-        for piece in _pieces(data):
+        for piece in _chunks(data):
             yield bytes(piece)
 
-    return Source(len(data), pieces, lambda: nullcontext(_Lent(data)))
+    return AudioSource(len(data), pieces, lambda: nullcontext(_MemoryBuffer(data)))
 
 
-class _Lent:
+class _MemoryBuffer:
     def __init__(self, data: bytes) -> None:
-        self._pieces = _pieces(data)
+        self._pieces = _chunks(data)
 
     def next_piece(self) -> memoryview:
         return next(self._pieces, memoryview(b""))
 
     def check_available(self) -> None:
-        """It is always to be had."""
+        """Memory does not expire."""
 
 
-def _pieces(data: bytes) -> Iterator[memoryview]:
+def _chunks(data: bytes) -> Iterator[memoryview]:
     view = memoryview(data)
-    return (view[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
+    return (view[at : at + _CHUNK_BYTES] for at in range(0, len(data), _CHUNK_BYTES))

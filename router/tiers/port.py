@@ -1,4 +1,4 @@
-"""The tier port: what the dispatcher asks of any machine that can make a master.
+"""The tier port: the interface that the dispatcher has to every machine that can make a master.
 
 Narrow port, thick caller: an adapter probes, runs, stops when it is closed, and translates what goes wrong into
 `faults.TierFault`. Retries, deadlines, breakers and logs live in the dispatcher.
@@ -16,28 +16,31 @@ from router.tiers.policy.backend_state import BackendState
 
 
 class BackendHealth(NamedTuple):
-    """One answer of a backend about itself."""
+    """A backend's answer to one probe."""
 
     up: bool
     detail: str
     slots: int = 1
-    """Renders at once, busy ones included."""
+    """How many renders it runs at once, the running ones included."""
     engine_version: str | None = None
     device: str | None = None
-    resting: BackendState | None = None
-    """Not up, yet not failing either: warming, sleeping, paused, or draining by its own word."""
+    reported_state: BackendState | None = None
+    """Where it is not up and not failing either: warming, sleeping, paused or draining, as it reports itself."""
     free: int | None = None
-    """Of the slots, where it says so."""
+    """How many of the slots are free; None where it does not say."""
     max_bytes: int | None = None
     max_duration_s: float | None = None
-    """What it takes at most, by its own word."""
+    """The largest file and the longest song that it takes; None where it does not say."""
     quota_left_s: float | None = None
     quota_resets_in_s: float | None = None
-    """What its provider says is left of its quota, in seconds of its device, and when that starts anew."""
+    """What its provider reports as left of its quota, in seconds of its device, and when the next period begins."""
 
 
-class Source(NamedTuple):
-    """A stretch of audio and how to read it from its start, as often as need be: on the loop, or in a thread."""
+class AudioSource(NamedTuple):
+    """One audio file and two ways to read it from its start, each as often as need be.
+
+    `open` gives an iterator of chunks for the event loop, `lend` a buffer that a thread reads without a copy.
+    """
 
     size_bytes: int
     open: Callable[[], AsyncIterator[bytes]]
@@ -45,14 +48,14 @@ class Source(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One attempt's work. The backend learns the settings and the audio, and nothing of whose they are."""
+    """What one attempt is to render. The backend learns settings and audio, and nothing of the person or the job."""
 
     settings: Settings
     facts: Facts
-    audio: Source
+    audio: AudioSource
     deadline_s: float
     """Seconds until the caller gives the attempt up."""
-    references: tuple[Source, ...] = ()
+    references: tuple[AudioSource, ...] = ()
     """Recordings that the master should sound like."""
 
     @property
@@ -61,22 +64,24 @@ class Work(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The backend has the audio and works on it."""
+    """The backend has all of the audio and begins to render; `device` is what it renders on."""
 
     device: str
 
 
-class Alive(NamedTuple):
-    """A sign of life from the process that renders."""
+class Heartbeat(NamedTuple):
+    """The process that renders is alive; says nothing of progress."""
 
 
-class Working(NamedTuple):
+class RenderProgress(NamedTuple):
+    """The render is at `stage`, and `fraction` of the whole is done, 0 to 1."""
+
     stage: Stage
     fraction: float
 
 
-class OutputBegins(NamedTuple):
-    """`size_bytes` follow: as bytes events or, where there is one, as `body`, to be taken before the next event."""
+class OutputStarted(NamedTuple):
+    """An output of `size_bytes` follows: as bytes events or, if set, as `body`, to be read before the next event."""
 
     format: OutputFormat
     size_bytes: int
@@ -84,13 +89,13 @@ class OutputBegins(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Every output has come, as it was sent."""
+    """Every output has been sent in full."""
 
     report: Report | None
-    """None from a backend that makes masters and does not say how."""
+    """None from a backend that makes masters without a report."""
 
 
-Event = Accepted | Alive | Working | OutputBegins | bytes | Finished
+TierEvent = Accepted | Heartbeat | RenderProgress | OutputStarted | bytes | Finished
 
 
 class Backend(Protocol):
@@ -99,18 +104,20 @@ class Backend(Protocol):
     name: str
     tier: str
     silence_s: float
-    """So long without a sign of life, and the attempt is given up."""
+    """An attempt is given up when so long no event came."""
 
     async def probe(self) -> BackendHealth:
-        """Ask how it is. Never raises for a backend that is down: that is an answer."""
+        """Ask the backend for its health. One that is down is an answer, not an exception."""
         ...
 
     async def wake(self) -> None:
-        """Ask a sleeping backend to get up. Returns soon, and never raises: the next probes tell."""
+        """Start waking a sleeping backend. Returns at once and never raises: the next probes tell the result."""
         ...
 
-    def run(self, work: Work) -> AsyncGenerator[Event]:
-        """Do the work; ends after Finished. Raises TierFault. Closing the generator frees the backend."""
+    def run(self, work: Work) -> AsyncGenerator[TierEvent]:
+        """Render; the last event is Finished. Raises TierFault. Closing the generator stops the render."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close its connections and end what it still does."""
+        ...

@@ -1,4 +1,4 @@
-"""What a backend says that is not audio: read to a limit, never unpacked, and believed to be anything at all."""
+"""Reads backends' HTTP responses other than audio: limited in size, never decompressed, of any content."""
 
 from __future__ import annotations
 
@@ -12,73 +12,74 @@ import httpx
 
 from router.tiers.policy.faults import FaultClass, TierFault
 
-MAX_ANSWER_BYTES = 256 * 1024
-IDENTITY = {"accept-encoding": "identity"}
-"""Goes with every request: a packed answer of a few bytes could be gigabytes."""
+MAX_RESPONSE_BYTES = 256 * 1024
+"""Far more than any answer has that is read whole; audio is streamed."""
+NO_COMPRESSION = {"accept-encoding": "identity"}
+"""Headers of every request: a compressed response of a few bytes could expand to gigabytes."""
 _MAX_DIGITS = 6
 
 
 class ResponseTooLarge(httpx.TransportError):
-    """An answer that is packed, or larger than any that we have a use for."""
+    """A response that is compressed, or larger than MAX_RESPONSE_BYTES."""
 
 
-async def ask(http: httpx.AsyncClient, method: str, url: str, **content: Any) -> httpx.Response:
-    """The whole answer, if it is a small one. Raises httpx.HTTPError."""
-    headers = {**(content.pop("headers", None) or {}), **IDENTITY}
+async def request(http: httpx.AsyncClient, method: str, url: str, **content: Any) -> httpx.Response:
+    """Send a request and read its whole response, if that is small. Raises httpx.HTTPError."""
+    headers = {**(content.pop("headers", None) or {}), **NO_COMPRESSION}
     async with http.stream(method, url, headers=headers, **content) as response:
-        return await whole(response)
+        return await read_whole(response)
 
 
-async def whole(response: httpx.Response) -> httpx.Response:
-    """The rest of an answer that is being streamed, if it is small. Raises httpx.HTTPError."""
-    refuse_packed(response.headers)
+async def read_whole(response: httpx.Response) -> httpx.Response:
+    """Read the rest of a streamed response, if it is small. Raises httpx.HTTPError."""
+    refuse_encoded(response.headers)
     body = b""
     async for chunk in response.stream:  # type: ignore[union-attr]
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > MAX_RESPONSE_BYTES:
             raise ResponseTooLarge("long")
     return httpx.Response(response.status_code, headers=response.headers, content=body, request=response.request)
 
 
-def of_parts(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> httpx.Response:
-    """An answer that came another way. Raises httpx.HTTPError."""
-    if len(body) > MAX_ANSWER_BYTES:
+def response_of(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> httpx.Response:
+    """Make a response of what another HTTP client received. Raises httpx.HTTPError."""
+    if len(body) > MAX_RESPONSE_BYTES:
         raise ResponseTooLarge("long")
     response = httpx.Response(status, headers=[(name.encode(), value.encode("latin-1")) for name, value in headers])
-    refuse_packed(response.headers)
+    refuse_encoded(response.headers)
     return httpx.Response(status, headers=response.headers, content=body)
 
 
-def refuse_packed(headers: Mapping[str, str] | Message) -> None:
-    """Raises httpx.HTTPError."""
+def refuse_encoded(headers: Mapping[str, str] | Message) -> None:
+    """Raise ResponseTooLarge for a compressed body."""
     if headers.get("content-encoding", "identity") != "identity":
         raise ResponseTooLarge("packed")
 
 
-def json_of(response: httpx.Response) -> Any:
-    """What it says, None where that is no JSON."""
+def json_body(response: httpx.Response) -> Any:
+    """The response's JSON; None where it is none."""
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError):
         return None
 
 
-def seconds(retry_after: str, otherwise: float) -> float:
-    """What a Retry-After header says; `otherwise` where it says no sane number of seconds."""
+def retry_after_s(retry_after: str, otherwise: float) -> float:
+    """The seconds of a Retry-After header; `otherwise` where it is not a number of at most six digits."""
     is_number = retry_after.isascii() and retry_after.isdecimal() and len(retry_after) <= _MAX_DIGITS
     return float(retry_after) if is_number else otherwise
 
 
-def text(value: Any, longest: int) -> str:
-    """A backend's word, short and good to be written anywhere."""
+def short_text(value: Any, longest: int) -> str:
+    """A value as text of at most `longest` characters that can be encoded as UTF-8."""
     return str(value)[:longest].encode("utf-8", "replace").decode()
 
 
 @contextmanager
-def translated(who: str, *, reached: bool) -> Iterator[None]:
-    """Library errors become tier faults; their texts, which may hold addresses, stay behind.
+def translate_errors(who: str, *, reached: bool) -> Iterator[None]:
+    """Turn the HTTP client's errors into tier faults, without their texts, which may hold addresses.
 
-    `reached`: the song is on its way to `who`. Before that nothing can be the song's doing.
+    `reached`: the song is on its way to `who`. Before that no fault can be of the song's making.
     """
     broken = FaultClass.CRASH if reached else FaultClass.UNREACHABLE
     try:

@@ -24,7 +24,7 @@ async def write(path: Path, run: str) -> None:
         for faults in (1, 2, 3):
             revision = await store.jobs.change(job.with_(faults=faults), revision)
             print("changed", job.id, faults, flush=True)
-        await store.queue.offer(job.id, "any", "a", 1)
+        await store.queue.enqueue(job.id, "any", "a", 1)
         print("offered", job.id, flush=True)
         if count % 3 == 0:
             await store.queue.withdraw(job.id)

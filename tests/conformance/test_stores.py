@@ -256,58 +256,58 @@ async def test_a_step_that_is_illegal_raises_and_changes_nothing(store: Store) -
 async def test_jobs_of_one_account_are_leased_in_the_order_they_came(open_store: Open) -> None:
     store = open_store(max_running=9)
     for name in ("first", "second", "third"):
-        await store.queue.offer(name, "any", "a", 60)
+        await store.queue.enqueue(name, "any", "a", 60)
     assert [await take(store) for _ in range(4)] == ["first", "second", "third", None]
 
 
 async def test_offering_a_job_again_changes_nothing(store: Store) -> None:
     for _ in range(3):
-        await store.queue.offer("x", "any", "a", 60)
+        await store.queue.enqueue("x", "any", "a", 60)
     assert await store.queue.depth() == 1
     assert [await take(store), await take(store)] == ["x", None]
 
 
 async def test_offering_a_leased_job_again_gives_it_to_nobody_else(store: Store) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     await leased(store)
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     assert await take(store) is None
 
 
 async def test_an_account_with_enough_in_line_is_refused_and_told_when_to_come_back(open_store: Open) -> None:
     store = open_store(max_queued=2)
     for name in ("x", "y"):
-        await store.queue.offer(name, "any", "a", 60)
+        await store.queue.enqueue(name, "any", "a", 60)
     with pytest.raises(QueueFull) as full:
-        await store.queue.offer("z", "any", "a", 60)
+        await store.queue.enqueue("z", "any", "a", 60)
     assert full.value.retry_after_s > 0
-    await store.queue.offer("x", "any", "a", 60)
-    await store.queue.offer("z", "any", "b", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
+    await store.queue.enqueue("z", "any", "b", 60)
     assert await store.queue.depth() == 3
 
 
 async def test_a_full_account_has_room_again_when_a_job_is_finished(open_store: Open) -> None:
     store = open_store(max_queued=1)
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     await (await leased(store)).finish()
-    await store.queue.offer("y", "any", "a", 60)
+    await store.queue.enqueue("y", "any", "a", 60)
     assert await take(store) == "y"
 
 
 async def test_only_jobs_of_the_lanes_asked_for_are_leased(store: Store) -> None:
-    await store.queue.offer("private", "managed", "a", 60)
+    await store.queue.enqueue("private", "managed", "a", 60)
     assert await take(store, "any") is None
     assert await take(store) is None
     assert await take(store, "any", "managed") == "private"
 
 
 async def test_no_lane_no_lease(store: Store) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     assert await store.queue.lease((), 0) is None
 
 
 async def test_a_lease_that_is_not_extended_runs_out_and_somebody_else_gets_the_job(store: Store, time: Time) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     first = await leased(store)
     time.pass_by(LEASE_S - 0.1)
     assert await take(store) is None
@@ -317,7 +317,7 @@ async def test_a_lease_that_is_not_extended_runs_out_and_somebody_else_gets_the_
 
 
 async def test_a_lease_that_is_extended_holds(store: Store, time: Time) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     lease = await leased(store)
     for _ in range(5):
         time.pass_by(LEASE_S * 0.9)
@@ -326,28 +326,28 @@ async def test_a_lease_that_is_extended_holds(store: Store, time: Time) -> None:
 
 
 async def test_the_holder_of_a_lost_lease_changes_nothing(store: Store, time: Time) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     lost = await leased(store)
     time.pass_by(LEASE_S + 1)
     held = await leased(store)
     assert not await lost.extend()
     await lost.finish()
-    await lost.give_back()
+    await lost.release()
     assert await take(store) is None
     assert await held.extend()
-    await held.give_back()
+    await held.release()
     assert await take(store) == "x"
 
 
 async def test_a_lease_that_ran_out_can_not_be_extended_though_nobody_took_the_job(store: Store, time: Time) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     lease = await leased(store)
     time.pass_by(LEASE_S + 1)
     assert not await lease.extend()
 
 
 async def test_a_finished_job_never_comes_again(store: Store, time: Time) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     await (await leased(store)).finish()
     time.pass_by(LEASE_S * 2)
     assert await take(store) is None
@@ -355,9 +355,9 @@ async def test_a_finished_job_never_comes_again(store: Store, time: Time) -> Non
 
 
 async def test_a_job_given_back_comes_again_after_the_delay(store: Store, time: Time) -> None:
-    await store.queue.offer("x", "any", "a", 60)
+    await store.queue.enqueue("x", "any", "a", 60)
     lease = await leased(store)
-    await lease.give_back(5)
+    await lease.release(5)
     assert await store.queue.depth() == 1
     assert not await lease.extend()
     time.pass_by(4.9)
@@ -369,9 +369,9 @@ async def test_a_job_given_back_comes_again_after_the_delay(store: Store, time: 
 async def test_the_account_that_had_least_audio_goes_first(open_store: Open) -> None:
     store = open_store(max_running=9)
     for n in range(4):
-        await store.queue.offer(f"long {n}", "any", "a", 600)
+        await store.queue.enqueue(f"long {n}", "any", "a", 600)
     for n in range(4):
-        await store.queue.offer(f"short {n}", "any", "b", 200)
+        await store.queue.enqueue(f"short {n}", "any", "b", 200)
     order = [await take(store) for _ in range(8)]
     # a has had 600 s: b catches up with three songs of 200 s before a's turn comes again.
     assert order == ["long 0", "short 0", "short 1", "short 2", "long 1", "short 3", "long 2", "long 3"]
@@ -380,10 +380,10 @@ async def test_the_account_that_had_least_audio_goes_first(open_store: Open) -> 
 async def test_an_account_that_joins_starts_level_and_not_ahead(open_store: Open) -> None:
     store = open_store(max_running=9)
     for n in range(4):
-        await store.queue.offer(f"a{n}", "any", "a", 100)
+        await store.queue.enqueue(f"a{n}", "any", "a", 100)
     assert [await take(store), await take(store)] == ["a0", "a1"]
     for n in range(4):
-        await store.queue.offer(f"b{n}", "any", "b", 100)
+        await store.queue.enqueue(f"b{n}", "any", "b", 100)
     # Both stand at 200 s now: they take turns, b does not first get what a has had.
     assert [await take(store) for _ in range(4)] == ["a2", "b0", "a3", "b1"]
 
@@ -393,19 +393,19 @@ async def test_a_turn_that_came_to_nothing_costs_the_account_nothing(open_store:
     store = open_store(max_running=9)
     for name in ("a", "b"):
         for n in range(2):
-            await store.queue.offer(f"{name}{n}", "any", name, 100)
+            await store.queue.enqueue(f"{name}{n}", "any", name, 100)
     for _ in range(3):
         lease = await leased(store)
         assert lease.job_id == "a0"
-        await lease.give_back()
+        await lease.release()
     assert [await take(store) for _ in range(4)] == ["a0", "b0", "a1", "b1"]
 
 
 async def test_no_account_runs_more_than_its_share_at_once(open_store: Open) -> None:
     store = open_store(max_running=2)
     for n in range(3):
-        await store.queue.offer(f"a{n}", "any", "a", 1)
-    await store.queue.offer("b", "any", "b", 1000)
+        await store.queue.enqueue(f"a{n}", "any", "a", 1)
+    await store.queue.enqueue("b", "any", "b", 1000)
     first = await leased(store)
     assert {await take(store), await take(store)} == {"a1", "b"}
     assert await take(store) is None
@@ -415,8 +415,8 @@ async def test_no_account_runs_more_than_its_share_at_once(open_store: Open) -> 
 
 async def test_a_lease_that_ran_out_counts_no_more_as_running(open_store: Open, time: Time) -> None:
     store = open_store(max_running=1)
-    await store.queue.offer("x", "any", "a", 1)
-    await store.queue.offer("y", "any", "a", 1)
+    await store.queue.enqueue("x", "any", "a", 1)
+    await store.queue.enqueue("y", "any", "a", 1)
     await leased(store)
     assert await take(store) is None
     time.pass_by(LEASE_S + 1)
@@ -424,8 +424,8 @@ async def test_a_lease_that_ran_out_counts_no_more_as_running(open_store: Open, 
 
 
 async def test_a_withdrawn_job_is_out_of_the_line_whoever_holds_it(store: Store) -> None:
-    await store.queue.offer("held", "any", "a", 1)
-    await store.queue.offer("waiting", "any", "a", 1)
+    await store.queue.enqueue("held", "any", "a", 1)
+    await store.queue.enqueue("waiting", "any", "a", 1)
     lease = await leased(store)
     await store.queue.withdraw("held")
     await store.queue.withdraw("waiting")
@@ -435,19 +435,19 @@ async def test_a_withdrawn_job_is_out_of_the_line_whoever_holds_it(store: Store)
 
 
 async def test_a_job_offered_anew_after_it_was_withdrawn_is_not_the_old_holders(store: Store) -> None:
-    await store.queue.offer("x", "any", "a", 1)
+    await store.queue.enqueue("x", "any", "a", 1)
     old = await leased(store)
     await store.queue.withdraw("x")
-    await store.queue.offer("x", "any", "a", 1)
+    await store.queue.enqueue("x", "any", "a", 1)
     await old.finish()
-    await old.give_back(100)
+    await old.release(100)
     assert await take(store) == "x"
 
 
 async def test_depth_and_places_count_those_who_wait(open_store: Open) -> None:
     store = open_store(max_running=9)
     for name in ("x", "y", "z"):
-        await store.queue.offer(name, "any", "a", 1)
+        await store.queue.enqueue(name, "any", "a", 1)
     assert [await store.queue.ahead_of(name) for name in ("x", "y", "z", "nobody")] == [0, 1, 2, None]
     await leased(store)
     assert [await store.queue.ahead_of(name) for name in ("x", "y", "z")] == [None, 0, 1]
@@ -457,9 +457,9 @@ async def test_depth_and_places_count_those_who_wait(open_store: Open) -> None:
 async def test_release_gives_every_lease_back_at_once(open_store: Open) -> None:
     store = open_store(max_running=9)
     for name in ("x", "y"):
-        await store.queue.offer(name, "any", "a", 1)
+        await store.queue.enqueue(name, "any", "a", 1)
     first, second = await leased(store), await leased(store)
-    await second.give_back(1000)
+    await second.release(1000)
     await store.queue.release_all()
     assert not await first.extend()
     assert {await take(store), await take(store)} == {"x", "y"}
@@ -468,7 +468,7 @@ async def test_release_gives_every_lease_back_at_once(open_store: Open) -> None:
 async def test_who_waits_for_a_lease_gets_a_job_that_comes_meanwhile(store: Store) -> None:
     waiting = asyncio.create_task(store.queue.lease(("any",), 60))
     await asyncio.sleep(0)
-    await store.queue.offer("x", "any", "a", 1)
+    await store.queue.enqueue("x", "any", "a", 1)
     async with asyncio.timeout(10):
         lease = await waiting
     assert lease is not None
@@ -480,7 +480,7 @@ async def test_of_many_who_wait_each_job_goes_to_one(open_store: Open) -> None:
     waiting = [asyncio.create_task(store.queue.lease(("any",), 60)) for _ in range(8)]
     await asyncio.sleep(0)
     for n in range(8):
-        await store.queue.offer(str(n), "any", "a", 1)
+        await store.queue.enqueue(str(n), "any", "a", 1)
     async with asyncio.timeout(10):
         leases = await asyncio.gather(*waiting)
     assert sorted(lease.job_id for lease in leases if lease) == [str(n) for n in range(8)]
@@ -489,7 +489,7 @@ async def test_of_many_who_wait_each_job_goes_to_one(open_store: Open) -> None:
 async def test_waiting_for_a_lease_can_be_cancelled_at_the_moment_a_job_comes(store: Store) -> None:
     waiting = asyncio.create_task(store.queue.lease(("other",), 60))
     await asyncio.sleep(0)
-    await store.queue.offer("x", "any", "a", 1)
+    await store.queue.enqueue("x", "any", "a", 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         async with asyncio.timeout(10):
@@ -500,35 +500,35 @@ async def test_waiting_for_a_lease_can_be_cancelled_at_the_moment_a_job_comes(st
 
 
 async def test_a_listener_hears_of_its_job_and_of_no_other(store: Store) -> None:
-    async with store.events.listen("x") as changes, store.events.listen("y") as others:
-        await store.events.tell("x")
+    async with store.events.subscribe("x") as changes, store.events.subscribe("y") as others:
+        await store.events.publish("x")
         assert await changes.wait(1)
         assert not await changes.wait(0)
         assert not await others.wait(0)
 
 
 async def test_many_changes_before_a_look_are_one_hint(store: Store) -> None:
-    async with store.events.listen("x") as changes:
+    async with store.events.subscribe("x") as changes:
         for _ in range(5):
-            await store.events.tell("x")
+            await store.events.publish("x")
         assert await changes.wait(1)
         assert not await changes.wait(0)
 
 
 async def test_every_listener_hears_and_none_after_it_left(store: Store) -> None:
-    async with store.events.listen("x") as stays:
-        async with store.events.listen("x") as leaves:
-            await store.events.tell("x")
+    async with store.events.subscribe("x") as stays:
+        async with store.events.subscribe("x") as leaves:
+            await store.events.publish("x")
             assert await leaves.wait(1)
         assert await stays.wait(1)
-        await store.events.tell("x")
+        await store.events.publish("x")
         assert await stays.wait(1)
-    await store.events.tell("x")
+    await store.events.publish("x")
 
 
 async def test_a_stored_change_is_told(store: Store) -> None:
     job, _ = await store.jobs.create(a_job(), 100)
-    async with store.events.listen(job.id) as changes:
+    async with store.events.subscribe(job.id) as changes:
         await change_until_stored(store.jobs, store.events, job.id, lambda _: None)
         assert not await changes.wait(0)
         await change_until_stored(store.jobs, store.events, job.id, lambda job: job.with_(faults=1))

@@ -136,7 +136,7 @@ class Line(Stores):
         outcomes = []
         for store in self.stores:
             try:
-                now_and_here(store.queue.offer(job_id, lane, account, cost_s))
+                now_and_here(store.queue.enqueue(job_id, lane, account, cost_s))
                 outcomes.append("taken")
             except QueueFull:
                 outcomes.append("full")
@@ -177,7 +177,7 @@ class Line(Stores):
     def give_back(self, data: st.DataObject, delay_s: float) -> None:
         pair = data.draw(st.sampled_from(self.held))
         for lease in pair:
-            now_and_here(lease.give_back(delay_s))
+            now_and_here(lease.release(delay_s))
         if self.holder.get(pair[0].job_id, (None,))[0] is pair:
             del self.holder[pair[0].job_id]
 

@@ -19,7 +19,7 @@ from router.app.asgi import make_app
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
 from router.identity.pseudonyms import Peppers
-from router.tiers.fake import FakeBackend, Freeze
+from router.tiers.fake import FakeBackend, Hang
 from tests.openid import EMAIL, NAME, FakeProvider, openid_provider, settings_of
 from tests.people import person
 from tests.served import Served, served
@@ -137,7 +137,7 @@ async def test_p52_p53_an_erasure_stops_what_runs_and_leaves_nothing_of_the_pers
 ) -> None:
     """Erased while one song renders, one is being uploaded and one is mastered."""
     go_on = asyncio.Event()
-    backend = FakeBackend("a", [mastering(), mastering(before=[Freeze()])])
+    backend = FakeBackend("a", [mastering(), mastering(before=[Hang()])])
     async with served(tmp_path, [backend], **settings_of(provider)) as router, person(router, provider, "a") as browser:
         account = (await browser.get("/v1/account")).json()["account"]
         done = await _job_with_song(browser)

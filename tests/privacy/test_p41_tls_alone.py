@@ -69,5 +69,5 @@ def test_plain_http_sends_people_on_and_refuses_programs(running_proxy: Proxy) -
 def test_a_worker_elsewhere_is_not_spoken_to_in_the_clear() -> None:
     text = '[[backend]]\nname = "far"\ntier = "managed"\nurl = "http://gpu.example:9000"\n'
     with pytest.raises(CommandError, match="https only"):
-        catalogue.parse(text)
-    assert catalogue.parse(text.replace("http:", "https:"))[0].name == "far"
+        catalogue.parse_catalogue(text)
+    assert catalogue.parse_catalogue(text.replace("http:", "https:"))[0].name == "far"

@@ -18,12 +18,14 @@ from router.tiers.connect import connect
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet.catalogue import CatalogueEntry
 from router.tiers.fleet.fleet import ConfiguredBackend
-from router.tiers.fleet.member import Terms
+from router.tiers.fleet.member import BackendTerms
 from router.web.pages import privacy_policy
 from tests.served import served
 
-OURS = ConfiguredBackend(FakeBackend("a", []), Terms(region="eu-central"))
-THEIRS = ConfiguredBackend(FakeBackend("zero", [], tier="gpu_space"), Terms(region="us-east", operator="Hugging Face"))
+OURS = ConfiguredBackend(FakeBackend("a", []), BackendTerms(region="eu-central"))
+THEIRS = ConfiguredBackend(
+    FakeBackend("zero", [], tier="gpu_space"), BackendTerms(region="us-east", operator="Hugging Face")
+)
 
 
 async def test_p49_every_tier_of_the_fleet_is_named_with_operator_and_region_and_a_new_one_at_once(
@@ -170,15 +172,20 @@ async def test_p15_where_the_router_is_a_space_the_page_says_that_all_passes_thr
 
 
 @pytest.mark.parametrize(
-    "other", [Terms(operator="a stranger"), Terms(region="elsewhere"), Terms(operator="Hugging Face", forgets=False)]
+    "other",
+    [
+        BackendTerms(operator="a stranger"),
+        BackendTerms(region="elsewhere"),
+        BackendTerms(operator="Hugging Face", forgets=False),
+    ],
 )
-async def test_p49_another_operator_or_region_is_another_list_to_agree_to(tmp_path: Path, other: Terms) -> None:
-    def member(terms: Terms) -> ConfiguredBackend:
+async def test_p49_another_operator_or_region_is_another_list_to_agree_to(tmp_path: Path, other: BackendTerms) -> None:
+    def member(terms: BackendTerms) -> ConfiguredBackend:
         return ConfiguredBackend(FakeBackend("b", [], tier="cpu_space"), terms)
 
     async with served(tmp_path) as router:
         fleet = router.services.fleet
-        await fleet.replace({"a": OURS, "b": member(Terms(operator="Hugging Face"))})
+        await fleet.replace({"a": OURS, "b": member(BackendTerms(operator="Hugging Face"))})
         await router.http.put("/v1/account/consent", json={"managed_only": False})
         assert (await router.http.get("/v1/account/consent")).json()["managed_only"] is False
         await fleet.replace({"a": OURS, "b": member(other)})

@@ -1,4 +1,4 @@
-"""Hints inside one process: who waits for a job hears that it changed, and reads it again."""
+"""Change notifications inside one process, by an asyncio event for each subscriber."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Hint:
-    """One listener's flag; many changes before a look are one hint."""
+class ChangeFlag:
+    """One subscriber's flag: any number of changes between two waits is one notification."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def raise_(self) -> None:
+    def set(self) -> None:
         self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -27,29 +27,31 @@ class Hint:
         return True
 
 
-class Hints:
+class LocalEvents:
+    """The subscribers of each job. Nothing is kept for a job that nobody subscribes to."""
+
     def __init__(self) -> None:
-        self._listeners: defaultdict[str, set[Hint]] = defaultdict(set)
+        self._flags: defaultdict[str, set[ChangeFlag]] = defaultdict(set)
         self.is_closing = False
 
     def close(self) -> None:
-        """The process is about to end: wake whoever waits, so that a connection that only waits does not hold it."""
+        """Set `is_closing` and wake all, so that connections that only wait do not keep the process from ending."""
         self.is_closing = True
-        for hints in self._listeners.values():
-            for hint in hints:
-                hint.raise_()
+        for flags in self._flags.values():
+            for flag in flags:
+                flag.set()
 
-    async def tell(self, job_id: str) -> None:
-        for hint in self._listeners.get(job_id, ()):
-            hint.raise_()
+    async def publish(self, job_id: str) -> None:
+        for flag in self._flags.get(job_id, ()):
+            flag.set()
 
     @asynccontextmanager
-    async def listen(self, job_id: str) -> AsyncIterator[Hint]:
-        hint = Hint()
-        self._listeners[job_id].add(hint)
+    async def subscribe(self, job_id: str) -> AsyncIterator[ChangeFlag]:
+        flag = ChangeFlag()
+        self._flags[job_id].add(flag)
         try:
-            yield hint
+            yield flag
         finally:
-            self._listeners[job_id].discard(hint)
-            if not self._listeners[job_id]:
-                del self._listeners[job_id]
+            self._flags[job_id].discard(flag)
+            if not self._flags[job_id]:
+                del self._flags[job_id]

@@ -1,7 +1,9 @@
 """The store of one machine: SQLite on RAM-backed storage. A killed router loses nothing, a reboot leaves nothing.
 
-Calls are answered inline: on tmpfs each is some tens of microseconds, less than a hop to a thread would cost. WAL with
-``synchronous=OFF`` survives the death of the process; surviving the machine's is what this store must not do.
+Calls run on the event loop: on tmpfs each takes some tens of microseconds, less than passing it to a thread. WAL with
+``synchronous=OFF`` survives the death of the process; it must not survive that of the machine.
+
+Two lines over 250: records and queue share a file, a connection and a schema.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from router.core import clock
-from router.store.embedded.notify import Hints
-from router.store.embedded.polling import first
+from router.store.embedded.notify import LocalEvents
+from router.store.embedded.polling import take_when_there
 from router.store.port import (
     DEFAULT_LEASE_S,
     MAX_QUEUED_PER_ACCOUNT,
@@ -44,12 +46,12 @@ CREATE TABLE IF NOT EXISTS queue (
   token TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account, leased_until_s);
--- What is asked of all jobs at once, without reading every document; made anew from them at each start.
-CREATE TEMP TABLE told (
+-- For questions about all jobs at once, without parsing every document; rebuilt from them at each start.
+CREATE TEMP TABLE job_index (
   id TEXT PRIMARY KEY, account TEXT NOT NULL, active INTEGER NOT NULL, due_s REAL, refs TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX temp.told_by_account ON told (account, active);
-CREATE INDEX temp.told_by_time ON told (due_s);
+CREATE INDEX temp.job_index_by_account ON job_index (account, active);
+CREATE INDEX temp.job_index_by_time ON job_index (due_s);
 CREATE TABLE IF NOT EXISTS turns (account TEXT PRIMARY KEY, used_s REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -61,27 +63,29 @@ def open_store(
     max_queued: int = MAX_QUEUED_PER_ACCOUNT,
     max_running: int = MAX_RUNNING_PER_ACCOUNT,
 ) -> Store:
-    """Open, or make, the store in `path` (a file on RAM-backed storage, mode 0600)."""
+    """Open the store in `path` (a file on RAM-backed storage, mode 0600), or create it."""
     path.touch(mode=0o600, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.executescript(_PRAGMAS + _SCHEMA)
     queue = LocalQueue(connection, lease_s, max_queued, max_running)
-    return Store(LocalJobs(connection), queue, Hints(), connection.close)
+    return Store(LocalJobs(connection), queue, LocalEvents(), connection.close)
 
 
 class LocalJobs:
+    """The jobs' records (`port.Jobs`)."""
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         for (document,) in self._db.execute("SELECT document FROM jobs").fetchall():
             with suppress(ValidationError):
-                self._tell(Job.model_validate_json(document))
+                self._index(Job.model_validate_json(document))
 
     async def create(self, job: Job, ttl_s: float) -> Versioned:
         now = clock.now()
         self._db.execute("DELETE FROM jobs WHERE id = ? AND forget_s <= ?", (job.id, now))
         row = (job.id, 1, job.model_dump_json(), now + ttl_s)
         if self._db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount:
-            self._tell(job)
+            self._index(job)
         return await self.get(job.id)
 
     async def get(self, job_id: str) -> Versioned:
@@ -92,7 +96,7 @@ class LocalJobs:
         try:
             return Versioned(Job.model_validate_json(row[0]), row[1])
         except ValidationError:
-            # Written by a router of another form, or damaged: nobody can bring it on, so its audio is an orphan.
+            # Written by another version of the router, or damaged: it can't go on, and its audio is orphaned.
             raise JobMissing(job_id) from None
 
     async def change(self, job: Job, expected_revision: int) -> int:
@@ -106,34 +110,34 @@ class LocalJobs:
         if changed.rowcount == 0:
             await self.get(job.id)
             raise RevisionConflict(job.id)
-        self._tell(job)
+        self._index(job)
         return expected_revision + 1
 
     async def forget(self, job_id: str) -> None:
         self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-        self._db.execute("DELETE FROM told WHERE id = ?", (job_id,))
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log of writes must not remember what was forgotten
+        self._db.execute("DELETE FROM job_index WHERE id = ?", (job_id,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log must not keep what was removed
 
     async def active(self, account: str) -> int:
-        query = "SELECT count(*) FROM told WHERE account = ? AND active"
+        query = "SELECT count(*) FROM job_index WHERE account = ? AND active"
         return int(self._db.execute(query, (account,)).fetchone()[0])
 
     async def refs(self, account: str) -> list[str]:
-        query = "SELECT refs FROM told WHERE account = ? AND refs <> ''"
+        query = "SELECT refs FROM job_index WHERE account = ? AND refs <> ''"
         return [ref for (refs,) in self._db.execute(query, (account,)) for ref in refs.split()]
 
     async def due(self, at_s: float) -> list[str]:
         self._drop_forgotten()
-        return [job_id for (job_id,) in self._db.execute("SELECT id FROM told WHERE due_s <= ?", (at_s,))]
+        return [job_id for (job_id,) in self._db.execute("SELECT id FROM job_index WHERE due_s <= ?", (at_s,))]
 
-    def _tell(self, job: Job) -> None:
+    def _index(self, job: Job) -> None:
         due_s, blobs = (None, []) if job.state is JobState.WIPED else (job.expires_s, job.blobs)
         row = (job.id, job.account, job.state in ACTIVE, due_s, " ".join(blob.ref for blob in blobs))
-        self._db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?)", row)
+        self._db.execute("INSERT OR REPLACE INTO job_index VALUES (?, ?, ?, ?, ?)", row)
 
     def _drop_forgotten(self) -> None:
         if self._db.execute("DELETE FROM jobs WHERE forget_s <= ?", (clock.now(),)).rowcount:
-            self._db.execute("DELETE FROM told WHERE id NOT IN (SELECT id FROM jobs)")
+            self._db.execute("DELETE FROM job_index WHERE id NOT IN (SELECT id FROM jobs)")
 
     async def scan(self) -> AsyncIterator[Versioned]:
         self._drop_forgotten()
@@ -145,6 +149,8 @@ class LocalJobs:
 
 
 class LocalLease:
+    """A lease of the queue below, known by its random token."""
+
     def __init__(self, queue: LocalQueue, job_id: str, attempt: int, token: str) -> None:
         self._queue, self._token = queue, token
         self.job_id, self.attempt = job_id, attempt
@@ -155,28 +161,28 @@ class LocalLease:
     async def finish(self) -> None:
         self._queue.remove(self.job_id, self._token)
 
-    async def give_back(self, delay_s: float = 0.0) -> None:
+    async def release(self, delay_s: float = 0.0) -> None:
         if self._queue.update_lease(self.job_id, self._token, until_s=0.0, ready_s=clock.now() + delay_s):
             self._queue.refund(self.job_id)
 
 
 class LocalQueue:
-    """Least served account first (audio seconds had), then first come; at most `max_running` leases an account."""
+    """The account with the fewest audio seconds first, then first come; at most `max_running` leases an account."""
 
     def __init__(self, connection: sqlite3.Connection, lease_s: float, max_queued: int, max_running: int) -> None:
         self._db = connection
         self._max_queued, self._max_running = max_queued, max_running
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.lease_s = lease_s
 
-    async def offer(self, job_id: str, lane: str, account: str, cost_s: float) -> None:
+    async def enqueue(self, job_id: str, lane: str, account: str, cost_s: float) -> None:
         if self._db.execute("SELECT 1 FROM queue WHERE job_id = ?", (job_id,)).fetchone():
             return
         (waiting,) = self._db.execute("SELECT count(*) FROM queue WHERE account = ?", (account,)).fetchone()
         if waiting >= self._max_queued:
             raise QueueFull(30.0)
         if not waiting:
-            # An account that joins starts level with the least served one that is here, never ahead of it.
+            # A new account starts level with the least served one in the queue, never ahead of it.
             self._db.execute(
                 "INSERT INTO turns SELECT ?, coalesce(min(used_s), 0) FROM turns WHERE true ON CONFLICT DO UPDATE"
                 " SET used_s = max(used_s, excluded.used_s)",
@@ -186,10 +192,10 @@ class LocalQueue:
             "INSERT INTO queue (job_id, lane, account, cost_s, ready_s) VALUES (?, ?, ?, ?, ?)",
             (job_id, lane, account, cost_s, clock.now()),
         )
-        self._news.set()
+        self._changed.set()
 
     async def lease(self, lanes: Sequence[str], wait_s: float) -> LocalLease | None:
-        return await first(lambda: self._take(lanes), self._news, wait_s)
+        return await take_when_there(lambda: self._take(lanes), self._changed, wait_s)
 
     def _take(self, lanes: Sequence[str]) -> LocalLease | None:
         now, token = clock.now(), secrets.token_hex(8)
@@ -216,11 +222,11 @@ class LocalQueue:
             " WHERE job_id = ? AND token = ? AND leased_until_s > ?",
             (until_s, ready_s, job_id, token, clock.now()),
         )
-        self._news.set()
+        self._changed.set()
         return changed.rowcount == 1
 
     def refund(self, job_id: str) -> None:
-        """A turn that came to nothing costs the account nothing."""
+        """Give the account back the audio seconds of a lease that came to nothing."""
         self._db.execute(
             "UPDATE turns SET used_s = used_s - q.cost_s FROM queue q WHERE q.job_id = ? AND turns.account = q.account",
             (job_id,),
@@ -229,7 +235,7 @@ class LocalQueue:
     def remove(self, job_id: str, token: str | None = None) -> None:
         self._db.execute("DELETE FROM queue WHERE job_id = ? AND coalesce(token = ?, true)", (job_id, token))
         self._db.execute("DELETE FROM turns WHERE account NOT IN (SELECT account FROM queue)")
-        self._news.set()
+        self._changed.set()
 
     async def withdraw(self, job_id: str) -> None:
         self.remove(job_id)
@@ -249,4 +255,4 @@ class LocalQueue:
 
     async def release_all(self) -> None:
         self._db.execute("UPDATE queue SET leased_until_s = 0, ready_s = 0, token = ''")
-        self._news.set()
+        self._changed.set()

@@ -1,1 +1,1 @@
-"""A store in this process's memory that can do no more than the port asks: the twin that tests use."""
+"""A store in memory that can do no more than the port asks; only tests use it."""

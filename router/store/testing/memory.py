@@ -1,7 +1,9 @@
-"""A store that can do nothing but compare-and-set on named cells, in this process's memory.
+"""A store in memory that is built on nothing but compare-and-set of named cells.
 
-It stands beside the SQLite store in the conformance suite: what the router needs must be buildable from get, put-if-
-revision, delete and a listing, since that is all a cluster's key-value bucket offers. Fair to the port, not fast.
+The conformance suite runs on it beside the SQLite store: the port must be buildable from get, put-if-revision, delete
+and a listing, since a cluster's key-value bucket offers no more. It keeps to the port and is not made for speed.
+
+Two lines over 250, as the SQLite store that it mirrors.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from router.core import clock
-from router.store.embedded.notify import Hints
-from router.store.embedded.polling import first
+from router.store.embedded.notify import LocalEvents
+from router.store.embedded.polling import take_when_there
 from router.store.port import (
     DEFAULT_LEASE_S,
     MAX_QUEUED_PER_ACCOUNT,
@@ -33,12 +35,14 @@ from router.store.state import ACTIVE, JobState
 
 
 class Cell(NamedTuple):
+    """A value and its revision, which counts from 1."""
+
     value: str
     revision: int
 
 
 class Cells:
-    """The whole power of this store."""
+    """The only operations that this store has."""
 
     def __init__(self) -> None:
         self._cells: dict[str, Cell] = {}
@@ -47,7 +51,7 @@ class Cells:
         return self._cells.get(key)
 
     def put_if(self, key: str, value: str, revision: int) -> bool:
-        """Store `value` if the cell is at `revision` (0: not there)."""
+        """Store `value` if the cell is at `revision` (0: it does not exist); whether it did."""
         there = self._cells.get(key)
         if (there.revision if there else 0) != revision:
             return False
@@ -85,10 +89,12 @@ def open_store(
     max_running: int = MAX_RUNNING_PER_ACCOUNT,
 ) -> Store:
     cells = Cells()
-    return Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), Hints(), lambda: None)
+    return Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), LocalEvents(), lambda: None)
 
 
 class MemoryJobs:
+    """The jobs' records (`port.Jobs`)."""
+
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
 
@@ -141,6 +147,8 @@ class MemoryJobs:
 
 
 class MemoryLease:
+    """A lease of the queue below, known by its random token."""
+
     def __init__(self, queue: MemoryQueue, entry: _Entry) -> None:
         self._queue, self._token = queue, entry.token
         self.job_id, self.attempt = entry.job_id, entry.attempt
@@ -151,18 +159,20 @@ class MemoryLease:
     async def finish(self) -> None:
         self._queue.remove(self.job_id, self._token)
 
-    async def give_back(self, delay_s: float = 0.0) -> None:
+    async def release(self, delay_s: float = 0.0) -> None:
         if self._queue.update(self.job_id, self._token, until_s=0.0, ready_s=clock.now() + delay_s):
             self._queue.refund(self.job_id)
 
 
 class MemoryQueue:
+    """The same order as the SQLite store's queue."""
+
     def __init__(self, cells: Cells, lease_s: float, max_queued: int, max_running: int) -> None:
         self._cells = cells
         self._max_queued, self._max_running = max_queued, max_running
         self._used_s: defaultdict[str, float] = defaultdict(float)
         self._turn = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.lease_s = lease_s
 
     def _entries(self) -> list[tuple[_Entry, int]]:
@@ -174,7 +184,7 @@ class MemoryQueue:
         cell = self._cells.get(f"queue/{job_id}")
         return (_Entry.model_validate_json(cell.value), cell.revision) if cell else None
 
-    async def offer(self, job_id: str, lane: str, account: str, cost_s: float) -> None:
+    async def enqueue(self, job_id: str, lane: str, account: str, cost_s: float) -> None:
         if self._entry(job_id):
             return
         entries = [entry for entry, _ in self._entries()]
@@ -187,10 +197,10 @@ class MemoryQueue:
         self._turn += 1
         entry = _Entry(job_id=job_id, turn=self._turn, lane=lane, account=account, cost_s=cost_s, ready_s=clock.now())
         self._cells.put_if(f"queue/{job_id}", entry.model_dump_json(), 0)
-        self._news.set()
+        self._changed.set()
 
     async def lease(self, lanes: Sequence[str], wait_s: float) -> MemoryLease | None:
-        return await first(lambda: self._take(lanes), self._news, wait_s)
+        return await take_when_there(lambda: self._take(lanes), self._changed, wait_s)
 
     def _take(self, lanes: Sequence[str]) -> MemoryLease | None:
         now = clock.now()
@@ -218,11 +228,11 @@ class MemoryQueue:
             return False
         entry, revision = found
         entry.leased_until_s, entry.ready_s = until_s, max(entry.ready_s, ready_s)
-        self._news.set()
+        self._changed.set()
         return self._cells.put_if(f"queue/{job_id}", entry.model_dump_json(), revision)
 
     def refund(self, job_id: str) -> None:
-        """A turn that came to nothing costs the account nothing."""
+        """Give the account back the audio seconds of a lease that came to nothing."""
         if found := self._entry(job_id):
             self._used_s[found[0].account] -= found[0].cost_s
 
@@ -232,7 +242,7 @@ class MemoryQueue:
             self._cells.delete(f"queue/{job_id}")
         here = {entry.account for entry, _ in self._entries()}
         self._used_s = defaultdict(float, {name: used for name, used in self._used_s.items() if name in here})
-        self._news.set()
+        self._changed.set()
 
     async def withdraw(self, job_id: str) -> None:
         self.remove(job_id)
@@ -249,4 +259,4 @@ class MemoryQueue:
         for entry, revision in self._entries():
             entry.leased_until_s, entry.ready_s, entry.token = 0.0, 0.0, ""
             self._cells.put_if(f"queue/{entry.job_id}", entry.model_dump_json(), revision)
-        self._news.set()
+        self._changed.set()

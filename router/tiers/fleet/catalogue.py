@@ -1,4 +1,4 @@
-"""The catalogue: which backends there are, and on what terms. A TOML file that people write and the router reads again.
+"""Reads the catalogue: the TOML file in which an operator lists the backends and their terms.
 
     [[backend]]
     name = "gpu-1"                      # on the dashboard and in records
@@ -21,7 +21,7 @@
     protocol = "gradio"                 # any Gradio app that takes a file and gives one
     endpoint = "/predict"
 
-Every error names the line. A file that is wrong changes nothing while the router runs.
+Every error names the line. A file with an error changes nothing while the router runs.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mastering.contract import OutputFormat
 from router.core.command_error import CommandError
 from router.core.settings import LOOPBACK_NAMES
-from router.tiers.fleet.member import Terms
-from router.tiers.space.hosts import is_of_hub
+from router.tiers.fleet.member import BackendTerms
+from router.tiers.space.hosts import is_hub_host
 
-_HEADER = re.compile(r"\s*\[\[\s*backend\s*\]\]")
+_TABLE_HEADER = re.compile(r"\s*\[\[\s*backend\s*\]\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 
 
 class CatalogueEntry(BaseModel):
-    """One backend as the catalogue has it."""
+    """One backend of the catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +85,7 @@ class CatalogueEntry(BaseModel):
 
     @field_validator("url")
     @classmethod
-    def _is_safe(cls, url: str | None) -> str | None:
+    def _check_url(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "https://none")
         is_web = parts.scheme in ("http", "https") and parts.hostname
         if not is_web or "@" in parts.netloc or parts.path not in ("", "/") or parts.query:
@@ -95,68 +95,69 @@ class CatalogueEntry(BaseModel):
         return url
 
     @model_validator(mode="after")
-    def _has_one_address(self) -> CatalogueEntry:
+    def _check_together(self) -> CatalogueEntry:
         if (self.url is None) == (self.space is None):
             raise ValueError("give either url or space")
-        if self.token and self.space is None and not is_of_hub(self.url or ""):
+        if self.token and self.space is None and not is_hub_host(self.url or ""):
             raise ValueError("the token is for Hugging Face alone: for a space, or a url below hf.space")
-        if self.space is not None and self.speaks == "worker":
+        if self.space is not None and self.effective_protocol == "worker":
             raise ValueError("a Space named by owner/name is spoken to by protocol = 'space' or 'gradio'")
-        if self.tier == "managed" and self.speaks != "worker":
+        if self.tier == "managed" and self.effective_protocol != "worker":
             raise ValueError("the managed tier is of our own workers; a Space is gpu_space or cpu_space")
         return self
 
     @property
-    def speaks(self) -> Literal["worker", "space", "gradio"]:
+    def effective_protocol(self) -> Literal["worker", "space", "gradio"]:
+        """`protocol`, or its tier's default."""
         return self.protocol or ("worker" if self.tier == "managed" else "space")
 
     @property
     def forgets(self) -> bool:
         """Whether it can be asked to keep nothing of a song."""
-        return self.speaks != "gradio"
+        return self.effective_protocol != "gradio"
 
     @property
-    def terms(self) -> Terms:
-        return Terms(**{name: getattr(self, name) for name in Terms._fields})
+    def terms(self) -> BackendTerms:
+        return BackendTerms(**{name: getattr(self, name) for name in BackendTerms._fields})
 
 
-def parse(text: str, name: str = "catalogue") -> tuple[CatalogueEntry, ...]:
-    """The entries of a catalogue's text. Raises Complaint with the line of the first thing that is wrong."""
+def parse_catalogue(text: str, name: str = "catalogue") -> tuple[CatalogueEntry, ...]:
+    """The entries of a catalogue's text. Raises CommandError with the line of the first thing that is wrong."""
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CommandError(f"{name}: {error}.", exit_code=2) from None
     for key in found:
         if key != "backend" or not isinstance(found[key], list):
-            raise _complaint(name, _line_of(text, key), "only [[backend]] tables are known")
-    entries = tuple(_entry(text, name, index, table) for index, table in enumerate(found.get("backend", [])))
+            raise _error_at(name, _line_of(text, key), "only [[backend]] tables are known")
+    entries = tuple(_parsed_entry(text, name, index, table) for index, table in enumerate(found.get("backend", [])))
     names = [entry.name for entry in entries]
     for index, one in enumerate(names):
         if one in names[:index]:
-            raise _complaint(name, _line_in(text, index, "name"), f"there is another backend called {one!r}")
+            raise _error_at(name, _line_in(text, index, "name"), f"there is another backend called {one!r}")
     return entries
 
 
-def read(path: Path) -> tuple[CatalogueEntry, ...]:
-    """The entries of a catalogue file. Raises Complaint."""
+def read_catalogue(path: Path) -> tuple[CatalogueEntry, ...]:
+    """The entries of a catalogue file. Raises CommandError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise CommandError(f"the catalogue {path.name} can't be read.", exit_code=2) from None
-    return parse(text, path.name)
+    return parse_catalogue(text, path.name)
 
 
-def _entry(text: str, name: str, index: int, table: Any) -> CatalogueEntry:
+def _parsed_entry(text: str, name: str, index: int, table: Any) -> CatalogueEntry:
     try:
         return CatalogueEntry.model_validate(table, strict=False)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         what = first["msg"].removeprefix("Value error, ")
-        raise _complaint(name, _line_in(text, index, key), f"{key}: {what}" if key else what) from None
+        raise _error_at(name, _line_in(text, index, key), f"{key}: {what}" if key else what) from None
 
 
-def _complaint(name: str, line: int, what: str) -> CommandError:
+def _error_at(name: str, line: int, what: str) -> CommandError:
     return CommandError(f"{name}, line {line}: {what}.", exit_code=2)
 
 
@@ -170,7 +171,7 @@ def _line_in(text: str, index: int, key: str) -> int:
     """The line of `key` in the index-th [[backend]]; that of its header where the key is missing."""
     table, header = -1, 1
     for number, line in enumerate(text.splitlines(), 1):
-        if _HEADER.match(line):
+        if _TABLE_HEADER.match(line):
             table += 1
             header = number if table == index else header
         elif table == index and (found := _KEY.match(line)) and found[1] == key:

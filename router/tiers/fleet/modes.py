@@ -1,4 +1,4 @@
-"""What an operator has told each backend to do, kept over restarts: a port; the durable store stands behind it."""
+"""The mode that an operator has set for each backend, and the port by which it is kept over restarts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from typing import Protocol
 
 
 class Mode(StrEnum):
+    """Whether a backend gets jobs, as far as the operator has a say."""
+
     READY = "ready"
     DRAINING = "draining"
     """It gets no new jobs and finishes those it has."""
     MAINTENANCE = "maintenance"
-    """It gets no new jobs, and those it has go elsewhere at once."""
+    """It gets no new jobs, and those it has are stopped and go elsewhere at once."""
 
 
-class Modes(Protocol):
+class ModeStore(Protocol):
+    """Keeps the modes; the router's is the accounts' database."""
+
     def load(self) -> Mapping[str, Mode]:
-        """By the backend's name; who is not named is ready."""
+        """The modes by the backend's name; one that is not named is ready."""
         ...
 
     def save(self, name: str, mode: Mode) -> None: ...
 
 
-class NoModes:
-    """Forgets with the process."""
+class UnsavedModes:
+    """Keeps nothing: for tests and for a fleet without operators."""
 
     def load(self) -> Mapping[str, Mode]:
         return {}

@@ -1,4 +1,4 @@
-"""From the catalogue to backends, and again whenever the file changes."""
+"""Makes the fleet's backends of the catalogue, and again whenever that file changes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from pathlib import Path
 
 from router.core.command_error import CommandError
 from router.core.event_log import log, log_exception
-from router.tiers.fleet.catalogue import CatalogueEntry, read
+from router.tiers.fleet.catalogue import CatalogueEntry, read_catalogue
 from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
 from router.tiers.port import Backend
 
-LOOK_EVERY_S = 2.0
+CHECK_EVERY_S = 2.0
+"""Between two checks of the file, each one `stat`: an operator sees a saved change take effect at once."""
 _Stamp = tuple[int, int, int] | None
+"""Modification time in ns, size in bytes and inode of the file."""
 
 
 class CatalogueWatcher:
-    """Who is in the fleet by the settings and the catalogue. `connect` makes a backend of an entry, or complains."""
+    """Keeps the fleet to `fixed`, the entries of the settings, and the catalogue's.
+
+    `connect` makes a backend of an entry, or raises CommandError.
+    """
 
     def __init__(
         self, catalogue: Path | None, fixed: tuple[CatalogueEntry, ...], connect: Callable[[CatalogueEntry], Backend]
     ) -> None:
         self._catalogue, self._fixed, self._connect = catalogue, fixed, connect
         self._known: dict[CatalogueEntry, Backend] = {}
-        self._seen: _Stamp = None
-        self._asked = asyncio.Event()
+        self._read_stamp: _Stamp = None
+        self._is_requested = asyncio.Event()
 
     def configured(self) -> dict[str, ConfiguredBackend]:
-        """Every backend with its terms; one whose entry is as before stays the same object. Raises Complaint."""
-        self._seen = self._stamp()
-        entries = (*self._fixed, *(read(self._catalogue) if self._catalogue else ()))
+        """Every backend with its terms; one whose entry is as before stays the same object. Raises CommandError."""
+        self._read_stamp = self._stamp()
+        entries = (*self._fixed, *(read_catalogue(self._catalogue) if self._catalogue else ()))
         names = [entry.name for entry in entries]
         for name in names:
             if names.count(name) > 1:
@@ -39,20 +44,20 @@ class CatalogueWatcher:
         self._known = known
         return {entry.name: ConfiguredBackend(backend, entry.terms) for entry, backend in known.items()}
 
-    def look_again(self) -> None:
-        """Read the catalogue now, changed or not."""
-        self._asked.set()
+    def request_reload(self) -> None:
+        """Have the catalogue read now, changed or not."""
+        self._is_requested.set()
 
-    async def follow(self, fleet: Fleet) -> None:
-        """Keep the fleet as the catalogue says, for ever. A catalogue with a mistake changes nothing but is shown."""
+    async def watch(self, fleet: Fleet) -> None:
+        """Reload whenever the file changes, for ever. A faulty catalogue changes nothing; operators are shown why."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._asked.wait()
+                async with asyncio.timeout(CHECK_EVERY_S):
+                    await self._is_requested.wait()
             except TimeoutError:
-                if self._stamp() == self._seen:
+                if self._stamp() == self._read_stamp:
                     continue
-            self._asked.clear()
+            self._is_requested.clear()
             await self._reload(fleet)
 
     async def _reload(self, fleet: Fleet) -> None:
@@ -68,7 +73,7 @@ class CatalogueWatcher:
             log_exception(error)
 
     def _stamp(self) -> _Stamp:
-        """What changes when the file is written or replaced; None while it can't be seen."""
+        """What changes when the file is written or replaced; None while it can't be read."""
         if self._catalogue is None:
             return None
         try:

@@ -1,14 +1,14 @@
 """A backend's circuit breaker: when it gets no work, when it is tried again, and how it comes back.
 
-No clock, no network: time is passed in, and the jitter is a function given at birth. Each change between letting
-through and holding back starts a new `generation`; what ends late, under a ticket of an older one, changes nothing.
+No clock, no network: time and random numbers are passed in. Each change between letting attempts through and holding
+them back starts a new `generation`; an attempt that ends late, with a ticket of an older one, changes nothing.
 
 - unknown → healthy by a probe's answer, → open by the second failed probe.
 - healthy → suspect by one failed probe, or by a refused or broken connection; the next probe decides.
 - suspect → open by a failed probe; → healthy by a good one.
 - healthy or suspect → open also by three failures in a row, or by half of at least five within a minute.
-- open → half-open when its time is over: min(300, 5·2ⁿ) s, n openings before, spread by ±20 %. When nobody else is
-  left (`alone`), after five seconds at the most.
+- open → half-open when its time is over: min(300, 5·2ⁿ) s, n openings before, spread by ±20 %. When no other backend
+  is left (`alone`), after five seconds at the most.
 - half-open: once a probe has answered, one canary at a time; two that succeed → healthy, one that fails → open.
 - warming: it has said that it is starting; a probe's answer → healthy. From warming and half-open a backend starts
   slowly: its weight grows from a tenth to the whole within thirty seconds.
@@ -23,27 +23,34 @@ from typing import NamedTuple
 from router.tiers.policy.backend_state import BackendState
 
 FAILED_PROBES = 2
+"""So many of a backend that never answered, or is warming, open the breaker: one may be lost on its way."""
 FAILURES_IN_A_ROW = 3
 WINDOW_S = 60.0
-WINDOW_LEAST = 5
-WINDOW_SHARE = 0.5
+WINDOW_MIN_ATTEMPTS = 5
+WINDOW_MAX_FAILED_SHARE = 0.5
+"""Half of the last minute's attempts, where there were five: fewer say nothing about a backend."""
 OPEN_FIRST_S, OPEN_LONGEST_S = 5.0, 300.0
 OPEN_SPREAD = (0.8, 1.2)
+"""By chance, so that the backends of one outage are not all tried at the same moment."""
 ALONE_S = 5.0
+"""Without another backend every second of waiting is an outage."""
 CANARIES_TO_CLOSE = 2
 SLOW_START_S, SLOW_START_WEIGHT = 30.0, 0.1
+"""From a tenth of the usual share to all of it in half a minute: what has just come back may break again."""
 
 
 class Ticket(NamedTuple):
-    """Handed out when an attempt begins; brought back when it ends."""
+    """Which generation of the breaker an attempt began under; handed back when it ends."""
 
     generation: int
     canary: bool
 
 
 class Breaker:
+    """Of one backend, which is unknown until its first probe."""
+
     def __init__(self, now_s: float, draw: Callable[[], float]) -> None:
-        """`draw` gives numbers from 0 to 1, for spreading the reopening."""
+        """`draw` gives random numbers from 0 to 1, for OPEN_SPREAD."""
         self.state = BackendState.UNKNOWN
         self.since_s = now_s
         self.reason = "not asked yet"
@@ -52,7 +59,7 @@ class Breaker:
         self._openings = 0
         self._open_until_s = now_s
         self._failed_probes = 0
-        self._row = 0
+        self._failures_in_a_row = 0
         self._window: deque[tuple[float, bool]] = deque()
         self._probed = False
         self._canary_out = False
@@ -61,11 +68,11 @@ class Breaker:
 
     @property
     def openings(self) -> int:
-        """How often in a row it has opened without having become healthy between."""
+        """How often it has opened since it was last healthy."""
         return self._openings
 
     def admits(self) -> bool:
-        """May an attempt begin now?"""
+        """Whether an attempt may begin now."""
         if self.state is BackendState.HALF_OPEN:
             return self._probed and not self._canary_out
         return self.state in (BackendState.HEALTHY, BackendState.SUSPECT)
@@ -90,6 +97,7 @@ class Breaker:
             self._to(BackendState.HALF_OPEN, now_s, "its time is over; tried with one job at a time")
 
     def probe_answered(self, now_s: float, detail: str = "answers") -> None:
+        """A probe was answered well."""
         self._failed_probes = 0
         match self.state:
             case BackendState.UNKNOWN | BackendState.SUSPECT:
@@ -103,13 +111,14 @@ class Breaker:
                 return
 
     def probe_warming(self, now_s: float, detail: str) -> None:
-        """It answered that it is starting or loading: no work yet, and no failure either."""
+        """A probe was answered: it is starting or loading. No work yet, and no failure either."""
         self._failed_probes = 0
         if self.state not in (BackendState.WARMING, BackendState.OPEN):
             self.generation += 1
             self._to(BackendState.WARMING, now_s, detail)
 
     def probe_failed(self, now_s: float, why: str) -> None:
+        """A probe got no answer, or a bad one."""
         self._failed_probes += 1
         match self.state:
             case BackendState.HEALTHY:
@@ -122,59 +131,60 @@ class Breaker:
                 return
 
     def begin(self) -> Ticket:
-        """An attempt begins; call only when it admits one."""
+        """Count an attempt that begins; only when `admits` allows one."""
         canary = self.state is BackendState.HALF_OPEN
         self._canary_out = self._canary_out or canary
         return Ticket(self.generation, canary)
 
     def succeeded(self, ticket: Ticket, now_s: float) -> None:
+        """The attempt made a master."""
         if not self._release(ticket):
             return
-        self._row = 0
-        self._note(now_s, ok=True)
+        self._failures_in_a_row = 0
+        self._note_outcome(now_s, ok=True)
         if ticket.canary:
             self._canaries_ok += 1
             if self._canaries_ok >= CANARIES_TO_CLOSE:
-                self._heal(now_s)
+                self._close(now_s)
         else:
             self._openings = 0
 
     def failed(self, ticket: Ticket, now_s: float, why: str, *, broken: bool = False) -> None:
-        """A counted failure. `broken`: the connection was refused or broke, so a probe should follow at once."""
+        """The attempt failed, and the backend is to blame. `broken`: the connection was refused or broke."""
         if not self._release(ticket):
             return
-        self._row += 1
-        self._note(now_s, ok=False)
-        if ticket.canary or self._row >= FAILURES_IN_A_ROW or self._half_failed():
+        self._failures_in_a_row += 1
+        self._note_outcome(now_s, ok=False)
+        if ticket.canary or self._failures_in_a_row >= FAILURES_IN_A_ROW or self._half_failed():
             self._open(now_s, why)
         elif broken and self.state is BackendState.HEALTHY:
             self._to(BackendState.SUSPECT, now_s, why)
 
     def ended(self, ticket: Ticket) -> None:
-        """The attempt ended in a way that says nothing about the backend's health."""
+        """The attempt ended, and the backend is not to blame."""
         self._release(ticket)
 
     def trip(self, now_s: float, why: str) -> None:
-        """Open at once: it is misconfigured or was told to stop, and trying it again soon would not help."""
+        """Open at once: the backend is misconfigured, and trying it again soon would not help."""
         if self.state is not BackendState.OPEN:
             self._open(now_s, why)
 
     def _release(self, ticket: Ticket) -> bool:
-        """False for a ticket of an older generation, which changes nothing."""
+        """Take the ticket back; False for one of an older generation, which changes nothing."""
         if ticket.generation != self.generation:
             return False
         if ticket.canary:
             self._canary_out = False
         return True
 
-    def _note(self, now_s: float, *, ok: bool) -> None:
+    def _note_outcome(self, now_s: float, *, ok: bool) -> None:
         self._window.append((now_s, ok))
         while self._window[0][0] < now_s - WINDOW_S:
             self._window.popleft()
 
     def _half_failed(self) -> bool:
         failures = sum(not ok for _, ok in self._window)
-        return len(self._window) >= WINDOW_LEAST and failures >= WINDOW_SHARE * len(self._window)
+        return len(self._window) >= WINDOW_MIN_ATTEMPTS and failures >= WINDOW_MAX_FAILED_SHARE * len(self._window)
 
     def _open(self, now_s: float, why: str) -> None:
         low, high = OPEN_SPREAD
@@ -183,11 +193,11 @@ class Breaker:
         self._open_until_s = now_s + min(OPEN_LONGEST_S, OPEN_FIRST_S * 2 ** min(self._openings, 10)) * spread
         self._openings += 1
         self.generation += 1
-        self._row = 0
+        self._failures_in_a_row = 0
         self._window.clear()
         self._to(BackendState.OPEN, now_s, why)
 
-    def _heal(self, now_s: float) -> None:
+    def _close(self, now_s: float) -> None:
         self._openings = 0
         self._slow_since_s = now_s
         self.generation += 1

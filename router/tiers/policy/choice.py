@@ -1,4 +1,4 @@
-"""Which backend gets a job: a pure function. Health, load, paces and chance are passed in; nothing is asked here.
+"""Chooses the backend for a job: a pure function. Health, load, speeds and random numbers are passed in.
 
 For each tier, `eta = wait + cold start + upload + render + fetch` of the backend that would get the job there: the
 best of two drawn at random by (in flight + 1) · service time, so that many routers do not all run to the same one.
@@ -6,11 +6,11 @@ best of two drawn at random by (in flight + 1) · service time, so that many rou
 - The first tier in order with a free backend is the one a job can start on now; no tier below it is looked at.
 - A tier above it that has no free backend is *saturated* when it is beaten by `eta · (1 + 0.25·tier) + 5·tier s`, the
   biased eta: that is the spill point. Where it is not beaten, the job waits for it.
-- A tier is out of the question when none of its backends is eligible: not told to rest, consented to, within its
+- A tier is out of the question when none of its backends is eligible: not out of service, consented to, within its
   limits and quota, of a compatible engine, able to finish before the deadline, not one that this job brought down.
 
-The wait counts every job in line, also those behind: what the last in line would gain by spilling is what the
-service gains, whoever of them goes.
+The wait counts every job in the queue, also those behind: what the last of them would gain by spilling is what the
+service gains, whichever job goes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from typing import NamedTuple
 
 from mastering.contract import ENGINE_VERSION, Effort
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.estimate import Pace
+from router.tiers.policy.estimate import SpeedEstimate
 from router.tiers.policy.quota import HEADROOM
 from router.tiers.policy.tier import PRIORS, TIER_ORDER, TIER_TITLES
 
 TIER_BIAS, TIER_HANDICAP_S = 0.25, 5.0
+"""How much sooner a tier must be done than the one above it to get the job: a quarter of its time, and 5 s."""
 
-_AT_WORK = frozenset({BackendState.HEALTHY, BackendState.SUSPECT, BackendState.HALF_OPEN})
-_COMING = frozenset({BackendState.WARMING, BackendState.SLEEPING})
+_SERVING = frozenset({BackendState.HEALTHY, BackendState.SUSPECT, BackendState.HALF_OPEN})
+_STARTING = frozenset({BackendState.WARMING, BackendState.SLEEPING})
 
 
 class Candidate(NamedTuple):
-    """What is known of one backend at the moment of choosing."""
+    """One backend as it is at the moment of choosing: state, load, speed and limits."""
 
     name: str
     tier: str
@@ -41,23 +42,24 @@ class Candidate(NamedTuple):
     slots: int = 1
     admits: bool = True
     """Its breaker lets an attempt begin."""
-    rest_s: float = 0.0
-    """It asked to be left alone for so long."""
+    backoff_s: float = 0.0
+    """Seconds for which it gets no attempt: it was busy or could not be reached a moment ago."""
     weight: float = 1.0
-    """Less than 1 while it starts slowly."""
-    pace: Pace = PRIORS["managed"]
+    """Its share against others of its tier; less than 1 while it starts slowly (`breaker`)."""
+    speed: SpeedEstimate = PRIORS["managed"]
     max_bytes: int | None = None
     max_duration_s: float | None = None
     quota_left_s: float | None = None
+    """Seconds of its device that may still be used; None: no limit."""
     engine_version: str | None = None
 
     @property
     def is_free(self) -> bool:
-        return self.state in _AT_WORK and self.admits and not self.rest_s and self.in_flight < self.slots
+        return self.state in _SERVING and self.admits and not self.backoff_s and self.in_flight < self.slots
 
 
-class Need(NamedTuple):
-    """What the job asks of a backend."""
+class JobRequirements(NamedTuple):
+    """What a job requires of the backend that is to master it."""
 
     size_bytes: int
     duration_s: float
@@ -65,26 +67,29 @@ class Need(NamedTuple):
     deadline_s: float = math.inf
     """Seconds from now until its time is over."""
     queued: int = 0
-    """Jobs in line beside this one."""
+    """Jobs in the queue beside this one."""
     avoid: frozenset[str] = frozenset()
-    """Backends that this job must not meet again."""
+    """Names of backends that broke while they had this job."""
     avoid_tiers: frozenset[str] = frozenset()
+    """Tiers that it is too large for, or that failed it too often."""
     effort: Effort = Effort.QUICK
 
 
-TYPICAL = Need(size_bytes=30 * 1024 * 1024, duration_s=200.0)
-"""A song of which nothing is known yet."""
+TYPICAL_JOB = JobRequirements(size_bytes=30 * 1024 * 1024, duration_s=200.0)
+"""Stands for a job of which nothing is known yet: 30 MiB, 200 s of audio."""
 
 
 class Choice(NamedTuple):
+    """The backend on which a job starts now, why in a sentence, and in how many seconds it should be done."""
+
     backend: str
     tier: str
     reason: str
     eta_s: float = 0.0
 
 
-class Outlook(NamedTuple):
-    """What a job can expect now: a backend at once, or to wait for a tier, or nothing (`tier` is None)."""
+class Forecast(NamedTuple):
+    """What a job can expect now: a backend at once, a tier to wait for, or nothing (`tier` is None)."""
 
     tier: str | None
     backend: str | None
@@ -92,7 +97,9 @@ class Outlook(NamedTuple):
     reason: str
 
 
-class _Option(NamedTuple):
+class _TierOffer(NamedTuple):
+    """What one tier has for the job: its best backend, and after how many seconds the job would be done there."""
+
     tier: str
     rank: int
     candidate: Candidate
@@ -105,82 +112,86 @@ class _Option(NamedTuple):
         return self.eta_s * (1 + TIER_BIAS * self.rank) + TIER_HANDICAP_S * self.rank
 
 
-def choose(candidates: Sequence[Candidate], need: Need, draw: Callable[[], float]) -> Choice | None:
-    """The backend on which the job starts now; None when it waits. `draw` gives numbers from 0 to 1."""
-    found = outlook(candidates, need, draw)
+def choose(candidates: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]) -> Choice | None:
+    """Choose the backend on which the job starts now; None: it waits. `draw` gives random numbers from 0 to 1."""
+    found = forecast(candidates, need, draw)
     if found.tier is None or found.backend is None:
         return None
     return Choice(found.backend, found.tier, found.reason, found.eta_s)
 
 
-def outlook(candidates: Sequence[Candidate], need: Need, draw: Callable[[], float]) -> Outlook:
-    """What to do with the job now, when it would be done, and why in a sentence."""
-    options: list[_Option] = []
-    passed: list[str] = []
+def forecast(candidates: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]) -> Forecast:
+    """Say where the job would run now, when it would be done, and why in a sentence."""
+    offers: list[_TierOffer] = []
+    skipped: list[str] = []
     for rank, tier in enumerate(TIER_ORDER):
         here = [candidate for candidate in candidates if candidate.tier == tier]
         if not here:
             continue
-        option, why_not = _option(tier, rank, here, need, draw)
-        if option is None:
-            passed.append(f"{TIER_TITLES[tier]}: {why_not}")
+        offer, why_not = _tier_offer(tier, rank, here, need, draw)
+        if offer is None:
+            skipped.append(f"{TIER_TITLES[tier]}: {why_not}")
             continue
-        options.append(option)
-        if option.is_free:
+        offers.append(offer)
+        if offer.is_free:
             break
-    if not options:
-        return Outlook(None, None, math.inf, f"No tier can take the job now ({'; '.join(passed) or 'none is set up'}).")
-    best = min(options, key=lambda option: option.biased_s)
-    passed += [f"{TIER_TITLES[o.tier]}: busy for about {o.wait_s:.0f} s" for o in options if o.rank < best.rank]
+    if not offers:
+        return Forecast(
+            None, None, math.inf, f"No tier can take the job now ({'; '.join(skipped) or 'none is set up'})."
+        )
+    best = min(offers, key=lambda offer: offer.biased_s)
+    skipped += [f"{TIER_TITLES[o.tier]}: busy for about {o.wait_s:.0f} s" for o in offers if o.rank < best.rank]
     backend = best.candidate.name if best.is_free else None
-    return Outlook(best.tier, backend, best.eta_s, _reason(best, passed))
+    return Forecast(best.tier, backend, best.eta_s, _reason(best, skipped))
 
 
-def worth_waking(candidates: Sequence[Candidate], need: Need, draw: Callable[[], float]) -> list[str]:
-    """The sleeping backends that should get up now, so that a job which needs them later finds them awake.
+def backends_to_wake(candidates: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]) -> list[str]:
+    """Names of the sleeping backends to wake now, so that a job which needs them later finds them awake.
 
     They are those of the first tier that sleeps, where every tier above it is suspect, or has jobs wait for longer
-    than half the spill point, or is out of the question while jobs are in line.
+    than half the spill point, or is out of the question while jobs are queued.
     """
     for rank, tier in enumerate(TIER_ORDER):
         here = [
-            c for c in candidates if c.tier == tier and c.state is BackendState.SLEEPING and why_not(c, need) is None
+            c
+            for c in candidates
+            if c.tier == tier and c.state is BackendState.SLEEPING and why_ineligible(c, need) is None
         ]
         if not here:
             continue
         biased_s = min(_service_s(c, need) for c in here) * (1 + TIER_BIAS * rank) + TIER_HANDICAP_S * rank
         above = TIER_ORDER[:rank]
-        if all(_lets_down(tier, biased_s, candidates, need, draw) for tier in above) and (above or need.queued):
+        if all(_is_about_to_spill(tier, biased_s, candidates, need, draw) for tier in above) and (above or need.queued):
             return [c.name for c in here]
     return []
 
 
-def _lets_down(
-    tier: str, biased_s: float, candidates: Sequence[Candidate], need: Need, draw: Callable[[], float]
+def _is_about_to_spill(
+    tier: str, biased_s: float, candidates: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]
 ) -> bool:
-    """Is this tier about to leave its jobs to one below, where they would take `biased_s`?"""
+    """Whether this tier is about to leave its jobs to one below, where they would take `biased_s`."""
     here = [candidate for candidate in candidates if candidate.tier == tier]
-    if not any(c.state in _AT_WORK and why_not(c, need) is None for c in here):
+    if not any(c.state in _SERVING and why_ineligible(c, need) is None for c in here):
         return need.queued > 0
     if all(c.state is not BackendState.HEALTHY for c in here):
         return any(c.state is BackendState.SUSPECT for c in here)
-    option, _ = _option(tier, TIER_ORDER.index(tier), here, need, draw)
-    if option is None:
+    offer, _ = _tier_offer(tier, TIER_ORDER.index(tier), here, need, draw)
+    if offer is None:
         return need.queued > 0
-    spill_wait_s = biased_s - _service_s(option.candidate, need)
-    return not option.is_free and option.wait_s > spill_wait_s / 2
+    spill_wait_s = biased_s - _service_s(offer.candidate, need)
+    return not offer.is_free and offer.wait_s > spill_wait_s / 2
 
 
-def compatible(engine_version: str | None) -> bool:
-    """The same major and minor version renders the same master. A backend that does not say is taken at its word."""
+def is_compatible(engine_version: str | None) -> bool:
+    """Whether the engine renders the same master: same major and minor version. An unknown version counts as equal."""
     return engine_version is None or engine_version.split(".")[:2] == ENGINE_VERSION.split(".")[:2]
 
 
-def why_not(candidate: Candidate, need: Need) -> str | None:
-    """Why this backend is out of the question for the job, in a few words; None when it is not."""
+def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
+    """Why this backend can't be used for the job, in a few words; None when it can."""
     if need.managed_only and candidate.tier != TIER_ORDER[0]:
         return "not consented to"
-    if candidate.state not in _AT_WORK | _COMING:
+    if candidate.state not in _SERVING | _STARTING:
         return "down" if candidate.state in (BackendState.OPEN, BackendState.UNKNOWN) else str(candidate.state)
     if candidate.name in need.avoid or candidate.tier in need.avoid_tiers:
         return "failed this job before"
@@ -188,70 +199,71 @@ def why_not(candidate: Candidate, need: Need) -> str | None:
         return "the file is too large for it"
     if candidate.max_duration_s is not None and need.duration_s > candidate.max_duration_s:
         return "the song is too long for it"
-    if not compatible(candidate.engine_version):
+    if not is_compatible(candidate.engine_version):
         return "another engine version"
-    needed_s = HEADROOM * candidate.pace.render_s(need.duration_s, need.effort)
+    needed_s = HEADROOM * candidate.speed.render_s(need.duration_s, need.effort)
     if candidate.quota_left_s is not None and candidate.quota_left_s < needed_s:
         return "its quota is used up"
-    if _bare_eta_s(candidate, need) > need.deadline_s:
+    if _eta_without_queue_s(candidate, need) > need.deadline_s:
         return "too slow for the time that is left"
     return None
 
 
-def _option(
-    tier: str, rank: int, here: Sequence[Candidate], need: Need, draw: Callable[[], float]
-) -> tuple[_Option | None, str]:
-    """What this tier offers, or None and why not."""
-    verdicts = [(candidate, why_not(candidate, need)) for candidate in here]
-    eligible = [candidate for candidate, verdict in verdicts if verdict is None]
+def _tier_offer(
+    tier: str, rank: int, here: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]
+) -> tuple[_TierOffer | None, str]:
+    """What the tier has for the job, or None and why not."""
+    reasons = [(candidate, why_ineligible(candidate, need)) for candidate in here]
+    eligible = [candidate for candidate, reason in reasons if reason is None]
     if not eligible:
-        return None, ", ".join(sorted({verdict for _, verdict in verdicts if verdict}))
+        return None, ", ".join(sorted({reason for _, reason in reasons if reason}))
     # A suspect one only where nothing better is free: the next probe, seconds away, decides about it.
     free = [c for c in eligible if c.is_free and c.state is not BackendState.SUSPECT] or [
         c for c in eligible if c.is_free
     ]
     if free:
         chosen = _best_of_two(free, need, draw)
-        return _Option(tier, rank, chosen, True, 0.0, _service_s(chosen, need)), ""
-    at_work = [candidate for candidate in eligible if candidate.state in _AT_WORK]
-    chosen = min(at_work or eligible, key=lambda c: (_bare_eta_s(c, need), c.name))
-    wait_s = _wait_s(at_work, need, _service_s(chosen, need)) if at_work else chosen.pace.cold_start_s.cautious
+        return _TierOffer(tier, rank, chosen, True, 0.0, _service_s(chosen, need)), ""
+    serving = [candidate for candidate in eligible if candidate.state in _SERVING]
+    chosen = min(serving or eligible, key=lambda c: (_eta_without_queue_s(c, need), c.name))
+    wait_s = _wait_s(serving, need, _service_s(chosen, need)) if serving else chosen.speed.cold_start_s.cautious
     if wait_s + _service_s(chosen, need) > need.deadline_s:
         return None, "too much waiting for the time that is left"
-    return _Option(tier, rank, chosen, False, wait_s, wait_s + _service_s(chosen, need)), ""
+    return _TierOffer(tier, rank, chosen, False, wait_s, wait_s + _service_s(chosen, need)), ""
 
 
-def _best_of_two(free: Sequence[Candidate], need: Need, draw: Callable[[], float]) -> Candidate:
+def _best_of_two(free: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]) -> Candidate:
+    """The sooner free of two that are drawn at random."""
     rest = list(free)
     pair = [rest.pop(min(int(draw() * len(rest)), len(rest) - 1)) for _ in range(min(2, len(rest)))]
     return min(pair, key=lambda c: ((c.in_flight + 1) * _service_s(c, need) / c.weight, c.name))
 
 
-def _wait_s(at_work: Sequence[Candidate], need: Need, service_s: float) -> float:
-    """Until a slot of the tier is free for the last in line, when each job takes `service_s`."""
-    resting = [c.rest_s for c in at_work if c.rest_s and c.in_flight < c.slots]
-    if resting and not need.queued:
-        return min(resting)
-    slots = sum(candidate.slots for candidate in at_work)
-    ahead = max(0, sum(candidate.in_flight for candidate in at_work) + need.queued - slots)
+def _wait_s(serving: Sequence[Candidate], need: JobRequirements, service_s: float) -> float:
+    """Seconds until a slot of the tier is free for the last job in the queue, when each takes `service_s`."""
+    backoffs_s = [c.backoff_s for c in serving if c.backoff_s and c.in_flight < c.slots]
+    if backoffs_s and not need.queued:
+        return min(backoffs_s)
+    slots = sum(candidate.slots for candidate in serving)
+    ahead = max(0, sum(candidate.in_flight for candidate in serving) + need.queued - slots)
     return (ahead + 1) / max(1, slots) * service_s
 
 
-def _service_s(candidate: Candidate, need: Need) -> float:
-    return candidate.pace.service_s(need.size_bytes, need.duration_s, need.effort)
+def _service_s(candidate: Candidate, need: JobRequirements) -> float:
+    return candidate.speed.service_s(need.size_bytes, need.duration_s, need.effort)
 
 
-def _bare_eta_s(candidate: Candidate, need: Need) -> float:
-    """With nobody in line before it."""
-    cold_s = candidate.pace.cold_start_s.cautious if candidate.state in _COMING else 0.0
+def _eta_without_queue_s(candidate: Candidate, need: JobRequirements) -> float:
+    """Seconds until the job is done there when no other waits: cold start, upload, render and fetch."""
+    cold_s = candidate.speed.cold_start_s.cautious if candidate.state in _STARTING else 0.0
     return cold_s + _service_s(candidate, need)
 
 
-def _reason(best: _Option, passed: Sequence[str]) -> str:
+def _reason(best: _TierOffer, skipped: Sequence[str]) -> str:
     title = TIER_TITLES[best.tier]
-    because = f" ({'; '.join(passed)})" if passed else ""
+    because = f" ({'; '.join(skipped)})" if skipped else ""
     if not best.is_free:
         return f"{title} will be done first: free in about {best.wait_s:.0f} s{because}."
-    if not passed:
+    if not skipped:
         return f"{title} come first and are up." if best.rank == 0 else f"{title} is the first that is set up."
     return f"{title} is the best that is free{because}."

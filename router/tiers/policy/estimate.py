@@ -1,4 +1,4 @@
-"""How long a backend takes, learned from what it did: moving averages with their spread. Pure; no clock.
+"""How long a backend takes for a job, estimated from its earlier attempts by moving averages. Pure; no clock.
 
 Each figure is an exponentially weighted mean (α = 0.2) and the mean absolute deviation around it, folded the same way.
 A decision uses ``mean + 1.05 · deviation``: a backend that is fast on average but erratic must not look better than a
@@ -12,47 +12,57 @@ from typing import NamedTuple
 from mastering.contract import Effort
 
 ALPHA = 0.2
+"""Weight of the newest value: after five the first assumption counts for a third."""
 SPREAD = 1.05
-MIB = 1024 * 1024
+"""Deviations added to the mean for a decision."""
+BYTES_PER_MIB = 1024 * 1024
 
 
 class Ewma(NamedTuple):
+    """An exponentially weighted moving average with its mean absolute deviation."""
+
     mean: float
     deviation: float = 0.0
 
     def fold(self, value: float) -> Ewma:
+        """The average after one more value."""
         deviation = self.deviation + ALPHA * (abs(value - self.mean) - self.deviation)
         return Ewma(self.mean + ALPHA * (value - self.mean), deviation)
 
     @property
     def cautious(self) -> float:
+        """Mean plus SPREAD deviations: what a decision reckons with."""
         return self.mean + SPREAD * self.deviation
 
 
-class Timing(NamedTuple):
-    """What one attempt took. None where the attempt did not get so far."""
+class AttemptTiming(NamedTuple):
+    """Seconds that the parts of one attempt took; None for a part that it did not get to."""
 
     upload_s: float | None = None
     render_s: float | None = None
     fetch_s: float | None = None
 
 
-class Pace(NamedTuple):
-    """What one backend needs for each part of a job."""
+class SpeedEstimate(NamedTuple):
+    """What one backend takes for each part of a job: upload, render, fetch, and waking up first."""
 
     upload_s_per_mib: Ewma
     render_s_per_minute: Ewma
-    """Seconds of work for a minute of audio."""
+    """Seconds of work per minute of audio."""
     fetch_s: Ewma
     cold_start_s: Ewma
     fit_s_per_minute: Ewma = Ewma(0.0)
-    """The same as `render_s_per_minute` where the plan is refined, the render included."""
+    """The same for a job whose plan is refined (effort `fit`), the render included."""
 
-    def fold(self, timing: Timing, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK) -> Pace:
-        """The pace after an attempt on a song of that size and length."""
+    def fold(
+        self, timing: AttemptTiming, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK
+    ) -> SpeedEstimate:
+        """The estimate after one more attempt, on a song of that size and length."""
         changed = {}
         if timing.upload_s is not None:
-            changed["upload_s_per_mib"] = self.upload_s_per_mib.fold(timing.upload_s / max(size_bytes / MIB, 0.25))
+            changed["upload_s_per_mib"] = self.upload_s_per_mib.fold(
+                timing.upload_s / max(size_bytes / BYTES_PER_MIB, 0.25)
+            )
         if timing.render_s is not None:
             learned = "fit_s_per_minute" if effort is Effort.FIT else "render_s_per_minute"
             changed[learned] = self._per_minute(effort).fold(timing.render_s / max(duration_s / 60, 0.05))
@@ -68,5 +78,5 @@ class Pace(NamedTuple):
 
     def service_s(self, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK) -> float:
         """From the first byte sent to the last byte fetched, on a backend that is awake and free."""
-        upload_s = self.upload_s_per_mib.cautious * size_bytes / MIB
+        upload_s = self.upload_s_per_mib.cautious * size_bytes / BYTES_PER_MIB
         return upload_s + self.render_s(duration_s, effort) + self.fetch_s.cautious

@@ -1,4 +1,4 @@
-"""What can go wrong with an attempt, and what follows: one table, one place."""
+"""The classes of faults that end an attempt, and what follows from each, in one table."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ class FaultClass(StrEnum):
     ROOM = "room"
 
 
-class Next(StrEnum):
+class NextStep(StrEnum):
+    """Where the job goes after a fault."""
+
     STOP = "stop"
-    """The job ends here; no tier would say otherwise."""
+    """The job ends with an error: it would fail in every tier."""
     ANOTHER_BACKEND = "another_backend"
     """Another backend of the tier if there is one, else the next tier."""
     NEXT_TIER = "next_tier"
@@ -35,39 +37,45 @@ class Next(StrEnum):
 
 
 class Consequence(NamedTuple):
-    next: Next
+    """A row of the table: where the job goes next, and who bears the fault."""
+
+    next: NextStep
     counts: bool
-    """Against the backend's breaker."""
+    """As a failure of the backend, in its breaker."""
     spends: bool
     """One of the faulted attempts that the job may have."""
     death: bool
-    """The backend died with the job in hand: two such make the job poison."""
+    """The backend may have died of the job: after two such the job ends with the error `poison`."""
     example: str
 
 
-TABLE: dict[FaultClass, Consequence] = {
-    FaultClass.USER: Consequence(Next.STOP, False, False, False, "undecodable, bad setting, too long, 413, 422"),
-    FaultClass.TOO_BIG: Consequence(Next.NEXT_TIER, False, False, False, "ZeroGPU 'illegal duration', a size cap"),
-    FaultClass.CAPACITY: Consequence(Next.WAIT_OR_NEXT_TIER, False, False, False, "409, 429, 503, queue full"),
-    FaultClass.QUOTA: Consequence(Next.NEXT_TIER, False, False, False, "ZeroGPU quota, credits, runs limit"),
+CONSEQUENCES: dict[FaultClass, Consequence] = {
+    FaultClass.USER: Consequence(NextStep.STOP, False, False, False, "undecodable, bad setting, too long, 413, 422"),
+    FaultClass.TOO_BIG: Consequence(NextStep.NEXT_TIER, False, False, False, "ZeroGPU 'illegal duration', a size cap"),
+    FaultClass.CAPACITY: Consequence(NextStep.WAIT_OR_NEXT_TIER, False, False, False, "409, 429, 503, queue full"),
+    FaultClass.QUOTA: Consequence(NextStep.NEXT_TIER, False, False, False, "ZeroGPU quota, credits, runs limit"),
     # The job never arrived, so it is not to blame and loses none of its attempts by an outage.
-    FaultClass.UNREACHABLE: Consequence(Next.ANOTHER_BACKEND, True, False, False, "refused, no route, bad handshake"),
-    FaultClass.CRASH: Consequence(Next.ANOTHER_BACKEND, True, True, True, "reset, silent, lease lost, stalled"),
-    FaultClass.BUG: Consequence(Next.ANOTHER_BACKEND, True, True, True, "500, out of memory"),
-    FaultClass.CONFIGURATION: Consequence(Next.NEXT_TIER, True, False, False, "401, paused, a build error"),
-    FaultClass.ASLEEP: Consequence(Next.NEXT_TIER, False, False, False, "sleeping, stopped, starting"),
-    FaultClass.BAD_OUTPUT: Consequence(Next.ANOTHER_BACKEND, True, True, True, "wrong length, silent, corrupt"),
-    FaultClass.DEADLINE: Consequence(Next.STOP, False, False, False, "the job's time is over, or it was cancelled"),
-    # Spent, so that a bug of ours can't repeat a job for ever; no backend is blamed.
+    FaultClass.UNREACHABLE: Consequence(
+        NextStep.ANOTHER_BACKEND, True, False, False, "refused, no route, bad handshake"
+    ),
+    FaultClass.CRASH: Consequence(NextStep.ANOTHER_BACKEND, True, True, True, "reset, silent, lease lost, stalled"),
+    FaultClass.BUG: Consequence(NextStep.ANOTHER_BACKEND, True, True, True, "500, out of memory"),
+    FaultClass.CONFIGURATION: Consequence(NextStep.NEXT_TIER, True, False, False, "401, paused, a build error"),
+    FaultClass.ASLEEP: Consequence(NextStep.NEXT_TIER, False, False, False, "sleeping, stopped, starting"),
+    FaultClass.BAD_OUTPUT: Consequence(NextStep.ANOTHER_BACKEND, True, True, True, "wrong length, silent, corrupt"),
+    FaultClass.DEADLINE: Consequence(NextStep.STOP, False, False, False, "the job's time is over, or it was cancelled"),
     # The render was good and had nowhere to go: the job waits until others have made room.
-    FaultClass.ROOM: Consequence(Next.WAIT_OR_NEXT_TIER, False, False, False, "no room in the spool for the master"),
-    FaultClass.OURS: Consequence(Next.ANOTHER_BACKEND, False, True, False, "the router's own probe or code broke"),
+    FaultClass.ROOM: Consequence(
+        NextStep.WAIT_OR_NEXT_TIER, False, False, False, "no room in the spool for the master"
+    ),
+    # Spent, so that a bug of ours can't repeat a job for ever; no backend is blamed.
+    FaultClass.OURS: Consequence(NextStep.ANOTHER_BACKEND, False, True, False, "the router's own probe or code broke"),
 }
 
 _BY_CODE = {
     FaultCode.BUSY: FaultClass.CAPACITY,
     FaultCode.DEADLINE: FaultClass.DEADLINE,
-    FaultCode.CANCELLED: FaultClass.CRASH,  # nobody here asked for it: the worker gave the render up
+    FaultCode.CANCELLED: FaultClass.CRASH,  # not asked for from here: the worker gave the render up
     FaultCode.OUT_OF_MEMORY: FaultClass.BUG,
     FaultCode.BAD_MASTER: FaultClass.BUG,
     FaultCode.BAD_REQUEST: FaultClass.CONFIGURATION,
@@ -76,7 +84,7 @@ _BY_CODE = {
 
 
 class TierFault(Exception):
-    """An attempt failed. `detail` is a sentence for the record: no address, no path, no library's text."""
+    """An attempt failed. `detail` is a phrase for the record, written here: no address, no path, no library's text."""
 
     def __init__(
         self,
@@ -96,10 +104,10 @@ class TierFault(Exception):
 
     @property
     def consequence(self) -> Consequence:
-        return TABLE[self.fault_class]
+        return CONSEQUENCES[self.fault_class]
 
 
-def of_engine(code: FaultCode, message: str, numbers: dict[str, Any] | None = None) -> TierFault:
-    """What a fault that the engine itself reported means for routing."""
+def fault_of_engine(code: FaultCode, message: str, numbers: dict[str, Any] | None = None) -> TierFault:
+    """The tier fault for a fault that the engine itself reported."""
     fault_class = FaultClass.USER if code in USER_FAULTS else _BY_CODE[code]
     return TierFault(fault_class, message, code=code, numbers=numbers)

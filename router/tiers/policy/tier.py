@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.tiers.policy.estimate import Ewma, Pace
+from router.tiers.policy.estimate import Ewma, SpeedEstimate
 
 TIER_ORDER = ("managed", "gpu_space", "cpu_space")
 """The most preferred first: machines of our own before other people's, GPUs before CPUs."""
@@ -16,9 +16,9 @@ TIER_TITLES = {
 
 def _prior(
     upload_mib_per_s: float, render_s_per_minute: float, fit_s_per_minute: float, fetch_s: float, cold_start_s: float
-) -> Pace:
+) -> SpeedEstimate:
     render, fit = Ewma(render_s_per_minute), Ewma(fit_s_per_minute)
-    return Pace(Ewma(1 / upload_mib_per_s), render, Ewma(fetch_s), Ewma(cold_start_s), fit)
+    return SpeedEstimate(Ewma(1 / upload_mib_per_s), render, Ewma(fetch_s), Ewma(cold_start_s), fit)
 
 
 PRIORS = {

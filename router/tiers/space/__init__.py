@@ -1,1 +1,1 @@
-"""Hugging Face Spaces behind the tier port: the audio over HTTP, the call by gradio_client."""
+"""The adapters for Hugging Face Spaces: audio by plain HTTP, the call of the endpoint by gradio_client."""

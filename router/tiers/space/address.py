@@ -1,4 +1,4 @@
-"""Where a Space answers, and whether it is awake: by a fixed address, or by what the Hub says of `owner/name`."""
+"""A Space's URL and whether it is awake: a fixed URL, or what the Hub reports of `owner/name`."""
 
 from __future__ import annotations
 
@@ -11,79 +11,83 @@ from router.tiers.port import BackendHealth
 from router.tiers.space.stage import StageWatch
 
 IN_USE_S = 600.0
-"""A Space that nobody has used for so long is left alone: any question would keep it from falling asleep."""
+"""A Space that was not used for so long is not probed: any request would keep it from falling asleep."""
 WAKE_EVERY_S = 20.0
+"""Between two requests to wake it: a cold start takes a minute or more, and the Hub limits requests."""
 _MAY_BE_ASLEEP = frozenset({FaultClass.UNREACHABLE, FaultClass.CRASH, FaultClass.BUG})
 
 
 class SpaceAddress:
+    """The URL of one Space, its stage where the Hub is asked for it, and when it was last used and woken."""
+
     def __init__(self, url: str | None = None, stage: StageWatch | None = None, token: str | None = None) -> None:
-        """`url`, or a watched stage. `token` opens a private Space."""
+        """Either `url` or `stage` is given. `token` goes to the Space itself, for a private one."""
         self._url, self._stage, self.token = url, stage, token
         self._used_s = -IN_USE_S
         self._woken_s = -WAKE_EVERY_S
 
     def url(self) -> str:
-        """Raises TierFault while nobody has said."""
+        """The URL without a slash at its end. Raises TierFault while the Hub has not told it."""
         url = self._url or (self._stage.host if self._stage else None)
         if url is None:
             raise TierFault(FaultClass.UNREACHABLE, "the Hub has not said where the Space answers")
         return url.rstrip("/")
 
-    def use(self) -> None:
-        """It is being used: for a while it may be asked how it is."""
+    def mark_used(self) -> None:
+        """The Space is being used now: for IN_USE_S it may be probed."""
         self._used_s = clock.now()
 
-    async def resting(self, last: BackendHealth | None) -> BackendHealth | None:
-        """What the Hub says, where that is all there is to say; None: ask the Space itself."""
+    async def health_by_hub(self, last: BackendHealth | None) -> BackendHealth | None:
+        """Its health by the Hub, where the Space itself must not or need not be asked; None: ask the Space."""
         if self._stage is None:
             return None
-        stage = await self._stage.look()
+        stage = await self._stage.current()
         if not stage.health.up:
             return stage.health
         if clock.now() - self._used_s <= IN_USE_S:
             return None
-        return self.with_quota((last or stage.health)._replace(up=True, resting=None, detail="runs; not in use"))
+        return self.with_quota((last or stage.health)._replace(up=True, reported_state=None, detail="runs; not in use"))
 
     def with_quota(self, health: BackendHealth) -> BackendHealth:
-        """The answer with what the Hub says is left of the quota."""
+        """`health` with the quota that the Hub reports."""
         allowance = self._stage.allowance if self._stage else None
         if allowance is None:
             return health
         return health._replace(quota_left_s=allowance.left_s, quota_resets_in_s=allowance.resets_in_s)
 
     async def refuse_unless_awake(self) -> None:
-        """Raises TierFault."""
-        fault = await self._by_stage()
+        """Raise TierFault for a Space that does not run, without a request to it."""
+        fault = await self._stage_fault()
         if fault is not None:
             raise fault
 
-    async def explained(self, fault: TierFault) -> TierFault:
-        """The stage behind a fault of the connection, if it has changed: asleep is no crash."""
+    async def explain(self, fault: TierFault) -> TierFault:
+        """The fault by the Space's stage, where `fault` may come of a change of stage: falling asleep is no crash."""
         if self._stage is None or fault.fault_class not in _MAY_BE_ASLEEP:
             return fault
-        self._stage.hurry()
-        return await self._by_stage() or fault
+        self._stage.ask_soon()
+        return await self._stage_fault() or fault
 
     async def wake(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """Have it get up: a request (`ask`) wakes one that sleeps, one that was stopped has to be told."""
+        """Wake it: any request (`ask`) wakes one that sleeps; one that was stopped is restarted by the Hub."""
         if self._stage is None or clock.now() - self._woken_s < WAKE_EVERY_S:
             return
-        if (await self._stage.look()).fault is not FaultClass.ASLEEP:
+        if (await self._stage.current()).fault is not FaultClass.ASLEEP:
             return
         self._woken_s = clock.now()
-        self.use()
+        self.mark_used()
         await self._stage.restart_if_stopped()
         with suppress(TierFault):
             await ask()
-        self._stage.hurry()
+        self._stage.ask_soon()
 
     async def close(self) -> None:
         if self._stage is not None:
             await self._stage.close()
 
-    async def _by_stage(self) -> TierFault | None:
+    async def _stage_fault(self) -> TierFault | None:
+        """The fault of an attempt at this stage; None where the Space runs, or the Hub is not asked."""
         if self._stage is None:
             return None
-        stage = await self._stage.look()
+        stage = await self._stage.current()
         return None if stage.fault is None else TierFault(stage.fault, f"the Space is {stage.health.detail}")

@@ -1,4 +1,4 @@
-"""Below which path a Gradio app has its addresses: it says so itself, and must not name another host by it."""
+"""The path below which a Gradio app has its API: read from its configuration, and never on another host."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_PREFIX = re.compile(r"(/[\w-]+)*/?", re.ASCII)
+_SAFE_PATH = re.compile(r"(/[\w-]+)*/?", re.ASCII)
 
 
-class ElsewhereError(Exception):
-    """The app sends its callers somewhere else."""
+class ForeignHostError(Exception):
+    """The app's configuration sends its callers to another host."""
 
 
-def prefix_in(config: Mapping[str, Any]) -> str:
-    """The path, without slashes around it. Raises ElsewhereError."""
+def api_prefix_of(config: Mapping[str, Any]) -> str:
+    """The path, without slashes around it. Raises ForeignHostError for anything that is not a plain path."""
     prefix = config.get("api_prefix") or ""
-    if not isinstance(prefix, str) or _PREFIX.fullmatch(prefix) is None:
-        raise ElsewhereError
+    if not isinstance(prefix, str) or _SAFE_PATH.fullmatch(prefix) is None:
+        raise ForeignHostError
     return prefix.strip("/")

@@ -1,4 +1,4 @@
-"""The child process that speaks to one Gradio endpoint for one attempt: started, listened to, killed, wiped after."""
+"""Calls one Gradio endpoint for one attempt, in a child process that is killed and whose folder is wiped afterwards."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.space import faults
 
 READ_S = 35.0
-"""Gradio's event stream has a heartbeat every 15 s: a server that misses two is gone."""
+"""Seconds without a byte: Gradio's event stream has a heartbeat every 15 s, and a server that misses two is gone."""
 CONNECT_S = 5.0
+"""A Space that is awake answers within one; the rest is for the way there."""
 _LONGEST_LINE_BYTES = 1024 * 1024
-_KEPT = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_KEPT_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-class Question(NamedTuple):
-    """What to call."""
+class CallRequest(NamedTuple):
+    """The endpoint to call, its arguments, and what every request carries."""
 
     url: str
     api_name: str
@@ -31,25 +32,28 @@ class Question(NamedTuple):
     token: str | None = None
     headers: Mapping[str, str] = {}
     as_given: bool = False
-    """Arguments that name files name files of the Space."""
+    """Paths in the arguments are the Space's own, not this machine's: nothing is uploaded."""
 
 
-class Waiting(NamedTuple):
-    """The connection holds, and the endpoint has yielded nothing yet."""
+class CallWaiting(NamedTuple):
+    """The connection is alive, and the endpoint has yielded nothing yet."""
 
 
-class Value(NamedTuple):
-    """What the endpoint yielded; the last one is what it came to."""
+class EndpointValue(NamedTuple):
+    """A value that the endpoint yielded; the last one is its result."""
 
     value: Any
     is_last: bool
 
 
-class Call:
-    """One child. It imports its library while the caller still uploads; `ask` once, and `close` in any case."""
+class GradioCall:
+    """One child process. `start` it before the upload, since its library takes a while to import; `run` it once.
+
+    The caller closes it in any case.
+    """
 
     def __init__(self, scratch: Path) -> None:
-        """`scratch`: a folder in RAM, for the child's own, which is gone with it."""
+        """`scratch`: a folder in RAM. In it the child has one of its own, which `close` removes."""
         self._scratch = scratch
         self._folder: str | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -66,31 +70,31 @@ class Call:
             longest_line_bytes=_LONGEST_LINE_BYTES,
         )
 
-    async def ask(self, question: Question, silence_s: float = READ_S) -> AsyncGenerator[Waiting | Value]:
-        """What the endpoint says, the last value included. Raises TierFault."""
+    async def run(self, request: CallRequest, silence_s: float = READ_S) -> AsyncGenerator[CallWaiting | EndpointValue]:
+        """Call the endpoint: what it yields, the result last. Raises TierFault."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
-        asked = {**question._asdict(), "headers": dict(question.headers), "read_s": READ_S, "connect_s": CONNECT_S}
-        with suppress(ConnectionError):  # a child that is gone already says so by its empty answer
-            process.stdin.write(json.dumps(asked).encode() + b"\n")
+        fields = {**request._asdict(), "headers": dict(request.headers), "read_s": READ_S, "connect_s": CONNECT_S}
+        with suppress(ConnectionError):  # of a child that is gone already the output is empty, see below
+            process.stdin.write(json.dumps(fields).encode() + b"\n")
             await process.stdin.drain()
         while True:
-            said = await _line(process.stdout, silence_s)
-            match said.get("kind"):
+            message = await _read_message(process.stdout, silence_s)
+            match message.get("kind"):
                 case "waiting":
-                    yield Waiting()
+                    yield CallWaiting()
                 case "value":
-                    yield Value(said.get("value"), is_last=False)
+                    yield EndpointValue(message.get("value"), is_last=False)
                 case "result":
-                    yield Value(said.get("value"), is_last=True)
+                    yield EndpointValue(message.get("value"), is_last=True)
                     return
                 case "failed":
-                    raise _failed(said)
+                    raise _fault_of_failure(message)
                 case _:
                     raise TierFault(FaultClass.BUG, "the Space's client ended without a word")
 
     async def close(self) -> None:
-        """Kill the child, if it lives, and wipe what it may have left."""
+        """Kill the child, if it lives, and remove its folder."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -99,25 +103,28 @@ class Call:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-async def _line(stdout: asyncio.StreamReader, silence_s: float) -> dict[str, Any]:
+async def _read_message(stdout: asyncio.StreamReader, silence_s: float) -> dict[str, Any]:
+    """The child's next message; an empty one where it has ended. Raises TierFault."""
     try:
         async with asyncio.timeout(silence_s):
             line = await stdout.readline()
-        said = json.loads(line or b"{}")
+        message = json.loads(line or b"{}")
     except TimeoutError:
         raise TierFault(FaultClass.CRASH, "the Space fell silent") from None
     except ValueError:
         raise TierFault(FaultClass.BUG, "the Space said more than anybody can listen to") from None
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
-def _failed(said: dict[str, Any]) -> TierFault:
-    kinds, status = said.get("kinds", ()), said.get("status")
-    return faults.of_client(kinds, title=said.get("title", ""), message=said.get("message", ""), status=status)
+def _fault_of_failure(message: dict[str, Any]) -> TierFault:
+    kinds, status = message.get("kinds", ()), message.get("status")
+    return faults.fault_of_client(
+        kinds, title=message.get("title", ""), message=message.get("message", ""), status=status
+    )
 
 
-def _environment(folder: str) -> dict[str, str]:
-    """Nothing of the router's own: no setting, no secret, no place to write but `folder`."""
+def _child_environment(folder: str) -> dict[str, str]:
+    """The child's environment: no setting or secret of the router, and no folder to write in but `folder`."""
     places = dict.fromkeys(("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "HF_HOME"), folder)
-    told = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-    return child_process.environment(_KEPT, given=places | told)
+    options = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    return child_process.environment(_KEPT_VARIABLES, given=places | options)

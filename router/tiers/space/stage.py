@@ -1,6 +1,6 @@
-"""What the Hub says of a Space: its stage, and what is left of the ZeroGPU quota. Asked seldom, kept in between.
+"""Polls the Hub for a Space's stage and the ZeroGPU quota, and keeps the answers in between.
 
-The Space itself is not asked for it: whatever request reaches a sleeping Space wakes it.
+The Space itself is not asked: any request that reaches a sleeping Space wakes it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass
 from router.tiers.port import BackendHealth
 from router.tiers.space.faults import SpaceStage, stage_of
-from router.tiers.space.hosts import is_of_hub
-from router.tiers.space.hub import Allowance, Hub, HubError
+from router.tiers.space.hosts import is_hub_host
+from router.tiers.space.hub import GpuAllowance, Hub, HubError
 
 RUNNING_EVERY_S, OTHERWISE_EVERY_S = 15.0, 3.0
+"""Between two questions: a running Space's change shows by faults too; of another, jobs may wait for the change."""
 QUOTA_EVERY_S = 60.0
 _WAIT_S = 0.8
-"""Less than a probe may take."""
-_UNTOLD = SpaceStage(BackendHealth(False, "the Hub has not answered yet", resting=BackendState.WARMING), None)
+"""For the Hub's answer: less than a probe may take."""
+_NOT_ASKED_YET = SpaceStage(
+    BackendHealth(False, "the Hub has not answered yet", reported_state=BackendState.WARMING), None
+)
 
-_ELSEWHERE = SpaceStage(BackendHealth(False, "not below hf.space, by what the Hub says"), FaultClass.CONFIGURATION)
+_FOREIGN_HOST = SpaceStage(BackendHealth(False, "not below hf.space, by what the Hub says"), FaultClass.CONFIGURATION)
 
 
-def _is_safe(host: str) -> bool:
-    """Whether songs and the token may go there: to the Hub's own, or to this machine."""
+def _is_trusted_host(host: str) -> bool:
+    """Whether songs and the token may go there: to a host of the Hub, or to this machine."""
     try:
-        return is_of_hub(host) or (
+        return is_hub_host(host) or (
             urlsplit(host).scheme in ("http", "https") and urlsplit(host).hostname in LOOPBACK_NAMES
         )
     except ValueError:
@@ -39,29 +42,29 @@ def _is_safe(host: str) -> bool:
 
 
 class StageWatch:
-    """The stage of `space`, not older than some seconds."""
+    """The stage of `space`, some seconds old at most."""
 
     def __init__(self, hub: Hub, space: str, now: Callable[[], float] = clock.now) -> None:
         self._hub, self._space, self._now = hub, space, now
         self._asking: asyncio.Task[None] | None = None
-        self._stage = _UNTOLD
+        self._stage = _NOT_ASKED_YET
         self._asked_s = -RUNNING_EVERY_S
         self._quota_asked_s = -QUOTA_EVERY_S
         self.name = ""
-        """The Hub's own word for it."""
-        self.allowance: Allowance | None = None
+        """The stage by the Hub's own string; empty before the first answer, and where the Hub denies it."""
+        self.allowance: GpuAllowance | None = None
         self.host: str | None = None
 
-    async def look(self) -> SpaceStage:
-        """The stage as it was last heard of; waits a moment for the first answer, or for one that is due."""
+    async def current(self) -> SpaceStage:
+        """The latest stage; waits a moment for an answer of the Hub where one is due."""
         if self._asking is None and self._is_due():
             self._asking = asyncio.create_task(self._ask(), name="stage of a Space")
         if self._asking is not None:
             await asyncio.wait([self._asking], timeout=_WAIT_S)
         return self._stage
 
-    def hurry(self) -> None:
-        """Something does not fit what was heard: ask with the next look."""
+    def ask_soon(self) -> None:
+        """Ask the Hub at the next `current`: something contradicts the latest stage."""
         self._asked_s = -RUNNING_EVERY_S
 
     async def restart_if_stopped(self) -> None:
@@ -83,8 +86,8 @@ class StageWatch:
             runtime = await asyncio.to_thread(self._hub.runtime, self._space)
             if self.host is None:
                 host = await asyncio.to_thread(self._hub.host, self._space)
-                if not _is_safe(host):
-                    self.name, self._stage = "", _ELSEWHERE
+                if not _is_trusted_host(host):
+                    self.name, self._stage = "", _FOREIGN_HOST
                     return
                 self.host = host
             self.name, self._stage = runtime.stage, stage_of(runtime.stage)
@@ -92,19 +95,19 @@ class StageWatch:
                 self._quota_asked_s = self._now()
                 self.allowance = await self._quota()
         except HubError as error:
-            self._note(error)
+            self._note_failure(error)
         finally:
             self._asked_s = self._now()
             self._asking = None
 
-    async def _quota(self) -> Allowance | None:
+    async def _quota(self) -> GpuAllowance | None:
         try:
             return await asyncio.to_thread(self._hub.allowance)
-        except HubError:  # not every token may ask; then the count of our own is all there is
+        except HubError:  # not every token may ask; then the router's own count stands alone
             return None
 
-    def _note(self, error: HubError) -> None:
-        """A Hub that is down says nothing about a Space that ran a moment ago."""
+    def _note_failure(self, error: HubError) -> None:
+        """Take in a failure of the Hub: one that is down says nothing about a Space that ran a moment ago."""
         if error.status in (401, 403, 404):
             self.name, self._stage = "", SpaceStage(BackendHealth(False, str(error)), FaultClass.CONFIGURATION)
         elif not self.name:

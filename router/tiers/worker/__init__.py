@@ -1,1 +1,1 @@
-"""The managed worker behind the tier port: one render is one HTTP exchange."""
+"""The adapter for managed workers: one render is one HTTP exchange."""

@@ -12,9 +12,9 @@ from mastering.protocol.frame_parser import RESPONSE, FrameParser, ReportMissing
 from router.core.buffers import WriteBuffer
 from router.core.threads import MAX_TURN_BYTES
 from router.tiers import responses
-from router.tiers.policy.faults import FaultClass, TierFault, of_engine
-from router.tiers.port import Accepted, Alive, Finished, OutputBegins, Working
-from router.tiers.worker.connection import WorkerConnection, read, read_into
+from router.tiers.policy.faults import FaultClass, TierFault, fault_of_engine
+from router.tiers.port import Accepted, Finished, Heartbeat, OutputStarted, RenderProgress
+from router.tiers.worker.connection import WorkerConnection, read_bytes, read_into
 
 
 class RenderResponse:
@@ -25,11 +25,11 @@ class RenderResponse:
         self._parser = FrameParser(RESPONSE, seal)
         self._report: Report | None = None
 
-    async def next(self) -> Accepted | Alive | Working | OutputBegins | Finished:
+    async def next(self) -> Accepted | Heartbeat | RenderProgress | OutputStarted | Finished:
         """What the worker says next; after Finished all of the answer is read, and its connection may serve again."""
-        return await self._line.step(self._next)
+        return await self._line.run_in_thread(self._next)
 
-    def _next(self) -> Accepted | Alive | Working | OutputBegins | Finished:
+    def _next(self) -> Accepted | Heartbeat | RenderProgress | OutputStarted | Finished:
         while True:
             match self._event():
                 case None:
@@ -37,13 +37,13 @@ class RenderResponse:
                 case frames.AcceptedEvent(device=device):
                     return Accepted(device)
                 case frames.HeartbeatEvent():
-                    return Alive()
+                    return Heartbeat()
                 case frames.ProgressEvent(stage=stage, fraction=fraction):
-                    return Working(stage, fraction)
+                    return RenderProgress(stage, fraction)
                 case frames.ReportEvent(report=report):
                     self._report = report
                 case frames.PartEvent(name=name, size=size):
-                    return OutputBegins(
+                    return OutputStarted(
                         OutputFormat(name.removeprefix("output/")), size, _Master(self._line, self, size)
                     )
                 case frames.EndEvent():
@@ -57,18 +57,18 @@ class RenderResponse:
         while event is None and not self._parser.data_left:
             event = self._parser.take(self._exactly(self._parser.wanted))
         if isinstance(event, frames.FaultEvent):
-            raise of_engine(event.code, event.message, event.numbers)
+            raise fault_of_engine(event.code, event.message, event.numbers)
         return event
 
     def _finished(self) -> Finished:
         if self._report is None:
             raise TierFault(FaultClass.BAD_OUTPUT, "the master came without its report")
-        if read(self._response, 1):
+        if read_bytes(self._response, 1):
             raise TierFault(FaultClass.BUG, "the worker sent more after the end")
         return Finished(self._report)
 
     def _exactly(self, count: int) -> bytes:
-        data = read(self._response, count)
+        data = read_bytes(self._response, count)
         if len(data) < count:
             raise _ended()
         return data
@@ -99,7 +99,7 @@ class _Master:
         self._line, self._answer, self._left = line, answer, left
 
     async def fill(self, room: WriteBuffer) -> bool:
-        await self._line.step(self._drain, room)
+        await self._line.run_in_thread(self._drain, room)
         return self._left > 0
 
     def _drain(self, room: WriteBuffer) -> None:
@@ -119,7 +119,7 @@ class _Master:
 def translated(*, reached: bool) -> Iterator[None]:
     """`answers.translated`, and what is not in the protocol."""
     try:
-        with responses.translated("the worker", reached=reached):
+        with responses.translate_errors("the worker", reached=reached):
             yield
     except SizeMismatch:
         raise TierFault(FaultClass.BAD_OUTPUT, "the master has not the size that the worker announced") from None

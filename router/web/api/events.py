@@ -31,7 +31,7 @@ async def job_events(
 ) -> AsyncIterator[str]:
     """The job's view as server-sent events, from `last_event_id` on, until it is over or must not be seen any more."""
     job_id = found.job.id
-    async with services.events.listen(job_id) as changes:
+    async with services.events.subscribe(job_id) as changes:
         seen = last_event_id or ""
         while await _may_still_see(request, found.job.account):
             try:
@@ -75,7 +75,7 @@ async def _wait(
     services: Services, found: Versioned, wait_s: float, request: Request, is_reached: Callable[[str], bool]
 ) -> None:
     deadline_s = clock.now() + wait_s
-    async with services.events.listen(found.job.id) as changes:
+    async with services.events.subscribe(found.job.id) as changes:
         while True:
             try:
                 job, _ = await services.jobs.get(found.job.id)

@@ -27,7 +27,7 @@ from router.core.settings import RouterSettings
 from router.identity import accounts_database, sessions
 from router.jobs.services import Services
 from router.store.record import Job
-from router.tiers.fleet.member import Terms
+from router.tiers.fleet.member import BackendTerms
 from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 from router.web.dependencies import TheServices
 from router.web.pages.html_templates import rendered
@@ -122,9 +122,10 @@ def processing_places(services: Services) -> list[ProcessingPlace]:
     """Every tier, operator and region of the fleet at this moment, each once, in order of preference."""
     found = {}
     for member in services.fleet.members():
-        tier, (operator, region, forgets) = member.backend.tier, member.terms.of_the_place
+        tier, (operator, region, forgets) = member.backend.tier, member.terms.consent_key
         outside = tier != "managed"
-        if outside and operator == Terms().operator:  # the catalogue does not say; the machine is not this service's
+        # The catalogue does not say; the machine is not this service's.
+        if outside and operator == BackendTerms().operator:
             operator = "Hugging Face" if forgets else "somebody whom the operator does not name"
         found[tier, operator, region, forgets] = ProcessingPlace(
             tier=tier, title=TIER_TITLES[tier], operator=operator, region=region, third_party=outside, forgets=forgets

@@ -23,7 +23,7 @@ from router.core.errors import Problem
 from router.jobs import lifecycle
 from router.jobs.services import Services
 from router.store.state import JobState
-from router.tiers.fake import FakeBackend, Freeze
+from router.tiers.fake import FakeBackend, Hang
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, BackendHealth
 from tests.services import mastering, queue_song, until, working
@@ -50,7 +50,7 @@ async def test_the_status_says_what_is_up_what_runs_and_what_happened(tmp_path: 
         started.set()
         return Accepted("scripted")
 
-    frozen = FakeBackend("a", [[TierFault(FaultClass.CAPACITY, "busy", retry_after_s=0.01)], [begun, Freeze()]])
+    frozen = FakeBackend("a", [[TierFault(FaultClass.CAPACITY, "busy", retry_after_s=0.01)], [begun, Hang()]])
     down = fake("space", tier="gpu_space")
     down.health = BackendHealth(False, "silent")
     async with admin(tmp_path, frozen, down) as (services, client):
@@ -139,7 +139,7 @@ async def test_maintenance_moves_a_running_job_to_another_backend_at_no_cost(tmp
         started.set()
         return Accepted("scripted")
 
-    first = FakeBackend("a", [[begun, Freeze()]])
+    first = FakeBackend("a", [[begun, Hang()]])
     async with admin(tmp_path, first, fake("b", tier="cpu_space")) as (services, client):
         job = await queue_song(services)
         await started.wait()
@@ -284,7 +284,7 @@ def test_every_operators_verb_is_a_command() -> None:
 
 
 async def test_each_job_is_counted_once_by_how_it_ended(tmp_path: Path) -> None:
-    scripts = [mastering(), [TierFault(FaultClass.USER, "it is bad", code=FaultCode.UNDECODABLE)], [Freeze()]]
+    scripts = [mastering(), [TierFault(FaultClass.USER, "it is bad", code=FaultCode.UNDECODABLE)], [Hang()]]
     async with admin(tmp_path, FakeBackend("a", scripts)) as (services, client):
         mastered = await until(services, (await queue_song(services)).id, JobState.MASTERED)
         await lifecycle.end(services, mastered.id, JobState.CANCELLED)  # it was fetched; it ended well before

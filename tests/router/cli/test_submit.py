@@ -17,7 +17,7 @@ from router.cli.submit import SubmitOptions, submit
 from router.core.command_error import CommandError
 from router.spool.records import RECORD_BYTES
 from router.store.state import JobState
-from router.tiers.fake import FakeBackend, Freeze
+from router.tiers.fake import FakeBackend, Hang
 from router.tiers.port import Accepted
 from tests.served import Served, served
 from tests.services import FACTS, MASTER, SONG, eventually, mastering, probe_of, until
@@ -72,7 +72,7 @@ async def test_a_song_that_is_refused_is_a_complaint_and_leaves_no_file(tmp_path
 
 
 async def test_a_job_that_the_router_forgot_ends_the_wait(tmp_path: Path, song: Path) -> None:
-    async with served(tmp_path, [FakeBackend("a", [[Accepted("scripted"), Freeze()]])]) as router:
+    async with served(tmp_path, [FakeBackend("a", [[Accepted("scripted"), Hang()]])]) as router:
         sending = asyncio.create_task(send(router, song))
         found: list[str] = []
 
@@ -83,7 +83,7 @@ async def test_a_job_that_the_router_forgot_ends_the_wait(tmp_path: Path, song: 
         await eventually(made)
         await until(router.services, found[0], JobState.RUNNING)
         await router.services.jobs.forget(found[0])
-        await router.services.events.tell(found[0])
+        await router.services.events.publish(found[0])
         with pytest.raises(CommandError, match="no such job"):
             async with asyncio.timeout(20):
                 await sending

@@ -19,10 +19,10 @@ from router.spool.port import BlobGone
 from router.store.port import Lease
 from router.store.record import Job
 from router.store.state import JobState
-from router.tiers.fake import FakeBackend, Freeze, Script
-from router.tiers.policy import breaker
+from router.tiers.fake import FakeBackend, Hang, Script
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Event, Finished, OutputBegins, Working
+from router.tiers.port import Accepted, Finished, OutputStarted, RenderProgress, TierEvent
 from tests.services import MASTER, SONG, eventually, mastering, probe_of, queue_song, read_all, report, until, working
 
 ENDS = (JobState.MASTERED, JobState.WIPED)
@@ -121,7 +121,7 @@ async def test_a_job_that_only_a_busy_backend_could_take_waits_for_it(tmp_path: 
 
 
 async def test_a_backend_that_freezes_is_given_up_and_let_go(tmp_path: Path) -> None:
-    backends = two([Accepted("scripted"), Freeze()])
+    backends = two([Accepted("scripted"), Hang()])
     for backend in backends:
         backend.silence_s = 0.2
     async with working(tmp_path, backends) as services:
@@ -131,23 +131,23 @@ async def test_a_backend_that_freezes_is_given_up_and_let_go(tmp_path: Path) -> 
         assert sum(backend.closed_early for backend in backends) == 1
 
 
-BAD_OUTPUTS: dict[str, list[Event]] = {
+BAD_OUTPUTS: dict[str, list[TierEvent]] = {
     "no output at all": [Finished(report())],
-    "less than announced": [OutputBegins(OutputFormat.WAV24, 100), b"x" * 99, Finished(report())],
-    "more than announced": [OutputBegins(OutputFormat.WAV24, 100), b"x" * 101, Finished(report())],
+    "less than announced": [OutputStarted(OutputFormat.WAV24, 100), b"x" * 99, Finished(report())],
+    "more than announced": [OutputStarted(OutputFormat.WAV24, 100), b"x" * 101, Finished(report())],
     "bytes before any output": [b"xxxx", Finished(report())],
-    "bytes after the output": [OutputBegins(OutputFormat.WAV24, 4), b"xxxx", b"x", Finished(report())],
-    "a format that nobody asked for": [OutputBegins(OutputFormat.MP3, 4), b"xxxx", Finished(report())],
+    "bytes after the output": [OutputStarted(OutputFormat.WAV24, 4), b"xxxx", b"x", Finished(report())],
+    "a format that nobody asked for": [OutputStarted(OutputFormat.MP3, 4), b"xxxx", Finished(report())],
     "the same format twice": [
-        *[OutputBegins(OutputFormat.WAV24, 4), b"xxxx"] * 2,
+        *[OutputStarted(OutputFormat.WAV24, 4), b"xxxx"] * 2,
         Finished(report()),
     ],
-    "an output of a terabyte": [OutputBegins(OutputFormat.WAV24, 1 << 40), b"x", Finished(report())],
+    "an output of a terabyte": [OutputStarted(OutputFormat.WAV24, 1 << 40), b"x", Finished(report())],
 }
 
 
 @pytest.mark.parametrize("events", BAD_OUTPUTS.values(), ids=BAD_OUTPUTS.keys())
-async def test_an_output_that_is_not_as_announced_is_never_delivered(tmp_path: Path, events: list[Event]) -> None:
+async def test_an_output_that_is_not_as_announced_is_never_delivered(tmp_path: Path, events: list[TierEvent]) -> None:
     async with working(tmp_path, two([Accepted("scripted"), *events])) as services:
         job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [attempt.outcome for attempt in job.attempts] == ["bad_output", "done"]
@@ -156,7 +156,7 @@ async def test_an_output_that_is_not_as_announced_is_never_delivered(tmp_path: P
 
 
 async def test_an_answer_that_ends_before_it_is_finished_is_a_crash(tmp_path: Path) -> None:
-    async with working(tmp_path, two([Accepted("scripted"), Working(Stage.RENDER, 0.5)])) as services:
+    async with working(tmp_path, two([Accepted("scripted"), RenderProgress(Stage.RENDER, 0.5)])) as services:
         job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [attempt.outcome for attempt in job.attempts] == ["crash", "done"]
 
@@ -178,7 +178,7 @@ async def test_a_probe_that_breaks_is_blamed_on_no_backend(tmp_path: Path) -> No
 
 
 async def test_a_bug_of_our_own_repeats_a_job_a_few_times_and_then_fails_it(tmp_path: Path) -> None:
-    def broken() -> Event:
+    def broken() -> TierEvent:
         raise ZeroDivisionError
 
     backends = [FakeBackend(name, [[Accepted("scripted"), broken]]) for name in "abcdef"]
@@ -201,7 +201,7 @@ async def test_a_job_during_which_two_backends_died_stops_there(tmp_path: Path) 
 
 
 async def test_deadline_stops_the_job_with_an_honest_error(tmp_path: Path) -> None:
-    backend = FakeBackend("a", [[Accepted("scripted"), Freeze()]])
+    backend = FakeBackend("a", [[Accepted("scripted"), Hang()]])
     async with working(tmp_path, [backend], attempt_deadline_s=0.2) as services:
         job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
@@ -217,7 +217,7 @@ async def test_cancelling_a_running_job_frees_its_backend_and_leaves_nothing(tmp
         sending.set()
         return b"half"
 
-    backend = FakeBackend("a", [[Accepted("scripted"), OutputBegins(OutputFormat.WAV24, 9), half, Freeze()]])
+    backend = FakeBackend("a", [[Accepted("scripted"), OutputStarted(OutputFormat.WAV24, 9), half, Hang()]])
     async with working(tmp_path, [backend]) as services:
         queued = await queue_song(services)
         await sending.wait()
@@ -250,7 +250,7 @@ async def test_the_result_of_an_older_generation_changes_nothing(tmp_path: Path)
         queued = await queue_song(services)
         await waiting.wait()
         job, revision = await services.jobs.get(queued.id)
-        # Written past the hints, so that only the compare-and-set can notice.
+        # Written without a notification, so that only the compare-and-set can notice.
         taken = job.with_(generation=job.generation + 1)
         await services.jobs.change(taken, revision)
         gate.set()
@@ -275,7 +275,7 @@ async def test_the_fault_of_an_older_generation_changes_nothing(tmp_path: Path) 
         taken = job.with_(generation=job.generation + 1)
         await services.jobs.change(taken, revision)
         gate.set()
-        await eventually(lambda: _is_out_of_line(services, queued.id))
+        await eventually(lambda: _has_left_the_queue(services, queued.id))
         assert (await services.jobs.get(queued.id)).job == taken
 
 
@@ -283,10 +283,10 @@ async def _has_blobs(services: Services, count: int) -> bool:
     return services.spool.usage().blobs == count
 
 
-async def _is_out_of_line(services: Services, job_id: str) -> bool:
-    """Offering again is without effect while the job is in line, leased or not."""
+async def _has_left_the_queue(services: Services, job_id: str) -> bool:
+    """Whether the job has left the queue: to enqueue one that is there, leased or not, has no effect."""
     before = await services.queue.depth()
-    await services.queue.offer(job_id, "nobody's lane", "nobody", 1)
+    await services.queue.enqueue(job_id, "nobody's lane", "nobody", 1)
     added = await services.queue.depth() > before
     if added:
         await services.queue.withdraw(job_id)
@@ -347,7 +347,7 @@ async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_n
         await eventually(waits)
         waiting, _ = await services.jobs.get(queued.id)
         assert (waiting.faults, waiting.deaths) == (0, 0)
-        assert services.fleet.members()[0].breaker.state is breaker.BackendState.HEALTHY
+        assert services.fleet.members()[0].breaker.state is BackendState.HEALTHY
         await services.spool.drop(other)
         job = await until(services, queued.id, *ENDS)
         assert (job.state, runs([backend])) == (JobState.MASTERED, 2)
@@ -412,13 +412,13 @@ async def test_a_job_is_leased_only_after_its_record_says_that_it_is_queued(
     """A store that hands the job to a dispatcher the moment it is offered, as a cluster's may."""
     seen: list[JobState] = []
     async with working(tmp_path, []) as services:
-        offer = services.queue.offer
+        enqueue = services.queue.enqueue
 
         async def look(job_id: str, *rest: Any) -> None:
             seen.append((await services.jobs.get(job_id)).job.state)
-            await offer(job_id, *rest)
+            await enqueue(job_id, *rest)
 
-        monkeypatch.setattr(services.queue, "offer", look)
+        monkeypatch.setattr(services.queue, "enqueue", look)
         await queue_song(services)
     assert seen == [JobState.QUEUED]
 

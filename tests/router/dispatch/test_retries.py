@@ -14,7 +14,7 @@ from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Script
 from router.tiers.fleet import member
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Work, Working
+from router.tiers.port import Accepted, Heartbeat, RenderProgress, TierEvent, Work
 from tests.services import eventually, mastering, queue_song, until, working
 
 ENDS = (JobState.MASTERED, JobState.WIPED)
@@ -24,7 +24,7 @@ ENDS = (JobState.MASTERED, JobState.WIPED)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "JITTER_S", (0.01, 0.02))
     monkeypatch.setattr(dispatcher, "WAIT_FOR_BACKEND_S", 0.01)
-    monkeypatch.setattr(member, "UNREACHABLE_REST_S", 0.01)
+    monkeypatch.setattr(member, "UNREACHABLE_BACKOFF_S", 0.01)
 
 
 def failing(kind: FaultClass, times: int) -> list[Script]:
@@ -90,10 +90,10 @@ async def test_a_file_too_big_for_a_tier_goes_to_the_next_and_never_back(tmp_pat
         assert job.faults == 0
 
 
-class Beating(FakeBackend):
-    """Its first render sends signs of life for ever, and no progress."""
+class HeartbeatOnly(FakeBackend):
+    """Its first render sends heartbeats for ever, and no progress."""
 
-    async def run(self, work: Work) -> AsyncGenerator[Event]:
+    async def run(self, work: Work) -> AsyncGenerator[TierEvent]:
         if self.runs:
             async for event in super().run(work):
                 yield event
@@ -101,18 +101,18 @@ class Beating(FakeBackend):
         self.runs.append(work)
         try:
             yield Accepted("scripted")
-            yield Working(Stage.RENDER, 0.1)
+            yield RenderProgress(Stage.RENDER, 0.1)
             while True:
                 await asyncio.sleep(0.005)
-                yield Alive()
+                yield Heartbeat()
         finally:
             self.closed_early += 1
 
 
 async def test_a_render_that_only_beats_is_given_up_as_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stall, "MIN_STALL_S", 0.05)
-    monkeypatch.setattr("router.tiers.policy.estimate.Pace.render_s", lambda *_: 0.0)
-    backend = Beating("a", [mastering()])
+    monkeypatch.setattr("router.tiers.policy.estimate.SpeedEstimate.render_s", lambda *_: 0.0)
+    backend = HeartbeatOnly("a", [mastering()])
     async with working(tmp_path, [backend]) as services:
         job = await until(services, (await queue_song(services)).id, *ENDS)
         assert [a.outcome for a in job.attempts] == ["crash", "done"]

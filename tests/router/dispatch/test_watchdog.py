@@ -12,16 +12,16 @@ import pytest
 from mastering.contract import OutputFormat, Stage
 from router.dispatch.watchdog import SLOWEST_UPLOAD_BYTES_PER_S, Watchdog
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Event, OutputBegins, Working
+from router.tiers.port import Accepted, OutputStarted, RenderProgress, TierEvent
 
 ACCEPTED = Accepted("scripted")
 
 
-async def after(*delays_s: float) -> AsyncGenerator[Event]:
+async def after(*delays_s: float) -> AsyncGenerator[TierEvent]:
     """One event after each delay."""
     for n, delay_s in enumerate(delays_s):
         await asyncio.sleep(delay_s)
-        yield Working(Stage.RENDER, n / 100) if n else ACCEPTED
+        yield RenderProgress(Stage.RENDER, n / 100) if n else ACCEPTED
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def silent() -> AsyncIterator[None]:
     assert raised.value.fault_class is FaultClass.CRASH
 
 
-async def drained(events: AsyncGenerator[Event]) -> int:
+async def drained(events: AsyncGenerator[TierEvent]) -> int:
     return len([event async for event in events])
 
 
@@ -55,7 +55,7 @@ async def test_between_two_waits_time_does_not_count() -> None:
     events = Watchdog(0.05, 0, 60.0).watched(after(0.0, 0.01))
     await anext(events)
     await asyncio.sleep(0.1)
-    assert isinstance(await anext(events), Working)
+    assert isinstance(await anext(events), RenderProgress)
 
 
 async def test_a_cancellation_from_outside_is_no_silence() -> None:
@@ -67,7 +67,7 @@ async def test_a_cancellation_from_outside_is_no_silence() -> None:
 
 
 async def test_what_is_watched_may_fail_in_its_own_way() -> None:
-    async def fails() -> AsyncGenerator[Event]:
+    async def fails() -> AsyncGenerator[TierEvent]:
         yield ACCEPTED
         raise LookupError
 
@@ -76,20 +76,20 @@ async def test_what_is_watched_may_fail_in_its_own_way() -> None:
 
 
 async def test_a_silence_that_turns_into_something_else_leaves_no_cancellation_behind() -> None:
-    async def gives_up() -> AsyncGenerator[Event]:
+    async def gives_up() -> AsyncGenerator[TierEvent]:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             yield ACCEPTED
 
-    async def ends() -> AsyncGenerator[Event]:
+    async def ends() -> AsyncGenerator[TierEvent]:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             return
         yield ACCEPTED
 
-    async def breaks() -> AsyncGenerator[Event]:
+    async def breaks() -> AsyncGenerator[TierEvent]:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -121,11 +121,11 @@ async def test_within_an_outer_timeout_both_hold() -> None:
 
 
 async def test_upload_render_and_fetch_are_timed_apart() -> None:
-    async def master() -> AsyncGenerator[Event]:
+    async def master() -> AsyncGenerator[TierEvent]:
         yield ACCEPTED
         await asyncio.sleep(0.02)
-        yield OutputBegins(OutputFormat.WAV24, 1)
-        yield OutputBegins(OutputFormat.MP3, 1)
+        yield OutputStarted(OutputFormat.WAV24, 1)
+        yield OutputStarted(OutputFormat.MP3, 1)
 
     watchdog = Watchdog(60.0, 0, 60.0)
     assert watchdog.timing() == (None, None, None)

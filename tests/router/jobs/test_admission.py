@@ -14,7 +14,7 @@ from router.tiers.fake import FakeBackend
 from router.tiers.fleet.member import FleetMember
 from router.tiers.fleet.modes import Mode
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.estimate import Ewma, Pace
+from router.tiers.policy.estimate import Ewma, SpeedEstimate
 from tests.services import mastering, queue_song, services_in
 
 MIB = 2**20
@@ -24,9 +24,9 @@ def fake(name: str = "a", tier: str = "managed") -> FakeBackend:
     return FakeBackend(name, [mastering()], tier=tier)
 
 
-def pace(seconds: float) -> Pace:
-    """The pace of a backend that takes so many seconds for any song."""
-    return Pace(Ewma(0.0), Ewma(0.0), Ewma(seconds), Ewma(0.0))
+def speed(seconds: float) -> SpeedEstimate:
+    """The speed of a backend that takes so many seconds for any song."""
+    return SpeedEstimate(Ewma(0.0), Ewma(0.0), Ewma(seconds), Ewma(0.0))
 
 
 def member(services: Services, name: str = "a") -> FleetMember:
@@ -52,7 +52,7 @@ async def test_a_song_that_would_be_done_too_late_is_sent_away_for_as_long_as_it
 ) -> None:
     async with services_in(tmp_path, [fake()]) as services:
         await services.fleet.probe_all()
-        member(services).pace = pace(takes_s)
+        member(services).speed = speed(takes_s)
         if waiting:
             member(services).in_flight = 1
         for n in range(waiting):
@@ -106,7 +106,7 @@ async def test_a_managed_only_song_is_not_comforted_by_other_tiers(tmp_path: Pat
 async def test_when_all_are_told_to_rest_one_comes_back_in_a_minute(tmp_path: Path, mode: Mode) -> None:
     async with services_in(tmp_path, [fake()]) as services:
         await services.fleet.probe_all()
-        services.fleet.tell("a", mode)
+        services.fleet.set_mode("a", mode)
         found = await refusal(services)
         assert found is not None
         assert found.retry_after_s == 60.0

@@ -9,7 +9,7 @@ from router.jobs import attempts as job_attempts
 from router.store.record import Attempt, BlobRef, Job
 from router.store.state import JobState
 from router.tiers.policy.choice import Choice
-from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault, of_engine
+from router.tiers.policy.faults import CONSEQUENCES, FaultClass, NextStep, TierFault, fault_of_engine
 
 FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=441_000, duration_s=10.0, lossy=False)
 
@@ -43,7 +43,7 @@ def test_a_fresh_job_needs_its_size_length_and_time() -> None:
 @pytest.mark.parametrize("fault_class", list(FaultClass))
 def test_a_backend_that_the_job_brought_down_is_avoided_and_no_other(fault_class: FaultClass) -> None:
     need = job_attempts.need_of(tried(("managed", "w1", fault_class.value)), 0.0, 0)
-    assert need.avoid == (frozenset({"w1"}) if TABLE[fault_class].death else frozenset())
+    assert need.avoid == (frozenset({"w1"}) if CONSEQUENCES[fault_class].death else frozenset())
     assert need.avoid_tiers == (frozenset({"managed"}) if fault_class is FaultClass.TOO_BIG else frozenset())
 
 
@@ -70,19 +70,21 @@ def test_a_router_that_was_restarted_costs_the_job_nothing() -> None:
 def test_each_fault_goes_on_record_and_costs_what_its_row_says(fault_class: FaultClass) -> None:
     fault = TierFault(fault_class, "it broke")
     job = job_attempts.faulted(tried(("managed", "w1", "running")), fault, 7.0)
-    row = TABLE[fault_class]
+    row = CONSEQUENCES[fault_class]
     assert (job.faults, job.deaths) == (int(row.spends), int(row.death))
     assert (job.attempts[-1].outcome, job.attempts[-1].detail, job.attempts[-1].ended_s) == (
         fault_class.value,
         "it broke",
         7.0,
     )
-    assert (job_attempts.ending_problem(job, fault) is not None) == (row.next is Next.STOP)
+    assert (job_attempts.ending_problem(job, fault) is not None) == (row.next is NextStep.STOP)
 
 
-@pytest.mark.parametrize("code", [code for code in FaultCode if of_engine(code, "").fault_class is FaultClass.USER])
+@pytest.mark.parametrize(
+    "code", [code for code in FaultCode if fault_of_engine(code, "").fault_class is FaultClass.USER]
+)
 def test_a_fault_of_the_song_ends_the_job_with_its_own_code_and_numbers(code: FaultCode) -> None:
-    fault = of_engine(code, "The song is bad.", {"at_s": 3})
+    fault = fault_of_engine(code, "The song is bad.", {"at_s": 3})
     problem = job_attempts.ending_problem(job_attempts.faulted(tried(("managed", "w1", "running")), fault, 1.0), fault)
     assert problem is not None
     assert (problem.code, problem.detail, problem.numbers) == (code.value, "The song is bad.", {"at_s": 3})

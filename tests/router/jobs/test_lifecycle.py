@@ -33,7 +33,7 @@ async def job_in(
         job = job.with_(outputs={OutputFormat.WAV24: await stored(services, job, size)}, report=made)
     await services.jobs.create(job, 3600)
     if state in (JobState.QUEUED, JobState.RUNNING):
-        await services.queue.offer(job.id, "any", job.account, 1)
+        await services.queue.enqueue(job.id, "any", job.account, 1)
     return job
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mastering.contract import Settings
 from router.store.record import Job
-from router.store.state import ACTIVE, CLOSED, DONE, STEPS, IllegalStep, JobState, check, mermaid
+from router.store.state import ACTIVE, CLOSED, DONE, STEPS, IllegalStep, JobState, check_step, mermaid
 
 # Written a second time on purpose, in the words of the documentation: a step added by mistake is noticed.
 ALLOWED = {
@@ -32,11 +32,11 @@ def test_a_step_is_allowed_or_raises_and_changes_nothing(before: JobState, after
     job = Job(id="x", account="a", settings=Settings(), created_s=0, expires_s=1, state=before)
     kept = job.model_copy()
     if after in ALLOWED[before].split():
-        check(before, after)
+        check_step(before, after)
         assert job.to(after, faults=3) == job.model_copy(update={"state": after, "faults": 3})
     else:
         with pytest.raises(IllegalStep, match=f"{before} → {after}"):
-            check(before, after)
+            check_step(before, after)
         with pytest.raises(IllegalStep):
             job.to(after, faults=3)
     assert job == kept

@@ -19,7 +19,7 @@ from router.tiers.fleet import fleet
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Backend, BackendHealth
 from router.tiers.space.address import SpaceAddress
-from router.tiers.space.api_prefix import ElsewhereError, prefix_in
+from router.tiers.space.api_prefix import ForeignHostError, api_prefix_of
 from router.tiers.space.backend import SpaceBackend
 from router.tiers.space.gradio_backend import GradioBackend
 from router.tiers.space.transfer import SpaceTransfer
@@ -38,7 +38,7 @@ GOOD |= {"max_bytes": 10, "max_duration_s": 10}
 
 @asynccontextmanager
 async def saying(body: bytes, *headers: str, status: int = 200) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that says this to everybody, and the heads of the requests that it met."""
+    """A server that sends this response to every request, and the heads of the requests that came."""
     heads: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +86,7 @@ def strange(**changes: object) -> bytes:
         strange(slots={"total": "one", "free": []}),
         strange(state=[]),
         strange(slots=None),
-        b" " * (responses.MAX_ANSWER_BYTES + 1) + strange(),
+        b" " * (responses.MAX_RESPONSE_BYTES + 1) + strange(),
     ],
     ids=range(12),
 )
@@ -103,7 +103,7 @@ async def test_a_packed_answer_is_neither_asked_for_nor_unpacked() -> None:
 
 async def test_an_answer_as_long_as_the_limit_is_read() -> None:
     body = strange()
-    async with saying(b" " * (responses.MAX_ANSWER_BYTES - len(body)) + body) as (url, _):
+    async with saying(b" " * (responses.MAX_RESPONSE_BYTES - len(body)) + body) as (url, _):
         worker, space, _ = await healths(url)
     assert (worker.up, space.up) == (True, True)
 
@@ -118,12 +118,12 @@ async def test_what_a_backend_calls_itself_is_short_and_can_be_written() -> None
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_packed_master_is_refused(status: int) -> None:
     async with saying(gzip.compress(b"0" * 10_000_000), "content-encoding: gzip", status=status) as (url, _):
-        wire = SpaceTransfer(url, {})
+        transfer = SpaceTransfer(url, {})
         try:
             with pytest.raises(TierFault) as caught:
-                _ = [chunk async for chunk in wire.output("j", OutputFormat.WAV24, 10_000_000, "0" * 64)]
+                _ = [chunk async for chunk in transfer.output("j", OutputFormat.WAV24, 10_000_000, "0" * 64)]
         finally:
-            await wire.close()
+            await transfer.close()
     assert caught.value.fault_class is FaultClass.BUG
 
 
@@ -131,7 +131,7 @@ async def test_a_packed_master_is_refused(status: int) -> None:
     ("said", "expected"), [("17", 17.0), ("²", 3.0), ("٣", 3.0), ("9" * 400, 3.0), ("-1", 3.0), ("", 3.0)]
 )
 def test_retry_after_is_a_sane_number_of_seconds_or_nothing(said: str, expected: float) -> None:
-    assert expected == responses.seconds(said, 3.0)
+    assert expected == responses.retry_after_s(said, 3.0)
 
 
 class _Odd:
@@ -155,15 +155,15 @@ async def test_a_probe_that_breaks_is_a_backend_that_is_down_and_stops_nobody() 
 
 @pytest.mark.parametrize("prefix", ["", "/", "/gradio_api", "/gradio_api/", "/a/b-c"])
 def test_a_prefix_is_a_path(prefix: str) -> None:
-    assert prefix.strip("/") == prefix_in({"api_prefix": prefix})
+    assert prefix.strip("/") == api_prefix_of({"api_prefix": prefix})
 
 
 @pytest.mark.parametrize(
     "prefix", ["https://elsewhere.example", "//elsewhere.example", "/..", "/a?b", "/https:/x", "x", "/a\n", 7, ["/a"]]
 )
 async def test_a_prefix_that_leads_elsewhere_is_not_followed(prefix: object) -> None:
-    with pytest.raises(ElsewhereError):
-        prefix_in({"api_prefix": prefix})
+    with pytest.raises(ForeignHostError):
+        api_prefix_of({"api_prefix": prefix})
     body = json.dumps({"api_prefix": prefix, "dependencies": [{"api_name": "predict"}]}).encode()
     async with saying(body) as (url, heads):
         *_, plain = await healths(url)

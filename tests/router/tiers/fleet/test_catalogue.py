@@ -1,4 +1,4 @@
-"""The catalogue: what people write is read or refused with the line; a wrong file never takes a good one's place."""
+"""The catalogue: a file is read, or refused with the line of its error; a faulty file never replaces a good one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from router.core.command_error import CommandError
 from router.core.settings import RouterSettings
 from router.tiers.connect import connect
-from router.tiers.fleet.catalogue import CatalogueEntry, parse, read
-from router.tiers.fleet.member import Terms
+from router.tiers.fleet.catalogue import CatalogueEntry, parse_catalogue, read_catalogue
+from router.tiers.fleet.member import BackendTerms
 
 GOOD = """\
 # Ours.
@@ -35,22 +35,22 @@ operator = "Hugging Face"
 
 
 def test_a_good_catalogue_gives_its_backends_in_order_with_their_terms() -> None:
-    worker, space = parse(GOOD)
-    assert (worker.name, worker.speaks, worker.url) == ("gpu-1", "worker", "https://gpu-1.example")
-    assert worker.terms == Terms(region="eu-central", cost_per_hour=2.5)
-    assert (space.name, space.speaks, space.space) == ("zero", "space", "owner/name")
-    assert space.terms == Terms(
+    worker, space = parse_catalogue(GOOD)
+    assert (worker.name, worker.effective_protocol, worker.url) == ("gpu-1", "worker", "https://gpu-1.example")
+    assert worker.terms == BackendTerms(region="eu-central", cost_per_hour=2.5)
+    assert (space.name, space.effective_protocol, space.space) == ("zero", "space", "owner/name")
+    assert space.terms == BackendTerms(
         max_bytes=100_000_000, max_duration_s=600, quota_s=1500, region="here", operator="Hugging Face"
     )
 
 
 def test_an_empty_catalogue_is_a_catalogue() -> None:
-    assert parse("") == ()
+    assert parse_catalogue("") == ()
 
 
 def test_a_worker_may_stand_in_any_tier() -> None:
-    (entry,) = parse('[[backend]]\nname="a"\ntier="cpu_space"\nurl="http://127.0.0.1:9"\nprotocol="worker"\n')
-    assert entry.speaks == "worker"
+    (entry,) = parse_catalogue('[[backend]]\nname="a"\ntier="cpu_space"\nurl="http://127.0.0.1:9"\nprotocol="worker"\n')
+    assert entry.effective_protocol == "worker"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_worker_may_stand_in_any_tier() -> None:
 def test_a_mistake_is_named_with_its_line(before: str, after: str, line: str, says: str) -> None:
     assert before in GOOD
     with pytest.raises(CommandError) as caught:
-        parse(GOOD.replace(before, after, 1), "catalogue.toml")
+        parse_catalogue(GOOD.replace(before, after, 1), "catalogue.toml")
     assert line in str(caught.value)
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
@@ -85,7 +85,7 @@ def test_a_mistake_is_named_with_its_line(before: str, after: str, line: str, sa
 
 def test_a_single_table_where_a_list_belongs_is_named_too() -> None:
     with pytest.raises(CommandError, match=r"line 1: only \[\[backend\]\] tables"):
-        parse('[backend]\nname = "a"\n')
+        parse_catalogue('[backend]\nname = "a"\n')
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -94,14 +94,14 @@ def test_a_file_that_cannot_be_read_is_one_line_without_its_folder(tmp_path: Pat
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CommandError) as caught:
-        read(path)
+        read_catalogue(path)
     assert str(caught.value) == "the catalogue catalogue.toml can't be read."
 
 
 def test_a_file_is_read_as_its_text(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text(GOOD, "utf-8")
-    assert read(path) == parse(GOOD)
+    assert read_catalogue(path) == parse_catalogue(GOOD)
 
 
 def test_every_field_is_described() -> None:
@@ -113,9 +113,9 @@ def test_a_space_is_shown_the_token_only_where_its_entry_says_so() -> None:
         for address in ('space = "owner/name"', 'url = "https://owner-name.hf.space"'):
             for protocol in ("space", "gradio"):
                 text = f'[[backend]]\nname = "s"\ntier = "cpu_space"\n{address}\nprotocol = "{protocol}"\n{more}'
-                (entry,) = parse(text)
+                (entry,) = parse_catalogue(text)
                 backend: Any = connect(RouterSettings(hf_token=SecretStr("hf_secret")), entry)
-                assert backend._where.token == expected
+                assert backend._address.token == expected
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_a_space_is_shown_the_token_only_where_its_entry_says_so() -> None:
 def test_the_token_is_for_hugging_face_alone(url: str) -> None:
     text = f'[[backend]]\nname = "s"\ntier = "cpu_space"\nurl = "{url}"\ntoken = true\n'
     with pytest.raises(CommandError, match="Hugging Face alone"):
-        parse(text)
+        parse_catalogue(text)

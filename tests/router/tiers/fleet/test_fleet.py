@@ -14,15 +14,15 @@ from router.core import clock
 from router.core.command_error import CommandError
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet import fleet as fleet_module
-from router.tiers.fleet import reload as roster_module
+from router.tiers.fleet import reload as reload_module
 from router.tiers.fleet.catalogue import CatalogueEntry
 from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
-from router.tiers.fleet.member import FleetMember, Terms
+from router.tiers.fleet.member import BackendTerms, FleetMember
 from router.tiers.fleet.modes import Mode
 from router.tiers.fleet.reload import CatalogueWatcher
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.choice import TYPICAL, Choice
-from router.tiers.policy.estimate import Timing
+from router.tiers.policy.choice import TYPICAL_JOB, Choice
+from router.tiers.policy.estimate import AttemptTiming
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.policy.tier import PRIORS
 from router.tiers.port import BackendHealth
@@ -52,7 +52,7 @@ def state(fleet: Fleet, name: str = "a") -> BackendState:
 
 
 def begin(fleet: Fleet, name: str = "a") -> Any:
-    return fleet.begin(Choice(name, "managed", "because"), TYPICAL)
+    return fleet.reserve(Choice(name, "managed", "because"), TYPICAL_JOB)
 
 
 async def test_a_backend_that_stops_answering_is_open_after_two_probes_and_healthy_again_after_two_canaries() -> None:
@@ -70,7 +70,7 @@ async def test_a_backend_that_stops_answering_is_open_after_two_probes_and_healt
         await fleet.probe_all()
         for _ in range(2):
             assert fleet.candidates()[0].is_free
-            fleet.end(begin(fleet), timing=Timing())
+            fleet.release(begin(fleet), timing=AttemptTiming())
         assert state(fleet) is BackendState.HEALTHY
         told = [(e.backend, e.what) for e in reversed(fleet.journal.latest()) if e.kind == "state" and e.backend == "a"]
         assert told == [("a", s) for s in ("healthy", "suspect", "open", "half-open", "healthy")]
@@ -80,13 +80,13 @@ async def test_a_broken_connection_is_followed_by_a_probe_at_once() -> None:
     backend = fake()
     async with started(backend, probe_every_s=3600) as fleet:
         backend.health = DOWN
-        fleet.end(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
+        fleet.release(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
         await eventually(lambda: _is(fleet, BackendState.OPEN))
 
 
 async def test_a_broken_connection_to_a_backend_that_answers_leaves_it_healthy() -> None:
     async with started(fake(), probe_every_s=3600) as fleet:
-        fleet.end(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
+        fleet.release(begin(fleet), TierFault(FaultClass.CRASH, "it broke"))
         assert state(fleet) is BackendState.SUSPECT
         await eventually(lambda: _is(fleet, BackendState.HEALTHY))
 
@@ -144,12 +144,12 @@ async def test_a_probe_loop_outlives_a_broken_round(monkeypatch: pytest.MonkeyPa
 async def test_a_drained_backend_gets_nothing_new_and_finishes_what_it_has() -> None:
     async with started(fake()) as fleet:
         reservation = begin(fleet)
-        fleet.tell("a", Mode.DRAINING)
+        fleet.set_mode("a", Mode.DRAINING)
         assert state(fleet) is BackendState.DRAINING
         assert not reservation.evicted.is_set()
         assert not fleet.candidates()[0].is_free
-        fleet.end(reservation, timing=Timing())
-        fleet.tell("a", Mode.READY)
+        fleet.release(reservation, timing=AttemptTiming())
+        fleet.set_mode("a", Mode.READY)
         assert fleet.candidates()[0].is_free
 
 
@@ -157,13 +157,13 @@ async def test_maintenance_sends_running_attempts_away_and_stops_asking() -> Non
     backend = fake()
     async with started(backend) as fleet:
         reservation = begin(fleet)
-        fleet.tell("a", Mode.MAINTENANCE)
+        fleet.set_mode("a", Mode.MAINTENANCE)
         assert reservation.evicted.is_set()
         backend.health = DOWN
         await fleet.probe_all()
         await fleet.probe_all()
-        fleet.end(reservation)
-        fleet.tell("a", Mode.READY)
+        fleet.release(reservation)
+        fleet.set_mode("a", Mode.READY)
         assert state(fleet) is BackendState.HEALTHY
         assert not begin(fleet).evicted.is_set()
 
@@ -181,11 +181,11 @@ async def test_an_operators_word_outlives_a_restart() -> None:
 
     kept = Kept()
     async with started(fake(), modes=kept) as fleet:
-        fleet.tell("a", Mode.DRAINING)
+        fleet.set_mode("a", Mode.DRAINING)
     async with started(fake(), modes=kept) as fleet:
         assert state(fleet) is BackendState.DRAINING
         with pytest.raises(KeyError):
-            fleet.tell("nobody", Mode.READY)
+            fleet.set_mode("nobody", Mode.READY)
 
 
 async def test_who_leaves_the_fleet_finishes_first_and_who_stays_keeps_what_is_known_of_it() -> None:
@@ -197,7 +197,7 @@ async def test_who_leaves_the_fleet_finishes_first_and_who_stays_keeps_what_is_k
 
     leaving.close = close  # type: ignore[method-assign]
     async with started(staying, leaving) as fleet:
-        fleet.end(begin(fleet, "stays"), timing=Timing(1.0, 1.0, 1.0))
+        fleet.release(begin(fleet, "stays"), timing=AttemptTiming(1.0, 1.0, 1.0))
         before = fleet.member("stays")
         reservation = begin(fleet, "leaves")
         await fleet.replace({"stays": ConfiguredBackend(staying), "new": ConfiguredBackend(fake("new"))})
@@ -205,7 +205,7 @@ async def test_who_leaves_the_fleet_finishes_first_and_who_stays_keeps_what_is_k
         assert fleet.member("stays") is before
         assert state(fleet, "new") is BackendState.HEALTHY
         assert closed == []
-        fleet.end(reservation, timing=Timing())
+        fleet.release(reservation, timing=AttemptTiming())
         await eventually(lambda: _equal(closed, ["leaves"]))
 
 
@@ -241,36 +241,36 @@ async def test_a_backend_that_never_worked_is_closed_the_moment_it_leaves() -> N
 )
 def test_what_a_fault_makes_of_its_backend(fault: TierFault, expected: BackendState, detail: str) -> None:
     member = member_of(fake())
-    member.end(member.begin(TYPICAL, 1.0), 2.0, fault, None)
+    member.release(member.reserve(TYPICAL_JOB, 1.0), 2.0, fault, None)
     assert (member.state(2.0), member.reason(2.0)) == (expected, detail)
     busy = fault.fault_class in (FaultClass.CAPACITY, FaultClass.UNREACHABLE)
-    assert (member.candidate(2.0).rest_s > 0) == busy
+    assert (member.candidate(2.0).backoff_s > 0) == busy
     assert member.in_flight == 0
 
 
-def member_of(backend: FakeBackend, terms: Terms = Terms()) -> FleetMember:  # noqa: B008 — a frozen record
+def member_of(backend: FakeBackend, terms: BackendTerms = BackendTerms()) -> FleetMember:  # noqa: B008 — a frozen record
     member = FleetMember(backend, terms, 0.0, lambda: 0.5)
     member.note_health(BackendHealth(True, "answers", slots=3), 0.0)
     return member
 
 
-@pytest.mark.parametrize("resting", [BackendState.SLEEPING, BackendState.PAUSED, BackendState.DRAINING])
-def test_a_backend_that_says_that_it_rests_is_believed_and_not_blamed(resting: BackendState) -> None:
+@pytest.mark.parametrize("reported_state", [BackendState.SLEEPING, BackendState.PAUSED, BackendState.DRAINING])
+def test_a_backend_that_says_that_it_rests_is_believed_and_not_blamed(reported_state: BackendState) -> None:
     member = member_of(fake())
     for now in (1.0, 3.0, 5.0):
-        member.note_health(BackendHealth(False, "as it says", resting=resting), now)
-    assert (member.state(5.0), member.reason(5.0)) == (resting, "as it says")
+        member.note_health(BackendHealth(False, "as it says", reported_state=reported_state), now)
+    assert (member.state(5.0), member.reason(5.0)) == (reported_state, "as it says")
     member.note_health(BackendHealth(True, "answers"), 7.0)
     assert member.state(7.0) is BackendState.HEALTHY
 
 
 def test_a_worker_that_warms_its_next_renderer_while_one_works_is_not_held_back() -> None:
     member = member_of(fake())
-    warming = BackendHealth(False, "warming", slots=3, resting=BackendState.WARMING)
-    reservation = member.begin(TYPICAL, 1.0)
+    warming = BackendHealth(False, "warming", slots=3, reported_state=BackendState.WARMING)
+    reservation = member.reserve(TYPICAL_JOB, 1.0)
     member.note_health(warming, 2.0)
     assert member.state(2.0) is BackendState.HEALTHY
-    member.end(reservation, 3.0, None, Timing())
+    member.release(reservation, 3.0, None, AttemptTiming())
     member.note_health(warming, 4.0)
     assert member.state(4.0) is BackendState.WARMING
 
@@ -291,19 +291,19 @@ def test_a_silent_backend_keeps_the_size_it_told_last() -> None:
 
 def test_a_pace_is_learned_from_whole_attempts_only() -> None:
     member = member_of(fake())
-    member.end(member.begin(TYPICAL, 1.0), 2.0, None, None)
-    assert member.pace == PRIORS["managed"]
-    member.end(member.begin(TYPICAL, 1.0), 2.0, None, Timing(render_s=1000.0))
-    assert member.pace.render_s(60.0) > PRIORS["managed"].render_s(60.0)
+    member.release(member.reserve(TYPICAL_JOB, 1.0), 2.0, None, None)
+    assert member.speed == PRIORS["managed"]
+    member.release(member.reserve(TYPICAL_JOB, 1.0), 2.0, None, AttemptTiming(render_s=1000.0))
+    assert member.speed.render_s(60.0) > PRIORS["managed"].render_s(60.0)
 
 
 def test_a_quota_is_promised_at_the_start_and_settled_at_the_end() -> None:
-    member = member_of(fake(), Terms(quota_s=100.0))
-    reservation = member.begin(TYPICAL, 0.0)
+    member = member_of(fake(), BackendTerms(quota_s=100.0))
+    reservation = member.reserve(TYPICAL_JOB, 0.0)
     promised = member.quota.left_s(0.0)
     assert promised is not None
     assert promised < 100
-    member.end(reservation, 30.0, None, Timing())
+    member.release(reservation, 30.0, None, AttemptTiming())
     assert member.quota.left_s(30.0) == 70.0
 
 
@@ -323,7 +323,7 @@ def test_when_a_backend_comes_back_is_known_unless_somebody_must_say_so(
 
 def test_when_a_used_up_quota_comes_back_is_known_and_since_when_it_is_out() -> None:
     member = member_of(fake())
-    member.quota.exhausted(10.0, 60.0)
+    member.quota.note_exhausted(10.0, 60.0)
     assert member.back_in_s(20.0) == 50.0
     assert member.since_s(20.0) == 20.0
     assert member.since_s(25.0) == 20.0
@@ -335,12 +335,12 @@ CATALOGUE = '[[backend]]\nname = "{}"\ntier = "managed"\nurl = "http://127.0.0.1
 async def test_a_changed_catalogue_changes_the_fleet_and_a_wrong_one_only_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(reload_module, "CHECK_EVERY_S", 0.01)
     path = tmp_path / "catalogue.toml"
     path.write_text(CATALOGUE.format("one", 1))
     catalogue_watcher = CatalogueWatcher(path, (), lambda entry: fake(entry.name))
     async with started(*catalogue_watcher.configured().values()) as fleet:
-        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
+        follower = asyncio.create_task(catalogue_watcher.watch(fleet))
         one = fleet.member("one")
         path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("two", 2))
         await eventually(lambda: _members(fleet, ["one", "two"]))
@@ -376,8 +376,8 @@ async def test_an_unchanged_catalogue_is_read_again_when_somebody_asks(tmp_path:
     catalogue_watcher = CatalogueWatcher(path, (), connect)
     async with started(*catalogue_watcher.configured().values()) as fleet:
         fleet.catalogue_error = "an old complaint"
-        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
-        catalogue_watcher.look_again()
+        follower = asyncio.create_task(catalogue_watcher.watch(fleet))
+        catalogue_watcher.request_reload()
         await eventually(lambda: _complains_not(fleet))
         assert len(made) == 1
         follower.cancel()
@@ -408,22 +408,22 @@ async def test_a_catalogue_that_breaks_our_own_code_leaves_the_fleet_as_it_is(tm
 
     catalogue_watcher = CatalogueWatcher(path, (), connect)
     async with started(*catalogue_watcher.configured().values()) as fleet:
-        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
+        follower = asyncio.create_task(catalogue_watcher.watch(fleet))
         path.write_text(CATALOGUE.format("two", 2))
-        catalogue_watcher.look_again()
+        catalogue_watcher.request_reload()
         await tried.wait()
         path.write_text(CATALOGUE.format("one", 1) + CATALOGUE.format("three", 3))
-        catalogue_watcher.look_again()
+        catalogue_watcher.request_reload()
         await eventually(lambda: _members(fleet, ["one", "three"]))
         follower.cancel()
 
 
 async def test_without_a_catalogue_there_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster_module, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(reload_module, "CHECK_EVERY_S", 0.001)
     fixed = (CatalogueEntry(name="worker-1", tier="managed", url="http://127.0.0.1:9"),)
     catalogue_watcher = CatalogueWatcher(None, fixed, lambda entry: fake(entry.name))
     async with started(*catalogue_watcher.configured().values()) as fleet:
-        follower = asyncio.create_task(catalogue_watcher.follow(fleet))
+        follower = asyncio.create_task(catalogue_watcher.watch(fleet))
         before = fleet.member("worker-1")
         for _ in range(20):
             await asyncio.sleep(0.001)

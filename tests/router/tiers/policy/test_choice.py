@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from mastering.contract import ENGINE_VERSION
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.choice import Candidate, Need, choose, outlook, why_not
-from router.tiers.policy.estimate import Ewma, Pace
+from router.tiers.policy.choice import Candidate, JobRequirements, choose, forecast, why_ineligible
+from router.tiers.policy.estimate import Ewma, SpeedEstimate
 from router.tiers.policy.tier import TIER_ORDER
 
-SONG = Need(size_bytes=30 * 2**20, duration_s=180.0)
+SONG = JobRequirements(size_bytes=30 * 2**20, duration_s=180.0)
 
 
-def pace(render_s_per_minute: float = 5.0, cold_s: float = 0.0) -> Pace:
-    return Pace(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(cold_s))
+def speed(render_s_per_minute: float = 5.0, cold_s: float = 0.0) -> SpeedEstimate:
+    return SpeedEstimate(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(cold_s))
 
 
 def one(name: str, tier: str = "managed", **known: object) -> Candidate:
-    given_pace = known.pop("pace", pace())
-    return Candidate(name, tier, known.pop("state", BackendState.HEALTHY), pace=given_pace, **known)  # type: ignore[arg-type]
+    given_speed = known.pop("speed", speed())
+    return Candidate(name, tier, known.pop("state", BackendState.HEALTHY), speed=given_speed, **known)  # type: ignore[arg-type]
 
 
-def chosen(candidates: list[Candidate], need: Need = SONG, draw: float = 0.0) -> str | None:
+def chosen(candidates: list[Candidate], need: JobRequirements = SONG, draw: float = 0.0) -> str | None:
     found = choose(candidates, need, lambda: draw)
     return found.backend if found else None
 
@@ -38,7 +38,7 @@ def test_in_ten_thousand_changes_of_health_the_first_tier_that_is_up_gets_the_jo
     """At empty queues, whatever their speeds: compared with an oracle that knows nothing of etas."""
     chance = random.Random(20_26)
     # A backend that is waking up is neither up nor down: its eta decides, see below.
-    resting = [
+    not_serving = [
         BackendState.UNKNOWN,
         BackendState.OPEN,
         BackendState.PAUSED,
@@ -50,9 +50,9 @@ def test_in_ten_thousand_changes_of_health_the_first_tier_that_is_up_gets_the_jo
     seen: Counter[str | None] = Counter()
     for _ in range(10_000):
         at = chance.randrange(len(fleet))
-        state = chance.choice([BackendState.HEALTHY, BackendState.SUSPECT, *resting])
-        new_pace = pace(chance.uniform(0.1, 300), chance.uniform(0, 100))
-        fleet[at] = fleet[at]._replace(state=state, pace=new_pace, weight=chance.uniform(0.1, 1))
+        state = chance.choice([BackendState.HEALTHY, BackendState.SUSPECT, *not_serving])
+        new_speed = speed(chance.uniform(0.1, 300), chance.uniform(0, 100))
+        fleet[at] = fleet[at]._replace(state=state, speed=new_speed, weight=chance.uniform(0.1, 1))
         need = SONG._replace(managed_only=chance.random() < 0.2)
         allowed = {"managed"} if need.managed_only else {"managed", "gpu_space", "cpu_space"}
         up = {c.tier for c in fleet if c.state in (BackendState.HEALTHY, BackendState.SUSPECT)} & allowed
@@ -67,21 +67,21 @@ def test_in_ten_thousand_changes_of_health_the_first_tier_that_is_up_gets_the_jo
 def test_a_busy_tier_is_waited_for_until_a_lower_one_would_be_done_first_by_the_bias() -> None:
     """The managed worker is busy; the Space is free. Where `eta·1.25 + 5` meets the wait, the job goes down."""
     for queued, expected in ((0, None), (1, None), (2, "space")):
-        busy = one("worker", in_flight=1, pace=pace(20.0))  # 60 s for this song
-        space = one("space", "gpu_space", pace=pace(48.0))  # 144 s, biased 185 s
+        busy = one("worker", in_flight=1, speed=speed(20.0))  # 60 s for this song
+        space = one("space", "gpu_space", speed=speed(48.0))  # 144 s, biased 185 s
         # wait (queued + 1) · 60 + 60: 120, 180, 240
         assert chosen([busy, space], SONG._replace(queued=queued)) == expected
 
 
 def test_waiting_says_for_what_and_for_how_long() -> None:
-    found = outlook([one("worker", in_flight=1, pace=pace(20.0))], SONG, lambda: 0.0)
+    found = forecast([one("worker", in_flight=1, speed=speed(20.0))], SONG, lambda: 0.0)
     assert (found.tier, found.backend, found.eta_s) == ("managed", None, 120.0)
     assert found.reason == "Managed GPU workers will be done first: free in about 60 s."
 
 
 def test_a_spill_names_the_tier_it_passed() -> None:
-    busy = one("worker", in_flight=1, pace=pace(100.0))
-    found = choose([busy, one("space", "gpu_space", pace=pace(10.0))], SONG, lambda: 0.0)
+    busy = one("worker", in_flight=1, speed=speed(100.0))
+    found = choose([busy, one("space", "gpu_space", speed=speed(10.0))], SONG, lambda: 0.0)
     assert found is not None
     assert (found.backend, found.eta_s) == ("space", 30.0)
     assert found.reason == (
@@ -105,7 +105,7 @@ def test_the_first_choice_needs_no_excuse() -> None:
 
 
 def test_nothing_set_up_is_said_in_so_many_words() -> None:
-    assert outlook([], SONG, lambda: 0.0) == (None, None, math.inf, "No tier can take the job now (none is set up).")
+    assert forecast([], SONG, lambda: 0.0) == (None, None, math.inf, "No tier can take the job now (none is set up).")
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_nothing_set_up_is_said_in_so_many_words() -> None:
         ({"engine_version": "999.0.0"}, {}, "another engine version"),
         ({"quota_left_s": 17.9}, {}, "its quota is used up"),  # 15 s of work, times 1.2
         ({}, {"deadline_s": 14.9}, "too slow for the time that is left"),
-        ({"state": BackendState.SLEEPING, "pace": pace(5.0, cold_s=60.0)}, {"deadline_s": 70.0}, "too slow for the time that is left"),  # noqa: E501
+        ({"state": BackendState.SLEEPING, "speed": speed(5.0, cold_s=60.0)}, {"deadline_s": 70.0}, "too slow for the time that is left"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_a_backend_is_passed_over(known: dict[str, object], need: dict[str, object], reason: str) -> None:
     candidate = one("b", str(known.pop("tier", "managed")), **known)
     asked = SONG._replace(**need)
-    assert why_not(candidate, asked) == reason
+    assert why_ineligible(candidate, asked) == reason
     assert chosen([candidate], asked) is None
-    assert reason in outlook([candidate], asked, lambda: 0.0).reason
+    assert reason in forecast([candidate], asked, lambda: 0.0).reason
 
 
 @pytest.mark.parametrize(
@@ -157,24 +157,24 @@ def test_a_backend_just_inside_its_limits_gets_the_job(known: dict[str, object])
     [
         {"in_flight": 1},
         {"admits": False},
-        {"rest_s": 2.0},
+        {"backoff_s": 2.0},
         {"state": BackendState.WARMING},
         {"state": BackendState.SLEEPING},
     ],
 )
 def test_a_backend_that_is_not_free_is_waited_for_when_nobody_else_is_there(known: dict[str, object]) -> None:
-    found = outlook([one("b", **known)], SONG, lambda: 0.0)
+    found = forecast([one("b", **known)], SONG, lambda: 0.0)
     assert (found.tier, found.backend) == ("managed", None)
 
 
 def test_a_tier_whose_line_is_too_long_for_the_deadline_is_out_of_the_question() -> None:
-    found = outlook([one("b", in_flight=1)], SONG._replace(deadline_s=29.0), lambda: 0.0)
+    found = forecast([one("b", in_flight=1)], SONG._replace(deadline_s=29.0), lambda: 0.0)
     assert found.tier is None
     assert "too much waiting for the time that is left" in found.reason
 
 
 def test_a_sleeping_tier_counts_its_cold_start() -> None:
-    found = outlook([one("b", "gpu_space", state=BackendState.SLEEPING, pace=pace(5.0, 60.0))], SONG, lambda: 0.0)
+    found = forecast([one("b", "gpu_space", state=BackendState.SLEEPING, speed=speed(5.0, 60.0))], SONG, lambda: 0.0)
     assert found.eta_s == 75.0
 
 
@@ -182,12 +182,12 @@ def test_a_sleeping_tier_counts_its_cold_start() -> None:
 def test_a_tier_that_is_waking_up_is_waited_for_only_if_it_would_still_be_done_first(
     cold_s: float, expected: str | None
 ) -> None:
-    waking = one("worker", state=BackendState.WARMING, pace=pace(5.0, cold_s))
-    assert chosen([waking, one("space", "cpu_space", pace=pace(30.0))]) == expected
+    waking = one("worker", state=BackendState.WARMING, speed=speed(5.0, cold_s))
+    assert chosen([waking, one("space", "cpu_space", speed=speed(30.0))]) == expected
 
 
 def test_a_suspect_backend_comes_after_its_healthy_neighbours() -> None:
-    fleet = [one("a", state=BackendState.SUSPECT), one("b", pace=pace(50.0))]
+    fleet = [one("a", state=BackendState.SUSPECT), one("b", speed=speed(50.0))]
     assert {chosen(fleet, draw=draw) for draw in (0.0, 0.5, 0.99)} == {"b"}
 
 
@@ -195,7 +195,7 @@ def test_of_two_drawn_the_one_with_less_work_ahead_wins() -> None:
     fleet = [one("a", in_flight=3, slots=9), one("b", in_flight=1, slots=9), one("c", in_flight=2, slots=9)]
     assert chosen(fleet, draw=0.0) == "b"  # draws a, then b
     assert chosen(fleet, draw=0.999) == "b"  # draws c, then b
-    fast = one("fast", in_flight=3, slots=9, pace=pace(1.0))
+    fast = one("fast", in_flight=3, slots=9, speed=speed(1.0))
     assert chosen([fleet[1], fast]) == "fast"  # 4 · 3 s against 2 · 15 s
 
 
@@ -238,20 +238,20 @@ def test_a_chosen_backend_is_always_eligible_and_free(
 ) -> None:
     tiers = itertools.cycle(TIER_ORDER)
     fleet = [
-        one(f"b{n}", tier, in_flight=flight, slots=2, pace=pace(rate))
+        one(f"b{n}", tier, in_flight=flight, slots=2, speed=speed(rate))
         for n, (tier, flight, rate) in enumerate(zip(tiers, flights, paces, strict=False))
     ]
     need = SONG._replace(queued=queued)
-    found = outlook(fleet, need, lambda: draw)
+    found = forecast(fleet, need, lambda: draw)
     assert found.tier is not None
     if found.backend is not None:
         backend = next(c for c in fleet if c.name == found.backend)
         assert backend.is_free
-        assert why_not(backend, need) is None
+        assert why_ineligible(backend, need) is None
         above = [c for c in fleet if TIER_ORDER.index(c.tier) < TIER_ORDER.index(backend.tier)]
         assert not any(c.is_free for c in above)
 
 
 def test_a_backend_that_asked_for_two_seconds_of_rest_is_waited_for_two_seconds() -> None:
-    found = outlook([one("b", rest_s=2.0), one("space", "gpu_space", pace=pace(5.0))], SONG, lambda: 0.0)
+    found = forecast([one("b", backoff_s=2.0), one("space", "gpu_space", speed=speed(5.0))], SONG, lambda: 0.0)
     assert (found.tier, found.backend, found.eta_s) == ("managed", None, 17.0)

@@ -1,13 +1,13 @@
-"""The fault table: every row is known here by heart, and every word of the engine has its place in it."""
+"""The fault table: every row is written here a second time, and every fault code of the engine has a class."""
 
 from __future__ import annotations
 
 import pytest
 
 from mastering.contract import USER_FAULTS, FaultCode
-from router.tiers.policy.faults import TABLE, FaultClass, Next, TierFault, of_engine
+from router.tiers.policy.faults import CONSEQUENCES, FaultClass, NextStep, TierFault, fault_of_engine
 
-STOP, ANOTHER, TIER, WAIT = Next.STOP, Next.ANOTHER_BACKEND, Next.NEXT_TIER, Next.WAIT_OR_NEXT_TIER
+STOP, ANOTHER, TIER, WAIT = NextStep.STOP, NextStep.ANOTHER_BACKEND, NextStep.NEXT_TIER, NextStep.WAIT_OR_NEXT_TIER
 
 ROWS = {
     FaultClass.USER: (STOP, "no health penalty", "no attempt spent", "nobody died"),
@@ -28,7 +28,7 @@ ROWS = {
 
 @pytest.mark.parametrize("fault_class", list(FaultClass))
 def test_a_row_says_what_follows(fault_class: FaultClass) -> None:
-    row = TABLE[fault_class]
+    row = CONSEQUENCES[fault_class]
     words = (
         row.next,
         "counts" if row.counts else "no health penalty",
@@ -40,12 +40,12 @@ def test_a_row_says_what_follows(fault_class: FaultClass) -> None:
 
 
 def test_what_kills_a_backend_always_counts_and_always_costs_the_job() -> None:
-    assert [c for c, row in TABLE.items() if row.death and not (row.counts and row.spends)] == []
+    assert [c for c, row in CONSEQUENCES.items() if row.death and not (row.counts and row.spends)] == []
 
 
 @pytest.mark.parametrize("code", list(FaultCode))
 def test_every_word_of_the_engine_has_its_class_and_user_faults_stop_the_job(code: FaultCode) -> None:
-    fault = of_engine(code, "a sentence", {"at_s": 1})
+    fault = fault_of_engine(code, "a sentence", {"at_s": 1})
     assert (fault.fault_class is FaultClass.USER) == (code in USER_FAULTS)
     assert (fault.consequence.next is STOP) == (code in USER_FAULTS or code is FaultCode.DEADLINE)
     assert (fault.code, fault.detail, fault.numbers) == (code, "a sentence", {"at_s": 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mastering.contract import Effort
-from router.tiers.policy.estimate import Ewma, Pace, Timing
+from router.tiers.policy.estimate import AttemptTiming, Ewma, SpeedEstimate
 from router.tiers.policy.quota import Quota
 
 DAY_S = 86_400.0
@@ -13,29 +13,29 @@ DAY_S = 86_400.0
 
 def test_without_a_limit_there_is_always_something_left() -> None:
     quota = Quota()
-    quota.settle(quota.promise(1e6, 0.0), 1e6, 0.0)
+    quota.settle(quota.hold(1e6, 0.0), 1e6, 0.0)
     assert quota.left_s(1.0) is None
     assert quota.out_until_s(1.0) is None
 
 
 def test_what_is_promised_is_not_left_and_what_was_not_used_comes_back() -> None:
     quota = Quota(limit_s=100)
-    promise = quota.promise(60, 0.0)
+    hold = quota.hold(60, 0.0)
     assert quota.left_s(1.0) == 40
-    quota.settle(promise, 10, 2.0)
+    quota.settle(hold, 10, 2.0)
     assert quota.left_s(3.0) == 90
 
 
 def test_more_used_than_promised_is_spent_all_the_same_and_never_less_than_nothing_is_left() -> None:
     quota = Quota(limit_s=100)
-    quota.settle(quota.promise(60, 0.0), 130, 1.0)
+    quota.settle(quota.hold(60, 0.0), 130, 1.0)
     assert quota.left_s(2.0) == 0
     assert quota.out_until_s(2.0) == DAY_S
 
 
 def test_a_new_period_starts_with_the_whole_quota_at_its_very_second() -> None:
     quota = Quota(limit_s=100, start_s=50.0)
-    quota.settle(quota.promise(100, 60.0), 100, 61.0)
+    quota.settle(quota.hold(100, 60.0), 100, 61.0)
     assert quota.left_s(50.0 + DAY_S - 0.1) == 0
     assert quota.left_s(50.0 + DAY_S) == 100
     assert quota.out_until_s(50.0 + DAY_S) is None
@@ -43,8 +43,8 @@ def test_a_new_period_starts_with_the_whole_quota_at_its_very_second() -> None:
 
 def test_a_promise_of_yesterday_does_not_come_back_today_but_its_use_counts() -> None:
     quota = Quota(limit_s=100)
-    old = quota.promise(80, DAY_S - 1)
-    new = quota.promise(30, DAY_S + 1)
+    old = quota.hold(80, DAY_S - 1)
+    new = quota.hold(30, DAY_S + 1)
     quota.settle(old, 20, DAY_S + 2)
     assert quota.left_s(DAY_S + 3) == 100 - 30 - 20
     quota.settle(new, 30, DAY_S + 4)
@@ -54,7 +54,7 @@ def test_a_promise_of_yesterday_does_not_come_back_today_but_its_use_counts() ->
 @pytest.mark.parametrize(("retry_after_s", "until_s"), [(600.0, 1600.0), (None, DAY_S)])
 def test_the_providers_word_overrules_the_count_until_it_said(retry_after_s: float | None, until_s: float) -> None:
     quota = Quota(limit_s=1e6)
-    quota.exhausted(1000.0, retry_after_s)
+    quota.note_exhausted(1000.0, retry_after_s)
     assert quota.left_s(until_s - 1) == 0
     assert quota.out_until_s(until_s - 1) == until_s
     assert quota.left_s(until_s) == 1e6
@@ -63,7 +63,7 @@ def test_the_providers_word_overrules_the_count_until_it_said(retry_after_s: flo
 
 def test_the_providers_word_counts_also_without_a_limit_of_ours() -> None:
     quota = Quota()
-    quota.exhausted(0.0, 60.0)
+    quota.note_exhausted(0.0, 60.0)
     assert quota.left_s(59.0) == 0
     assert quota.left_s(60.0) is None
 
@@ -83,46 +83,46 @@ def test_a_moving_average_forgets_by_a_fifth_each_time() -> None:
 
 
 def test_a_pace_learns_only_from_what_was_measured_in_units_of_the_song() -> None:
-    pace = Pace(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
-    learned = pace.fold(Timing(render_s=40.0), size_bytes=20 * 2**20, duration_s=120.0)
-    assert learned == pace._replace(render_s_per_minute=Ewma(12.0, 2.0))
-    learned = pace.fold(Timing(upload_s=40.0, fetch_s=2.0), size_bytes=20 * 2**20, duration_s=120.0)
-    assert learned == pace._replace(upload_s_per_mib=Ewma(1.2, 0.2), fetch_s=Ewma(2.0))
+    speed = SpeedEstimate(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
+    learned = speed.fold(AttemptTiming(render_s=40.0), size_bytes=20 * 2**20, duration_s=120.0)
+    assert learned == speed._replace(render_s_per_minute=Ewma(12.0, 2.0))
+    learned = speed.fold(AttemptTiming(upload_s=40.0, fetch_s=2.0), size_bytes=20 * 2**20, duration_s=120.0)
+    assert learned == speed._replace(upload_s_per_mib=Ewma(1.2, 0.2), fetch_s=Ewma(2.0))
 
 
 def test_a_service_is_upload_render_and_fetch_but_no_cold_start() -> None:
-    pace = Pace(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
-    assert pace.service_s(size_bytes=20 * 2**20, duration_s=180.0) == pytest.approx(20 + 30 + 2)
+    speed = SpeedEstimate(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
+    assert speed.service_s(size_bytes=20 * 2**20, duration_s=180.0) == pytest.approx(20 + 30 + 2)
 
 
 def test_what_the_provider_says_is_left_bounds_what_we_count() -> None:
     quota = Quota(limit_s=100)
-    quota.told(30, 500.0, 10.0)
+    quota.note_left(30, 500.0, 10.0)
     assert quota.left_s(11.0) == 30
-    promise = quota.promise(12, 12.0)
+    hold = quota.hold(12, 12.0)
     assert quota.left_s(12.0) == 18
-    quota.settle(promise, 5, 13.0)
+    quota.settle(hold, 5, 13.0)
     assert quota.left_s(13.0) == 25
-    quota.told(500, 500.0, 14.0)
+    quota.note_left(500, 500.0, 14.0)
     assert quota.left_s(14.0) == 95
 
 
 def test_a_quota_that_the_provider_says_is_used_up_is_out_until_its_reset() -> None:
     quota = Quota()
-    quota.told(0, 600.0, 1000.0)
+    quota.note_left(0, 600.0, 1000.0)
     assert (quota.left_s(1001.0), quota.out_until_s(1001.0)) == (0, 1600.0)
     assert (quota.left_s(1600.0), quota.out_until_s(1600.0)) == (None, None)
 
 
 def test_a_provider_that_names_no_reset_is_believed_for_a_period() -> None:
     quota = Quota()
-    quota.told(-1, None, 0.0)
+    quota.note_left(-1, None, 0.0)
     assert quota.out_until_s(1.0) == DAY_S
 
 
 def test_refined_plans_teach_their_own_pace_and_no_other() -> None:
-    pace = Pace(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0), fit_s_per_minute=Ewma(40.0))
-    learned = pace.fold(Timing(render_s=100.0), size_bytes=20 * 2**20, duration_s=120.0, effort=Effort.FIT)
-    assert learned == pace._replace(fit_s_per_minute=Ewma(42.0, 2.0))
+    speed = SpeedEstimate(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0), fit_s_per_minute=Ewma(40.0))
+    learned = speed.fold(AttemptTiming(render_s=100.0), size_bytes=20 * 2**20, duration_s=120.0, effort=Effort.FIT)
+    assert learned == speed._replace(fit_s_per_minute=Ewma(42.0, 2.0))
     assert learned.render_s(60.0) == 10.0
     assert learned.service_s(2**20, 60.0, Effort.FIT) == pytest.approx(1 + 42.0 + 1.05 * 2.0 + 2)

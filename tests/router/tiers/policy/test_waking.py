@@ -9,29 +9,29 @@ import pytest
 from router.dispatch import prewarm
 from router.tiers.fake import FakeBackend
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.choice import Candidate, Need, worth_waking
-from router.tiers.policy.estimate import Ewma, Pace
+from router.tiers.policy.choice import Candidate, JobRequirements, backends_to_wake
+from router.tiers.policy.estimate import Ewma, SpeedEstimate
 from router.tiers.port import BackendHealth
 from tests.services import eventually, mastering, queue_song, services_in
 
-SONG = Need(size_bytes=30 * 2**20, duration_s=180.0)
+SONG = JobRequirements(size_bytes=30 * 2**20, duration_s=180.0)
 
 
-def pace(render_s_per_minute: float) -> Pace:
-    return Pace(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(60.0))
+def speed(render_s_per_minute: float) -> SpeedEstimate:
+    return SpeedEstimate(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(60.0))
 
 
 def one(
     name: str, tier: str, state: BackendState = BackendState.HEALTHY, render_s_per_minute: float = 20.0, **known: object
 ) -> Candidate:
-    return Candidate(name, tier, state, pace=pace(render_s_per_minute), **known)  # type: ignore[arg-type]
+    return Candidate(name, tier, state, speed=speed(render_s_per_minute), **known)  # type: ignore[arg-type]
 
 
 ASLEEP = one("zero", "gpu_space", BackendState.SLEEPING, 40.0)  # 120 s for the song, biased 155 s
 
 
 def woken(*candidates: Candidate, queued: int = 0) -> list[str]:
-    return worth_waking(candidates, SONG._replace(queued=queued), lambda: 0.0)
+    return backends_to_wake(candidates, SONG._replace(queued=queued), lambda: 0.0)
 
 
 def test_nobody_is_woken_while_a_tier_above_is_well_and_free() -> None:
@@ -55,8 +55,8 @@ def test_a_wait_above_that_outlasts_the_time_that_is_left_wakes_for_jobs_that_ar
     """A song takes 60 s above and waits 60 s for its turn; awake, the quick one below has it in 90 s."""
     busy, quick = one("worker", "managed", in_flight=1), one("zero", "gpu_space", BackendState.SLEEPING, 10.0)
     hurried = SONG._replace(deadline_s=100.0)
-    assert worth_waking([busy, quick], hurried, lambda: 0.0) == []
-    assert worth_waking([busy, quick], hurried._replace(queued=1), lambda: 0.0) == ["zero"]
+    assert backends_to_wake([busy, quick], hurried, lambda: 0.0) == []
+    assert backends_to_wake([busy, quick], hurried._replace(queued=1), lambda: 0.0) == ["zero"]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_a_space_that_the_song_is_too_long_for_sleeps_on() -> None:
 
 async def test_a_router_with_a_job_and_only_a_sleeping_space_wakes_it(tmp_path: Path) -> None:
     space = FakeBackend("zero", [mastering()], tier="gpu_space")
-    space.health = BackendHealth(False, "asleep", resting=BackendState.SLEEPING)
+    space.health = BackendHealth(False, "asleep", reported_state=BackendState.SLEEPING)
     async with services_in(tmp_path, [space]) as services:
         await services.fleet.start()
-        await prewarm.wake(services)
+        await prewarm.wake_needed_spaces(services)
         assert space.woken == 0
         await queue_song(services)
-        await prewarm.wake(services)
+        await prewarm.wake_needed_spaces(services)
 
         async def woken_once() -> bool:
             return space.woken == 1

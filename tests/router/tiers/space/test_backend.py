@@ -15,9 +15,9 @@ import pytest
 
 from mastering.contract import Facts, FaultCode, OutputFormat, Settings
 from mastering.protocol.frames import PROTOCOL_VERSION
-from router.tiers.in_memory import source_of
+from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Alive, Event, Finished, OutputBegins, Work, Working
+from router.tiers.port import Accepted, Finished, Heartbeat, OutputStarted, RenderProgress, TierEvent, Work
 from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
 from router.tiers.space.cleanup import PendingDeletions
@@ -47,7 +47,7 @@ async def backend(space: RoughSpace) -> AsyncIterator[SpaceBackend]:
 
 
 class backend_of:
-    """A backend in a RAM folder of its own, which is empty of calls and debts when it ends."""
+    """A backend in a RAM folder of its own, which is empty of calls and of pending deletions when it ends."""
 
     def __init__(self, url: str, key: str | None = None, token: str | None = None) -> None:
         self._folder = ram_folder()
@@ -67,11 +67,11 @@ class backend_of:
 def work(**changes: Any) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
     settings = changes.pop("settings", Settings())
-    asked = Work(settings=settings, facts=facts, audio=source_of(AUDIO), deadline_s=60.0)
+    asked = Work(settings=settings, facts=facts, audio=audio_source_of(AUDIO), deadline_s=60.0)
     return asked._replace(**changes)
 
 
-async def all_of(backend: SpaceBackend, asked: Work | None = None) -> list[Event]:
+async def all_of(backend: SpaceBackend, asked: Work | None = None) -> list[TierEvent]:
     async with asyncio.timeout(PATIENCE_S * 2):
         return [event async for event in backend.run(asked or work())]
 
@@ -95,15 +95,15 @@ async def test_a_song_goes_out_and_every_output_comes_back_with_the_report(
     settings = Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))
     events = await all_of(backend, work(settings=settings))
     assert events[0] == Accepted("rough")
-    assert any(isinstance(event, Working) for event in events)
-    assert [event.format for event in events if isinstance(event, OutputBegins)] == list(settings.outputs)
+    assert any(isinstance(event, RenderProgress) for event in events)
+    assert [event.format for event in events if isinstance(event, OutputStarted)] == list(settings.outputs)
     assert b"".join(event for event in events if isinstance(event, bytes)) == AUDIO * 2
     assert events[-1] == Finished(report())
     await until_empty(space)
 
 
 async def test_references_travel_beside_the_song(backend: SpaceBackend, space: RoughSpace) -> None:
-    await all_of(backend, work(references=(source_of(AUDIO), source_of(AUDIO))))
+    await all_of(backend, work(references=(audio_source_of(AUDIO), audio_source_of(AUDIO))))
     puts = [one["path"].rpartition("/jobs/")[2][33:] for one in space.saw()["seen"] if one["method"] == "PUT"]
     assert puts == ["audio", "references/0", "references/1"]
 
@@ -125,7 +125,7 @@ async def test_health_is_what_the_space_says(backend: SpaceBackend, space: Rough
     space.behave(health={"protocol": PROTOCOL_VERSION + 1})
     assert not (await backend.probe()).up
     space.behave(health={"state": "draining"})
-    assert (await backend.probe()).resting == "draining"
+    assert (await backend.probe()).reported_state == "draining"
 
 
 TITLES = {
@@ -223,10 +223,10 @@ async def test_nobody_there_is_unreachable_and_spends_no_attempt() -> None:
     assert (fault.fault_class, fault.consequence.spends) == (FaultClass.UNREACHABLE, False)
 
 
-async def accepted(events: AsyncIterator[Event]) -> None:
+async def accepted(events: AsyncIterator[TierEvent]) -> None:
     async with asyncio.timeout(PATIENCE_S * 2):
         async for event in events:
-            if isinstance(event, Alive):
+            if isinstance(event, Heartbeat):
                 return
     raise AssertionError("it ended before it was at work")
 
@@ -246,7 +246,7 @@ async def test_a_space_that_freezes_in_a_render_is_given_up_and_leaves_no_child(
             assert children() == []
             space.send(signal.SIGCONT)
             space.behave()
-            await backend.probe()  # pays what could not be paid while it was frozen
+            await backend.probe()  # deletes what could not be deleted while it was frozen
             await until_empty(space)
 
 
@@ -342,7 +342,7 @@ async def test_a_router_that_was_killed_pays_its_debts_with_the_first_answer(spa
         await dead.close()
         await risen.probe()
         await risen.close()
-        assert PendingDeletions(Path(ram) / "s" / "jobs").owed() == []
+        assert PendingDeletions(Path(ram) / "s" / "jobs").due() == []
 
 
 async def test_a_key_and_a_token_go_to_every_address_and_to_the_call(space: RoughSpace) -> None:

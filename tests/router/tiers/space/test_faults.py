@@ -1,4 +1,4 @@
-"""What a Space's words mean: every stage, every title of ZeroGPU's, every status, every way its client fails."""
+"""Faults of Spaces: every stage, every ZeroGPU title, every HTTP status, every exception of the client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from huggingface_hub import SpaceStage
 
 from mastering.contract import USER_FAULTS, FaultCode
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.faults import FaultClass, Next
-from router.tiers.space.faults import STAGES, TITLES, of_app_error, of_client, of_space, of_status, stage_of
+from router.tiers.policy.faults import FaultClass, NextStep
+from router.tiers.space.faults import (
+    FAULTS_BY_TITLE,
+    STAGES,
+    fault_of_app_error,
+    fault_of_client,
+    fault_of_space,
+    fault_of_status,
+    stage_of,
+)
 
 ASLEEP, BROKEN = FaultClass.ASLEEP, FaultClass.CONFIGURATION
 
 
 @pytest.mark.parametrize(
-    ("stage", "up", "resting", "fault"),
+    ("stage", "up", "reported_state", "fault"),
     [
         ("RUNNING", True, None, None),
         ("RUNNING_BUILDING", True, None, None),
@@ -36,10 +44,10 @@ ASLEEP, BROKEN = FaultClass.ASLEEP, FaultClass.CONFIGURATION
     ],
 )
 def test_a_stage_says_whether_the_space_can_work_or_will(
-    stage: str, up: bool, resting: BackendState | None, fault: FaultClass | None
+    stage: str, up: bool, reported_state: BackendState | None, fault: FaultClass | None
 ) -> None:
     known = stage_of(stage)
-    assert (known.health.up, known.health.resting, known.fault) == (up, resting, fault)
+    assert (known.health.up, known.health.reported_state, known.fault) == (up, reported_state, fault)
 
 
 def test_every_stage_that_the_hubs_client_knows_is_known_here() -> None:
@@ -52,25 +60,25 @@ QUOTA = "You have exceeded your free ZeroGPU quota (60s requested vs. 12s left).
 @pytest.mark.parametrize(
     ("title", "message", "fault_class", "retry_after_s", "next_step"),
     [
-        ("ZeroGPU quota exceeded", QUOTA.format("3:07:12"), FaultClass.QUOTA, 11_232.0, Next.NEXT_TIER),
-        ("ZeroGPU quota exceeded", QUOTA.format("1 day, 0:00:01"), FaultClass.QUOTA, 86_401.0, Next.NEXT_TIER),
-        ("ZeroGPU quota exceeded", QUOTA.format("0:00:00"), FaultClass.QUOTA, 1.0, Next.NEXT_TIER),
-        ("ZeroGPU quota exceeded", "You have exceeded your runs limit. ", FaultClass.QUOTA, None, Next.NEXT_TIER),
-        ("ZeroGPU pending credits exceeded", "You have too many", FaultClass.QUOTA, 60.0, Next.NEXT_TIER),
-        ("ZeroGPU illegal duration", "The requested GPU duration", FaultClass.TOO_BIG, None, Next.NEXT_TIER),
-        ("ZeroGPU queue timeout", "No GPU was available", FaultClass.CAPACITY, 60.0, Next.WAIT_OR_NEXT_TIER),
-        ("ZeroGPU client error", "No GPU is available", FaultClass.CAPACITY, 60.0, Next.WAIT_OR_NEXT_TIER),
-        ("ZeroGPU client error", "Expired ZeroGPU proxy token", FaultClass.CAPACITY, 60.0, Next.WAIT_OR_NEXT_TIER),
-        ("ZeroGPU client error", "Internal Gradio error", FaultClass.BUG, None, Next.ANOTHER_BACKEND),
-        ("ZeroGPU worker error", "GPU task aborted", FaultClass.CRASH, None, Next.ANOTHER_BACKEND),
-        ("ZeroGPU worker error", "OutOfMemoryError", FaultClass.BUG, None, Next.ANOTHER_BACKEND),
-        ("Error", "a bug at /home/somebody", FaultClass.BUG, None, Next.ANOTHER_BACKEND),
+        ("ZeroGPU quota exceeded", QUOTA.format("3:07:12"), FaultClass.QUOTA, 11_232.0, NextStep.NEXT_TIER),
+        ("ZeroGPU quota exceeded", QUOTA.format("1 day, 0:00:01"), FaultClass.QUOTA, 86_401.0, NextStep.NEXT_TIER),
+        ("ZeroGPU quota exceeded", QUOTA.format("0:00:00"), FaultClass.QUOTA, 1.0, NextStep.NEXT_TIER),
+        ("ZeroGPU quota exceeded", "You have exceeded your runs limit. ", FaultClass.QUOTA, None, NextStep.NEXT_TIER),
+        ("ZeroGPU pending credits exceeded", "You have too many", FaultClass.QUOTA, 60.0, NextStep.NEXT_TIER),
+        ("ZeroGPU illegal duration", "The requested GPU duration", FaultClass.TOO_BIG, None, NextStep.NEXT_TIER),
+        ("ZeroGPU queue timeout", "No GPU was available", FaultClass.CAPACITY, 60.0, NextStep.WAIT_OR_NEXT_TIER),
+        ("ZeroGPU client error", "No GPU is available", FaultClass.CAPACITY, 60.0, NextStep.WAIT_OR_NEXT_TIER),
+        ("ZeroGPU client error", "Expired ZeroGPU proxy token", FaultClass.CAPACITY, 60.0, NextStep.WAIT_OR_NEXT_TIER),
+        ("ZeroGPU client error", "Internal Gradio error", FaultClass.BUG, None, NextStep.ANOTHER_BACKEND),
+        ("ZeroGPU worker error", "GPU task aborted", FaultClass.CRASH, None, NextStep.ANOTHER_BACKEND),
+        ("ZeroGPU worker error", "OutOfMemoryError", FaultClass.BUG, None, NextStep.ANOTHER_BACKEND),
+        ("Error", "a bug at /home/somebody", FaultClass.BUG, None, NextStep.ANOTHER_BACKEND),
     ],
 )
 def test_an_error_is_told_by_its_title(
-    title: str, message: str, fault_class: FaultClass, retry_after_s: float | None, next_step: Next
+    title: str, message: str, fault_class: FaultClass, retry_after_s: float | None, next_step: NextStep
 ) -> None:
-    fault = of_app_error(title, message)
+    fault = fault_of_app_error(title, message)
     assert (fault.fault_class, fault.retry_after_s) == (fault_class, retry_after_s)
     assert fault.consequence.next is next_step
     assert message not in fault.detail
@@ -80,13 +88,13 @@ def test_every_title_that_the_installed_decorator_raises_is_known() -> None:
     files = [file for file in metadata.files("spaces") or () if file.name in ("client.py", "wrappers.py")]
     raised = {title for file in files for title in re.findall(r'error\("(ZeroGPU [^"]+)"', file.read_text("utf-8"))}
     assert len(raised) >= 6
-    assert raised - set(TITLES) == set()
+    assert raised - set(FAULTS_BY_TITLE) == set()
 
 
 @pytest.mark.parametrize("code", list(FaultCode))
 def test_what_is_too_big_for_a_space_is_not_the_users_fault(code: FaultCode) -> None:
     sizes = {FaultCode.TOO_LARGE, FaultCode.TOO_LONG, FaultCode.RESOURCE_LIMIT}
-    fault_class = of_space(code).fault_class
+    fault_class = fault_of_space(code).fault_class
     assert (fault_class is FaultClass.TOO_BIG) == (code in sizes)
     assert (fault_class is FaultClass.USER) == (code in USER_FAULTS - sizes)
 
@@ -108,20 +116,20 @@ def test_what_is_too_big_for_a_space_is_not_the_users_fault(code: FaultCode) -> 
     ],
 )
 def test_a_status_has_its_class(status: int, reached: bool, expected: FaultClass) -> None:
-    assert of_status(status, reached=reached).fault_class is expected
+    assert fault_of_status(status, reached=reached).fault_class is expected
 
 
 @pytest.mark.parametrize(("header", "expected"), [("17", 17.0), ("", 10.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 10.0)])
 def test_retry_after_in_seconds_is_honoured(header: str, expected: float | None) -> None:
-    assert of_status(503, reached=True, retry_after=header).retry_after_s == expected
+    assert fault_of_status(503, reached=True, retry_after=header).retry_after_s == expected
 
 
 def test_what_a_space_says_of_a_song_is_believed_and_told_in_our_words() -> None:
     problem = {"code": "undecodable", "title": "Undecodable", "detail": "It ends in the middle."}
-    fault = of_status(422, reached=True, problem=problem)
+    fault = fault_of_status(422, reached=True, problem=problem)
     assert (fault.fault_class, fault.detail) == (FaultClass.USER, "The audio can't be decoded: export the file again.")
     for other in (None, [], {"code": "unheard of"}, {"title": "no code"}):
-        assert of_status(422, reached=True, problem=other).fault_class is FaultClass.BUG
+        assert fault_of_status(422, reached=True, problem=other).fault_class is FaultClass.BUG
 
 
 @pytest.mark.parametrize(
@@ -141,10 +149,10 @@ def test_what_a_space_says_of_a_song_is_believed_and_told_in_our_words() -> None
     ],
 )
 def test_what_the_client_raises_has_its_class(kinds: list[str], said: dict[str, object], expected: FaultClass) -> None:
-    assert of_client(kinds, **said).fault_class is expected  # type: ignore[arg-type]
+    assert fault_of_client(kinds, **said).fault_class is expected  # type: ignore[arg-type]
 
 
 def test_of_a_spaces_numbers_only_numbers_stay_and_none_of_them_replaces_a_word_of_ours() -> None:
     said = {"rate_hz": 5, "code": 1, "detail": 2, "status": 200, "where": "/home/somebody", "A b": 3}
-    assert of_space(FaultCode.UNSUPPORTED_RATE, said).numbers == {"rate_hz": 5}
-    assert len(of_space(FaultCode.SILENT, {"a" * n: n for n in range(1, 33)}).numbers) == 16
+    assert fault_of_space(FaultCode.UNSUPPORTED_RATE, said).numbers == {"rate_hz": 5}
+    assert len(fault_of_space(FaultCode.SILENT, {"a" * n: n for n in range(1, 33)}).numbers) == 16

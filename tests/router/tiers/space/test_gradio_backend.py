@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mastering.contract import Facts, OutputFormat, Settings
-from router.tiers.in_memory import source_of
+from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Finished, OutputBegins, Work
+from router.tiers.port import Accepted, Finished, OutputStarted, Work
 from router.tiers.space.address import SpaceAddress
 from router.tiers.space.gradio_backend import GradioBackend
 from tests.rough_space import RoughSpace, rough_space
@@ -44,7 +44,7 @@ async def backend_of(url: str, endpoint: str = "/process") -> AsyncIterator[Grad
 
 def work(**changes: Any) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
-    return Work(Settings(), facts, source_of(AUDIO), 60.0)._replace(**changes)
+    return Work(Settings(), facts, audio_source_of(AUDIO), 60.0)._replace(**changes)
 
 
 async def test_a_song_goes_through_and_comes_back_without_a_report(app: RoughSpace) -> None:
@@ -52,7 +52,7 @@ async def test_a_song_goes_through_and_comes_back_without_a_report(app: RoughSpa
         assert (await backend.probe()).up
         events = [event async for event in backend.run(work())]
     assert events[0] == Accepted("a Gradio app")
-    assert events[1] == OutputBegins(OutputFormat.WAV24, len(AUDIO))
+    assert events[1] == OutputStarted(OutputFormat.WAV24, len(AUDIO))
     assert b"".join(event for event in events if isinstance(event, bytes)) == AUDIO
     assert events[-1] == Finished(None)
 
@@ -62,7 +62,7 @@ async def test_a_song_goes_through_and_comes_back_without_a_report(app: RoughSpa
     [
         {"settings": Settings(outputs=(OutputFormat.FLAC,))},
         {"settings": Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))},
-        {"references": (source_of(AUDIO),)},
+        {"references": (audio_source_of(AUDIO),)},
     ],
 )
 async def test_what_it_cannot_do_is_left_to_another_tier(changes: dict[str, Any], app: RoughSpace) -> None:

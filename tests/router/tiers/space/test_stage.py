@@ -1,4 +1,4 @@
-"""What the Hub says of a Space decides whether the Space itself is asked; a fake Hub speaks real HTTP."""
+"""The Hub's stage of a Space decides whether the Space itself is asked; the fake Hub is a real HTTP server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from mastering.contract import Facts, OutputFormat, Settings
 from router.core import clock
 from router.tiers.fleet.fleet import Fleet
-from router.tiers.in_memory import source_of
+from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Finished, Work
@@ -67,7 +67,7 @@ class _Named:
 
 def work() -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
-    return Work(Settings(), facts, source_of(b"a song"), 60.0)
+    return Work(Settings(), facts, audio_source_of(b"a song"), 60.0)
 
 
 def calls_of(server: RoughSpace) -> int:
@@ -83,7 +83,7 @@ async def test_a_space_that_does_not_run_is_neither_asked_nor_sent_a_byte(
         health = await backend.probe()
         with pytest.raises(TierFault) as caught:
             _ = [event async for event in backend.run(work())]
-    assert (health.up, health.resting) == (False, STAGES[stage].health.resting)
+    assert (health.up, health.reported_state) == (False, STAGES[stage].health.reported_state)
     assert caught.value.fault_class is STAGES[stage].fault
     assert calls_of(server) == 0
 
@@ -231,7 +231,7 @@ async def test_the_formats_and_the_song_of_a_named_space_are_its_own(hub: FakeHu
 async def test_a_host_that_is_not_the_hubs_own_is_never_asked(hub: FakeHub, host: str) -> None:
     hub.spaces[NAME].host = host
     watch = StageWatch(hub_of(hub), NAME)
-    stage = await watch.look()
+    stage = await watch.current()
     await watch.close()
     assert (stage.fault, stage.health.up, watch.host) == (FaultClass.CONFIGURATION, False, None)
 
@@ -239,6 +239,6 @@ async def test_a_host_that_is_not_the_hubs_own_is_never_asked(hub: FakeHub, host
 async def test_a_host_below_hf_space_is_the_hubs_own(hub: FakeHub) -> None:
     hub.spaces[NAME].host = "https://owner-name.hf.space"
     watch = StageWatch(hub_of(hub), NAME)
-    assert (await watch.look()).health.up
+    assert (await watch.current()).health.up
     await watch.close()
     assert watch.host == "https://owner-name.hf.space"

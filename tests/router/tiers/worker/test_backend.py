@@ -35,15 +35,15 @@ from router.core.command_error import CommandError
 from router.core.settings import RouterSettings as RouterSettings
 from router.tiers.connect import connect
 from router.tiers.fleet.catalogue import CatalogueEntry
-from router.tiers.in_memory import source_of
+from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.faults import FaultClass, TierFault
-from router.tiers.port import Accepted, Event, Finished, OutputBegins, Work
+from router.tiers.port import Accepted, Finished, OutputStarted, TierEvent, Work
 from router.tiers.worker import backend as worker_module
 from router.tiers.worker.backend import WorkerBackend
 from router.tiers.worker.connection import WorkerConnection
 from tests.certificates import self_signed
 from tests.mastering.worker_process import FAKE, WorkerProcess, running_worker, until
-from tests.rough_worker import GIVEN, Asked, Said, Taken, answer, in_chunks, rough_worker, sealed
+from tests.rough_worker import GIVEN, RenderCall, Said, Taken, answer, in_chunks, rough_worker, sealed
 from tests.services import report
 
 SECRET = b"a secret that is long enough to be one"
@@ -61,7 +61,7 @@ def worker() -> Iterator[WorkerProcess]:
 def work(data: bytes = AUDIO) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=1.0, lossy=False)
     settings = Settings(outputs=(OutputFormat.FLAC,))
-    return Work(settings=settings, facts=facts, audio=source_of(data), deadline_s=60.0)
+    return Work(settings=settings, facts=facts, audio=audio_source_of(data), deadline_s=60.0)
 
 
 class Kept:
@@ -85,13 +85,13 @@ class Kept:
         self._filled = 0
 
 
-async def run(backend: WorkerBackend, asked: Work | None = None) -> tuple[list[Event], bytes]:
+async def run(backend: WorkerBackend, asked: Work | None = None) -> tuple[list[TierEvent], bytes]:
     """All events of one render, and the master that came between them."""
     events, kept = [], Kept()
     async with aclosing(backend.run(asked or work())) as said:
         async for event in said:
             events.append(event)
-            if isinstance(event, OutputBegins):
+            if isinstance(event, OutputStarted):
                 assert event.body is not None
                 while await event.body.fill(kept):
                     pass
@@ -137,7 +137,7 @@ async def test_a_signed_render_goes_out_and_comes_back_sealed(worker: WorkerProc
         await backend.close()
     assert isinstance(events[0], Accepted)
     assert isinstance(events[-1], Finished)
-    assert [event[:2] for event in events if isinstance(event, OutputBegins)] == [(OutputFormat.FLAC, len(AUDIO))]
+    assert [event[:2] for event in events if isinstance(event, OutputStarted)] == [(OutputFormat.FLAC, len(AUDIO))]
     assert master == AUDIO
 
 
@@ -204,10 +204,10 @@ async def test_a_kept_connection_that_breaks_when_it_is_used_costs_no_attempt() 
     async with rough_worker(lambda _: in_chunks(whole())) as rough:
         backend = WorkerBackend("w", rough.url)
         await run(backend)
-        ((line, _),) = backend._lines
-        assert line._own is not None
-        line._own.shutdown(socket.SHUT_WR)
-        assert line.is_idle
+        ((connection, _),) = backend._idle
+        assert connection._hang_up_socket is not None
+        connection._hang_up_socket.shutdown(socket.SHUT_WR)
+        assert connection.is_idle
         assert (await run(backend))[1] == b"abc"
         assert rough.connections == 2
         await backend.close()
@@ -238,7 +238,7 @@ async def test_what_was_said_on_an_idle_connection_is_no_answer() -> None:
 
 
 async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "_KEPT_S", 0.05)
+    monkeypatch.setattr(worker_module, "_MAX_IDLE_S", 0.05)
     async with rough_worker(lambda _: in_chunks(whole())) as rough:
         backend = WorkerBackend("w", rough.url)
         for _ in range(2):
@@ -250,7 +250,7 @@ async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch
 
 EARLY = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
 NO_SLOT = {
-    "after a hint": EARLY + GIVEN,
+    "after an informational response": EARLY + GIVEN,
     "cut off": answer(201, b'{"slot": "s"}', content_length="100", connection="close"),
     "not HTTP": b"Good evening.\r\n\r\nconnection: close",
 }
@@ -268,7 +268,7 @@ async def test_a_slots_answer_that_is_none_costs_no_attempt_and_nobody_after_it(
 
 
 async def test_a_name_that_takes_long_to_be_found_is_unreachable_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "_CONNECT_S", 0.2)
+    monkeypatch.setattr(worker_module, "_CONNECT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(1.5))
     began = time.monotonic()
     assert (await fault_of(WorkerBackend("w", "https://worker.example"))).fault_class is FaultClass.UNREACHABLE
@@ -284,9 +284,9 @@ async def test_a_name_that_takes_long_to_be_found_is_unreachable_in_time(monkeyp
         ("https://worker.example:8101/", "worker.example", 8101),
     ],
 )
-def test_a_line_leads_to_its_address(url: str, host: str, port: int) -> None:
-    line = WorkerConnection(url, client_tls())
-    assert (line._http.host, line._http.port) == (host, port)
+def test_a_connection_goes_to_the_host_and_port_of_its_url(url: str, host: str, port: int) -> None:
+    connection = WorkerConnection(url, client_tls())
+    assert (connection._http.host, connection._http.port) == (host, port)
 
 
 async def test_nobody_there_is_unreachable() -> None:
@@ -306,7 +306,7 @@ async def test_what_a_worker_with_the_key_says_of_a_song_is_believed() -> None:
 async def test_a_sealed_refusal_is_believed() -> None:
     body = json.dumps({"title": "too_large", "code": "too_large"}).encode()
 
-    def refuse(asked: Asked) -> bytes:
+    def refuse(asked: RenderCall) -> bytes:
         url = f"http://{asked.headers['host']}/v1/renders"
         key = SignatureVerifier({"router": SECRET}).verify("POST", url, asked.headers, 0.0).response
         assert key is not None
@@ -369,7 +369,7 @@ async def test_a_master_comes_whole_however_it_is_cut(chunk: int) -> None:
     async with meeting(lambda _: in_chunks(told, size=chunk)) as backend:
         events, kept = await run(backend)
     assert kept == master
-    assert [type(event) for event in events] == [Accepted, OutputBegins, Finished]
+    assert [type(event) for event in events] == [Accepted, OutputStarted, Finished]
 
 
 _BEGINS = (ACCEPTED, ReportEvent(report=report()), PartEvent(name="output/flac", size=3))
@@ -503,7 +503,7 @@ async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
         backend = WorkerBackend("w", rough.url)
         with pytest.raises(LookupError):
             await run(
-                backend, work()._replace(audio=source_of(AUDIO)._replace(open_reader=lambda: nullcontext(Going())))
+                backend, work()._replace(audio=audio_source_of(AUDIO)._replace(open_reader=lambda: nullcontext(Going())))
             )
         async with asyncio.timeout(1):
             await rough.closed.wait()
@@ -520,7 +520,7 @@ async def test_a_store_that_is_full_is_not_the_workers_fault() -> None:
         aclosing(backend.run(work())) as said,
     ):
         async for event in said:
-            if isinstance(event, OutputBegins):
+            if isinstance(event, OutputStarted):
                 assert event.body is not None
                 with pytest.raises(OSError, match="no room"):
                     await event.body.fill(Full())

@@ -138,7 +138,7 @@ async def test_who_waits_for_a_master_gets_none_when_the_session_was_ended_or_th
     else:
         await end_sessions_of_the_owner(router, job["id"])
     await router.services.jobs.forget(job["id"])  # there is nothing more to wait for
-    await router.services.events.tell(job["id"])
+    await router.services.events.publish(job["id"])
     for waiting in both:
         assert (await waiting).status_code == 401
 

@@ -9,7 +9,7 @@ import pytest
 
 from mastering.contract import OutputFormat
 from router.core import clock
-from router.tiers.fake import FakeBackend, Freeze
+from router.tiers.fake import FakeBackend, Hang
 from router.tiers.port import Accepted
 from router.web.api import events
 from tests.probes import until
@@ -157,7 +157,7 @@ async def test_a_job_that_is_forgotten_while_it_is_waited_for_is_a_404(tmp_path:
         waiting = asyncio.create_task(router.http.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=20"}))
         await until(lambda: router.app.state.streams._open.total() == 1)
         await router.services.jobs.forget(job["id"])
-        await router.services.events.tell(job["id"])
+        await router.services.events.publish(job["id"])
         answer = await waiting
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
@@ -266,7 +266,7 @@ async def test_deleting_gives_a_receipt_and_leaves_nothing(tmp_path: Path) -> No
 
 
 async def test_deleting_a_running_job_stops_it(tmp_path: Path) -> None:
-    backends = scripted_backend([Accepted("scripted"), Freeze()])
+    backends = scripted_backend([Accepted("scripted"), Hang()])
     async with served(tmp_path, backends) as router:
         job = await router.send()
         async with router.events(job["id"]) as stream:
@@ -299,7 +299,7 @@ async def _half_sent(router: Served, job_id: str) -> None:
 
 
 async def test_one_song_after_another_waits_in_line_and_is_told_its_place(tmp_path: Path) -> None:
-    backends = scripted_backend([Accepted("scripted"), Freeze()])
+    backends = scripted_backend([Accepted("scripted"), Hang()])
     async with served(tmp_path, backends) as router:
         first = await router.send()
         async with router.events(first["id"]) as stream:

@@ -89,7 +89,7 @@ async def test_who_waits_for_the_master_of_a_job_that_is_forgotten_hears_that_th
     waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "wait=20"}))
     await until(lambda: router.app.state.streams._open.total() == 1)
     await router.services.jobs.forget(job["id"])
-    await router.services.events.tell(job["id"])
+    await router.services.events.publish(job["id"])
     answer = await waiting
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 

@@ -445,7 +445,7 @@ async def test_a_queue_that_is_full_refuses_the_song_and_leaves_nothing(tmp_path
         job = await router.create()
         account = (await router.services.jobs.get(job["id"])).job.account
         for other in ("x", "y"):
-            await router.services.queue.offer(other, "nobody's lane", account, 1)
+            await router.services.queue.enqueue(other, "nobody's lane", account, 1)
         response = await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
         assert (response.status_code, response.json().get("code")) == (429, "too_many_jobs")
         assert (await router.over(job["id"]))["error"]["code"] == "too_many_jobs"
