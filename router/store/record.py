@@ -16,6 +16,8 @@ from router.store.state import JobState
 
 
 class _Document(BaseModel):
+    """A frozen part of the record."""
+
     # A newer router may have written it before this one was put back: unknown fields are ignored.
     model_config = ConfigDict(frozen=True, extra="ignore")
 

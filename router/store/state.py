@@ -15,6 +15,8 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
+    """Where a job is in its life; each state says who moves it on, and what a crash leaves."""
+
     RECEIVED = "received"
     """The upload is awaited or under way; the client moves it on. A crash keeps the records that arrived whole."""
     SPOOLED = "spooled"

@@ -14,7 +14,9 @@ class Hang:
 
 
 ScriptStep = TierEvent | TierFault | Hang | Callable[[], TierEvent]
+"""An event to yield, or a function that gives one at that moment; a fault to raise; or silence."""
 Script = Sequence[ScriptStep] | Callable[[Work], Sequence[ScriptStep]]
+"""The steps of one run, or a function that gives them for its work."""
 
 
 class FakeBackend:

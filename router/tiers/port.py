@@ -96,6 +96,7 @@ class Finished(NamedTuple):
 
 
 TierEvent = Accepted | Heartbeat | RenderProgress | OutputStarted | bytes | Finished
+"""What an adapter yields while it renders; `bytes` are of the output that has started."""
 
 
 class Backend(Protocol):

@@ -17,6 +17,7 @@ MAX_RESPONSE_BYTES = 256 * 1024
 NO_COMPRESSION = {"accept-encoding": "identity"}
 """Headers of every request: a compressed response of a few bytes could expand to gigabytes."""
 _MAX_DIGITS = 6
+"""Of a Retry-After in seconds: eleven days, longer than any quota's period."""
 
 
 class ResponseTooLarge(httpx.TransportError):

@@ -66,11 +66,15 @@ class Cells:
 
 
 class _Record(BaseModel):
+    """The value of a job's cell."""
+
     document: str
     forget_s: float
 
 
 class _Entry(BaseModel):
+    """The value of a queued job's cell."""
+
     job_id: str
     turn: int
     lane: str
@@ -88,6 +92,7 @@ def open_store(
     max_queued: int = MAX_QUEUED_PER_ACCOUNT,
     max_running: int = MAX_RUNNING_PER_ACCOUNT,
 ) -> Store:
+    """Open an empty store."""
     cells = Cells()
     return Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), LocalEvents(), lambda: None)
 

@@ -25,16 +25,19 @@ from router.tiers.policy.backend_state import BackendState
 FAILED_PROBES = 2
 """So many of a backend that never answered, or is warming, open the breaker: one may be lost on its way."""
 FAILURES_IN_A_ROW = 3
+"""So many failed attempts open the breaker."""
 WINDOW_S = 60.0
 WINDOW_MIN_ATTEMPTS = 5
 WINDOW_MAX_FAILED_SHARE = 0.5
 """Half of the last minute's attempts, where there were five: fewer say nothing about a backend."""
 OPEN_FIRST_S, OPEN_LONGEST_S = 5.0, 300.0
+"""The first opening is as short as a restart takes; the longest lets a repaired backend back within five minutes."""
 OPEN_SPREAD = (0.8, 1.2)
 """By chance, so that the backends of one outage are not all tried at the same moment."""
 ALONE_S = 5.0
 """Without another backend every second of waiting is an outage."""
 CANARIES_TO_CLOSE = 2
+"""One success may be chance."""
 SLOW_START_S, SLOW_START_WEIGHT = 30.0, 0.1
 """From a tenth of the usual share to all of it in half a minute: what has just come back may break again."""
 

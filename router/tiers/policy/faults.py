@@ -9,6 +9,8 @@ from mastering.contract import USER_FAULTS, FaultCode
 
 
 class FaultClass(StrEnum):
+    """What kind of fault ended an attempt; CONSEQUENCES has an example of each."""
+
     USER = "user"
     TOO_BIG = "too_big"
     CAPACITY = "capacity"

@@ -40,6 +40,7 @@ from router.tiers.space.transfer import SpaceTransfer
 QUEUE_S = 30.0
 """So long a job may wait in the Space's own queue, behind people on its page, before it goes elsewhere."""
 _CLOSE_TIMEOUT_S = 3.0
+"""For deletions that are under way when the router stops; the rest stay due for the next start."""
 _DELETE_AGAIN_S = 0.5
 """Before a second DELETE, where bytes of an interrupted upload may still have been under way at the first."""
 
@@ -97,12 +98,8 @@ class SpaceBackend:
     async def run(self, work: Work) -> AsyncGenerator[TierEvent]:
         self._address.mark_used()
         await self._refuse_unless_fit(work)
-        transfer, job_id, call, is_whole = (
-            self._client(),
-            self._pending_deletions.add(),
-            GradioCall(self._scratch),
-            False,
-        )
+        transfer, job_id = self._client(), self._pending_deletions.add()
+        call, is_whole = GradioCall(self._scratch), False
         try:
             await call.start()
             await transfer.put(job_id, "audio", work.audio)

@@ -20,7 +20,9 @@ READ_S = 35.0
 CONNECT_S = 5.0
 """A Space that is awake answers within one; the rest is for the way there."""
 _LONGEST_LINE_BYTES = 1024 * 1024
+"""Of a message from the child: a report takes a few kilobytes of JSON."""
 _KEPT_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Of the router's environment, beside what every program needs: where TLS finds its authorities."""
 
 
 class CallRequest(NamedTuple):

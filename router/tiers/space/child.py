@@ -25,7 +25,9 @@ from gradio_client import Client
 from router.tiers.space.api_prefix import ForeignHostError, api_prefix_of
 
 _POLL_EVERY_S = 0.02
+"""Between two looks for new values: the client has no way to wait for one."""
 _WAITING_EVERY_S = 2.0
+"""Between two messages that nothing has been yielded yet."""
 _MAX_MEMORY_BYTES = 2 * 1024**3
 """Of address space: what a Space answers must not exhaust the router's machine."""
 _MAX_MESSAGE_CHARS = 2000
@@ -64,6 +66,7 @@ class _PinnedClient(Client):  # type: ignore[misc]
 
 
 def main() -> None:
+    """Read the call from standard input, make it, and end the process."""
     parent = _Parent(_take_standard_output())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))

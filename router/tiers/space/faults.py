@@ -102,6 +102,7 @@ def _retry_after_s(title: str, message: str) -> float | None:
 
 
 _MAX_NUMBERS = 16
+"""Of one fault that are kept: a Space may send any number."""
 _NUMBER_NAME = re.compile(r"(?!(?:type|title|status|code|detail|headers|self|retry_after_s)$)[a-z][a-z_]{0,31}")
 _TIER_LIMITS = frozenset({FaultCode.TOO_LARGE, FaultCode.TOO_LONG, FaultCode.RESOURCE_LIMIT})
 

@@ -28,6 +28,7 @@ from router.tiers.space.api_prefix import ForeignHostError, api_prefix_of
 from router.tiers.space.call import CONNECT_S, READ_S, CallRequest, EndpointValue, GradioCall
 
 _CONFIG_TIMEOUT_S = 1.0
+"""Less than the fleet allows a probe."""
 _MAX_SIZE_DIGITS = 15
 """Of a Content-Length: far beyond any file, and still an exact number in any client."""
 _NOT_IN_A_SUFFIX = re.compile(r"[^a-z0-9]")

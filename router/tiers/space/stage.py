@@ -22,6 +22,7 @@ from router.tiers.space.hub import GpuAllowance, Hub, HubError
 RUNNING_EVERY_S, OTHERWISE_EVERY_S = 15.0, 3.0
 """Between two questions: a running Space's change shows by faults too; of another, jobs may wait for the change."""
 QUOTA_EVERY_S = 60.0
+"""Between two questions for the quota: the router counts its own use in between."""
 _WAIT_S = 0.8
 """For the Hub's answer: less than a probe may take."""
 _NOT_ASKED_YET = SpaceStage(

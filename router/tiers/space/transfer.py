@@ -18,6 +18,7 @@ from router.tiers.space import faults
 from router.tiers.space.call import CONNECT_S, READ_S
 
 _HEALTH_TIMEOUT_S = 1.0
+"""Less than the fleet allows a probe."""
 _DELETE_TIMEOUT_S = 2.0
 _SPACE_STATES = {"draining": BackendState.DRAINING, "warming": BackendState.WARMING}
 

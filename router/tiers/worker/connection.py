@@ -66,9 +66,8 @@ class WorkerConnection:
         self._http.timeout = limit_s
         connecting = WORKER_POOL.submit(self._connect)
         try:
-            async with asyncio.timeout(
-                limit_s
-            ):  # for all of it: name resolution is slow at times, addresses may be many
+            # For all of it: a name may take long to be resolved, and have many addresses.
+            async with asyncio.timeout(limit_s):
                 await result_of(connecting)
         except TimeoutError:
             connecting.add_done_callback(lambda _: self.close())
