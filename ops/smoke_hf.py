@@ -68,7 +68,9 @@ async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
         container="wav", codec="pcm_16", rate_hz=_RATE_HZ, channels=2, frames=frames, duration_s=seconds, lossy=False
     )
     size_bytes, readings = 0, ""
-    async for event in backend.run(Work(Asked(outputs=(OutputFormat.WAV24,)), facts, audio_source_of(song), DEADLINE_S)):
+    async for event in backend.run(
+        Work(Asked(outputs=(OutputFormat.WAV24,)), facts, audio_source_of(song), DEADLINE_S)
+    ):
         if isinstance(event, bytes):
             size_bytes += len(event)
         elif isinstance(event, Finished) and event.report is not None:

@@ -39,7 +39,7 @@ async def until_lost(services: Services, job: Job) -> None:
         while True:
             with suppress(JobMissing):
                 current, _ = await services.jobs.get(job.id)
-                if attempts.is_still(current, job):
+                if attempts.is_same_attempt(current, job):
                     await changes.wait(_LOOK_AGAIN_S)
                     continue
             return
@@ -136,7 +136,7 @@ async def _verify(job: Job, writer: OutputWriter) -> None:
 
 async def _note_progress(services: Services, job: Job, progress: JobProgress) -> None:
     def note(current: Job) -> Job | None:
-        return current.with_(progress=progress) if attempts.is_still(current, job) else None
+        return current.with_(progress=progress) if attempts.is_same_attempt(current, job) else None
 
     await services.change(job.id, note)
 

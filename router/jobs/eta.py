@@ -8,7 +8,7 @@ from router.core import clock
 from router.jobs import attempts
 from router.jobs.services import Services
 from router.store.record import Job
-from router.tiers.policy.choice import outlook
+from router.tiers.policy.choice import forecast
 
 FRACTION_TRUSTED = 0.1
 """Share of a render (0 … 1) from which its own progress predicts the end better than the backend's usual pace."""
@@ -17,7 +17,7 @@ FRACTION_TRUSTED = 0.1
 def queued_eta_s(services: Services, job: Job, ahead: int) -> float | None:
     """Seconds until a waiting job is done, with `ahead` jobs before it; None while no tier can take it."""
     need = attempts.need_of(job, clock.now(), ahead, again=True)
-    found = outlook(services.fleet.candidates(), need, services.fleet.draw)
+    found = forecast(services.fleet.candidates(), need, services.fleet.draw)
     return round(found.eta_s, 1) if math.isfinite(found.eta_s) else None
 
 

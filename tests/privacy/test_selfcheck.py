@@ -28,7 +28,7 @@ ALL = [f"P{number:02d}" for number in range(1, 68)]
 
 def test_the_register_has_every_promise_and_each_is_kept_by_a_test_a_check_or_the_text() -> None:
     assert list(promises()) == ALL
-    assert privacy_page.complaints() == []
+    assert privacy_page.mismatches() == []
     assert {p.check for p in promises().values() if p.check} == set(checks.CHECKS)
     assert all(p.check for p in promises().values() if p.kind == "P")
 
@@ -36,7 +36,7 @@ def test_the_register_has_every_promise_and_each_is_kept_by_a_test_a_check_or_th
 def test_a_promise_without_a_test_and_a_test_without_a_promise_are_both_found(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_some.py").write_text("def test_p01_p99_some() -> None: ...\n")
-    wrong = privacy_page.complaints(tmp_path)
+    wrong = privacy_page.mismatches(tmp_path)
     assert "P99 is in a test's name and not in the register." in wrong
     assert "P02 has neither a test nor a reason for having none." not in wrong, "it names a test, though"
     assert any(text.startswith("P02: tests/") and text.endswith("does not exist.") for text in wrong)

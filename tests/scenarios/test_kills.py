@@ -47,17 +47,6 @@ def test_25_kills_lose_nothing_and_leave_nothing(tmp_path: Path, song: tuple[byt
     assert findings.mastered == findings.accepted > 0
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(3000)
-def test_250_kills_lose_nothing_and_leave_nothing(tmp_path: Path, song: tuple[bytes, bytes]) -> None:
-    findings = run(tmp_path, song, 250, seed=2, longest_pause_s=3.0)
-    recoveries = sorted(findings.recoveries_s)
-    median_s, worst_s = recoveries[len(recoveries) // 2], recoveries[-1]
-    print(f"{findings.mastered} jobs mastered; from start to answer {median_s:.2f} s, at worst {worst_s:.2f} s")
-    assert findings.violations == []
-    assert findings.mastered == findings.accepted > 100
-
-
 def test_a_router_that_does_not_clean_up_is_caught(
     tmp_path: Path, song: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

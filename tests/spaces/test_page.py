@@ -175,8 +175,8 @@ def test_it_may_be_framed_by_hugging_face_and_by_nobody_else(space: SpaceProcess
 
 def test_every_module_that_a_shared_one_imports_is_shared_too() -> None:
     known = {f"js/{Path(name).name}" for name in upload.SHARED if name.endswith(".js")}
-    known |= {name for name in upload.face_files() if name.endswith(".js")}
-    for name, path in upload.face_files().items():
+    known |= {name for name in upload.page_files() if name.endswith(".js")}
+    for name, path in upload.page_files().items():
         if path.suffix == ".js":
             imported = re.findall(r'^import .* from "\./([^"]+)"', path.read_text("utf-8"), re.M)
             assert {f"js/{one}" for one in imported} <= known, name

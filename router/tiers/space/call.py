@@ -65,7 +65,7 @@ class GradioCall:
         self._folder = tempfile.mkdtemp(dir=self._scratch)
         self._process = await child_process.start(
             child_process.python("router.tiers.space.child"),
-            _environment(self._folder),
+            _child_environment(self._folder),
             stdin=child_process.PIPE,
             stdout=child_process.PIPE,
             cwd=self._folder,
@@ -128,5 +128,9 @@ def _fault_of_failure(message: dict[str, Any]) -> TierFault:
 def _child_environment(folder: str) -> dict[str, str]:
     """The child's environment: no setting or secret of the router, and no folder to write in but `folder`."""
     places = dict.fromkeys(("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "HF_HOME"), folder)
-    options = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    options = {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    }
     return child_process.environment(_KEPT_VARIABLES, given=places | options)

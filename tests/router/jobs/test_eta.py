@@ -9,9 +9,9 @@ import pytest
 from mastering.contract import Stage
 from router.core import clock
 from router.jobs import eta
-from router.store.record import Attempt, Progress
+from router.store.record import Attempt, JobProgress
 from router.store.state import JobState
-from tests.router.jobs.test_admission import fake, member, pace
+from tests.router.jobs.test_admission import fake, member, speed
 from tests.services import new_job, queue_song, services_in
 
 
@@ -20,7 +20,7 @@ async def test_a_waiting_jobs_eta_counts_the_jobs_before_it_and_its_own_time(tmp
         job = await queue_song(services)
         assert eta.queued_eta_s(services, job, 0) is None
         await services.fleet.probe_all()
-        member(services).pace = pace(20.0)
+        member(services).speed = speed(20.0)
         assert eta.queued_eta_s(services, job, 0) == 20.0
         member(services).in_flight = 1
         assert [eta.queued_eta_s(services, job, ahead) for ahead in (0, 3)] == [40.0, 100.0]
@@ -34,7 +34,7 @@ async def test_a_running_jobs_eta_is_its_backends_pace_first_and_its_own_progres
         begun = Attempt(number=1, generation=1, tier="managed", backend="a", reason="", started_s=100.0, eta_s=30.0)
         job = new_job(services).with_(state=JobState.RUNNING, attempts=(begun,))
         assert eta.running_eta_s(job) == 20.0
-        early, late = Progress(stage=Stage.PLAN, fraction=0.05), Progress(stage=Stage.RENDER, fraction=0.25)
+        early, late = JobProgress(stage=Stage.PLAN, fraction=0.05), JobProgress(stage=Stage.RENDER, fraction=0.25)
         assert eta.running_eta_s(job.with_(progress=early)) == 20.0
         assert eta.running_eta_s(job.with_(progress=late)) == 30.0
         slow = begun.model_copy(update={"eta_s": 4.0})

@@ -503,7 +503,8 @@ async def test_a_song_that_is_gone_is_not_the_workers_fault() -> None:
         backend = WorkerBackend("w", rough.url)
         with pytest.raises(LookupError):
             await run(
-                backend, work()._replace(audio=audio_source_of(AUDIO)._replace(open_reader=lambda: nullcontext(Going())))
+                backend,
+                work()._replace(audio=audio_source_of(AUDIO)._replace(open_reader=lambda: nullcontext(Going()))),
             )
         async with asyncio.timeout(1):
             await rough.closed.wait()
