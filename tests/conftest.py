@@ -29,6 +29,7 @@ _LONGEST_FIRST = (
 """Files and folders whose tests take longest, in that order: a process that got one at the end would work on alone."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process for the tests of a file, which share what they start, unless a test names a group of its own."""
     for item in items:

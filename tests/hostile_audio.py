@@ -51,8 +51,9 @@ def encoded(container: str, codec: str, seconds: float = 1.5) -> bytes:
     return target.getvalue()
 
 
+@cache
 def all_hostile() -> dict[str, Hostile]:
-    """At least fifty, by name."""
+    """At least fifty, by name; made when the first test asks, since every process collects every test."""
     return {**_no_audio(), **_lying_wav(), **_cut_short(), **_bad_samples(), **_lying_codecs(), **_damaged()}
 
 

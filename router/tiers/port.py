@@ -39,7 +39,7 @@ class BackendHealth(NamedTuple):
 class AudioSource(NamedTuple):
     """One audio file and two ways to read it from its start, each as often as need be.
 
-    `open` gives an iterator of chunks for the event loop, `lend` a buffer that a thread reads without a copy.
+    `open` gives an iterator of chunks for the event loop, `open_reader` a buffer that a thread reads without a copy.
     """
 
     size_bytes: int

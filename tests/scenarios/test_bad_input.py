@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ REFUSED, UNREACHABLE, UNUSABLE = 3, 4, 2
 
 
 class Bad(NamedTuple):
-    content: bytes
+    make: Callable[[], bytes]
     code: str
     says: str
     """A part of the sentence that the person reads."""
@@ -41,6 +42,7 @@ def with_nan() -> bytes:
     return written(samples, subtype="FLOAT")
 
 
+@cache
 def three_hours() -> bytes:
     """Silence with a tick each second: small as a file, long as a song."""
     ticks = np.zeros((8000 * 3 * 3600, 1), np.int16)
@@ -49,11 +51,11 @@ def three_hours() -> bytes:
 
 
 BAD = {
-    "an empty file": Bad(b"", "empty_file", "empty"),
-    "a text renamed .wav": Bad(b"Dear diary, this is not a song.\n" * 300, "unsupported_format", "WAV"),
-    "a FLAC that was cut": Bad(cut_flac(), "truncated", "whole"),
-    "samples that are no numbers": Bad(with_nan(), "not_finite", "Export it again"),
-    "three hours of audio": Bad(three_hours(), "too_long", "at most 90"),
+    "an empty file": Bad(bytes, "empty_file", "empty"),
+    "a text renamed .wav": Bad(lambda: b"Dear diary, this is not a song.\n" * 300, "unsupported_format", "WAV"),
+    "a FLAC that was cut": Bad(cut_flac, "truncated", "whole"),
+    "samples that are no numbers": Bad(with_nan, "not_finite", "Export it again"),
+    "three hours of audio": Bad(three_hours, "too_long", "at most 90"),
 }
 cases = pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 
@@ -77,7 +79,7 @@ def assert_nothing_left(running: Stack) -> None:
 @cases
 def test_a_song_that_can_not_be_mastered_is_told_why_and_forgotten(running: Stack, api: Api, bad: Bad) -> None:
     job = api.create()
-    response = api.upload(job["id"], bad.content)
+    response = api.upload(job["id"], bad.make())
     problem = response.json()
     assert (response.status_code, problem["code"]) == (422, bad.code)
     assert response.headers["content-type"] == "application/problem+json"
@@ -116,7 +118,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int) -> s
 @cases
 def test_the_command_line_says_the_same_in_one_line(running: Stack, tmp_path: Path, bad: Bad) -> None:
     song = tmp_path / "song.wav"
-    song.write_bytes(bad.content)
+    song.write_bytes(bad.make())
     assert bad.says in assert_one_line(submit(running.url, song), REFUSED)
     assert list(tmp_path.iterdir()) == [song]
     assert_nothing_left(running)

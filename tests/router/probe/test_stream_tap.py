@@ -32,7 +32,6 @@ from tests.probes import (
 )  # fmt: skip
 from tests.processes import children, is_alive
 
-HOSTILE = all_hostile()
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ASKED = ProbeRequest(op="probe")
@@ -79,7 +78,7 @@ async def test_a_file_probed_while_it_arrives_is_what_it_is_when_probed_afterwar
 
 
 async def test_a_bad_file_probed_while_it_arrives_is_as_bad_as_when_probed_afterwards(probe: Probe) -> None:
-    for name, (data, codes) in HOSTILE.items():
+    for name, (data, codes) in all_hostile().items():
         if not data:
             continue  # nothing arrives, so there is no tap
         found = await probed_by_tap(probe, data)
