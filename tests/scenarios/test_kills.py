@@ -37,12 +37,12 @@ def run(folder: Path, song: tuple[bytes, bytes], kills: int, seed: int, longest_
         return torment(running, *song, kills=kills, seed=seed, longest_pause_s=longest_pause_s)
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.xdist_group(f"kills {seed}")) for seed in range(10, 15)]
-)
-def test_25_kills_lose_nothing_and_leave_nothing(tmp_path: Path, song: tuple[bytes, bytes], seed: int) -> None:
-    """Five at a time, each five in folders of their own, so that they may run side by side."""
-    findings = run(tmp_path, song, 5, seed)
+@pytest.mark.parametrize(("kills", "seed"), [(13, 1), (12, 2)])
+def test_25_kills_lose_nothing_and_leave_nothing(
+    tmp_path: Path, song: tuple[bytes, bytes], kills: int, seed: int
+) -> None:
+    """In two halves, each in folders of its own, so that they may run side by side."""
+    findings = run(tmp_path, song, kills, seed)
     assert findings.violations == []
     assert findings.mastered == findings.accepted > 0
 

@@ -69,7 +69,6 @@ def test_a_spaces_folder_holds_all_that_its_app_imports(kind: str, tmp_path: Pat
     assert not list(tmp_path.rglob("__pycache__"))
 
 
-@pytest.mark.xdist_group("cpu space")
 def test_the_example_in_the_card_masters_a_song(
     cpu_space: SpaceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,6 @@ from tests.mastering.sound import wav
 from tests.songs import demo, real_song
 from tests.space_process import SpaceProcess, call, fetch, put
 
-pytestmark = pytest.mark.xdist_group("cpu space")
 SETTINGS = Settings(style="warm", outputs=(OutputFormat.WAV24, OutputFormat.FLAC))
 
 

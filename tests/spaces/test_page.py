@@ -19,7 +19,7 @@ from tests.space_process import SpaceProcess, until
 from tests.spaces.test_the_life_of_a_job import files_left, memories
 
 __all__ = ["chromium", "song"]
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("cpu space")]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
