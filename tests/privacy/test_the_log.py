@@ -174,7 +174,7 @@ async def test_p27_what_is_too_old_goes_at_the_start_and_again_every_hour(
     monkeypatch.setattr(server, "_REMOVE_LOGS_EVERY_S", 0.01)
     old = tmp_path / "router-2020-01-01.jsonl"
     old.write_text("{}\n")
-    monkeypatch.setattr(event_log, "contain", lambda book: None)
+    monkeypatch.setattr(event_log, "capture_process_output", lambda book: None)
     monkeypatch.setattr(event_log.book, "write", None)
     sweep = event_log.configure(tmp_path)
     assert not old.exists()

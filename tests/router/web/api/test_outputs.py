@@ -255,7 +255,7 @@ async def test_a_large_master_comes_whole_and_in_part_and_its_connection_serves_
         return None
 
     if not directly:
-        monkeypatch.setattr(RouterConnection, "_pour", nothing)
+        monkeypatch.setattr(RouterConnection, "_send_body", nothing)
     job_id, address = await mastered(large)
     edges = [0, 1, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 3 * RECORD_BYTES, len(LARGE)]
     for start, end in [(0, len(LARGE)), *((a, b) for a in edges for b in edges if b - a > 300_000)]:
