@@ -62,8 +62,9 @@ class CatalogueWatcher:
 
     async def _reload(self, fleet: Fleet) -> None:
         try:
-            await fleet.replace(self.configured())
-            fleet.catalogue_error = None
+            configured = self.configured()
+            fleet.catalogue_error = None  # from here on it is not the catalogue that can be wrong
+            await fleet.replace(configured)
             log("catalogue", ok=True, backends=len(self._known))
         except CommandError as command_error:
             fleet.catalogue_error = str(command_error)
