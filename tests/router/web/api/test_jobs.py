@@ -134,7 +134,7 @@ async def test_prefer_wait_answers_at_the_next_change_of_state(tmp_path: Path) -
         address = f"/v1/jobs/{job['id']}"
         waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "respond-async, wait=20"}))
         async with asyncio.timeout(10):
-            while not router.services.events._listeners:  # type: ignore[attr-defined]  # noqa: ASYNC110 — bounded
+            while not router.services.events._flags:  # type: ignore[attr-defined]  # noqa: ASYNC110 — bounded
                 await asyncio.sleep(0.005)
         await router.http.delete(address)
         answer = await waiting
