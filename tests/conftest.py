@@ -50,6 +50,7 @@ class _ByFile(LoadScopeScheduling):
         return nodeid if place == _APART else place
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
     return _ByFile(config, log)
 
