@@ -17,7 +17,6 @@ from router.dispatch import prewarm
 from router.dispatch.dispatcher import Dispatcher
 from router.identity import pseudonyms
 from router.identity.accounts import Accounts
-from router.identity.oidc import Provider
 from router.identity.sessions import Sessions
 from router.identity.sign_in import SignIn
 from router.jobs import reaper, recovery
@@ -79,6 +78,9 @@ def _sign_in(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
     """Sign-in with the provider, if the operator has credentials for it. Raises CommandError."""
     if settings.oidc_client_id is None or settings.oidc_client_secret is None:
         return None
+    # Here, for Authlib takes a quarter of a second that a router without sign-in need not wait.
+    from router.identity.oidc import Provider
+
     secret = settings.oidc_client_secret.get_secret_value()
     provider = Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.redirect_uri)
     pepper = settings.pepper.get_secret_value() if settings.pepper is not None else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from router.identity.oidc import Provider
 from router.identity.pseudonyms import Peppers
 from router.identity.sessions import Sessions
+
+if TYPE_CHECKING:
+    from router.identity.oidc import Provider  # Authlib takes a quarter of a second that a router without sign-in saves
 
 
 class SignIn(NamedTuple):
