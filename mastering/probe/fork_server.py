@@ -24,8 +24,9 @@ from pydantic import ValidationError
 
 from mastering.contract import Fault, FaultCode
 from mastering.probe.answer import answer, fault_answer
-from mastering.probe.forked import BusyChild, WaitingChild, close_all_but, fault_of_status, fork_child, write_line
+from mastering.probe.forked import BusyChild, WaitingChild, fault_of_status, write_line
 from mastering.protocol.probe import MAX_REQUEST_BYTES, TAKEN, Hello, ProbeRequest
+from mastering.runtime.forked_child import close_all_but, fork_child
 
 _WAITING_CHILDREN = 2
 _QUIET_S = 0.1

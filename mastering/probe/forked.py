@@ -1,4 +1,4 @@
-"""Processes that the fork server forks: how one begins, what is kept of it, and how its caller is told of its end."""
+"""Processes that the fork server forks: what is kept of one, and how its caller is told of its end."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mastering.contract import Fault
 from mastering.probe.recording import resource_fault, undecodable_fault
-from mastering.runtime.exec_shim import die_with_parent
 
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
-_MAX_DESCRIPTORS = 4096
-"""The fork server's own number of open descriptors stays far below."""
 
 
 @dataclass
@@ -51,28 +47,6 @@ class WaitingChild:
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         self.requests.close()
-
-
-def fork_child(run: Callable[[], None]) -> tuple[int, int]:
-    """Fork a child that does `run` and nothing after it: its pid and pidfd. Raises OSError where none can be had."""
-    fork_server = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            die_with_parent(fork_server)
-            run()
-            status = 0
-        finally:
-            os._exit(status)
-    return pid, os.pidfd_open(pid)
-
-
-def close_all_but(*keep: int) -> None:
-    """In a child: the fork server's own socket and those of the other children are none of its business."""
-    edges = sorted(keep)
-    for low, high in zip(edges, [*edges[1:], _MAX_DESCRIPTORS], strict=True):
-        os.closerange(low + 1, high)
 
 
 def write_line(conversation: socket.socket, text: bytes) -> None:

@@ -1,16 +1,14 @@
 """The process that renders: one song, then it ends, and with it all it ever held.
 
-Started ahead of need with the engine imported. It gets memory files in and hands memory files back; of all files it can
-read those of programs and write none; it reaches no network (but on a GPU) and reads no other process; it keeps no core
+Forked ahead of need by `fork_server`. It gets memory files in and hands memory files back; of all files it can read
+those of programs and write none; it reaches no network (but on a GPU) and reads no other process; it keeps no core
 dump, and is killed with the worker.
 Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
 interpreter.
 
-Command line: the socket, the engine, and the name of a helper, if any: a function that is given the
-socket before a render that asks for it.
-On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and `is_helped`,
-`output_bytes`, what all outputs together may have, `unforeseen_bytes`, the same for a song that does not say its
-length, and `max_duration_s`;
+On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and
+`is_prepared`, whether the engine's preparation runs first, `output_bytes`, what all outputs together may have,
+`unforeseen_bytes`, the same for a song that does not say its length, and `max_duration_s`;
 child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [formats]}
 with the report's and the outputs' descriptors, or {"fault"}.
 """
@@ -18,32 +16,24 @@ with the report's and the outputs' descriptors, or {"fault"}.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
-import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
-from mastering.runtime import blas, exec_shim, sandbox
+from mastering.runtime import exec_shim, sandbox
 from mastering.worker.budget import Budget
 from mastering.worker.size_bound import check_output_size
 
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _PROGRESS_S = 0.2
-_SYSTEM = (
-    "/usr", "/lib", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/etc/localtime",
-    "/sys", "/dev/zero", "/dev/random", "/dev/urandom",
-    *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "devices", "driver", "sys/vm")),
-)  # fmt: skip
-"""What libraries read of a machine when they are loaded, or look at its processors and its GPU."""
 
 
 class Link:
@@ -78,13 +68,6 @@ class Link:
                 time.sleep(every_s)
 
 
-def named(function: str) -> Callable[..., Any]:
-    """The function called ``module:function``."""
-    module, name = function.split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
-
-
 def device_name() -> str:
     """The first GPU's model where the driver names one, else cpu."""
     for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
@@ -107,26 +90,27 @@ def _warmed(gpu: str) -> str:
         return "cpu"
 
 
-def _program_files() -> list[Path]:
-    """What may yet be imported, loaded or asked: a process that is taken over by a song finds no keys, no spool and no
-    store there, though it may have the user of the router beside it."""
-    # Not by `__path__`: torch has modules that answer any name with an object of their own.
-    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
-    packages = [Path(place) for spec in specs for place in getattr(spec, "submodule_search_locations", None) or ()]
-    # A checkout's root is no folder of packages: people keep all kinds of things there.
-    paths = [place for place in map(Path, filter(None, sys.path)) if not (place / "pyproject.toml").exists()]
-    told = [place for name in ("LD_LIBRARY_PATH", "MASTERING_PRESETS") for place in os.environ.get(name, "").split(":")]
-    return [
-        Path(sys.prefix),
-        Path(sys.base_prefix),
-        *packages,
-        *paths,
-        *map(Path, filter(None, told)),
-        *map(Path, _SYSTEM),
-    ]
+@dataclass(frozen=True)
+class Engine:
+    """The functions of a render, found by their names before a process is forked."""
+
+    master: Callable[..., Report]
+    prepare: Callable[[Link], None] | None = None
+    """Called with the link before a render that asks for it."""
+    program_files: tuple[Path, ...] = ()
+    """What a rendering process may read: see `fork_server.program_files`."""
 
 
-def serve(link: Link, master: Callable[..., Report], device: str, helper: Callable[[Link], None] | None = None) -> None:
+def run(control: socket.socket, engine: Engine, parent: int) -> None:
+    """The whole life of a rendering process, from the fork on; `parent` is the fork server's pid."""
+    _fence(parent)
+    device = _warmed(device_name())
+    sandbox.keep_to(engine.program_files)
+    with contextlib.suppress(BrokenPipeError):
+        serve(Link(control), engine, device)
+
+
+def serve(link: Link, engine: Engine, device: str) -> None:
     """One render, start to end."""
     link.tell({"ready": {"device": device}})
     request = link.listen()
@@ -135,10 +119,10 @@ def serve(link: Link, master: Callable[..., Report], device: str, helper: Callab
     asked, descriptors = request
     threading.Thread(target=link.beat, args=(asked["heartbeat_s"],), daemon=True).start()
     try:
-        if helper is not None and asked.get("is_helped"):
-            helper(link)
+        if engine.prepare is not None and asked.get("is_prepared"):
+            engine.prepare(link)
         budget = Budget(asked["output_bytes"], asked.get("unforeseen_bytes"))
-        _render(link, master, asked, descriptors, budget)
+        _render(link, engine.master, asked, descriptors, budget)
     except Fault as fault:
         link.tell({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}})
     except Exception as error:  # its text may hold anything; its type may not
@@ -189,31 +173,12 @@ def _unforeseen(error: Exception) -> dict[str, Any]:
 
 
 def _fence(parent: int) -> None:
-    """What can stand before the engine is imported; a user namespace wants a process of one thread."""
+    """All of the sandbox but the files; a user namespace wants a process of one thread."""
     with contextlib.suppress(OSError):  # where memory runs out, this process goes, not the worker
         Path("/proc/self/oom_score_adj").write_text("500")
     if device_name() == "cpu":  # a GPU's driver may speak to daemons
         sandbox.leave_network()
     sandbox.give_up_capabilities()
-    exec_shim.die_with_parent(parent)
+    exec_shim.die_with_parent(parent)  # again: a change of user has cleared what the fork asked for
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()
-
-
-def main(arguments: list[str]) -> int:
-    control = socket.socket(fileno=int(arguments[0]))
-    _fence(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.dont_write_bytecode = True
-    blas.one_thread()
-    master, *helper = map(named, arguments[1:])
-    device = _warmed(device_name())
-    sandbox.keep_to(_program_files())
-    with contextlib.suppress(BrokenPipeError):
-        serve(Link(control), master, device, *helper)
-    return 0
-
-
-if __name__ == "__main__":
-    # Nothing of a render survives it: no clean-up of libraries that could take its time over it.
-    os._exit(main(sys.argv[1:]))

@@ -25,7 +25,8 @@ from mastering.protocol.frames import (
 )
 from mastering.worker.event_log import WorkerEventLog
 from mastering.worker.problems import problem_response
-from mastering.worker.render_pool import Message, RenderPool, RenderProcess
+from mastering.worker.render_pool import RenderPool
+from mastering.worker.render_process import Message, RenderProcess
 from mastering.worker.request import RenderRequest
 from mastering.worker.response import CallerGone, ResponseWriter
 from mastering.worker.settings import WorkerSettings

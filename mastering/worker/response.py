@@ -24,7 +24,7 @@ from mastering.protocol.frames import (
     data_header,
     encode_event,
 )
-from mastering.worker.render_pool import Message
+from mastering.worker.render_process import Message
 from mastering.worker.slots import Claim
 
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}

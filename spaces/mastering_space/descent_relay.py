@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
 from typing import TypeVar, cast
 
-from mastering.worker.render_pool import Message, RenderProcess
+from mastering.worker.render_process import Message, RenderProcess
 
 DescendFunction = Callable[[bytes], Iterator[float | bytes]]
 """A request in bytes → fractions done, then the result in bytes: `gpu_descent.run_descent`, as ZeroGPU wraps it."""

@@ -20,7 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputFormat, Report, Settings, presets
 from mastering.protocol.frames import AcceptedEvent, FaultEvent, HeartbeatEvent, PartEvent, ProgressEvent, ReportEvent
 from mastering.worker.budget import check_duration
-from mastering.worker.render_pool import Message, RenderPool, RenderProcess
+from mastering.worker.render_pool import RenderPool
+from mastering.worker.render_process import Message, RenderProcess
 from mastering_space.descent_relay import DescendFunction, DescentRelay, ZeroGpuError
 from mastering_space.jobs import AUDIO, SpaceJob, SpaceJobs
 from mastering_space.logs import SpaceLog
@@ -140,7 +141,7 @@ class Rendering:
             "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(settings.outputs)),
             "max_duration_s": self._settings.max_duration_s,
         }
-        asked["is_helped"] = self._descend is not None and settings.effort is Effort.FIT
+        asked["is_prepared"] = self._descend is not None and settings.effort is Effort.FIT
         renderer.ask(asked, [part.descriptor for part in parts])
         async with DescentRelay(self._descend, renderer) as relay:
             return await self._until_done(renderer, relay, job, emit)

@@ -33,7 +33,7 @@ from mastering.protocol.frames import (
 )
 from mastering.protocol.signing import Keys, Signed, Signer
 from tests.loopback import TLS
-from tests.processes import children
+from tests.processes import children, family
 
 FAKE = "tests.mastering.worker_engines"
 
@@ -93,8 +93,13 @@ class WorkerProcess:
     def free_slots(self) -> int:
         return int(self.health()["slots"]["free"])
 
-    def children(self) -> set[int]:
-        return children(self.process.pid)
+    def family(self) -> set[int]:
+        """Its fork server and all rendering processes."""
+        return family(self.process.pid)
+
+    def renderers(self) -> set[int]:
+        """The processes that render, or wait to."""
+        return self.family() - children(self.process.pid)
 
     def render(self, body: bytes, slot: str | None = None) -> Answer:
         """POST a render and read its whole answer, which must be a 200."""

@@ -51,7 +51,7 @@ def forked_from(pid: int) -> int | None:
 
 def test_p25_every_process_has_a_core_limit_of_zero(running: tuple[Stack, Path]) -> None:
     limits = {command(pid): Path(f"/proc/{pid}/limits").read_text() for pid in tree(running[0])}
-    kinds = ("router serve", "mastering.worker --host", "mastering.probe", "mastering.worker.child")
+    kinds = ("router serve", "mastering.worker --host", "mastering.probe", "mastering.worker.fork_server")
     assert {kind for kind in kinds if any(kind in line for line in limits)} == set(kinds)
     for line, text in limits.items():
         assert re.search(r"^Max core file size +0 +0 ", text, re.MULTILINE), line

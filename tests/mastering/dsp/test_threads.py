@@ -68,7 +68,7 @@ def test_a_master_is_the_same_on_one_core_and_on_two(channels: int, monkeypatch:
     assert made[0] == made[1]
 
 
-@pytest.mark.parametrize("module", ["mastering.cli", "mastering.worker.child"])
+@pytest.mark.parametrize("module", ["mastering.cli", "mastering.worker.fork_server"])
 def test_nobody_has_loaded_numpy_before_its_matrix_products_are_held_to_one_thread(module: str) -> None:
     code = f"import sys, {module}; from mastering.runtime import blas; blas.one_thread(); print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

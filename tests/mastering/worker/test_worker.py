@@ -32,7 +32,7 @@ from mastering.protocol.frames import (
     data_header,
     encode_event,
 )
-from mastering.worker import child
+from mastering.worker import fork_server
 from tests.hostile_audio import noise, written
 from tests.mastering.worker_engines import GATE
 from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
@@ -85,7 +85,7 @@ def test_a_plan_is_refined_inside_the_sandbox() -> None:
 def test_a_process_that_has_torch_loaded_still_finds_the_files_of_its_programs() -> None:
     # As on a GPU, where torch is loaded before the sandbox. `torch.classes` answers to every name, `__path__` too.
     assert "torch.classes" in sys.modules
-    assert Path(torch.__file__).parent in child._program_files()
+    assert Path(torch.__file__).parent in fork_server.program_files()
 
 
 def test_a_song_comes_back_mastered() -> None:
@@ -195,9 +195,9 @@ def test_hanging_up_in_the_upload_frees_the_slot(worker: WorkerProcess) -> None:
 def test_hanging_up_in_the_render_frees_the_slot_and_ends_the_process(hanging: WorkerProcess) -> None:
     with begin_render(hanging, request_body(b"abc")) as connection:
         read_until(connection, b'"progress"')
-        before = hanging.children()
+        before = hanging.renderers()
     until(lambda: hanging.free_slots() == 1, tries=100)
-    until(lambda: len(before - hanging.children()) == 1)
+    until(lambda: len(before - hanging.renderers()) == 1)
 
 
 def test_the_next_render_finds_a_warm_process_after_a_cancelled_one(hanging: WorkerProcess) -> None:
@@ -231,9 +231,22 @@ def test_a_render_that_goes_wrong_ends_in_a_fault_and_the_worker_lives_on(engine
 def test_a_killed_process_is_a_fault_while_it_renders(hanging: WorkerProcess) -> None:
     with begin_render(hanging, request_body(b"abc")) as connection:
         read_until(connection, b'"progress"')
-        for child in hanging.children():
+        for child in hanging.renderers():
             os.kill(child, signal.SIGKILL)
         assert b'"fault"' in read_until(connection, b'"out_of_memory"')
+
+
+def test_a_fork_server_that_is_killed_takes_its_renders_along_and_is_started_again(hanging: WorkerProcess) -> None:
+    with begin_render(hanging, request_body(b"abc")) as connection:
+        read_until(connection, b'"progress"')
+        renderers = hanging.renderers()
+        (server,) = hanging.family() - renderers
+        os.kill(server, signal.SIGKILL)
+        assert b'"fault"' in read_until(connection, b'"internal"')
+        until(lambda: not any(is_alive(renderer) for renderer in renderers))
+    until(lambda: hanging.health()["state"] == "ready")
+    with begin_render(hanging, request_body(b"abc")) as connection:
+        read_until(connection, b'"progress"')
 
 
 def test_nothing_of_a_render_stays_open_however_it_ends() -> None:
@@ -356,11 +369,11 @@ def test_a_render_opens_no_file_for_writing(tmp_path: Path) -> None:
     with running_worker() as worker:
         tracer = subprocess.Popen(
             ["strace", "-f", "-q", "-e", calls, "-o", str(trace), "-p", str(worker.process.pid)]
-            + [argument for child in worker.children() for argument in ("-p", str(child))],
+            + [argument for child in worker.family() for argument in ("-p", str(child))],
             stderr=subprocess.DEVNULL,
         )
         try:
-            until(lambda: all(_is_traced(pid) for pid in [worker.process.pid, *worker.children()]))
+            until(lambda: all(_is_traced(pid) for pid in [worker.process.pid, *worker.family()]))
             answer = worker.render(request_body(os.urandom(3_000_000)))
             assert len(answer.outputs["output/wav16"]) == 3_000_000
         finally:
@@ -386,8 +399,8 @@ def _is_traced(pid: int) -> bool:
 def test_the_rendering_processes_die_with_a_worker_that_is_killed(hanging: WorkerProcess) -> None:
     with begin_render(hanging, request_body(b"abc")) as connection:
         read_until(connection, b'"progress"')
-        children = hanging.children()
-        assert len(children) >= 2
+        children = hanging.family()
+        assert len(children) >= 3
         hanging.process.kill()
         until(lambda: not any(is_alive(child) for child in children))
 
@@ -398,7 +411,7 @@ def test_a_stopping_worker_finishes_its_render_and_takes_no_other() -> None:
             read_until(connection, b'"progress"')
             worker.process.terminate()
             until(lambda: _refuses(worker))
-            for child in worker.children():
+            for child in worker.renderers():
                 os.kill(child, GATE)
             assert b'"end"' in read_until(connection, b'"end"')
         assert worker.process.wait(30) == 0

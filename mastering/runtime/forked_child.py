@@ -1,0 +1,37 @@
+"""A child that is forked and not exec'ed: how it begins and ends, and what it must let go of.
+
+For a process of one thread: a fork copies only the calling thread, and a lock that another one holds is never released
+in the copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from mastering.runtime.exec_shim import die_with_parent
+
+_MAX_DESCRIPTORS = 4096
+"""A fork server's own number of open descriptors stays far below."""
+
+
+def fork_child(run: Callable[[], None]) -> tuple[int, int]:
+    """Fork a child that does `run` and nothing after it: its pid and pidfd. Raises OSError where none can be had."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            die_with_parent(parent)
+            run()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid, os.pidfd_open(pid)
+
+
+def close_all_but(*keep: int) -> None:
+    """In a child: its parent's own socket and those of the other children are none of its business."""
+    edges = sorted(keep)
+    for low, high in zip(edges, [*edges[1:], _MAX_DESCRIPTORS], strict=True):
+        os.closerange(low + 1, high)

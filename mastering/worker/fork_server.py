@@ -1,0 +1,135 @@
+"""The fork server of renders: a process with the engine imported that forks a rendering process for each request.
+
+A new Python process would import the engine for each song, which takes longer than a short song; a fork has it at
+once. Nothing here reads untrusted bytes, and there is one thread, before and after. It ends when its socket is closed,
+and the kernel ends its children with it.
+
+Command line: the socket, the engine (``module:function``), and its preparation, if any (`child.Engine`).
+On the socket (SOCK_SEQPACKET), worker → fork server: one byte with a rendering process's end of a socket. On that one,
+fork server → worker: {"forked": pid} with a pidfd, and {"ended": wait status}; all else on it is the child's (`child`).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mastering.runtime import blas, sandbox
+from mastering.runtime.forked_child import close_all_but, fork_child
+from mastering.worker import child
+
+_SYSTEM = (
+    "/usr", "/lib", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/etc/localtime",
+    "/sys", "/dev/zero", "/dev/random", "/dev/urandom",
+    *(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat", "version", "devices", "driver", "sys/vm")),
+)  # fmt: skip
+"""What libraries read of a machine when they are loaded, or look at its processors and its GPU."""
+
+
+@dataclass
+class ForkServer:
+    """Serves requests on `control` until its other end is closed."""
+
+    control: socket.socket
+    engine: child.Engine
+    _children: dict[int, tuple[int, socket.socket]] = field(default_factory=dict)
+    """By pidfd: a child's pid, and its end of the socket, kept to tell of its end."""
+
+    def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor != self.control.fileno():
+                    poll.unregister(descriptor)
+                    self._reap(descriptor)
+                elif (link := self._accept()) is not None:
+                    poll.register(self._fork(link), select.POLLIN)
+                else:
+                    return
+
+    def _accept(self) -> socket.socket | None:
+        """The end of a socket for a new child; None when the worker is gone."""
+        packet, descriptors, _, _ = socket.recv_fds(self.control, 1, 1)
+        return socket.socket(fileno=descriptors[0]) if packet else None
+
+    def _fork(self, link: socket.socket) -> int:
+        fork_server = os.getpid()
+
+        def run() -> None:
+            close_all_but(2, link.fileno())
+            child.run(link, self.engine, fork_server)
+
+        pid, pidfd = fork_child(run)
+        self._children[pidfd] = pid, link
+        _tell(link, {"forked": pid}, [pidfd])
+        return pidfd
+
+    def _reap(self, pidfd: int) -> None:
+        pid, link = self._children.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        with link:
+            _tell(link, {"ended": os.waitstatus_to_exitcode(status)})
+
+
+def _tell(link: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    """Send without waiting: a worker that does not read, or is gone, must not hold up the other children."""
+    try:
+        socket.send_fds(link, [json.dumps(message).encode()], descriptors or [], socket.MSG_DONTWAIT)
+    except OSError:
+        return
+
+
+def named(function: str) -> Callable[..., Any]:
+    """The function called ``module:function``."""
+    module, name = function.split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def program_files() -> list[Path]:
+    """What may yet be imported, loaded or asked: a process that is taken over by a song finds no keys, no spool and no
+    store there, though it may have the user of the router beside it."""
+    # Not by `__path__`: torch has modules that answer any name with an object of their own.
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    packages = [Path(place) for spec in specs for place in getattr(spec, "submodule_search_locations", None) or ()]
+    # A checkout's root is no folder of packages: people keep all kinds of things there.
+    paths = [place for place in map(Path, filter(None, sys.path)) if not (place / "pyproject.toml").exists()]
+    told = [place for name in ("LD_LIBRARY_PATH", "MASTERING_PRESETS") for place in os.environ.get(name, "").split(":")]
+    return [
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        *packages,
+        *paths,
+        *map(Path, filter(None, told)),
+        *map(Path, _SYSTEM),
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.dont_write_bytecode = True
+    sandbox.forbid_core_dumps()
+    sandbox.keep_memory_private()
+    blas.one_thread()
+    control = socket.socket(fileno=int(arguments[0]))
+    master, *prepare = map(named, arguments[1:])
+    engine = child.Engine(master, prepare[0] if prepare else None, tuple(program_files()))
+    gc.collect()
+    gc.freeze()  # the children share these objects' pages as long as no collection writes to them
+    ForkServer(control, engine).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
