@@ -23,7 +23,9 @@ from pathlib import Path
 
 import httpx
 
+from tests import warm_start
 from tests.loopback import TLS
+from tests.warm_start import WarmProcess
 
 START_S = 60.0
 STOP_S = 15.0
@@ -34,7 +36,7 @@ _POLL_S = 0.05
 class Running:
     """One process and where its output goes."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
     output: Path
     url: str
 
@@ -193,12 +195,15 @@ def wait_for(running: Running, url: str, limit_s: float = START_S) -> None:
 
 
 def _start(command: list[str], output: Path, url: str, environment: Mapping[str, str]) -> Running:
+    """`python -m …` starts warm; what is traced, limited or changed starts as a new program."""
+    whole = {**os.environ, **environment}
+    process: subprocess.Popen[bytes] | WarmProcess
     with output.open("ab") as sink:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-        )
+        match command:
+            case [sys.executable, "-m", module, *arguments]:
+                process = warm_start.start(module, arguments, whole, sink, subprocess.STDOUT)
+            case _:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=whole
+                )
     return Running(process, output, url)

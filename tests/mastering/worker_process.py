@@ -7,7 +7,6 @@ import json
 import os
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,8 +31,10 @@ from mastering.protocol.frames import (
     encode_event,
 )
 from mastering.protocol.signing import Keys, Signed, Signer
+from tests import warm_start
 from tests.loopback import TLS
 from tests.processes import children, family
+from tests.warm_start import WarmProcess
 
 FAKE = "tests.mastering.worker_engines"
 
@@ -71,7 +72,7 @@ class Answer:
 class WorkerProcess:
     """A worker that listens; `client` speaks to it, signing what it sends where there is a `signer`."""
 
-    process: subprocess.Popen[bytes]
+    process: WarmProcess
     client: httpx.Client
     signer: Signer | None = None
 
@@ -142,9 +143,7 @@ def running_worker(
     """A worker on a free port, warm. `settings` become MASTERING_WORKER_… variables."""
     named = {f"MASTERING_WORKER_{name.upper()}": str(value) for name, value in settings.items()}
     environment = {**os.environ, "MASTERING_WORKER_ENGINE": engine, "PYTHONPATH": ".", **named}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mastering.worker", "--port", "0"], env=environment, stdout=subprocess.PIPE
-    )
+    process = warm_start.start("mastering.worker", ["--port", "0"], environment, subprocess.PIPE)
     assert process.stdout is not None
     try:
         url = f"{'https' if tls else 'http'}://127.0.0.1:{json.loads(process.stdout.readline())['port']}"

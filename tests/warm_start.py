@@ -1,0 +1,201 @@
+"""Starts Python programs as forks of a process that has imported them: a start without seconds of imports.
+
+    process = warm_start.start("router", ["serve", "--port", "8000"], environment, output)
+    process.kill()
+
+What runs is the program itself, as `python -m MODULE ARGUMENT …` would run it, in a process of its own with the
+environment and the streams it is given. What a test looks at in /proc (its command line) is that of the process it was
+forked from: tests of that start it by `subprocess`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from mastering.runtime.forked_child import close_all_but, fork_child
+
+PRELOADED = {
+    "router": ("router.cli.main", "router.app.server"),
+    "mastering.worker": ("typer", "mastering.worker.server"),
+}
+"""What a program imports, by the module that is run."""
+_MAX_PACKET_BYTES = 128 * 1024
+
+
+class WarmProcess:
+    """A process that was started so, with what `subprocess.Popen` has."""
+
+    def __init__(self, pid: int, pidfd: int, status: socket.socket, stdout: IO[bytes] | None) -> None:
+        self.pid = pid
+        self.stdout = stdout
+        self.returncode: int | None = None
+        self._pidfd = pidfd
+        self._status = status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        return self._wait(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        code = self._wait(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return code
+
+    def _wait(self, timeout: float | None) -> int | None:
+        if self.returncode is None and _is_readable(self._status, timeout):
+            self.returncode = int(self._status.recv(16) or -signal.SIGKILL)
+            self._status.close()
+            os.close(self._pidfd)
+        return self.returncode
+
+
+def _is_readable(source: socket.socket, timeout: float | None) -> bool:
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+
+def start(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes] | int,
+    errors: IO[bytes] | int | None = None,
+) -> WarmProcess:
+    """Run `module` with its `output` to a file or `subprocess.PIPE`; `errors` go to this process's unless given."""
+    reader, writer = os.pipe() if output == subprocess.PIPE else (None, os.dup(_number(output)))
+    status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    request = {
+        "module": module,
+        "arguments": list(arguments),
+        "environment": dict(environment),
+        "folder": str(Path.cwd()),
+    }
+    error_sink = 2 if errors is None else writer if errors == subprocess.STDOUT else _number(errors)
+    with theirs:
+        socket.send_fds(_server(), [json.dumps(request).encode()], [theirs.fileno(), writer, error_sink])
+    os.close(writer)
+    packet, descriptors, _, _ = socket.recv_fds(status, 16, 1)
+    return WarmProcess(int(packet), descriptors[0], status, None if reader is None else os.fdopen(reader, "rb"))
+
+
+def _number(file: IO[bytes] | int) -> int:
+    return file if isinstance(file, int) else file.fileno()
+
+
+@cache
+def _server() -> socket.socket:
+    """The socket of this process's fork server, which ends when it is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_start", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+class _ForkServer:
+    """Forks a process for each request. One thread, before and after."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, tuple[int, socket.socket]] = {}
+
+    def serve(self) -> None:
+        while True:
+            for ready in select.select([self._control.fileno(), *self._children], [], [])[0]:
+                if ready != self._control.fileno():
+                    self._reap(ready)
+                elif not self._accept():
+                    return
+
+    def _accept(self) -> bool:
+        packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET_BYTES, 3)
+        if not packet:
+            return False
+        status, *streams = descriptors
+        request = json.loads(packet)
+        for name in PRELOADED.get(request["module"], ()):
+            import_module(name)
+        gc.freeze()
+        pid, pidfd = fork_child(lambda: _run(request, *streams))
+        link = socket.socket(fileno=status)
+        self._children[pidfd] = pid, link
+        socket.send_fds(link, [str(pid).encode()], [pidfd])
+        for stream in streams:
+            os.close(stream)
+        return True
+
+    def _reap(self, pidfd: int) -> None:
+        pid, link = self._children.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        with link:
+            try:
+                link.send(str(os.waitstatus_to_exitcode(status)).encode())
+            except OSError:  # nobody waits
+                return
+
+
+def _run(request: dict[str, Any], output: int, errors: int) -> None:
+    """The child: the program in the place of the fork server."""
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    close_all_but(2)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    tempfile.tempdir = None
+    sys.argv = [request["module"], *request["arguments"]]
+    code: object = 0
+    try:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+if __name__ == "__main__":
+    _ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
