@@ -26,6 +26,11 @@ def family(pid: int) -> set[int]:
     return found
 
 
+def renderers(pid: int) -> set[int]:
+    """The rendering processes of a worker or a Space: its fork server's children."""
+    return family(pid) - children(pid)
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process holds anything yet: one that nobody has reaped holds nothing."""
     try:

@@ -30,8 +30,10 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from mastering.protocol.frames import PROTOCOL_VERSION
+from tests import warm_start
 from tests.loopback import TLS
 from tests.stack import free_port
+from tests.warm_start import WarmProcess
 
 START_S = 60.0
 
@@ -40,7 +42,7 @@ START_S = 60.0
 class RoughSpace:
     """The running server, as tests see it."""
 
-    process: subprocess.Popen[bytes]
+    process: WarmProcess
     url: str
     folder: Path
 
@@ -75,13 +77,7 @@ def rough_space(kind: str = "space", port: int | None = None) -> Iterator[RoughS
         environment |= {"HF_HUB_OFFLINE": "1", "GRADIO_SSR_MODE": "False", "HOME": folder}
         output = Path(folder).with_suffix(".txt")
         with output.open("wb") as sink:
-            process = subprocess.Popen(
-                (sys.executable, "-m", "tests.rough_space", str(port), kind),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )
+            process = warm_start.start("tests.rough_space", [str(port), kind], environment, sink, subprocess.STDOUT)
         space = RoughSpace(process, f"http://127.0.0.1:{port}", Path(folder))
         try:
             _wait_until_up(space, output)
@@ -180,6 +176,7 @@ class _Behaviour:
 def _import_without_stubs() -> None:
     """Let Gradio be imported as our Spaces import it, its files where this process was told to put them."""
     folder = os.environ["GRADIO_TEMP_DIR"]
+    import mastering_space.gradio_environment  # noqa: F401 - it sets what Gradio reads at import
 
     os.environ["GRADIO_TEMP_DIR"] = folder
 

@@ -23,8 +23,10 @@ import httpx
 
 from mastering.contract import Settings
 from mastering_space import upload
+from tests import warm_start
 from tests.loopback import TLS
 from tests.processes import family, is_alive
+from tests.warm_start import WarmProcess
 
 Kind = Literal["cpu", "zero_gpu"]
 START_S = 120.0
@@ -36,7 +38,7 @@ FAMILY_S = 5.0
 class SpaceProcess:
     """A Space that listens. `said` holds the lines of its log."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
     url: str
     folder: Path
     temp: Path
@@ -114,19 +116,14 @@ def start_space(
         put_together(kind, folder)
         _add_bytecode(kind, folder)
     named = {f"MASTERING_SPACE_{name.upper()}": str(value) for name, value in settings.items()}
-    process = subprocess.Popen(
-        [python, "app.py"],
-        cwd=folder,
-        env={
-            **_clean(),
-            "GRADIO_SERVER_PORT": str(port or _free_port()),
-            **_home(temp),
-            **named,
-            **(environment or {}),
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    )
+    whole = _clean() | {"GRADIO_SERVER_PORT": str(port or _free_port())} | _home(temp) | named | (environment or {})
+    process: subprocess.Popen[bytes] | WarmProcess
+    if python == sys.executable:
+        process = warm_start.start("app.py", [], whole, subprocess.PIPE, folder=folder)
+    else:
+        process = subprocess.Popen(
+            [python, "app.py"], cwd=folder, env=whole, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
     assert process.stdout is not None
     first = process.stdout.readline()
     if not first:

@@ -28,13 +28,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from mastering.runtime import blas
 from mastering.runtime.forked_child import close_all_but, fork_child
 
+_UNDER_GRADIO = (
+    "fastapi", "gradio_client", "huggingface_hub", "jinja2", "numpy", "orjson", "pandas", "PIL.Image",
+    "pydub", "rich.console", "tomlkit", "uvicorn", "yaml",
+)  # fmt: skip
+"""Gradio itself reads the environment when it is imported."""
 PRELOADED = {
     "router": ("router.cli.main", "router.app.server"),
     "mastering.worker": ("typer", "mastering.worker.server"),
+    "tests.rough_space": (*_UNDER_GRADIO, "tests.rough_space"),
+    "app.py": (*_UNDER_GRADIO, "pydantic_settings", "structlog"),
 }
 """What a program imports, by the module that is run."""
+_UPLOADED = ("mastering", "mastering_space", "router", "tests")
+"""Packages of this checkout: `app.py` is to import those that lie beside it."""
 _MAX_PACKET_BYTES = 128 * 1024
 
 
@@ -88,15 +98,18 @@ def start(
     environment: Mapping[str, str],
     output: IO[bytes] | int,
     errors: IO[bytes] | int | None = None,
+    folder: Path | None = None,
 ) -> WarmProcess:
-    """Run `module` with its `output` to a file or `subprocess.PIPE`; `errors` go to this process's unless given."""
+    """Run `module` in `folder`, or here, with its `output` to a file or `subprocess.PIPE`.
+
+    `errors` go to this process's unless given. A module that ends in `.py` is a file of the folder."""
     reader, writer = os.pipe() if output == subprocess.PIPE else (None, os.dup(_number(output)))
     status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     request = {
         "module": module,
         "arguments": list(arguments),
         "environment": dict(environment),
-        "folder": str(Path.cwd()),
+        "folder": str(folder or Path.cwd()),
     }
     error_sink = 2 if errors is None else writer if errors == subprocess.STDOUT else _number(errors)
     with theirs:
@@ -182,10 +195,17 @@ def _run(request: dict[str, Any], output: int, errors: int) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     tempfile.tempdir = None
-    sys.argv = [request["module"], *request["arguments"]]
+    module = request["module"]
+    sys.argv = [module, *request["arguments"]]
     code: object = 0
     try:
-        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            for name in [name for name in sys.modules if name.partition(".")[0] in _UPLOADED]:
+                del sys.modules[name]
+            sys.path[0] = request["folder"]
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -198,4 +218,5 @@ def _run(request: dict[str, Any], output: int, errors: int) -> None:
 
 
 if __name__ == "__main__":
+    blas.one_thread()
     _ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()

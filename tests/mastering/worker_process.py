@@ -33,7 +33,7 @@ from mastering.protocol.frames import (
 from mastering.protocol.signing import Keys, Signed, Signer
 from tests import warm_start
 from tests.loopback import TLS
-from tests.processes import children, family
+from tests.processes import family, renderers
 from tests.warm_start import WarmProcess
 
 FAKE = "tests.mastering.worker_engines"
@@ -100,7 +100,7 @@ class WorkerProcess:
 
     def renderers(self) -> set[int]:
         """The processes that render, or wait to."""
-        return self.family() - children(self.process.pid)
+        return renderers(self.process.pid)
 
     def render(self, body: bytes, slot: str | None = None) -> Answer:
         """POST a render and read its whole answer, which must be a 200."""

@@ -22,7 +22,7 @@ from mastering.contract import Effort, OutputFormat, Plan, Settings
 from mastering.engine import pipeline
 from mastering.engine.refine import NO_TORCH
 from ops.space_requirements import gradio_version
-from tests.processes import family
+from tests.processes import family, renderers
 from tests.songs import demo
 from tests.space_process import Kind, SpaceProcess, call, fetch, put, running_space
 from tests.spaces.test_cpu_space import by_command, pcm
@@ -61,9 +61,9 @@ def test_it_is_another_python_with_the_gradio_of_the_cards(other: Path) -> None:
 
 def test_the_space_and_its_rendering_processes_run_by_it(other: Path, space: SpaceProcess) -> None:
     ours = Path(sys.executable).resolve()
-    for pid in (space.pid, *renderers(space.pid)):
+    for pid in (space.pid, *family(space.pid)):
         assert Path(f"/proc/{pid}/exe").resolve() == other.resolve() != ours
-    assert len(renderers(space.pid)) > 1, "one is kept warm"
+    assert renderers(space.pid), "one is kept ready"
 
 
 def test_a_song_by_put_master_and_get_has_the_samples_that_this_python_makes(
@@ -110,9 +110,3 @@ def test_the_page_and_its_files_are_served(space: SpaceProcess) -> None:
         page = client.get("/").raise_for_status().text
         for address in re.findall(r'(?:href|src)="(static/[^"]+)"', page):
             assert client.get(f"/{address}").status_code == 200
-
-
-def renderers(pid: int) -> list[int]:
-    """The rendering processes that the Space keeps, and their fork server."""
-    name = b"mastering.worker.fork_server"
-    return [child for child in family(pid) if name in Path(f"/proc/{child}/cmdline").read_bytes()]
