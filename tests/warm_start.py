@@ -31,18 +31,24 @@ from typing import IO, Any
 from mastering.runtime import blas
 from mastering.runtime.forked_child import close_all_but, fork_child
 
-_UNDER_GRADIO = (
-    "fastapi", "gradio_client", "huggingface_hub", "jinja2", "numpy", "orjson", "pandas", "PIL.Image",
-    "pydub", "rich.console", "tomlkit", "uvicorn", "yaml",
+_SERVICES = (
+    "router.app.server", "router.cli.doctor", "router.cli.main", "router.cli.operate", "router.cli.submit",
+    "router.privacy", "mastering.worker.server",
 )  # fmt: skip
-"""Gradio itself reads the environment when it is imported."""
+_UNDER_GRADIO = (
+    "fastapi", "httpx", "jinja2", "numpy", "orjson", "pandas", "PIL.Image", "pydantic_settings", "pydub",
+    "rich.console", "structlog", "tomlkit", "typer", "uvicorn", "yaml",
+)  # fmt: skip
+"""What Gradio imports; itself and huggingface_hub read the environment when they are imported."""
+_COMMAND = ("mastering.cli", "mastering.engine.analyse", "mastering.engine.pipeline")
 PRELOADED = {
-    "router": ("router.cli.main", "router.app.server"),
-    "mastering.worker": ("typer", "mastering.worker.server"),
-    "tests.rough_space": (*_UNDER_GRADIO, "tests.rough_space"),
-    "app.py": (*_UNDER_GRADIO, "pydantic_settings", "structlog"),
+    "router": _SERVICES,
+    "mastering.worker": _SERVICES,
+    "tests.rough_space": _UNDER_GRADIO,
+    "app.py": _UNDER_GRADIO,
+    "mastering.cli:main": _COMMAND,
 }
-"""What a program imports, by the module that is run."""
+"""What a program imports, by the module that is run: one fork server for each set of them."""
 _UPLOADED = ("mastering", "mastering_space", "router", "tests")
 """Packages of this checkout: `app.py` is to import those that lie beside it."""
 _MAX_PACKET_BYTES = 128 * 1024
@@ -102,7 +108,8 @@ def start(
 ) -> WarmProcess:
     """Run `module` in `folder`, or here, with its `output` to a file or `subprocess.PIPE`.
 
-    `errors` go to this process's unless given. A module that ends in `.py` is a file of the folder."""
+    `errors` go to this process's unless given. A module that ends in `.py` is a file of the folder; of
+    ``module:function`` that function is called, as an installed command does."""
     reader, writer = os.pipe() if output == subprocess.PIPE else (None, os.dup(_number(output)))
     status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     request = {
@@ -113,7 +120,11 @@ def start(
     }
     error_sink = 2 if errors is None else writer if errors == subprocess.STDOUT else _number(errors)
     with theirs:
-        socket.send_fds(_server(), [json.dumps(request).encode()], [theirs.fileno(), writer, error_sink])
+        socket.send_fds(
+            _server(PRELOADED.get(module, _SERVICES)),
+            [json.dumps(request).encode()],
+            [theirs.fileno(), writer, error_sink],
+        )
     os.close(writer)
     packet, descriptors, _, _ = socket.recv_fds(status, 16, 1)
     return WarmProcess(int(packet), descriptors[0], status, None if reader is None else os.fdopen(reader, "rb"))
@@ -123,13 +134,35 @@ def _number(file: IO[bytes] | int) -> int:
     return file if isinstance(file, int) else file.fileno()
 
 
+def run(
+    module: str,
+    arguments: Sequence[object],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    timeout: float = 120.0,
+) -> subprocess.CompletedProcess[str]:
+    """Run `module` to its end, as `subprocess.run` does with captured text. Raises subprocess.TimeoutExpired."""
+    words = [str(argument) for argument in arguments]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(module, words, os.environ if environment is None else environment, output, errors, folder)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        said = []
+        for file in (output, errors):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess([module, *words], code, *said)
+
+
 @cache
-def _server() -> socket.socket:
-    """The socket of this process's fork server, which ends when it is closed."""
+def _server(preloaded: tuple[str, ...]) -> socket.socket:
+    """The socket of a fork server, which ends when it is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm_start", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.warm_start", str(theirs.fileno()), *preloaded],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -164,9 +197,6 @@ class _ForkServer:
             return False
         status, *streams = descriptors
         request = json.loads(packet)
-        for name in PRELOADED.get(request["module"], ()):
-            import_module(name)
-        gc.freeze()
         pid, pidfd = fork_child(lambda: _run(request, *streams))
         link = socket.socket(fileno=status)
         self._children[pidfd] = pid, link
@@ -204,6 +234,10 @@ def _run(request: dict[str, Any], output: int, errors: int) -> None:
                 del sys.modules[name]
             sys.path[0] = request["folder"]
             runpy.run_path(module, run_name="__main__")
+        elif ":" in module:
+            module, _, function = module.partition(":")
+            sys.argv[0] = module.partition(".")[0]
+            getattr(import_module(module), function)()
         else:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -219,4 +253,7 @@ def _run(request: dict[str, Any], output: int, errors: int) -> None:
 
 if __name__ == "__main__":
     blas.one_thread()
+    for preloaded in sys.argv[2:]:
+        import_module(preloaded)
+    gc.freeze()
     _ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()

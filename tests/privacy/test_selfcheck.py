@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -21,6 +19,7 @@ from router.privacy.canary import Hit
 from router.privacy.finding import Finding, Installation
 from router.privacy.register import promises
 from router.privacy.selfcheck import promise_lines
+from tests import warm_start
 from tests.stack import ram, stack
 
 ALL = [f"P{number:02d}" for number in range(1, 68)]
@@ -100,9 +99,8 @@ def test_a_canary_that_is_found_breaks_its_promises_and_one_not_sent_says_why() 
 
 
 def run(*options: str, **environment: str) -> tuple[int, dict[str, dict[str, str]]]:
-    argv = [sys.executable, "-m", "router", "privacy", "selfcheck", "--json", *options]
     env = {**os.environ, **{f"ROUTER_{name.upper()}": value for name, value in environment.items()}}
-    ended = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
+    ended = warm_start.run("router", ["privacy", "selfcheck", "--json", *options], env)
     assert ended.stderr == ""
     return ended.returncode, {line["id"]: line for line in json.loads(ended.stdout)["promises"]}
 

@@ -6,7 +6,6 @@ Each ends in its own stable code and one sentence, and leaves neither audio nor 
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from mastering.contract import MAX_INPUT_BYTES
+from tests import warm_start
 from tests.api import Api
 from tests.hostile_audio import noise, written
 from tests.stack import Stack
@@ -103,8 +103,7 @@ def test_600_mb_are_refused_before_a_byte_of_them_is_sent(running: Stack, api: A
 
 
 def submit(running_url: str, song: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "router", "submit", str(song), "--url", running_url, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return warm_start.run("router", ["submit", song, "--url", running_url, *options])
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int) -> str:

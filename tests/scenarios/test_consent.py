@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
+from tests import warm_start
 from tests.api import Api
 from tests.songs import demo
 from tests.stack import Stack, stack
@@ -13,8 +13,7 @@ from tests.stack import Stack, stack
 
 def router_command(running: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     folders = {"ROUTER_STATE_DIR": str(running.folder / "state"), "ROUTER_RAM_DIR": str(running.ram_dir)}
-    command = [sys.executable, "-m", "router", "accounts", *arguments]
-    return subprocess.run(command, env=folders, capture_output=True, text=True, timeout=60, check=False)
+    return warm_start.run("router", ["accounts", *arguments], folders)
 
 
 def test_consent_is_given_taken_back_and_fails_closed_when_its_record_is_lost(tmp_path: Path) -> None:

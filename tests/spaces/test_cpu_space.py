@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import soundfile
 
 from mastering.contract import OutputFormat, Settings
 from mastering.protocol.frames import PROTOCOL_VERSION
+from tests import warm_start
 from tests.mastering.sound import wav
 from tests.songs import demo, real_song
 from tests.space_process import SpaceProcess, call, fetch, put
@@ -35,9 +34,8 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_command(song: Path, folder: Path, settings: Settings, *more: str | Path) -> np.ndarray:
     """The samples of the 24-bit WAV that `mastering master` makes of the same song with the same settings."""
     target = folder / "master.wav"
-    command = Path(sys.executable).with_name("mastering")
     asked = ["-f", "wav24", "--style", settings.style, "--target", settings.target, *more]
-    subprocess.run([command, "master", song, "-o", target, *asked], check=True, capture_output=True)
+    warm_start.run("mastering.cli:main", ["master", song, "-o", target, *asked]).check_returncode()
     return pcm(target.read_bytes())
 
 

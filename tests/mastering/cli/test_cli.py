@@ -11,13 +11,12 @@ import soundfile
 
 from mastering.cli import EXIT_CODES
 from mastering.contract import FaultCode
+from tests import warm_start
 from tests.mastering.sound import music, wav
-
-_COMMAND = Path(sys.executable).with_name("mastering")
 
 
 def _run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([_COMMAND, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False)
+    return warm_start.run("mastering.cli:main", arguments, folder=folder)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import soundfile
 from mastering.contract import Fault, FaultCode, OutputFormat, Plan, Settings
 from mastering.engine import replay
 from mastering.engine.plan import plan_hash
+from tests import warm_start
 from tests.mastering.sound import loud_mix, master, music, wav
 
 _RENDER = """
@@ -100,11 +101,10 @@ def test_a_plan_of_another_engine_is_refused() -> None:
 
 def test_verify_plan_proves_the_master_and_finds_a_changed_sample(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     song, plan, _ = made
-    command = Path(sys.executable).with_name("mastering")
     master_path = tmp_path / "master.wav"
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False)
+        return warm_start.run("mastering.cli:main", arguments)
 
     assert run("render", song, "--plan", plan, "-o", master_path).returncode == 0
     proven = run("verify-plan", song, master_path, "--plan", plan)

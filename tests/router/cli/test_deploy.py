@@ -14,6 +14,7 @@ import pytest
 
 from mastering_space import upload
 from router.cli.deploy import CHECKOUT, DeployOptions, space_files
+from tests import warm_start
 from tests.fake_hub import TOKEN, FakeHub, FakeSpace, fake_hub
 from tests.rough_space import rough_space
 from tests.stack import free_port, ram
@@ -38,13 +39,7 @@ def run(hub: FakeHub, *arguments: str, token: str | None = TOKEN, **environment:
     """Exit code and all that was printed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ROUTER_"))}
     told = {"HF_ENDPOINT": hub.url, "HF_HOME": "/nonexistent", **({"HF_TOKEN": token} if token else {}), **environment}
-    done = subprocess.run(
-        (sys.executable, "-m", "router", "deploy", "space", *arguments),
-        env={**clean, **told},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = warm_start.run("router", ["deploy", "space", *arguments], {**clean, **told})
     return done.returncode, done.stdout + done.stderr
 
 
@@ -175,7 +170,7 @@ def test_the_routers_space_runs_from_what_is_uploaded_alone(hub: FakeHub, tiers:
                 break
             except httpx.HTTPError:
                 assert router.poll() is None, (tmp_path / "said.txt").read_text()
-                os.sched_yield()
+                time.sleep(0.05)
         assert answer.status_code == 200, answer.text
         assert "huggingface.co" in answer.headers["content-security-policy"]
     finally:
@@ -208,13 +203,7 @@ def test_the_router_image_keeps_to_what_a_docker_space_asks() -> None:
 def test_smoke_checks_a_deployed_space_with_a_token_and_says_so_without_one(hub: FakeHub, tmp_path: Path) -> None:
     def smoke(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ROUTER_"))}
-        return subprocess.run(
-            (sys.executable, "-m", "ops.smoke_hf", *arguments),
-            env={**clean, "HF_ENDPOINT": hub.url, **environment},
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
+        return warm_start.run("ops.smoke_hf", arguments, {**clean, "HF_ENDPOINT": hub.url, **environment})
 
     without = smoke("x.toml")
     assert (without.returncode, without.stderr.count("\n")) == (2, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from router.identity import pseudonyms
 from router.identity.accounts import Accounts, Consent
+from tests import warm_start
 from tests.openid import CLIENT_ID, CLIENT_SECRET, FakeProvider, Misbehaviour, ProviderResponse, openid_provider
 
 REDIRECT = "http://127.0.0.1:8080/sign-in/callback"
@@ -34,8 +34,7 @@ def router(folder: Path, *arguments: str, **settings: str) -> subprocess.Complet
     own = {"state_dir": str(folder / "state"), "ram_dir": str(folder / "ram"), **settings}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_")}
     environment |= {f"ROUTER_{name.upper()}": value for name, value in own.items()}
-    command = [sys.executable, "-m", "router", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return warm_start.run("router", arguments, environment)
 
 
 def doctor(
