@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    twice = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"xdist would run only one of the tests called {twice[0]}")
     items.sort(key=lambda item: _rank(item.path.relative_to(_HERE).as_posix()))
 
 
