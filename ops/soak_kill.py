@@ -24,13 +24,15 @@ LONGEST_PAUSE_S = 3.0
 """Between a start and its kill. `make test` pauses 0.9 s; here masters also come to their end in between."""
 MAX_MINUTES = 60
 SONG_S = 3
+LEAST_MASTERS_PER_KILL = 0.4
+"""With fewer the router was killed before it had anything to lose."""
 
 
 def main() -> None:
     """Exit code 1, with the sentences of what broke, after the first round that found something."""
     options = _options()
     end_s = time.monotonic() + options.minutes * 60
-    seed, left, longest_s = options.seed, options.kills, 0.0
+    seed, left, longest_s, mastered = options.seed, options.kills, 0.0, 0
     while left > 0 and time.monotonic() + longest_s < end_s:
         kills, began_s = min(ROUND_KILLS, left), time.monotonic()
         print(f"seed {seed}: {kills} kills", flush=True)
@@ -39,8 +41,11 @@ def main() -> None:
         _report(findings)
         if _broke(findings):
             sys.exit(f"Again: make soak-kill SEED={seed} KILLS={kills}")
-        seed, left = seed + 1, left - kills
-    print(f"{options.kills - left} kills passed")
+        seed, left, mastered = seed + 1, left - kills, mastered + findings.mastered
+    survived = options.kills - left
+    print(f"{survived} kills passed, {mastered} jobs mastered")
+    if mastered < LEAST_MASTERS_PER_KILL * survived:
+        sys.exit(f"Too few jobs to show anything: {LEAST_MASTERS_PER_KILL:.0%} of the kills is the least")
     if left:
         print(f"The rest: make soak-kill SEED={seed} KILLS={left}")
 
