@@ -24,7 +24,7 @@ async def running_fork_server(probe: Probe) -> int:
 
 
 async def waiting_children(probe: Probe) -> set[int]:
-    """The children that the zygote has made ahead, once they are there."""
+    """The children that the fork server has forked ahead, once they are there."""
     await running_fork_server(probe)
     header_pid = await header_child(probe)
     for _ in range(50):
@@ -36,7 +36,7 @@ async def waiting_children(probe: Probe) -> set[int]:
 
 
 def decoding_children(probe: Probe, header_pid: int) -> set[int]:
-    """The zygote's children, but for the one that reads WAV headers."""
+    """The fork server's children, but for the one that reads WAV headers."""
     return children(fork_server_of(probe)) - {header_pid}
 
 

@@ -75,7 +75,7 @@ def test_p25_a_decoder_that_complains_is_heard_by_nobody() -> None:
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, control:
         argv = [sys.executable, "-m", "mastering.probe", "--fork-server", str(theirs.fileno())]
-        zygote = subprocess.Popen(
+        fork_server = subprocess.Popen(
             argv, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         theirs.close()
@@ -95,8 +95,8 @@ def test_p25_a_decoder_that_complains_is_heard_by_nobody() -> None:
                 while ours.recv(4096):
                     pass
         control.close()
-        heard, _ = zygote.communicate(timeout=30)
-    assert heard == b""
+        said, _ = fork_server.communicate(timeout=30)
+    assert said == b""
 
 
 def test_p25_an_engine_that_prints_is_heard_by_nobody() -> None:

@@ -193,20 +193,20 @@ async def test_masters_are_verified_while_strangers_files_take_their_time() -> N
         await probe.close()
 
 
-async def test_a_dead_zygote_is_replaced(probe: Probe) -> None:
+async def test_a_dead_fork_server_is_replaced(probe: Probe) -> None:
     first = await running_fork_server(probe)
     os.kill(first, signal.SIGKILL)
     assert (await probe.probe(feed(written(noise())))).frames == len(noise())
     assert fork_server_of(probe) != first
 
 
-async def test_a_zygote_killed_in_mid_request_is_an_internal_fault_and_not_a_hang(probe: Probe) -> None:
+async def test_a_fork_server_killed_in_mid_request_is_an_internal_fault_and_not_a_hang(probe: Probe) -> None:
     async def deadly() -> AsyncIterator[bytes]:
         data = written(noise())
         yield data[:50_000]
-        zygote = fork_server_of(probe)
-        os.kill(zygote, signal.SIGKILL)
-        await until(lambda: not is_alive(zygote))
+        fork_server = fork_server_of(probe)
+        os.kill(fork_server, signal.SIGKILL)
+        await until(lambda: not is_alive(fork_server))
         yield data[50_000:]
 
     with pytest.raises(Fault) as caught:
@@ -222,7 +222,7 @@ async def test_a_closed_probe_starts_nothing_any_more() -> None:
     assert caught.value.code is FaultCode.INTERNAL
 
 
-async def test_a_frozen_zygote_is_replaced(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frozen_fork_server_is_replaced(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await running_fork_server(probe)
     monkeypatch.setattr(client, "_GRACE_S", 0.2)
     os.kill(first, signal.SIGSTOP)
@@ -317,15 +317,15 @@ asyncio.run(main())
 """
 
 
-async def test_the_zygote_dies_with_a_router_that_is_killed() -> None:
+async def test_the_fork_server_dies_with_a_router_that_is_killed() -> None:
     router = subprocess.Popen([sys.executable, "-c", ROUTER], stdout=subprocess.PIPE)  # noqa: ASYNC220
     assert router.stdout is not None
-    zygote = int(await asyncio.to_thread(router.stdout.readline))
-    assert is_alive(zygote)
+    fork_server = int(await asyncio.to_thread(router.stdout.readline))
+    assert is_alive(fork_server)
     router.kill()
     router.wait()
     router.stdout.close()
-    await until(lambda: not is_alive(zygote))
+    await until(lambda: not is_alive(fork_server))
 
 
 async def test_the_router_side_is_light() -> None:

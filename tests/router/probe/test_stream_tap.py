@@ -337,7 +337,7 @@ async def test_a_file_that_arrives_slowly_loses_its_tap(monkeypatch: pytest.Monk
         await probe.close()
 
 
-async def test_a_tap_whose_zygote_dies_says_nothing(probe: Probe) -> None:
+async def test_a_tap_whose_fork_server_dies_says_nothing(probe: Probe) -> None:
     data = written(noise(8.0), subtype="FLOAT")
     await running_fork_server(probe)
     tap = probe.tap_song(len(data))
@@ -346,9 +346,9 @@ async def test_a_tap_whose_zygote_dies_says_nothing(probe: Probe) -> None:
     async def deadly() -> AsyncIterator[bytes]:
         yield data[:50_000]
         await until(tap._is_attached.is_set)
-        zygote = fork_server_of(probe)
-        seen = children(zygote)
-        os.kill(zygote, signal.SIGKILL)
+        fork_server = fork_server_of(probe)
+        seen = children(fork_server)
+        os.kill(fork_server, signal.SIGKILL)
         await until(lambda: not any(is_alive(child) for child in seen))
         yield data[50_000:]
 
