@@ -99,6 +99,14 @@ def test_a_song_comes_back_mastered() -> None:
     assert frames == {"output/wav24": 6 * 44_100, "output/flac": 6 * 44_100}
 
 
+def test_what_forks_the_rendering_processes_has_one_thread() -> None:
+    """A lock that another thread held at the fork would never be released in the child."""
+    with running_worker("mastering.engine.pipeline:master") as worker:
+        (forking,) = worker.family() - worker.renderers()
+        assert len(list(Path(f"/proc/{forking}/task").iterdir())) == 1
+        assert worker.renderers()
+
+
 def test_progress_never_goes_back(worker: WorkerProcess) -> None:
     answer = worker.render(request_body(b"abc", TWO))
     fractions = [event.fraction for event in answer.events if isinstance(event, ProgressEvent)]
