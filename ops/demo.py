@@ -39,13 +39,13 @@ class Failed(Exception):
 
 def show() -> None:
     """Run all tiers until Ctrl+C. Raises RuntimeError where one does not start."""
-    print("Starting a router, two workers and two Spaces; a Space takes a while.", flush=True)
+    print("Starting a router, two workers and two Spaces; a Space takes a while.")
     with running_topology(port=_or_any(PAGE_PORT), operators_port=_or_any(OPERATORS_PORT)) as topology:
         print(f"\nPage:       {topology.router.url}\nOperators:  {topology.operators}\n")
         print(f"Kill what you like; it comes back after {RETURNS_S:.0f} s:")
         for child in topology.backends:
             print(f"  kill -9 {_pid(child):<8} {child.tier:10} {child.name}  {child.url}")
-        print("\nStop with Ctrl+C.", flush=True)
+        print("\nStop with Ctrl+C.")
         _restart_killed(topology)
 
 
@@ -60,11 +60,11 @@ def _restart_killed(topology: Topology) -> None:
                 continue
             if child.name not in gone_s:
                 gone_s[child.name] = time.monotonic()
-                print(f"{child.name} is gone", flush=True)
+                print(f"{child.name} is gone")
             elif time.monotonic() - gone_s[child.name] > RETURNS_S:
                 del gone_s[child.name]
                 child.start()
-                print(f"{child.name} is back: kill -9 {_pid(child)}", flush=True)
+                print(f"{child.name} is back: kill -9 {_pid(child)}")
 
 
 def check(song: bytes, say: Callable[[str], None] = print) -> None:
@@ -190,6 +190,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="go through the tiers and compare what they make")
     parser.add_argument("--seconds", type=float, help="of the song for the check; all of it by default")
     asked = parser.parse_args()
+    # Whoever reads it by a pipe sees each line as it comes.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         check(song_wav(asked.seconds)) if asked.check else show()

@@ -3,10 +3,10 @@ means that nothing of a job leaves our own workers."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,13 +37,15 @@ def test_the_demo_survives_every_tier_and_makes_the_same_samples_on_each() -> No
 
 @pytest.mark.timeout(300)
 def test_a_demo_that_is_killed_takes_all_its_processes_with_it() -> None:
-    demo = subprocess.Popen((sys.executable, "-m", "ops.demo", "--check", "--seconds", "2"), stdout=subprocess.PIPE)
-    assert demo.stdout is not None
-    assert demo.stdout.readline().startswith(b"ok ")  # all are up
-    children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
-    assert len(children) == 5
-    demo.kill()
-    demo.communicate()
+    command = (sys.executable, "-m", "ops.demo", "--check", "--seconds", "2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as demo:
+        try:
+            assert demo.stdout is not None
+            assert demo.stdout.readline().startswith(b"ok ")  # all are up
+            children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
+            assert len(children) == 5
+        finally:
+            demo.kill()
 
     def is_gone(pid: int) -> bool:
         try:
@@ -53,7 +55,7 @@ def test_a_demo_that_is_killed_takes_all_its_processes_with_it() -> None:
 
     for pid in children:
         while not is_gone(pid):
-            os.sched_yield()
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
