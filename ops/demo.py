@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,13 @@ class Failed(Exception):
 
 def show() -> None:
     """Run all tiers until Ctrl+C. Raises RuntimeError where one does not start."""
-    print("Starting a router, two workers and two Spaces; a Space takes a while.")
+    print("Starting a router, two workers and two Spaces; a Space takes a while.", flush=True)
     with running_topology(port=_or_any(PAGE_PORT), operators_port=_or_any(OPERATORS_PORT)) as topology:
         print(f"\nPage:       {topology.router.url}\nOperators:  {topology.operators}\n")
         print(f"Kill what you like; it comes back after {RETURNS_S:.0f} s:")
         for child in topology.backends:
             print(f"  kill -9 {_pid(child):<8} {child.tier:10} {child.name}  {child.url}")
-        print("\nStop with Ctrl+C.")
+        print("\nStop with Ctrl+C.", flush=True)
         _restart_killed(topology)
 
 
@@ -60,11 +61,11 @@ def _restart_killed(topology: Topology) -> None:
                 continue
             if child.name not in gone_s:
                 gone_s[child.name] = time.monotonic()
-                print(f"{child.name} is gone")
+                print(f"{child.name} is gone", flush=True)
             elif time.monotonic() - gone_s[child.name] > RETURNS_S:
                 del gone_s[child.name]
                 child.start()
-                print(f"{child.name} is back: kill -9 {_pid(child)}")
+                print(f"{child.name} is back: kill -9 {_pid(child)}", flush=True)
 
 
 def check(song: bytes, say: Callable[[str], None] = print) -> None:
@@ -190,11 +191,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="go through the tiers and compare what they make")
     parser.add_argument("--seconds", type=float, help="of the song for the check; all of it by default")
     asked = parser.parse_args()
-    # Whoever reads it by a pipe sees each line as it comes.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        check(song_wav(asked.seconds)) if asked.check else show()
+        # Whoever reads it by a pipe sees each line as it comes.
+        check(song_wav(asked.seconds), partial(print, flush=True)) if asked.check else show()
     except Failed as failed:
         print(f"FAIL  {failed}")
         return 1

@@ -116,13 +116,13 @@ def start_space(
         put_together(kind, folder)
         _add_bytecode(kind, folder)
     named = {f"MASTERING_SPACE_{name.upper()}": str(value) for name, value in settings.items()}
-    whole = _clean() | {"GRADIO_SERVER_PORT": str(port or _free_port())} | _home(temp) | named | (environment or {})
+    variables = _clean() | {"GRADIO_SERVER_PORT": str(port or _free_port())} | _home(temp) | named | (environment or {})
     process: subprocess.Popen[bytes] | WarmProcess
     if python == sys.executable:
-        process = warm_start.start("app.py", [], whole, subprocess.PIPE, folder=folder)
+        process = warm_start.start("app.py", [], variables, subprocess.PIPE, folder=folder)
     else:
         process = subprocess.Popen(
-            [python, "app.py"], cwd=folder, env=whole, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [python, "app.py"], cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
     assert process.stdout is not None
     first = process.stdout.readline()

@@ -23,13 +23,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from mastering.runtime import blas
-from mastering.runtime.forked_child import close_all_but, fork_child
+from mastering.runtime.forked_child import close_all_but, fork_child, reap_child
 
 _SERVICES = (
     "router.app.server", "router.cli.doctor", "router.cli.main", "router.cli.operate", "router.cli.submit",
@@ -207,13 +208,9 @@ class _ForkServer:
 
     def _reap(self, pidfd: int) -> None:
         pid, link = self._children.pop(pidfd)
-        _, status = os.waitpid(pid, 0)
-        os.close(pidfd)
-        with link:
-            try:
-                link.send(str(os.waitstatus_to_exitcode(status)).encode())
-            except OSError:  # nobody waits
-                return
+        code = reap_child(pid, pidfd)
+        with link, suppress(OSError):  # nobody may wait any more
+            link.send(str(code).encode())
 
 
 def _run(request: dict[str, Any], output: int, errors: int) -> None:

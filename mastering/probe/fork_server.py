@@ -24,9 +24,9 @@ from pydantic import ValidationError
 
 from mastering.contract import Fault, FaultCode
 from mastering.probe.answer import answer, fault_answer
-from mastering.probe.forked import BusyChild, WaitingChild, fault_of_status, write_line
+from mastering.probe.forked import BusyChild, WaitingChild, fault_of_exit_code, write_line
 from mastering.protocol.probe import MAX_REQUEST_BYTES, TAKEN, Hello, ProbeRequest
-from mastering.runtime.forked_child import close_all_but, fork_child
+from mastering.runtime.forked_child import close_all_but, fork_child, reap_child
 
 _WAITING_CHILDREN = 2
 _QUIET_S = 0.1
@@ -105,12 +105,11 @@ class ForkServer:
 
     def _forget(self, child: BusyChild) -> None:
         """A child has ended: tell its caller, if it could not do so itself."""
-        _, status = os.waitpid(child.pid, 0)
+        code = reap_child(child.pid, child.pidfd)
         self.busy.remove(child)
-        os.close(child.pidfd)
         with child.conversation:
-            if status != 0:
-                write_line(child.conversation, fault_answer(fault_of_status(status)))
+            if code != 0:
+                write_line(child.conversation, fault_answer(fault_of_exit_code(code)))
 
     def _accept(self) -> bool:
         packet, descriptors, _, _ = socket.recv_fds(self.control, MAX_REQUEST_BYTES, 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mastering.contract import Fault
 from mastering.probe.recording import resource_fault, undecodable_fault
+from mastering.runtime.forked_child import reap_child
 
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
 
@@ -44,8 +45,7 @@ class WaitingChild:
     def end(self) -> None:
         """End it, whether it still lives or not."""
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
+        reap_child(self.pid, self.pidfd)
         self.requests.close()
 
 
@@ -58,8 +58,8 @@ def write_line(conversation: socket.socket, text: bytes) -> None:
         return
 
 
-def fault_of_status(status: int) -> Fault:
-    """Why a child ended without an answer, by its wait status."""
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
+def fault_of_exit_code(code: int) -> Fault:
+    """Why a child ended without an answer; a negative `code` is minus the signal that ended it."""
+    if -code in _CRASHES:
         return undecodable_fault()
     return resource_fault()

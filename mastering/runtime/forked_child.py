@@ -16,7 +16,10 @@ _MAX_DESCRIPTORS = 4096
 
 
 def fork_child(run: Callable[[], None]) -> tuple[int, int]:
-    """Fork a child that does `run` and nothing after it: its pid and pidfd. Raises OSError where none can be had."""
+    """Fork a child process that calls `run` and then ends; it is killed when this process ends.
+
+    Returns its pid and pidfd, for `reap_child`. Raises OSError where no process can be had.
+    """
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -30,8 +33,18 @@ def fork_child(run: Callable[[], None]) -> tuple[int, int]:
     return pid, os.pidfd_open(pid)
 
 
+def reap_child(pid: int, pidfd: int) -> int:
+    """Wait for a forked child's end and close its pidfd: its exit code, which is minus the signal that ended it."""
+    _, status = os.waitpid(pid, 0)
+    os.close(pidfd)
+    return os.waitstatus_to_exitcode(status)
+
+
 def close_all_but(*keep: int) -> None:
-    """In a child: its parent's own socket and those of the other children are none of its business."""
+    """Close every descriptor of this process from the lowest of `keep` on, but for those in `keep`.
+
+    For a child right after the fork: its parent's own socket and those of other children are none of its business.
+    """
     edges = sorted(keep)
     for low, high in zip(edges, [*edges[1:], _MAX_DESCRIPTORS], strict=True):
         os.closerange(low + 1, high)

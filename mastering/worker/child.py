@@ -7,7 +7,7 @@ Its heartbeat is a thread of its own: it stops when the process is frozen, or wh
 interpreter.
 
 On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and
-`is_prepared`, whether the engine's preparation runs first, `output_bytes`, what all outputs together may have,
+`runs_preparation`, whether the program's preparation runs first, `output_bytes`, what all outputs together may have,
 `unforeseen_bytes`, the same for a song that does not say its length, and `max_duration_s`;
 child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [formats]}
 with the report's and the outputs' descriptors, or {"fault"}.
@@ -91,26 +91,27 @@ def _warmed(gpu: str) -> str:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """The functions of a render, found by their names before a process is forked."""
+class RenderProgram:
+    """What a rendering process runs and may read; put together once, by the fork server."""
 
     master: Callable[..., Report]
+    """Renders one song: `mastering.engine.pipeline.master`, or a test's."""
     prepare: Callable[[Link], None] | None = None
     """Called with the link before a render that asks for it."""
-    program_files: tuple[Path, ...] = ()
-    """What a rendering process may read: see `fork_server.program_files`."""
+    readable: tuple[Path, ...] = ()
+    """Files and folders: `fork_server.program_files`."""
 
 
-def run(control: socket.socket, engine: Engine, parent: int) -> None:
-    """The whole life of a rendering process, from the fork on; `parent` is the fork server's pid."""
+def run(control: socket.socket, program: RenderProgram, parent: int) -> None:
+    """Lock this process up, render one song that comes by `control`, and return. `parent`: the fork server's pid."""
     _fence(parent)
     device = _warmed(device_name())
-    sandbox.keep_to(engine.program_files)
+    sandbox.keep_to(program.readable)
     with contextlib.suppress(BrokenPipeError):
-        serve(Link(control), engine, device)
+        serve(Link(control), program, device)
 
 
-def serve(link: Link, engine: Engine, device: str) -> None:
+def serve(link: Link, program: RenderProgram, device: str) -> None:
     """One render, start to end."""
     link.tell({"ready": {"device": device}})
     request = link.listen()
@@ -119,10 +120,10 @@ def serve(link: Link, engine: Engine, device: str) -> None:
     asked, descriptors = request
     threading.Thread(target=link.beat, args=(asked["heartbeat_s"],), daemon=True).start()
     try:
-        if engine.prepare is not None and asked.get("is_prepared"):
-            engine.prepare(link)
+        if program.prepare is not None and asked.get("runs_preparation"):
+            program.prepare(link)
         budget = Budget(asked["output_bytes"], asked.get("unforeseen_bytes"))
-        _render(link, engine.master, asked, descriptors, budget)
+        _render(link, program.master, asked, descriptors, budget)
     except Fault as fault:
         link.tell({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}})
     except Exception as error:  # its text may hold anything; its type may not

@@ -4,9 +4,9 @@ A new Python process would import the engine for each song, which takes longer t
 once. Nothing here reads untrusted bytes, and there is one thread, before and after. It ends when its socket is closed,
 and the kernel ends its children with it.
 
-Command line: the socket, the engine (``module:function``), and its preparation, if any (`child.Engine`).
+Command line: the socket, the engine (``module:function``), and its preparation, if any (`child.RenderProgram`).
 On the socket (SOCK_SEQPACKET), worker → fork server: one byte with a rendering process's end of a socket. On that one,
-fork server → worker: {"forked": pid} with a pidfd, and {"ended": wait status}; all else on it is the child's (`child`).
+fork server → worker: {"forked": pid} with a pidfd, and {"ended": exit code}; all else on it is the child's (`child`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mastering.runtime import blas, sandbox
-from mastering.runtime.forked_child import close_all_but, fork_child
+from mastering.runtime.forked_child import close_all_but, fork_child, reap_child
 from mastering.worker import child
 
 _SYSTEM = (
@@ -38,49 +38,54 @@ _SYSTEM = (
 
 @dataclass
 class ForkServer:
-    """Serves requests on `control` until its other end is closed."""
+    """Forks a rendering process for each request on `control`, until the worker closes its end of it."""
 
     control: socket.socket
-    engine: child.Engine
+    program: child.RenderProgram
     _children: dict[int, tuple[int, socket.socket]] = field(default_factory=dict)
     """By pidfd: a child's pid, and its end of the socket, kept to tell of its end."""
+    _poll: select.poll = field(default_factory=select.poll)
 
     def serve(self) -> None:
-        poll = select.poll()
-        poll.register(self.control, select.POLLIN)
+        self._poll.register(self.control, select.POLLIN)
         while True:
-            for descriptor, _ in poll.poll():
+            for descriptor, _ in self._poll.poll():
                 if descriptor != self.control.fileno():
-                    poll.unregister(descriptor)
                     self._reap(descriptor)
-                elif (link := self._accept()) is not None:
-                    poll.register(self._fork(link), select.POLLIN)
-                else:
+                elif not self._accept():
                     return
 
-    def _accept(self) -> socket.socket | None:
-        """The end of a socket for a new child; None when the worker is gone."""
-        packet, descriptors, _, _ = socket.recv_fds(self.control, 1, 1)
-        return socket.socket(fileno=descriptors[0]) if packet else None
+    def _accept(self) -> bool:
+        """Serve one request; False when the worker is gone.
 
-    def _fork(self, link: socket.socket) -> int:
+        A request that can't be served costs no other render anything: its socket is closed, which the worker sees.
+        """
+        packet, descriptors, _, _ = socket.recv_fds(self.control, 1, 1)
+        for descriptor in descriptors:  # none came where this process may open no more
+            link = socket.socket(fileno=descriptor)
+            try:
+                self._fork(link)
+            except OSError:  # no process can be had
+                link.close()
+        return bool(packet)
+
+    def _fork(self, link: socket.socket) -> None:
         fork_server = os.getpid()
 
         def run() -> None:
             close_all_but(2, link.fileno())
-            child.run(link, self.engine, fork_server)
+            child.run(link, self.program, fork_server)
 
         pid, pidfd = fork_child(run)
         self._children[pidfd] = pid, link
+        self._poll.register(pidfd, select.POLLIN)
         _tell(link, {"forked": pid}, [pidfd])
-        return pidfd
 
     def _reap(self, pidfd: int) -> None:
+        self._poll.unregister(pidfd)
         pid, link = self._children.pop(pidfd)
-        _, status = os.waitpid(pid, 0)
-        os.close(pidfd)
         with link:
-            _tell(link, {"ended": os.waitstatus_to_exitcode(status)})
+            _tell(link, {"ended": reap_child(pid, pidfd)})
 
 
 def _tell(link: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
@@ -91,16 +96,19 @@ def _tell(link: socket.socket, message: dict[str, Any], descriptors: list[int] |
         return
 
 
-def named(function: str) -> Callable[..., Any]:
-    """The function called ``module:function``."""
-    module, name = function.split(":")
+def load_function(path: str) -> Callable[..., Any]:
+    """Import the function that `path`, ``module:function``, names."""
+    module, name = path.split(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
 
 
 def program_files() -> list[Path]:
-    """What may yet be imported, loaded or asked: a process that is taken over by a song finds no keys, no spool and no
-    store there, though it may have the user of the router beside it."""
+    """Files and folders that a rendering process may read: what may yet be imported, loaded or asked of the machine.
+
+    A process that a song has taken over finds no keys, no spool and no store there, though it may run as the router's
+    user.
+    """
     # Not by `__path__`: torch has modules that answer any name with an object of their own.
     specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
     packages = [Path(place) for spec in specs for place in getattr(spec, "submodule_search_locations", None) or ()]
@@ -124,11 +132,11 @@ def main(arguments: list[str]) -> None:
     sandbox.keep_memory_private()
     blas.one_thread()
     control = socket.socket(fileno=int(arguments[0]))
-    master, *prepare = map(named, arguments[1:])
-    engine = child.Engine(master, prepare[0] if prepare else None, tuple(program_files()))
+    master, *prepare = map(load_function, arguments[1:])
+    program = child.RenderProgram(master, prepare[0] if prepare else None, tuple(program_files()))
     gc.collect()
     gc.freeze()  # the children share these objects' pages as long as no collection writes to them
-    ForkServer(control, engine).serve()
+    ForkServer(control, program).serve()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ _MOST_BACKOFF_S = 30.0
 class RenderPool:
     """Keeps `spare` processes ready. `take` hands one out and has its successor forked at once.
 
-    `preparation` is of use to renders that ask for it (`child.Engine`)."""
+    `preparation` is of use to renders that ask for it (`child.RenderProgram`)."""
 
     engine: str
     spare: int

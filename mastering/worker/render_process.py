@@ -23,7 +23,7 @@ _PASSED_ON = ("PYTHONPATH", "HOME", "TMPDIR", "MASTERING_PRESETS")
 
 @dataclass
 class Message:
-    """One packet of a rendering process; `descriptors` belong to whoever reads it, who closes them."""
+    """One packet that a rendering process sent; its reader closes the `descriptors`."""
 
     body: dict[str, Any]
     descriptors: list[int]
@@ -34,8 +34,10 @@ class Message:
 
 
 class RenderForkServer:
-    """The process that forks the rendering processes (`fork_server`); started with the first, and again should it
-    end."""
+    """The worker's handle of the process that forks rendering processes (`fork_server`).
+
+    It is started with the first fork, and again after it has died.
+    """
 
     def __init__(self, engine: str, preparation: str | None = None) -> None:
         self._functions = [engine, *([preparation] if preparation else [])]
@@ -43,7 +45,10 @@ class RenderForkServer:
         self._starting = asyncio.Lock()
 
     async def fork(self) -> socket.socket:
-        """Have a process forked: our end of its socket. Raises OSError where the fork server can't be had."""
+        """Have a rendering process forked and return the worker's end of its socket.
+
+        Raises OSError where the fork server can't be started or reached.
+        """
         control = await self._control()
         ours, theirs = _socket_pair()
         with theirs:
@@ -55,7 +60,7 @@ class RenderForkServer:
         return ours
 
     async def end(self) -> None:
-        """Kill it, and with it every process that it has forked."""
+        """Kill the fork server; the kernel ends the rendering processes with it."""
         if self._running is None:
             return
         process, control = self._running
@@ -82,7 +87,7 @@ class RenderForkServer:
 
 
 class RenderProcess:
-    """One rendering process that is ready."""
+    """The worker's handle of one rendering process: it renders one song and is killed."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -92,7 +97,7 @@ class RenderProcess:
 
     @classmethod
     async def start(cls, fork_server: RenderForkServer) -> RenderProcess:
-        """Raises Fault(internal) where it does not come up."""
+        """Have a rendering process forked and wait until it is ready. Raises Fault(internal)."""
         try:
             renderer = cls(await fork_server.fork())
         except OSError:
@@ -115,12 +120,12 @@ class RenderProcess:
         return not poll.poll(0)
 
     def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Hand a render over. A process that has died meanwhile shows at the next `read`."""
+        """Send a render's settings and its inputs' descriptors. That the process has died shows at the next `read`."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
 
     async def read(self) -> Message:
-        """The next packet. Raises Fault(internal, out_of_memory) when the process is gone."""
+        """Wait for the next packet. Raises Fault(internal, out_of_memory) when the process is gone."""
         await _readable(self._control.fileno())
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
@@ -133,7 +138,7 @@ class RenderProcess:
         return message
 
     async def end(self) -> None:
-        """Kill it, if it still runs, and wait until it is gone."""
+        """Kill the rendering process, if it still runs, and wait until it is gone."""
         self._control.close()
         if self._pidfd is None:
             return  # it has begun nothing, and ends by itself now that its socket is closed
@@ -149,6 +154,8 @@ class RenderProcess:
         while self._pidfd is None or not self.device:
             message = await self.read()
             if "forked" in message.body:
+                if not message.descriptors:  # this process may open no more
+                    raise Fault(FaultCode.INTERNAL, "The rendering process could not be taken over.")
                 self.pid, self._pidfd = message.body["forked"], message.descriptors[0]
             else:
                 self.device = message.body["ready"]["device"]

@@ -141,7 +141,7 @@ class Rendering:
             "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(settings.outputs)),
             "max_duration_s": self._settings.max_duration_s,
         }
-        asked["is_prepared"] = self._descend is not None and settings.effort is Effort.FIT
+        asked["runs_preparation"] = self._descend is not None and settings.effort is Effort.FIT
         renderer.ask(asked, [part.descriptor for part in parts])
         async with DescentRelay(self._descend, renderer) as relay:
             return await self._until_done(renderer, relay, job, emit)

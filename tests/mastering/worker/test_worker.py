@@ -33,7 +33,9 @@ from mastering.protocol.frames import (
     encode_event,
 )
 from mastering.worker import fork_server
+from mastering.worker.child import RenderProgram
 from tests.hostile_audio import noise, written
+from tests.mastering import worker_engines
 from tests.mastering.worker_engines import GATE
 from tests.mastering.worker_process import FAKE, WorkerProcess, request_body, running_worker, until
 from tests.processes import is_alive
@@ -255,6 +257,27 @@ def test_a_fork_server_that_is_killed_takes_its_renders_along_and_is_started_aga
     until(lambda: hanging.health()["state"] == "ready")
     with begin_render(hanging, request_body(b"abc")) as connection:
         read_until(connection, b'"progress"')
+
+
+def test_a_process_that_cannot_be_forked_ends_neither_the_fork_server_nor_its_other_renders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_process(run: object) -> tuple[int, int]:
+        raise BlockingIOError
+
+    monkeypatch.setattr(fork_server, "fork_child", no_process)
+    worker, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link, its_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with worker, theirs, link:
+        serving = fork_server.ForkServer(theirs, RenderProgram(worker_engines.copy))
+        with its_link:
+            socket.send_fds(worker, [b"+"], [its_link.fileno()])
+        assert serving._accept()
+        assert link.recv(1) == b"", "the worker is told"
+        worker.send(b"+")  # its descriptor was lost: this process may open no more
+        assert serving._accept()
+        worker.shutdown(socket.SHUT_WR)
+        assert not serving._accept()
 
 
 def test_nothing_of_a_render_stays_open_however_it_ends() -> None:
