@@ -37,7 +37,8 @@ STOP_S = 15.0
 _KEPT = ("HOME", "TMPDIR", "XDG_STATE_HOME")
 """Of this environment; no setting of a router, worker or Space: the children know only what they are told here."""
 _PREFIX = "mastering-demo-"
-_SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
+SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
+"""Where keys and songs are, if they can be: a folder in RAM."""
 
 
 @dataclass
@@ -122,8 +123,8 @@ class Topology:
 def running_topology(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Topology]:
     """The whole topology, ready; ports of 0 take free ones. `settings` are the router's."""
     with ExitStack() as cleanup:
-        folder = cleanup.enter_context(_own_folder(Path(tempfile.gettempdir())))
-        ram = cleanup.enter_context(_own_folder(_SHM if os.access(_SHM, os.W_OK) else Path(tempfile.gettempdir())))
+        folder = cleanup.enter_context(own_folder(Path(tempfile.gettempdir())))
+        ram = cleanup.enter_context(own_folder(SHM if os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())))
         topology = _topology(folder, ram, port or free_port(), operators_port or free_port(), settings)
         for child in (*topology.backends, topology.router):
             cleanup.callback(child.stop)
@@ -137,7 +138,7 @@ def running_topology(*, port: int = 0, operators_port: int = 0, **settings: obje
 
 
 @contextmanager
-def _own_folder(beneath: Path) -> Iterator[Path]:
+def own_folder(beneath: Path) -> Iterator[Path]:
     """A folder that is removed with this process, after those that killed processes left behind."""
     for stale in beneath.glob(f"{_PREFIX}*"):
         with suppress(OSError), (stale / "lock").open("wb") as lock:

@@ -46,8 +46,8 @@ def running(shared_stack: Stack) -> Stack:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    assert program, "chromium is missing: `make setup-test` installs it or says how"
+    program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    assert program, "Chromium is missing: `make setup-test` installs it or says how"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser

@@ -27,6 +27,7 @@ from router.privacy.canary import CanarySearch, Hit, samples, song, word
 from tests import stack as stacks
 from tests.openid import EMAIL, SUBJECT, FakeProvider, openid_provider, settings_of
 from tests.openid import NAME as PERSON
+from tests.processes import family
 from tests.recorder import Recorder, recorder
 from tests.space_process import start_space
 from tests.stack import Stack, free_port, own_ram, start_router, start_worker, wait_for
@@ -107,13 +108,10 @@ class Sweep:
             yield f"id token {number}", tokens["id_token"].encode()
 
     def pids(self) -> Iterator[int]:
-        waiting = [one.pid for one in (self.running.router, *self.running.workers) if one.process.poll() is None]
-        waiting += self.of_space
-        while waiting:
-            pid = waiting.pop()
+        started = [one.pid for one in (self.running.router, *self.running.workers) if one.process.poll() is None]
+        for pid in (*started, *self.of_space):
             yield pid
-            with contextlib.suppress(OSError):
-                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            yield from family(pid)
 
     def seen_by_strangers(self) -> bytes:
         with httpx.Client(trust_env=False, timeout=30) as http:

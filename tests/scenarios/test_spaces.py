@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ops import topology
 from ops.demo import check, song_wav
 from router.tiers.fake import FakeBackend
 from router.tiers.policy.faults import FaultClass, TierFault
@@ -56,6 +58,9 @@ def test_a_demo_that_is_killed_takes_all_its_processes_with_it() -> None:
     for pid in children:
         while not is_gone(pid):
             time.sleep(0.05)
+    with topology.own_folder(Path(tempfile.gettempdir())), topology.own_folder(topology.SHM):
+        left = [*Path(tempfile.gettempdir()).glob("mastering-demo-*"), *topology.SHM.glob("mastering-demo-*")]
+        assert len(left) == 2, "the next start removes what the killed one left, keys and songs"
 
 
 @pytest.fixture(scope="module")

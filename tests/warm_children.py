@@ -1,0 +1,152 @@
+"""In a program that was started warm: its children by `child_process.start` are started so too, where they can be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO, Any
+
+from mastering.runtime import child_process
+from tests import warm_start
+
+
+def install(addresses: Mapping[str, str]) -> None:
+    """Have the fork servers at `addresses`, by module, start that module from now on."""
+    start_new_program = child_process.start
+
+    async def start(
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+        *,
+        longest_line_bytes: int = 64 * 1024,
+        **streams: Any,
+    ) -> Any:
+        match list(command):
+            case [sys.executable, "-P", "-m", module, *arguments] if module in addresses:
+                request = {"module": module, "arguments": arguments, "environment": dict(environment)}
+                return await _start(addresses[module], request, descriptors, longest_line_bytes, streams)
+        return await start_new_program(
+            command, environment, descriptors, longest_line_bytes=longest_line_bytes, **streams
+        )
+
+    if addresses:
+        child_process.start = start
+
+
+def name_of_children(pid: int) -> str:
+    """What the kernel calls processes that were started warm for this one (/proc/PID/comm), and all their forks."""
+    return f"warm of {pid}"
+
+
+class WarmChild:
+    """What `asyncio.subprocess.Process` has."""
+
+    def __init__(self, pid: int, pidfd: int, link: socket.socket) -> None:
+        self.pid = pid
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self.returncode: int | None = None
+        self._pidfd = pidfd
+        self._link = link
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(link, self._end)
+
+    def send_signal(self, number: int) -> None:
+        """Raises ProcessLookupError."""
+        if self.returncode is not None:
+            raise ProcessLookupError
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._link)
+        self.returncode = warm_start.exit_code(self._link)
+        self._link.close()
+        os.close(self._pidfd)
+        self._ended.set()
+
+
+async def _start(
+    address: str,
+    request: dict[str, Any],
+    descriptors: Sequence[int],
+    longest_line_bytes: int,
+    streams: Mapping[str, Any],
+) -> WarmChild:
+    loop = asyncio.get_running_loop()
+    ours: dict[int, IO[bytes]] = {}
+    theirs = {number: number for number in descriptors}
+    opened = []
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        match streams.get(name, subprocess.DEVNULL):
+            case subprocess.PIPE:
+                reader, writer = os.pipe()
+                kept, theirs[number] = (writer, reader) if number == 0 else (reader, writer)
+                ours[number] = os.fdopen(kept, "wb" if number == 0 else "rb", buffering=0)
+                opened.append(theirs[number])
+            case subprocess.DEVNULL:
+                theirs[number] = os.open(os.devnull, os.O_RDWR)
+                opened.append(theirs[number])
+            case subprocess.STDOUT:
+                theirs[number] = theirs[1]
+            case int() as given:
+                theirs[number] = given
+            case file:
+                theirs[number] = file.fileno()
+    request |= {
+        "folder": str(streams.get("cwd") or os.getcwd()),  # noqa: PTH109
+        "session": streams.get("start_new_session", False),
+        "parent": os.getpid(),
+    }
+    link = warm_start.ask(address, request, theirs)
+    for descriptor in opened:
+        os.close(descriptor)
+    try:
+        await _readable(link)
+        child = WarmChild(*warm_start.started(link), link)
+    except BaseException:
+        link.close()
+        for file in ours.values():
+            file.close()
+        raise
+    if 0 in ours:
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, ours[0])
+        child.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+    if 1 in ours:
+        child.stdout = asyncio.StreamReader(longest_line_bytes)
+        lines = asyncio.StreamReaderProtocol(child.stdout)
+        await loop.connect_read_pipe(lambda: lines, ours[1])
+    return child
+
+
+async def _readable(link: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def set_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(link, set_ready)
+    try:
+        await ready
+    finally:
+        with suppress(ValueError, OSError):
+            loop.remove_reader(link)
