@@ -10,6 +10,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from mastering.runtime import child_process
+from tests import warm_children, warm_start
 from tests.api import Api
 from tests.kills import records
 from tests.stack import Stack, stack
@@ -77,6 +79,14 @@ def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def _router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with stack(tmp_path_factory.mktemp("router"), workers=0) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def warm_space_calls() -> Iterator[None]:
+    """What this process itself calls Spaces by starts warm."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child_process, "start", warm_children.starter(warm_start.addresses(["router.tiers.space.child"])))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from tests.loopback import TLS
 from tests.openid import FakeProvider, Json
 from tests.served import Served
 from tests.services import PATIENCE_S
@@ -21,7 +22,7 @@ async def person(router: Served, provider: FakeProvider, subject: str) -> AsyncI
     """A browser in which `subject` has signed in; it says by Origin that our own page sends its requests."""
     origin = f"http://127.0.0.1:{router.port}"
     async with httpx.AsyncClient(
-        base_url=origin, trust_env=False, timeout=PATIENCE_S, headers={"origin": origin}
+        base_url=origin, trust_env=False, timeout=PATIENCE_S, headers={"origin": origin}, verify=TLS
     ) as browser:
         await sign_in_with(browser, provider, subject)
         yield browser
@@ -37,7 +38,7 @@ async def sign_in_with(browser: httpx.AsyncClient, provider: FakeProvider, subje
     provider.misbehave.claims = for_subject
     try:
         asked = await browser.get("/sign-in")
-        async with httpx.AsyncClient(trust_env=False) as provider_site:
+        async with httpx.AsyncClient(trust_env=False, verify=TLS) as provider_site:
             answer = await provider_site.get(asked.headers["location"])
         return await browser.get(answer.headers["location"])
     finally:

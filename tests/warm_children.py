@@ -8,17 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
 from mastering.runtime import child_process
 from tests import warm_start
 
+start_new_program = child_process.start
+"""What this file takes the place of."""
 
-def install(addresses: Mapping[str, str]) -> None:
-    """Have the fork servers at `addresses`, by module, start that module from now on."""
-    start_new_program = child_process.start
+
+def starter(addresses: Mapping[str, str]) -> Callable[..., Awaitable[Any]]:
+    """What to put in the place of `child_process.start`: the fork servers at `addresses`, by module, start that one."""
 
     async def start(
         command: Sequence[str],
@@ -36,8 +38,7 @@ def install(addresses: Mapping[str, str]) -> None:
             command, environment, descriptors, longest_line_bytes=longest_line_bytes, **streams
         )
 
-    if addresses:
-        child_process.start = start
+    return start
 
 
 def name_of_children(pid: int) -> str:

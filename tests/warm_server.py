@@ -24,7 +24,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from mastering.runtime import blas
+from mastering.runtime import blas, child_process
 from mastering.runtime.forked_child import close_all_but, fork_child, reap_child
 from tests import warm_children
 
@@ -109,7 +109,8 @@ def _run(request: dict[str, Any], descriptors: list[int]) -> None:
         _set_name(warm_children.name_of_children(request["parent"]))
     if request.get("session"):
         os.setsid()
-    warm_children.install(request.get("children", {}))
+    if children := request.get("children"):
+        child_process.start = warm_children.starter(children)
     module = request["module"]
     sys.argv = [module, *request["arguments"]]
     code: object = 0

@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ _SERVICES = (
 )  # fmt: skip
 _UNDER_GRADIO = (
     "fastapi", "httpx", "jinja2", "numpy", "orjson", "pandas", "PIL.Image", "pydantic_settings", "pydub",
-    "rich.console", "structlog", "tomlkit", "typer", "uvicorn", "yaml",
+    "rich.console", "structlog", "tomlkit", "typer", "uvicorn", "yaml", "tests.gradio_sources",
 )  # fmt: skip
 """What Gradio imports; itself and huggingface_hub read the environment when they are imported."""
 _COMMAND = ("mastering.cli", "mastering.engine.analyse", "mastering.engine.pipeline")
@@ -122,12 +122,17 @@ def start(
         "arguments": list(arguments),
         "environment": dict(environment),
         "folder": str(folder or Path.cwd()),
-        "children": {child: _address(_PRELOADED[child]) for child in _CHILDREN.get(module, ())},
+        "children": addresses(_CHILDREN.get(module, ())),
     }
     link = ask(_address(_PRELOADED.get(module, _SERVICES)), request, {1: writer, 2: error_sink})
     os.close(writer)
     pid, pidfd = started(link)
     return WarmProcess(pid, pidfd, link, None if reader is None else os.fdopen(reader, "rb"))
+
+
+def addresses(modules: Iterable[str]) -> dict[str, str]:
+    """Where the fork servers of these modules listen."""
+    return {module: _address(_PRELOADED[module]) for module in modules}
 
 
 def _number(file: IO[bytes] | int) -> int:

@@ -26,6 +26,7 @@ from tests.rough_space import RoughSpace, rough_space
 from tests.served import Served, served
 from tests.services import SONG, eventually, ram_folder
 
+pytestmark = pytest.mark.usefixtures("warm_space_calls")
 SECONDS = 12.0
 
 

@@ -22,6 +22,7 @@ from router.identity import login as attempts
 from router.identity import oidc as provider_module
 from router.identity.http_fetch import MAX_ANSWER_BYTES
 from router.web.pages import sign_in as sign_in_pages
+from tests.loopback import TLS
 from tests.openid import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -80,7 +81,7 @@ async def begin_at_provider(router: Served) -> str:
 
 async def agree_at_provider(url: str) -> str:
     """Agree on the provider's page; the address that the browser is sent back to."""
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(trust_env=False, verify=TLS) as browser:
         response = await browser.get(url)
     assert response.status_code == 303, response.text
     return response.headers["location"]

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,20 @@ import pytest
 
 from mastering.contract import Facts, FaultCode, OutputFormat, Settings
 from mastering.protocol.frames import PROTOCOL_VERSION
+from mastering.runtime import child_process
 from router.tiers.in_memory import audio_source_of
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Finished, Heartbeat, OutputStarted, RenderProgress, TierEvent, Work
 from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
 from router.tiers.space.cleanup import PendingDeletions
+from tests.processes import children as children_of
 from tests.rough_space import RoughSpace, rough_space
 from tests.services import PATIENCE_S, eventually, ram_folder, report
 from tests.stack import free_port
+from tests.warm_children import start_new_program
+
+pytestmark = pytest.mark.usefixtures("warm_space_calls")
 
 AUDIO = os.urandom(300_000)
 
@@ -364,7 +369,10 @@ async def test_without_a_token_none_is_found_on_this_machine(
     assert not any("hf_of_somebody" in str(one["headers"]) for one in space.saw()["seen"])
 
 
-async def test_no_secret_stands_in_the_childs_command_line_or_environment(space: RoughSpace) -> None:
+async def test_no_secret_stands_in_the_childs_command_line_or_environment(
+    space: RoughSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_process, "start", start_new_program)
     space.behave(master="slow")
     async with (
         backend_of(space.url, key="the-key", token="hf_secret") as backend,
@@ -404,13 +412,10 @@ def descriptors() -> int:
 def children() -> list[Path]:
     """The call processes that this process has now."""
     found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            is_ours = f"PPid:\t{os.getpid()}\n" in status.read_text()
-            if is_ours and b"router.tiers.space.child" in (status.parent / "cmdline").read_bytes():
-                found.append(status.parent)
-        except OSError:
-            continue
+    for pid in children_of(os.getpid()):
+        with suppress(OSError):
+            if b"router.tiers.space.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(Path(f"/proc/{pid}"))
     return found
 
 

@@ -20,6 +20,7 @@ from router.tiers.fake import FakeBackend
 from router.web import dependencies
 from router.web.api import events
 from router.web.api.credentials import MOST_TOKENS
+from tests.loopback import TLS
 from tests.openid import FakeProvider, Misbehaviour, openid_provider, settings_of
 from tests.people import person, sign_in_with
 from tests.probes import until
@@ -190,7 +191,7 @@ async def test_the_cookie_is_for_this_host_alone_and_out_of_scripts_reach(
         login = asked.headers["set-cookie"]
         assert login.startswith("__Host-login=")
         assert set(login.split("; ")[1:]) == {"Path=/", "HttpOnly", "SameSite=Lax", "Secure", "Max-Age=600"}
-        async with httpx.AsyncClient(trust_env=False) as other_site:
+        async with httpx.AsyncClient(trust_env=False, verify=TLS) as other_site:
             answer = (await other_site.get(asked.headers["location"])).headers["location"]
         assert answer.startswith(f"{public}/sign-in/callback?")
         back = await router.http.get(answer.removeprefix(public), headers={**host, "cookie": login.partition(";")[0]})
