@@ -76,8 +76,7 @@ CORE_TESTS := tests/router/store/test_state tests/router/core/test_errors \
 # Most tests wait for processes to start: more of them than cores run at a time (tests/conftest.py says in which order).
 TEST_PROCESSES ?= 3
 test: setup-test ## everything: lint, types, imports, all tests, a real browser
-	$(MAKE) --no-print-directory --jobs check core
-	$(MAKE) --no-print-directory tests
+	$(MAKE) --no-print-directory --jobs check core tests
 
 tests: setup-test ## all tests but those of `core`, without lint and types
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder \
