@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,74 @@ def test_a_store_set_aside_goes_with_an_erasure_and_with_the_operators_word(tmp_
         end(store)
         assert not list(tmp_path.glob("accounts.damaged-*"))
         store.close()
+
+
+# Versions of the file --------------------------------------------------------------------------------------------
+
+
+def version_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+@pytest.fixture
+def unversioned(tmp_path: Path) -> Path:
+    """A file as it was written before versions were, with somebody in it."""
+    path = tmp_path / "state" / accounts_database.FILE_NAME
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript("PRAGMA journal_mode=WAL;" + accounts_database.SCHEMA)
+        db.execute("INSERT INTO store VALUES (1, 1)")
+        db.execute("INSERT INTO consents VALUES ('a', 1, ?, 10)", (V1,))
+    assert version_of(path) == 0
+    return path
+
+
+def test_a_file_from_before_versions_is_opened_with_all_that_is_in_it(tmp_path: Path, unversioned: Path) -> None:
+    store = reopened(tmp_path)
+    assert store.trusted
+    assert store.consent("a") == Consent(True, V1, 10)
+    store.close()
+    assert version_of(unversioned) == len(accounts_database._MIGRATIONS)
+
+
+def test_a_new_file_has_this_version_and_needs_no_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts_database, "_MIGRATIONS", ((), ("this would fail",)))
+    reopened(tmp_path).close()
+    assert version_of(tmp_path / "state" / accounts_database.FILE_NAME) == 2
+
+
+def test_each_version_between_is_passed_once(
+    tmp_path: Path, unversioned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ((), ("ALTER TABLE consents ADD COLUMN region TEXT", "UPDATE consents SET region = 'here'"))
+    monkeypatch.setattr(accounts_database, "_MIGRATIONS", steps)
+    reopened(tmp_path).close()
+    store = reopened(tmp_path)
+    assert store.export("a")["consents"][0]["region"] == "here"
+    store.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, unversioned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts_database, "_MIGRATIONS", ((), ("DELETE FROM consents", "this fails")))
+        with pytest.raises(CommandError, match="SQLITE_ERROR"):
+            reopened(tmp_path)
+    assert version_of(unversioned) == 0
+    store = reopened(tmp_path)
+    assert store.consent("a") == Consent(True, V1, 10)
+    store.close()
+
+
+def test_a_file_of_a_later_version_is_refused_and_not_touched(tmp_path: Path, unversioned: Path) -> None:
+    with closing(sqlite3.connect(unversioned)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = unversioned.read_bytes()
+    with pytest.raises(CommandError, match="later version"):
+        reopened(tmp_path)
+    with pytest.raises(CommandError, match="later version"):
+        accounts_database.inspect(unversioned.parent)
+    assert unversioned.read_bytes() == before
+    assert list(unversioned.parent.glob(f"{accounts_database.DAMAGED}*")) == []
