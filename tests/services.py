@@ -108,7 +108,7 @@ async def services_in(folder: Path, backends: Sequence[Backend] = (), **settings
     ram = settings.pop("ram", None)
     with ram_folder() as own_ram:
         chosen = settings_for(folder, ram or own_ram, **settings)
-        store = sqlite.open_store(
+        opened = sqlite.open_store(
             chosen.ram_dir / "jobs.sqlite",
             max_queued=chosen.max_queued_per_account,
             max_running=chosen.max_running_per_account,
@@ -116,15 +116,15 @@ async def services_in(folder: Path, backends: Sequence[Backend] = (), **settings
         spool = Spool(chosen.spool_dir, chosen.ram_dir / "keys", chosen.spool_quota_bytes)
         fleet = Fleet(backends)
         accounts = Accounts(chosen.state_dir)
-        services = Services(
-            chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, accounts, b"s" * 32
-        )
-        try:
-            yield services
-        finally:
-            await fleet.close()
-            store.close()
-            accounts.close()
+        async with opened as store:
+            services = Services(
+                chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, accounts, b"s" * 32
+            )
+            try:
+                yield services
+            finally:
+                await fleet.close()
+                accounts.close()
 
 
 @asynccontextmanager

@@ -200,7 +200,9 @@ async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         ram = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=in_ram)))
         settings = RouterSettings(ram_dir=ram, spool_dir=folder / "spool", state_dir=folder / "state")
-        store = sqlite.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
+        store = await cleanup.enter_async_context(
+            sqlite.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
+        )
         accounts = Accounts(settings.state_dir)
         spool = Spool(settings.spool_dir, ram / "keys", settings.spool_quota_bytes)
         fleet = Fleet(backends)
@@ -215,7 +217,6 @@ async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
         finally:
             await dispatcher.close()
             await fleet.close()
-            store.close()
             accounts.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 
 import typer
 
@@ -44,34 +44,36 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
         if backends is not None
         else [*catalogue_watcher.configured().values()]
     )
-    with startup.lock_folder(settings.ram_dir, "RAM"), startup.lock_folder(settings.spool_dir, "spool"):
+    async with AsyncExitStack() as cleanup:
+        cleanup.enter_context(startup.lock_folder(settings.ram_dir, "RAM"))
+        cleanup.enter_context(startup.lock_folder(settings.spool_dir, "spool"))
         startup.check_ram(settings)
         wiped = boot_id.wipe_if_new(settings.ram_dir, settings.spool_dir)
-        store = sqlite.open_store(
-            settings.ram_dir / "jobs.sqlite",
-            max_queued=settings.max_queued_per_account,
-            max_running=settings.max_running_per_account,
+        store = await cleanup.enter_async_context(
+            sqlite.open_store(
+                settings.ram_dir / "jobs.sqlite",
+                max_queued=settings.max_queued_per_account,
+                max_running=settings.max_running_per_account,
+            )
         )
         spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
         probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
-        accounts = Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
+        accounts = cleanup.enter_context(
+            closing(Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"]))
+        )
         fleet = Fleet(configured, modes=_Modes(accounts))
         secret = startup.boot_secret(settings.ram_dir)
         sign_in = _sign_in(settings, accounts)
+        if sign_in is not None:
+            cleanup.callback(sign_in.sessions.close)
         services = Services(
             settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, sign_in
         )
         resumed = await recovery.recover(services)
         log("started", tiers=len({entry.backend.tier for entry in configured}), resumed=resumed, wiped=int(wiped))
-        try:
-            async with _running(services, catalogue_watcher if backends is None else None):
-                yield services
-        finally:
-            store.close()
-            accounts.close()
-            if sign_in is not None:
-                sign_in.sessions.close()
-        log("stopped")
+        async with _running(services, catalogue_watcher if backends is None else None):
+            yield services
+    log("stopped")
 
 
 def _sign_in(settings: RouterSettings, accounts: Accounts) -> SignIn | None:

@@ -6,7 +6,7 @@ that can do nothing but that must be enough: `testing.memory` is one, and the co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -151,12 +151,11 @@ class JobSubscription(Protocol):
 
 
 class Store(NamedTuple):
-    """The three ports together, as one implementation opens them."""
+    """The three ports together. An implementation's `open_store` is an asynchronous context: its end closes them."""
 
     jobs: Jobs
     queue: Queue
     events: JobEvents
-    close: Callable[[], None]
 
 
 class JobStep(Protocol):

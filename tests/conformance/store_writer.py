@@ -12,11 +12,16 @@ from pathlib import Path
 
 from mastering.contract import Settings
 from router.store.embedded import sqlite
+from router.store.port import Store
 from router.store.record import Job
 
 
 async def write(path: Path, run: str) -> None:
-    store = sqlite.open_store(path, max_queued=1_000_000)
+    async with sqlite.open_store(path, max_queued=1_000_000) as store:
+        await _write(store, run)
+
+
+async def _write(store: Store, run: str) -> None:
     for count in itertools.count():
         job = Job(id=f"{run}-{count}", account="a", settings=Settings(), created_s=0.0, expires_s=0.0)
         _, revision = await store.jobs.create(job, 3600)

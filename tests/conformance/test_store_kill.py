@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from router.store.embedded import sqlite
+from router.store.port import Store
 from tests.services import ram_folder
 
 KILLS = 6
@@ -42,7 +43,11 @@ async def assert_all_there(path: Path, acknowledged: list[list[str]], where: str
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), where
     connection.close()
-    store = sqlite.open_store(path)
+    async with sqlite.open_store(path) as store:
+        await assert_stored(store, acknowledged, where)
+
+
+async def assert_stored(store: Store, acknowledged: list[list[str]], where: str) -> None:
     offered: dict[str, bool] = {}
     for verb, job_id, *number in acknowledged:
         job, _ = await store.jobs.get(job_id)
@@ -55,4 +60,3 @@ async def assert_all_there(path: Path, acknowledged: list[list[str]], where: str
     for job_id, is_in_line in offered.items():
         if job_id not in cut_short:
             assert (await store.queue.ahead_of(job_id) is not None) is is_in_line, where
-    store.close()

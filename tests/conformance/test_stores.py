@@ -6,7 +6,9 @@ Time is the test's own: `Time.pass_by` moves the clock that the stores read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ from router.store.embedded import sqlite
 from router.store.port import WIPED_TTL_S, JobMissing, Lease, QueueFull, RevisionConflict, Store, change_until_stored
 from router.store.record import BlobRef, Job, new_id
 from router.store.state import JobState
-from router.store.testing import memory
+from router.store.testing import memory, waiting
 from tests.services import ram_folder
 
 LEASE_S = 20.0
-Open = Callable[..., Store]
+Open = Callable[..., Awaitable[Store]]
 
 
 class Time:
@@ -40,27 +42,29 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return time
 
 
-@pytest.fixture(params=["local", "memory"])
-def open_store(request: pytest.FixtureRequest, time: Time) -> Iterator[Open]:
-    opened: list[Store] = []
-    with ram_folder() as folder:
+@pytest.fixture(params=["sqlite", "memory", "sqlite that waits", "memory that waits"])
+async def open_store(request: pytest.FixtureRequest, time: Time) -> AsyncIterator[Open]:
+    async with AsyncExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(ram_folder()))
+        names = (folder / f"{number}.sqlite" for number in count())
 
-        def make(**limits: Any) -> Store:
+        async def make(**limits: Any) -> Store:
             limits = {"lease_s": LEASE_S, **limits}
-            path = Path(folder) / f"{len(opened)}.sqlite"
-            opened.append(
-                sqlite.open_store(path, **limits) if request.param == "local" else memory.open_store(**limits)
+            opened = (
+                sqlite.open_store(next(names), **limits)
+                if request.param.startswith("sqlite")
+                else memory.open_store(**limits)
             )
-            return opened[-1]
+            return await cleanup.enter_async_context(
+                waiting.open_store(opened) if request.param.endswith("waits") else opened
+            )
 
         yield make
-        for store in opened:
-            store.close()
 
 
 @pytest.fixture
-def store(open_store: Open) -> Store:
-    return open_store()
+async def store(open_store: Open) -> Store:
+    return await open_store()
 
 
 def a_job(job_id: str | None = None, **changes: Any) -> Job:
@@ -254,7 +258,7 @@ async def test_a_step_that_is_illegal_raises_and_changes_nothing(store: Store) -
 
 
 async def test_jobs_of_one_account_are_leased_in_the_order_they_came(open_store: Open) -> None:
-    store = open_store(max_running=9)
+    store = await open_store(max_running=9)
     for name in ("first", "second", "third"):
         await store.queue.enqueue(name, "any", "a", 60)
     assert [await take(store) for _ in range(4)] == ["first", "second", "third", None]
@@ -275,7 +279,7 @@ async def test_offering_a_leased_job_again_gives_it_to_nobody_else(store: Store)
 
 
 async def test_an_account_with_enough_in_line_is_refused_and_told_when_to_come_back(open_store: Open) -> None:
-    store = open_store(max_queued=2)
+    store = await open_store(max_queued=2)
     for name in ("x", "y"):
         await store.queue.enqueue(name, "any", "a", 60)
     with pytest.raises(QueueFull) as full:
@@ -287,7 +291,7 @@ async def test_an_account_with_enough_in_line_is_refused_and_told_when_to_come_b
 
 
 async def test_a_full_account_has_room_again_when_a_job_is_finished(open_store: Open) -> None:
-    store = open_store(max_queued=1)
+    store = await open_store(max_queued=1)
     await store.queue.enqueue("x", "any", "a", 60)
     await (await leased(store)).finish()
     await store.queue.enqueue("y", "any", "a", 60)
@@ -367,7 +371,7 @@ async def test_a_job_given_back_comes_again_after_the_delay(store: Store, time: 
 
 
 async def test_the_account_that_had_least_audio_goes_first(open_store: Open) -> None:
-    store = open_store(max_running=9)
+    store = await open_store(max_running=9)
     for n in range(4):
         await store.queue.enqueue(f"long {n}", "any", "a", 600)
     for n in range(4):
@@ -378,7 +382,7 @@ async def test_the_account_that_had_least_audio_goes_first(open_store: Open) -> 
 
 
 async def test_an_account_that_joins_starts_level_and_not_ahead(open_store: Open) -> None:
-    store = open_store(max_running=9)
+    store = await open_store(max_running=9)
     for n in range(4):
         await store.queue.enqueue(f"a{n}", "any", "a", 100)
     assert [await take(store), await take(store)] == ["a0", "a1"]
@@ -390,7 +394,7 @@ async def test_an_account_that_joins_starts_level_and_not_ahead(open_store: Open
 
 async def test_a_turn_that_came_to_nothing_costs_the_account_nothing(open_store: Open) -> None:
     """Else a job that waits for room, leased and given back each second, would put its account behind all others."""
-    store = open_store(max_running=9)
+    store = await open_store(max_running=9)
     for name in ("a", "b"):
         for n in range(2):
             await store.queue.enqueue(f"{name}{n}", "any", name, 100)
@@ -402,7 +406,7 @@ async def test_a_turn_that_came_to_nothing_costs_the_account_nothing(open_store:
 
 
 async def test_no_account_runs_more_than_its_share_at_once(open_store: Open) -> None:
-    store = open_store(max_running=2)
+    store = await open_store(max_running=2)
     for n in range(3):
         await store.queue.enqueue(f"a{n}", "any", "a", 1)
     await store.queue.enqueue("b", "any", "b", 1000)
@@ -414,7 +418,7 @@ async def test_no_account_runs_more_than_its_share_at_once(open_store: Open) -> 
 
 
 async def test_a_lease_that_ran_out_counts_no_more_as_running(open_store: Open, time: Time) -> None:
-    store = open_store(max_running=1)
+    store = await open_store(max_running=1)
     await store.queue.enqueue("x", "any", "a", 1)
     await store.queue.enqueue("y", "any", "a", 1)
     await leased(store)
@@ -445,7 +449,7 @@ async def test_a_job_offered_anew_after_it_was_withdrawn_is_not_the_old_holders(
 
 
 async def test_depth_and_places_count_those_who_wait(open_store: Open) -> None:
-    store = open_store(max_running=9)
+    store = await open_store(max_running=9)
     for name in ("x", "y", "z"):
         await store.queue.enqueue(name, "any", "a", 1)
     assert [await store.queue.ahead_of(name) for name in ("x", "y", "z", "nobody")] == [0, 1, 2, None]
@@ -455,7 +459,7 @@ async def test_depth_and_places_count_those_who_wait(open_store: Open) -> None:
 
 
 async def test_release_gives_every_lease_back_at_once(open_store: Open) -> None:
-    store = open_store(max_running=9)
+    store = await open_store(max_running=9)
     for name in ("x", "y"):
         await store.queue.enqueue(name, "any", "a", 1)
     first, second = await leased(store), await leased(store)
@@ -476,7 +480,7 @@ async def test_who_waits_for_a_lease_gets_a_job_that_comes_meanwhile(store: Stor
 
 
 async def test_of_many_who_wait_each_job_goes_to_one(open_store: Open) -> None:
-    store = open_store(max_running=99, max_queued=99)
+    store = await open_store(max_running=99, max_queued=99)
     waiting = [asyncio.create_task(store.queue.lease(("any",), 60)) for _ in range(8)]
     await asyncio.sleep(0)
     for n in range(8):

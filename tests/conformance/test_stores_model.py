@@ -1,8 +1,10 @@
-"""Random runs of the ports against a model that is too simple to be wrong, and both stores against each other."""
+"""Random runs of the ports against a model that is too simple to be wrong, and all stores against each other."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +19,7 @@ from router.store.embedded import sqlite
 from router.store.port import JobMissing, Lease, QueueFull, RevisionConflict
 from router.store.record import Job
 from router.store.state import STEPS, IllegalStep, JobState
-from router.store.testing import memory
+from router.store.testing import memory, waiting
 from tests.services import ram_folder
 
 T = TypeVar("T")
@@ -27,19 +29,8 @@ LANES = st.sampled_from(["any", "managed"])
 LEASE_S, MAX_QUEUED, MAX_RUNNING, TTL_S = 20.0, 3, 2, 100.0
 
 
-def now_and_here(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never has to wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    coroutine.close()
-    raise AssertionError("the store made its caller wait")
-
-
 class Stores(RuleBasedStateMachine):
-    """Base: two stores on one clock that the rules move."""
+    """Base: three stores on one clock that the rules move; one of them lets others run in each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,10 +40,21 @@ class Stores(RuleBasedStateMachine):
         self._folder = ram_folder()
         limits: dict[str, Any] = {"lease_s": LEASE_S, "max_queued": MAX_QUEUED, "max_running": MAX_RUNNING}
         path = Path(self._folder.name) / "jobs.sqlite"
-        self.stores = [sqlite.open_store(path, **limits), memory.open_store(**limits)]
+        opened = (
+            sqlite.open_store(path, **limits),
+            memory.open_store(**limits),
+            waiting.open_store(memory.open_store(**limits), longest_s=0),
+        )
+        self._runner, self._opened = asyncio.Runner(), AsyncExitStack()
+        self.stores = [self.run(self._opened.enter_async_context(store)) for store in opened]
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """What the call comes to, however long it waits."""
+        return self._runner.run(call)
 
     def teardown(self) -> None:
-        self.stores[0].close()
+        self.run(self._opened.aclose())
+        self._runner.close()
         self._patch.undo()
         self._folder.cleanup()
 
@@ -80,7 +82,7 @@ class JobTable(Stores):
             expected = job
             self.model[job_id] = (job, self.now + TTL_S)
         for store in self.stores:
-            assert now_and_here(store.jobs.create(job, TTL_S)).job == expected
+            assert self.run(store.jobs.create(job, TTL_S)).job == expected
 
     @rule(job_id=IDS, after=st.sampled_from(JobState), is_stale=st.booleans())
     def step(self, job_id: str, after: JobState, is_stale: bool) -> None:
@@ -88,17 +90,17 @@ class JobTable(Stores):
         for store in self.stores:
             if before is None:
                 with pytest.raises(JobMissing):
-                    now_and_here(store.jobs.get(job_id))
+                    self.run(store.jobs.get(job_id))
                 continue
-            job, revision = now_and_here(store.jobs.get(job_id))
+            job, revision = self.run(store.jobs.get(job_id))
             if after not in STEPS[job.state]:
                 with pytest.raises(IllegalStep):
                     job.to(after)
             elif is_stale:
                 with pytest.raises(RevisionConflict):
-                    now_and_here(store.jobs.change(job.to(after), revision - 1))
+                    self.run(store.jobs.change(job.to(after), revision - 1))
             else:
-                now_and_here(store.jobs.change(job.to(after, faults=job.faults + 1), revision))
+                self.run(store.jobs.change(job.to(after, faults=job.faults + 1), revision))
         if before is not None and after in STEPS[before.state] and not is_stale:
             self.model[job_id] = (before.to(after, faults=before.faults + 1), self.model[job_id][1])
 
@@ -106,7 +108,7 @@ class JobTable(Stores):
     def forget(self, job_id: str) -> None:
         self.model.pop(job_id, None)
         for store in self.stores:
-            now_and_here(store.jobs.forget(job_id))
+            self.run(store.jobs.forget(job_id))
 
     @invariant()
     def every_record_is_as_the_model_says(self) -> None:
@@ -114,13 +116,13 @@ class JobTable(Stores):
             expected = self._alive(job_id)
             for store in self.stores:
                 try:
-                    assert now_and_here(store.jobs.get(job_id)).job == expected
+                    assert self.run(store.jobs.get(job_id)).job == expected
                 except JobMissing:
                     assert expected is None
 
 
 class Line(Stores):
-    """Who is leased what: both stores agree, no job has two holders, no account more than its share."""
+    """Who is leased what: the stores agree, no job has two holders, no account more than its share."""
 
     @initialize()
     def begin(self) -> None:
@@ -136,19 +138,19 @@ class Line(Stores):
         outcomes = []
         for store in self.stores:
             try:
-                now_and_here(store.queue.enqueue(job_id, lane, account, cost_s))
+                self.run(store.queue.enqueue(job_id, lane, account, cost_s))
                 outcomes.append("taken")
             except QueueFull:
                 outcomes.append("full")
         is_new = job_id not in self.accounts
         is_full = is_new and list(self.accounts.values()).count(account) >= MAX_QUEUED
-        assert outcomes == ["full" if is_full else "taken"] * 2
+        assert outcomes == ["full" if is_full else "taken"] * len(self.stores)
         if is_new and not is_full:
             self.accounts[job_id] = account
 
     @rule(lanes=st.sampled_from([(), ("any",), ("managed",), ("any", "managed")]))
     def lease(self, lanes: tuple[str, ...]) -> None:
-        leases = tuple(now_and_here(store.queue.lease(lanes, 0)) for store in self.stores)
+        leases = tuple(self.run(store.queue.lease(lanes, 0)) for store in self.stores)
         names = {lease and lease.job_id for lease in leases}
         assert len(names) == 1
         name = names.pop()
@@ -168,7 +170,7 @@ class Line(Stores):
         pair = data.draw(st.sampled_from(self.held))
         name = pair[0].job_id
         is_holder = self._holds(name) and self.holder[name][0] is pair
-        assert [now_and_here(lease.extend()) for lease in pair] == [is_holder] * 2
+        assert [self.run(lease.extend()) for lease in pair] == [is_holder] * len(self.stores)
         if is_holder:
             self.holder[name] = (pair, self.now + LEASE_S)
 
@@ -177,7 +179,7 @@ class Line(Stores):
     def give_back(self, data: st.DataObject, delay_s: float) -> None:
         pair = data.draw(st.sampled_from(self.held))
         for lease in pair:
-            now_and_here(lease.release(delay_s))
+            self.run(lease.release(delay_s))
         if self.holder.get(pair[0].job_id, (None,))[0] is pair:
             del self.holder[pair[0].job_id]
 
@@ -186,7 +188,7 @@ class Line(Stores):
     def finish(self, data: st.DataObject) -> None:
         pair = data.draw(st.sampled_from(self.held))
         for lease in pair:
-            now_and_here(lease.finish())
+            self.run(lease.finish())
         # Only who holds it, or held it last, takes it off the line; one that lost it to another does nothing.
         name = pair[0].job_id
         if not self._is_in_line(name):
@@ -195,25 +197,25 @@ class Line(Stores):
     @rule(job_id=IDS)
     def withdraw(self, job_id: str) -> None:
         for store in self.stores:
-            now_and_here(store.queue.withdraw(job_id))
+            self.run(store.queue.withdraw(job_id))
         self._forget(job_id)
 
     @rule()
     def release(self) -> None:
         for store in self.stores:
-            now_and_here(store.queue.release_all())
+            self.run(store.queue.release_all())
         self.holder.clear()
 
     def _is_in_line(self, job_id: str) -> bool:
-        places = [now_and_here(store.queue.ahead_of(job_id)) for store in self.stores]
-        assert places[0] == places[1]
+        places = [self.run(store.queue.ahead_of(job_id)) for store in self.stores]
+        assert len(set(places)) == 1
         return places[0] is not None or self._still_extends(job_id)
 
     def _still_extends(self, job_id: str) -> bool:
         if not self._holds(job_id):
             return False
         pair = self.holder[job_id][0]
-        outcomes = {now_and_here(lease.extend()) for lease in pair}
+        outcomes = {self.run(lease.extend()) for lease in pair}
         assert len(outcomes) == 1
         if held := outcomes.pop():
             self.holder[job_id] = (pair, self.now + LEASE_S)
@@ -224,12 +226,12 @@ class Line(Stores):
         self.holder.pop(job_id, None)
 
     @invariant()
-    def both_lines_are_the_same(self) -> None:
-        depths = {now_and_here(store.queue.depth()) for store in self.stores}
+    def all_lines_are_the_same(self) -> None:
+        depths = {self.run(store.queue.depth()) for store in self.stores}
         waiting = sum(not self._holds(job_id) for job_id in self.accounts)
         assert depths == {waiting}
         for job_id in "abcdefgh":
-            assert len({now_and_here(store.queue.ahead_of(job_id)) for store in self.stores}) == 1
+            assert len({self.run(store.queue.ahead_of(job_id)) for store in self.stores}) == 1
 
 
 SHORT = settings(max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -25,7 +25,7 @@ import pytest
 
 from ops.bench._setup import song
 from router.store.embedded import sqlite
-from router.store.port import RevisionConflict, Store
+from router.store.port import RevisionConflict
 from router.store.record import Job
 from router.store.state import CLOSED, DONE, STEPS, JobState
 from tests.api import Api
@@ -165,10 +165,11 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
             router.close()
 
 
-async def write_late(store: Store, late: str) -> int:
-    """What the dead router was about to write, or had just written. Raises Conflict."""
+async def write_late(path: Path, late: str) -> int:
+    """What the dead router was about to write, or had just written. Raises RevisionConflict."""
     document, revision = json.loads(late)
-    return await store.jobs.change(Job.model_validate_json(document), revision)
+    async with sqlite.open_store(path) as store:
+        return await store.jobs.change(Job.model_validate_json(document), revision)
 
 
 def bring_to(router: Mortal, job_id: str, state: JobState) -> None:
@@ -249,6 +250,6 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(
 
     if not has_ended:
         assert router.api.http.delete(f"/v1/jobs/{job_id}").is_success
-    with closing(sqlite.open_store(router.ram_dir / "jobs.sqlite")) as store, pytest.raises(RevisionConflict):
-        asyncio.run(write_late(store, (router.folder / "late").read_text()))
+    with pytest.raises(RevisionConflict):
+        asyncio.run(write_late(router.ram_dir / "jobs.sqlite", (router.folder / "late").read_text()))
     assert (router.keys(), router.files()) == ([], [])

@@ -13,7 +13,7 @@ import math
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -56,19 +56,20 @@ CREATE TABLE IF NOT EXISTS turns (account TEXT PRIMARY KEY, used_s REAL NOT NULL
 """
 
 
-def open_store(
+@asynccontextmanager
+async def open_store(
     path: Path,
     *,
     lease_s: float = DEFAULT_LEASE_S,
     max_queued: int = MAX_QUEUED_PER_ACCOUNT,
     max_running: int = MAX_RUNNING_PER_ACCOUNT,
-) -> Store:
-    """Open the store in `path` (a file on RAM-backed storage, mode 0600), or create it."""
-    path.touch(mode=0o600, exist_ok=True)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript(_PRAGMAS + _SCHEMA)
-    queue = LocalQueue(connection, lease_s, max_queued, max_running)
-    return Store(LocalJobs(connection), queue, LocalEvents(), connection.close)
+) -> AsyncIterator[Store]:
+    """The store in `path` (a file on RAM-backed storage, mode 0600), made where there is none, while it is open."""
+    path.touch(mode=0o600, exist_ok=True)  # noqa: ASYNC240 — in RAM, as all that follows
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(_PRAGMAS + _SCHEMA)
+        queue = LocalQueue(connection, lease_s, max_queued, max_running)
+        yield Store(LocalJobs(connection), queue, LocalEvents())
 
 
 class LocalJobs:

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -86,15 +87,16 @@ class _Entry(BaseModel):
     attempt: int = 0
 
 
-def open_store(
+@asynccontextmanager
+async def open_store(
     *,
     lease_s: float = DEFAULT_LEASE_S,
     max_queued: int = MAX_QUEUED_PER_ACCOUNT,
     max_running: int = MAX_RUNNING_PER_ACCOUNT,
-) -> Store:
-    """Open an empty store."""
+) -> AsyncIterator[Store]:
+    """An empty store."""
     cells = Cells()
-    return Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), LocalEvents(), lambda: None)
+    yield Store(MemoryJobs(cells), MemoryQueue(cells, lease_s, max_queued, max_running), LocalEvents())
 
 
 class MemoryJobs:
