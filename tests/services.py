@@ -38,7 +38,8 @@ from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool.disk import Spool
 from router.store.embedded import sqlite
-from router.store.record import BlobRef, Job, new_id
+from router.store.port import Owner
+from router.store.record import THIS_ROUTER, BlobRef, Job, new_id
 from router.store.state import JobState
 from router.tiers.fake import ScriptStep
 from router.tiers.fleet.fleet import Fleet
@@ -118,7 +119,16 @@ async def services_in(folder: Path, backends: Sequence[Backend] = (), **settings
         accounts = Accounts(chosen.state_dir)
         async with opened as store:
             services = Services(
-                chosen, store.jobs, store.queue, store.events, spool, BelievingProbe(), fleet, accounts, b"s" * 32
+                chosen,
+                store.jobs,
+                store.queue,
+                store.events,
+                spool,
+                BelievingProbe(),
+                fleet,
+                accounts,
+                b"s" * 32,
+                Owner(THIS_ROUTER, new_id()),
             )
             try:
                 yield services

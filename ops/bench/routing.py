@@ -38,7 +38,8 @@ from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool.disk import Spool
 from router.store.embedded import sqlite
-from router.store.record import BlobRef, Job, new_id
+from router.store.port import Owner
+from router.store.record import THIS_ROUTER, BlobRef, Job, new_id
 from router.store.state import JobState
 from router.tiers.fake import FakeBackend, ScriptStep
 from router.tiers.fleet.fleet import Fleet
@@ -207,7 +208,16 @@ async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
         spool = Spool(settings.spool_dir, ram / "keys", settings.spool_quota_bytes)
         fleet = Fleet(backends)
         services = Services(
-            settings, store.jobs, store.queue, store.events, spool, _Trusting(), fleet, accounts, b"s" * 32
+            settings,
+            store.jobs,
+            store.queue,
+            store.events,
+            spool,
+            _Trusting(),
+            fleet,
+            accounts,
+            b"s" * 32,
+            Owner(THIS_ROUTER, "bench"),
         )
         dispatcher = Dispatcher(services)
         await fleet.start()

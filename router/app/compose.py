@@ -25,6 +25,8 @@ from router.probe.client import Probe
 from router.spool import boot_id
 from router.spool.disk import Spool
 from router.store.embedded import sqlite
+from router.store.port import Owner
+from router.store.record import THIS_ROUTER, new_id
 from router.tiers.connect import catalogue_watcher_of
 from router.tiers.fleet.fleet import ConfiguredBackend, Fleet
 from router.tiers.fleet.modes import Mode
@@ -66,8 +68,9 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
         sign_in = _sign_in(settings, accounts)
         if sign_in is not None:
             cleanup.callback(sign_in.sessions.close)
+        owner = Owner(THIS_ROUTER, new_id())
         services = Services(
-            settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, sign_in
+            settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, owner, sign_in
         )
         resumed = await recovery.recover(services)
         log("started", tiers=len({entry.backend.tier for entry in configured}), resumed=resumed, wiped=int(wiped))

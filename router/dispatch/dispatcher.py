@@ -83,7 +83,7 @@ class Dispatcher:
         async with self._claiming:
             while True:
                 lanes = self._placer.lanes_with_free_backend(await services.queue.depth())
-                lease = await services.queue.lease(lanes, wait_s=1.0) if lanes else None
+                lease = await services.queue.lease(lanes, 1.0, services.owner) if lanes else None
                 if lease is None:
                     if not lanes:
                         await services.fleet.wait_for_change(1.0)

@@ -1,7 +1,7 @@
 """The accounts' database file: its schema, how it is opened, and how a damaged one is found and set aside.
 
-The file says which version of the schema it has (SQLite's user_version). A file of an earlier version is brought to
-this one when it is opened; one of a later version is refused and left as it is.
+A file of an earlier version is brought to this one when it is opened; one of a later version is refused and left as it
+is (`router.core.schema_version`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from router.core import schema_version
 from router.core.command_error import CommandError
 
 FILE_NAME = "accounts.sqlite"
@@ -30,11 +31,9 @@ CREATE TABLE IF NOT EXISTS usage (
 CREATE TABLE IF NOT EXISTS backends (name TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS peppers (version INTEGER PRIMARY KEY, fingerprint BLOB NOT NULL) STRICT;
 """
-_MIGRATIONS: tuple[tuple[str, ...], ...] = ((),)
-"""Statements that bring a file from the version that is their place here to the next, beside new tables.
-
-Version 0 are files from before versions were written down; their tables are those of version 1.
-"""
+_MIGRATIONS: schema_version.Migrations = ((),)
+"""The tables of version 0 are those of version 1."""
+_NAME = "account store"
 _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 """SQLite's errors that mean a damaged file; a full disk or a missing right is no reason to throw consents away."""
 
@@ -58,7 +57,7 @@ def inspect(folder: Path) -> StoreHealth | None:
         return None
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
-            _version(db)
+            schema_version.check_version(db, _MIGRATIONS, _NAME)
             sound = db.execute("PRAGMA quick_check").fetchone()[0] == "ok"
             (confirmed,) = db.execute("SELECT confirmed FROM store").fetchone()
             return StoreHealth(sound, bool(confirmed), dict(db.execute("SELECT version, fingerprint FROM peppers")))
@@ -77,40 +76,11 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA busy_timeout=5000;"
         )
-        if _version(connection) < len(_MIGRATIONS):
-            _migrate(connection)
-        connection.executescript(SCHEMA)
+        schema_version.bring_up_to_date(connection, SCHEMA, _MIGRATIONS, _NAME)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    """The version of the file's schema. Raises CommandError for a later one than this."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(_MIGRATIONS):
-        raise CommandError(
-            f"the account store is of a later version of this software (its schema is {version}, this one's"
-            f" {len(_MIGRATIONS)}). Start that version, or put the file back that was there before the upgrade."
-        )
-    return version
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Bring a file to this version, wholly or not at all; a new one is only marked."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection)  # another process may have been quicker
-        has_tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'store'").fetchone() is not None
-        for statements in _MIGRATIONS[version:] if has_tables else ():
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def set_aside_if_damaged(path: Path) -> bool:

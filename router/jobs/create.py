@@ -60,6 +60,7 @@ async def create_job(services: Services, account: str, new: NewJob, idempotency_
     job = Job(
         id=job_id,
         account=account,
+        owner=services.owner.router,
         settings=new.settings(),
         managed_only=managed_only,
         created_s=now,

@@ -73,7 +73,8 @@ async def end_unsent(services: Services) -> int:
     """End the jobs that are older than the setting `unsent_ttl_s` and got no byte of audio. Returns how many."""
     ended, latest_s = 0, clock.now() - services.settings.unsent_ttl_s
     async for job, _ in services.jobs.scan():
-        if job.state is not JobState.RECEIVED or job.created_s > latest_s or await _has_sent(services, job):
+        is_open = job.state is JobState.RECEIVED and services.is_ours(job)
+        if not is_open or job.created_s > latest_s or await _has_sent(services, job):
             continue
         minutes = services.settings.unsent_ttl_s / 60
         problem = Problem("expired", f"Nothing was sent for {minutes:.0f} minutes. Make a new job.")

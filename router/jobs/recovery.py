@@ -20,15 +20,17 @@ from router.store.state import ACTIVE, CLOSED, JobState
 
 
 async def recover(services: Services) -> int:
-    """Bring on every job on record, then drop each blob that no job owns. Returns how many jobs are not yet done.
+    """Bring on every job of this router, then drop each blob that no job owns. Returns how many are not yet done.
 
     Running jobs are queued again at once, sealed ones lose their input and can be fetched, closed ones are wiped. An
     upload that had arrived in full becomes `spooled`, though its client never got the answer; `probe_interrupted` goes
     on from there.
     """
-    await services.queue.release_all()
+    await services.queue.release(services.owner)
     resumed = 0
     async for job, _ in services.jobs.scan():
+        if not services.is_ours(job):
+            continue
         try:
             resumed += await _resume(services, job)
         except JobMissing:
@@ -58,8 +60,9 @@ async def probe_each(services: Services, job_ids: Iterable[str]) -> None:
 
 
 async def spooled_ids(services: Services) -> set[str]:
-    """Ids of the jobs whose upload is complete and not yet probed."""
-    return {job.id async for job, _ in services.jobs.scan() if job.state is JobState.SPOOLED}
+    """Ids of this router's jobs whose upload is complete and not yet probed."""
+    found = services.jobs.scan()
+    return {job.id async for job, _ in found if job.state is JobState.SPOOLED and services.is_ours(job)}
 
 
 async def _resume(services: Services, job: Job) -> bool:

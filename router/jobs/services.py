@@ -11,7 +11,7 @@ from router.identity.accounts import Accounts
 from router.identity.sign_in import SignIn
 from router.probe.client import Probe
 from router.spool.disk import Spool
-from router.store.port import JobEvents, Jobs, JobStep, Queue, Versioned, change_until_stored
+from router.store.port import JobEvents, Jobs, JobStep, Owner, Queue, Versioned, change_until_stored
 from router.store.record import Job
 from router.tiers.fleet.fleet import Fleet
 
@@ -29,6 +29,8 @@ class Services(NamedTuple):
     accounts: Accounts
     secret: bytes
     """Random bytes of this boot, in RAM only: ids and login values derived from it can't be guessed from outside."""
+    owner: Owner
+    """This router in its present life: the holder of its leases."""
     sign_in: SignIn | None = None
     """The OpenID provider with its sessions; None on a router without sign-in, where every request is the guest's."""
 
@@ -39,6 +41,10 @@ class Services(NamedTuple):
         False where the router itself runs as a Hugging Face Space: every song passes through Hugging Face by nature.
         """
         return self.settings.profile != "space"
+
+    def is_ours(self, job: Job) -> bool:
+        """Whether this router has the job's audio and brings it on; others leave it alone while it lives."""
+        return job.owner == self.owner.router
 
     def tiers_version(self) -> str:
         """A name for the present list of tiers, operators and regions, to which a consent is bound.

@@ -75,6 +75,13 @@ class Jobs(Protocol):
         ...
 
 
+class Owner(NamedTuple):
+    """Who holds a lease: a router, in one of its lives. Each start of it is another incarnation."""
+
+    router: str
+    incarnation: str
+
+
 class Lease(Protocol):
     """The right to work on a queued job until it runs out. The store keeps the time."""
 
@@ -102,8 +109,8 @@ class Queue(Protocol):
         """Add a job; one that is in the queue stays as it is. `cost_s` is its length of audio. Raises QueueFull."""
         ...
 
-    async def lease(self, lanes: Sequence[str], wait_s: float) -> Lease | None:
-        """Lease the next job of these lanes; None when there was none within `wait_s`."""
+    async def lease(self, lanes: Sequence[str], wait_s: float, owner: Owner) -> Lease | None:
+        """Lease the next job of these lanes to `owner`; None when there was none within `wait_s`."""
         ...
 
     async def withdraw(self, job_id: str) -> None:
@@ -118,8 +125,8 @@ class Queue(Protocol):
         """How many waiting jobs were queued before it, whatever their turn; None for a job that does not wait."""
         ...
 
-    async def release_all(self) -> None:
-        """Release every lease: called at start, when no holder can be alive."""
+    async def release(self, owner: Owner) -> None:
+        """Release the leases of the owner's earlier incarnations: called at its start, when none of them can live."""
         ...
 
 

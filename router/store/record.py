@@ -14,6 +14,9 @@ from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
 from router.store import state
 from router.store.state import JobState
 
+THIS_ROUTER = "here"
+"""The name of a router that is the only one on its store."""
+
 
 class _Document(BaseModel):
     """A frozen part of the record."""
@@ -64,6 +67,8 @@ class Job(_Document):
 
     id: str
     account: str
+    owner: str = THIS_ROUTER
+    """The router that has its audio and brings it on."""
     state: JobState = JobState.RECEIVED
     settings: Settings
     managed_only: bool = False

@@ -6,8 +6,10 @@ Time is the test's own: `Time.pass_by` moves the clock that the stores read.
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,23 @@ import pytest
 from mastering.contract import OutputFormat, Settings
 from router.core import clock
 from router.store.embedded import sqlite
-from router.store.port import WIPED_TTL_S, JobMissing, Lease, QueueFull, RevisionConflict, Store, change_until_stored
+from router.store.port import (
+    WIPED_TTL_S,
+    JobMissing,
+    Lease,
+    Owner,
+    QueueFull,
+    RevisionConflict,
+    Store,
+    change_until_stored,
+)
 from router.store.record import BlobRef, Job, new_id
 from router.store.state import JobState
 from router.store.testing import memory, waiting
 from tests.services import ram_folder
 
 LEASE_S = 20.0
+HERE = Owner("here", "this")
 Open = Callable[..., Awaitable[Store]]
 
 
@@ -73,12 +85,12 @@ def a_job(job_id: str | None = None, **changes: Any) -> Job:
 
 
 async def take(store: Store, *lanes: str) -> str | None:
-    lease = await store.queue.lease(lanes or ("any",), 0)
+    lease = await store.queue.lease(lanes or ("any",), 0, HERE)
     return lease.job_id if lease else None
 
 
 async def leased(store: Store) -> Lease:
-    lease = await store.queue.lease(("any",), 0)
+    lease = await store.queue.lease(("any",), 0, HERE)
     assert lease is not None
     return lease
 
@@ -307,7 +319,7 @@ async def test_only_jobs_of_the_lanes_asked_for_are_leased(store: Store) -> None
 
 async def test_no_lane_no_lease(store: Store) -> None:
     await store.queue.enqueue("x", "any", "a", 60)
-    assert await store.queue.lease((), 0) is None
+    assert await store.queue.lease((), 0, HERE) is None
 
 
 async def test_a_lease_that_is_not_extended_runs_out_and_somebody_else_gets_the_job(store: Store, time: Time) -> None:
@@ -458,19 +470,30 @@ async def test_depth_and_places_count_those_who_wait(open_store: Open) -> None:
     assert await store.queue.depth() == 2
 
 
-async def test_release_gives_every_lease_back_at_once(open_store: Open) -> None:
+async def test_a_router_that_starts_again_gets_back_what_its_last_life_held(open_store: Open) -> None:
     store = await open_store(max_running=9)
     for name in ("x", "y"):
         await store.queue.enqueue(name, "any", "a", 1)
     first, second = await leased(store), await leased(store)
     await second.release(1000)
-    await store.queue.release_all()
+    await store.queue.release(Owner("here", "next"))
     assert not await first.extend()
     assert {await take(store), await take(store)} == {"x", "y"}
 
 
+@pytest.mark.parametrize("other", [HERE, Owner("there", "next")])
+async def test_nobody_loses_a_lease_by_the_start_of_another_router_or_in_its_own_life(
+    store: Store, other: Owner
+) -> None:
+    await store.queue.enqueue("x", "any", "a", 1)
+    lease = await leased(store)
+    await store.queue.release(other)
+    assert await lease.extend()
+    assert await take(store) is None
+
+
 async def test_who_waits_for_a_lease_gets_a_job_that_comes_meanwhile(store: Store) -> None:
-    waiting = asyncio.create_task(store.queue.lease(("any",), 60))
+    waiting = asyncio.create_task(store.queue.lease(("any",), 60, HERE))
     await asyncio.sleep(0)
     await store.queue.enqueue("x", "any", "a", 1)
     async with asyncio.timeout(10):
@@ -481,7 +504,7 @@ async def test_who_waits_for_a_lease_gets_a_job_that_comes_meanwhile(store: Stor
 
 async def test_of_many_who_wait_each_job_goes_to_one(open_store: Open) -> None:
     store = await open_store(max_running=99, max_queued=99)
-    waiting = [asyncio.create_task(store.queue.lease(("any",), 60)) for _ in range(8)]
+    waiting = [asyncio.create_task(store.queue.lease(("any",), 60, HERE)) for _ in range(8)]
     await asyncio.sleep(0)
     for n in range(8):
         await store.queue.enqueue(str(n), "any", "a", 1)
@@ -491,7 +514,7 @@ async def test_of_many_who_wait_each_job_goes_to_one(open_store: Open) -> None:
 
 
 async def test_waiting_for_a_lease_can_be_cancelled_at_the_moment_a_job_comes(store: Store) -> None:
-    waiting = asyncio.create_task(store.queue.lease(("other",), 60))
+    waiting = asyncio.create_task(store.queue.lease(("other",), 60, HERE))
     await asyncio.sleep(0)
     await store.queue.enqueue("x", "any", "a", 1)
     waiting.cancel()
@@ -537,3 +560,22 @@ async def test_a_stored_change_is_told(store: Store) -> None:
         assert not await changes.wait(0)
         await change_until_stored(store.jobs, store.events, job.id, lambda job: job.with_(faults=1))
         assert await changes.wait(1)
+
+
+async def test_a_job_store_of_the_version_before_is_opened_with_its_jobs_and_leases(tmp_path: Path, time: Time) -> None:
+    path = tmp_path / "jobs.sqlite"
+    async with sqlite.open_store(path, lease_s=LEASE_S) as store:
+        await store.jobs.create(a_job("x"), 100)
+        await store.queue.enqueue("x", "any", "a", 1)
+        await leased(store)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:  # as it was: no version, and no lease an owner
+        db.executescript("ALTER TABLE queue DROP COLUMN router; ALTER TABLE queue DROP COLUMN incarnation;")
+        (document,) = db.execute("SELECT document FROM jobs").fetchone()
+        kept = {name: value for name, value in json.loads(document).items() if name != "owner"}
+        db.execute("UPDATE jobs SET document = ?", (json.dumps(kept),))
+        db.execute("PRAGMA user_version = 0")
+    async with sqlite.open_store(path, lease_s=LEASE_S) as store:
+        assert (await store.jobs.get("x")).job == a_job("x")
+        assert await take(store) is None
+        await store.queue.release(HERE)
+        assert await take(store) == "x"

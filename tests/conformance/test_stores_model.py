@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mastering.contract import Settings
 from router.core import clock
 from router.store.embedded import sqlite
-from router.store.port import JobMissing, Lease, QueueFull, RevisionConflict
+from router.store.port import JobMissing, Lease, Owner, QueueFull, RevisionConflict
 from router.store.record import Job
 from router.store.state import STEPS, IllegalStep, JobState
 from router.store.testing import memory, waiting
@@ -25,6 +25,7 @@ from tests.services import ram_folder
 T = TypeVar("T")
 IDS = st.sampled_from("abcdefgh")
 ACCOUNTS = st.sampled_from(["x", "y", "z"])
+ROUTERS = ("here", "there")
 LANES = st.sampled_from(["any", "managed"])
 LEASE_S, MAX_QUEUED, MAX_RUNNING, TTL_S = 20.0, 3, 2, 100.0
 
@@ -126,7 +127,9 @@ class Line(Stores):
 
     @initialize()
     def begin(self) -> None:
+        self.lives = dict.fromkeys(ROUTERS, 0)
         self.held: list[tuple[Lease, ...]] = []
+        self.router_of: dict[str, str] = {}
         self.holder: dict[str, tuple[tuple[Lease, ...], float]] = {}
         self.accounts: dict[str, str] = {}
 
@@ -148,9 +151,10 @@ class Line(Stores):
         if is_new and not is_full:
             self.accounts[job_id] = account
 
-    @rule(lanes=st.sampled_from([(), ("any",), ("managed",), ("any", "managed")]))
-    def lease(self, lanes: tuple[str, ...]) -> None:
-        leases = tuple(self.run(store.queue.lease(lanes, 0)) for store in self.stores)
+    @rule(lanes=st.sampled_from([(), ("any",), ("managed",), ("any", "managed")]), router=st.sampled_from(ROUTERS))
+    def lease(self, lanes: tuple[str, ...], router: str) -> None:
+        owner = Owner(router, str(self.lives[router]))
+        leases = tuple(self.run(store.queue.lease(lanes, 0, owner)) for store in self.stores)
         names = {lease and lease.job_id for lease in leases}
         assert len(names) == 1
         name = names.pop()
@@ -162,6 +166,7 @@ class Line(Stores):
         pair = tuple(lease for lease in leases if lease)
         assert len({lease.attempt for lease in pair}) == 1
         self.held.append(pair)
+        self.router_of[name] = router
         self.holder[name] = (pair, self.now + LEASE_S)
 
     @precondition(lambda self: self.held)
@@ -200,11 +205,13 @@ class Line(Stores):
             self.run(store.queue.withdraw(job_id))
         self._forget(job_id)
 
-    @rule()
-    def release(self) -> None:
+    @rule(router=st.sampled_from(ROUTERS))
+    def start_again(self, router: str) -> None:
+        self.lives[router] += 1
         for store in self.stores:
-            self.run(store.queue.release_all())
-        self.holder.clear()
+            self.run(store.queue.release(Owner(router, str(self.lives[router]))))
+        for job_id in [name for name in self.holder if self.router_of[name] == router]:
+            del self.holder[job_id]
 
     def _is_in_line(self, job_id: str) -> bool:
         places = [self.run(store.queue.ahead_of(job_id)) for store in self.stores]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from router.core import clock
+from router.core import clock, schema_version
 from router.store.embedded.notify import LocalEvents
 from router.store.embedded.polling import take_when_there
 from router.store.port import (
@@ -27,12 +27,13 @@ from router.store.port import (
     MAX_RUNNING_PER_ACCOUNT,
     WIPED_TTL_S,
     JobMissing,
+    Owner,
     QueueFull,
     RevisionConflict,
     Store,
     Versioned,
 )
-from router.store.record import Job
+from router.store.record import THIS_ROUTER, Job
 from router.store.state import ACTIVE, JobState
 
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY;"
@@ -43,7 +44,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS queue (
   turn INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, account TEXT NOT NULL,
   cost_s REAL NOT NULL, ready_s REAL NOT NULL, leased_until_s REAL NOT NULL DEFAULT 0,
-  token TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 0
+  token TEXT NOT NULL DEFAULT '', attempt INTEGER NOT NULL DEFAULT 0,
+  router TEXT NOT NULL DEFAULT '', incarnation TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account, leased_until_s);
 -- For questions about all jobs at once, without parsing every document; rebuilt from them at each start.
@@ -54,6 +56,13 @@ CREATE INDEX temp.job_index_by_account ON job_index (account, active);
 CREATE INDEX temp.job_index_by_time ON job_index (due_s);
 CREATE TABLE IF NOT EXISTS turns (account TEXT PRIMARY KEY, used_s REAL NOT NULL) WITHOUT ROWID;
 """
+_MIGRATIONS: schema_version.Migrations = (
+    (
+        f"ALTER TABLE queue ADD COLUMN router TEXT NOT NULL DEFAULT '{THIS_ROUTER}'",
+        "ALTER TABLE queue ADD COLUMN incarnation TEXT NOT NULL DEFAULT ''",
+    ),
+)
+"""A router may be upgraded while jobs wait: their records are in RAM, and stay."""
 
 
 @asynccontextmanager
@@ -67,7 +76,8 @@ async def open_store(
     """The store in `path` (a file on RAM-backed storage, mode 0600), made where there is none, while it is open."""
     path.touch(mode=0o600, exist_ok=True)  # noqa: ASYNC240 — in RAM, as all that follows
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript(_PRAGMAS + _SCHEMA)
+        connection.executescript(_PRAGMAS)
+        schema_version.bring_up_to_date(connection, _SCHEMA, _MIGRATIONS, "job store")
         queue = LocalQueue(connection, lease_s, max_queued, max_running)
         yield Store(LocalJobs(connection), queue, LocalEvents())
 
@@ -195,10 +205,10 @@ class LocalQueue:
         )
         self._changed.set()
 
-    async def lease(self, lanes: Sequence[str], wait_s: float) -> LocalLease | None:
-        return await take_when_there(lambda: self._take(lanes), self._changed, wait_s)
+    async def lease(self, lanes: Sequence[str], wait_s: float, owner: Owner) -> LocalLease | None:
+        return await take_when_there(lambda: self._take(lanes, owner), self._changed, wait_s)
 
-    def _take(self, lanes: Sequence[str]) -> LocalLease | None:
+    def _take(self, lanes: Sequence[str], owner: Owner) -> LocalLease | None:
         now, token = clock.now(), secrets.token_hex(8)
         marks = ",".join("?" * len(lanes))
         row = self._db.execute(
@@ -211,8 +221,9 @@ class LocalQueue:
             return None
         job_id, account, cost_s, attempt = row
         self._db.execute(
-            "UPDATE queue SET leased_until_s = ?, token = ?, attempt = attempt + 1 WHERE job_id = ?",
-            (now + self.lease_s, token, job_id),
+            "UPDATE queue SET leased_until_s = ?, token = ?, attempt = attempt + 1, router = ?, incarnation = ?"
+            " WHERE job_id = ?",
+            (now + self.lease_s, token, *owner, job_id),
         )
         self._db.execute("UPDATE turns SET used_s = used_s + ? WHERE account = ?", (cost_s, account))
         return LocalLease(self, job_id, attempt + 1, token)
@@ -254,6 +265,8 @@ class LocalQueue:
         query = "SELECT count(*) FROM queue WHERE leased_until_s <= ? AND turn < ?"
         return int(self._db.execute(query, (now, row[0])).fetchone()[0])
 
-    async def release_all(self) -> None:
-        self._db.execute("UPDATE queue SET leased_until_s = 0, ready_s = 0, token = ''")
+    async def release(self, owner: Owner) -> None:
+        self._db.execute(
+            "UPDATE queue SET leased_until_s = 0, ready_s = 0, token = '' WHERE router = ? AND incarnation <> ?", owner
+        )
         self._changed.set()

@@ -26,6 +26,7 @@ from router.store.port import (
     MAX_RUNNING_PER_ACCOUNT,
     WIPED_TTL_S,
     JobMissing,
+    Owner,
     QueueFull,
     RevisionConflict,
     Store,
@@ -85,6 +86,7 @@ class _Entry(BaseModel):
     leased_until_s: float = 0.0
     token: str = ""
     attempt: int = 0
+    owner: Owner = Owner("", "")
 
 
 @asynccontextmanager
@@ -206,10 +208,10 @@ class MemoryQueue:
         self._cells.put_if(f"queue/{job_id}", entry.model_dump_json(), 0)
         self._changed.set()
 
-    async def lease(self, lanes: Sequence[str], wait_s: float) -> MemoryLease | None:
-        return await take_when_there(lambda: self._take(lanes), self._changed, wait_s)
+    async def lease(self, lanes: Sequence[str], wait_s: float, owner: Owner) -> MemoryLease | None:
+        return await take_when_there(lambda: self._take(lanes, owner), self._changed, wait_s)
 
-    def _take(self, lanes: Sequence[str]) -> MemoryLease | None:
+    def _take(self, lanes: Sequence[str], owner: Owner) -> MemoryLease | None:
         now = clock.now()
         entries = self._entries()
         running = Counter(entry.account for entry, _ in entries if entry.leased_until_s > now)
@@ -223,7 +225,7 @@ class MemoryQueue:
         ]
         for entry, revision in sorted(ready, key=lambda pair: (self._used_s[pair[0].account], pair[0].turn)):
             entry.leased_until_s, entry.token = now + self.lease_s, secrets.token_hex(8)
-            entry.attempt += 1
+            entry.attempt, entry.owner = entry.attempt + 1, owner
             if self._cells.put_if(f"queue/{entry.job_id}", entry.model_dump_json(), revision):
                 self._used_s[entry.account] += entry.cost_s
                 return MemoryLease(self, entry)
@@ -262,8 +264,9 @@ class MemoryQueue:
         waiting = [entry.job_id for entry, _ in self._entries() if entry.leased_until_s <= now]
         return waiting.index(job_id) if job_id in waiting else None
 
-    async def release_all(self) -> None:
+    async def release(self, owner: Owner) -> None:
         for entry, revision in self._entries():
-            entry.leased_until_s, entry.ready_s, entry.token = 0.0, 0.0, ""
-            self._cells.put_if(f"queue/{entry.job_id}", entry.model_dump_json(), revision)
+            if entry.owner.router == owner.router and entry.owner != owner:
+                entry.leased_until_s, entry.ready_s, entry.token = 0.0, 0.0, ""
+                self._cells.put_if(f"queue/{entry.job_id}", entry.model_dump_json(), revision)
         self._changed.set()

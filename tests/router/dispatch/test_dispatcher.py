@@ -16,7 +16,7 @@ from router.dispatch import dispatcher
 from router.jobs import attempts, lifecycle, reaper
 from router.jobs.services import Services
 from router.spool.port import BlobGone
-from router.store.port import Lease
+from router.store.port import Lease, Owner
 from router.store.record import Job
 from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Hang, Script
@@ -444,12 +444,12 @@ async def test_a_store_that_fails_for_a_while_stops_no_dispatcher(
     async with working(tmp_path, [FakeBackend("a", [mastering()])], concurrency=2) as services:
         real, failures = services.queue.lease, 0
 
-        async def failing(lanes: Sequence[str], wait_s: float) -> Lease | None:
+        async def failing(lanes: Sequence[str], wait_s: float, owner: Owner) -> Lease | None:
             nonlocal failures
             if failures < 5:
                 failures += 1
                 raise sqlite3.OperationalError("database or disk is full")
-            return await real(lanes, wait_s)
+            return await real(lanes, wait_s, owner)
 
         monkeypatch.setattr(services.queue, "lease", failing)
         monkeypatch.setattr(dispatcher, "WAIT_FOR_BACKEND_S", 0.01)

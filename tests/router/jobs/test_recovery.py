@@ -32,7 +32,7 @@ async def test_a_job_that_was_running_is_queued_again_and_costs_none_of_its_budg
     with ram_folder() as ram:
         async with services_in(tmp_path, ram=ram) as dead:
             queued = await queue_song(dead)
-            assert await dead.queue.lease(("any",), 0) is not None
+            assert await dead.queue.lease(("any",), 0, dead.owner) is not None
             attempt = Attempt(number=1, generation=1, tier="managed", backend="a", reason="Up.", started_s=0.0)
             await dead.change(queued.id, lambda job: job.to(JobState.RUNNING, generation=1, attempts=(attempt,)))
         backend = FakeBackend("a", [mastering()])
@@ -56,9 +56,19 @@ async def test_a_queued_job_that_never_came_in_line_is_put_there(tmp_path: Path)
         job = await queue_song(services)
         await services.queue.withdraw(job.id)
         assert await recovery.recover(services) == 1
-        lease = await services.queue.lease(("any",), 0)
+        lease = await services.queue.lease(("any",), 0, services.owner)
         assert lease is not None
         assert lease.job_id == job.id
+
+
+@pytest.mark.parametrize("state", [JobState.SPOOLED, JobState.QUEUED, JobState.SEALED])
+async def test_a_job_of_another_router_is_left_to_it(tmp_path: Path, state: JobState) -> None:
+    async with services_in(tmp_path) as services:
+        job = await job_in(services, state)
+        theirs = await services.change(job.id, lambda job: job.with_(owner="there"))
+        assert await recovery.recover(services) == 0
+        await recovery.probe_interrupted(services)
+        assert (await services.jobs.get(job.id)).job == theirs
 
 
 async def test_a_sealed_job_loses_its_input_and_can_be_fetched(tmp_path: Path) -> None:
