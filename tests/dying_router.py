@@ -29,6 +29,7 @@ from router.core.errors import Problem
 from router.jobs import lifecycle
 from router.jobs.services import Services
 from router.store.embedded.sqlite import LocalJobs, LocalLease, LocalQueue
+from router.store.port import Owner
 from router.store.record import Job
 from router.store.state import JobState
 from tests.services import BelievingProbe
@@ -70,8 +71,8 @@ def hook(folder: Path) -> None:
         await while_held("sealed")
         return await finish(services, job_id)
 
-    def taking(self: LocalQueue, lanes: Sequence[str]) -> LocalLease | None:
-        return None if (folder / "hold-queue").exists() else take(self, lanes)
+    def taking(self: LocalQueue, lanes: Sequence[str], owner: Owner) -> LocalLease | None:
+        return None if (folder / "hold-queue").exists() else take(self, lanes, owner)
 
     async def obeying(services: Services) -> None:
         while True:
