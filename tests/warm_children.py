@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import IO, Any
 
 from mastering.runtime import child_process
+from mastering.worker.render_process import wait_until_readable
 from tests import warm_start
 
 start_new_program = child_process.start
@@ -120,7 +120,7 @@ async def _start(
     for descriptor in opened:
         os.close(descriptor)
     try:
-        await _readable(link)
+        await wait_until_readable(link.fileno())
         child = WarmChild(*warm_start.started(link), link)
     except BaseException:
         link.close()
@@ -135,19 +135,3 @@ async def _start(
         lines = asyncio.StreamReaderProtocol(child.stdout)
         await loop.connect_read_pipe(lambda: lines, ours[1])
     return child
-
-
-async def _readable(link: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def set_ready() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(link, set_ready)
-    try:
-        await ready
-    finally:
-        with suppress(ValueError, OSError):
-            loop.remove_reader(link)

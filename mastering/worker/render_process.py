@@ -126,7 +126,7 @@ class RenderProcess:
 
     async def read(self) -> Message:
         """Wait for the next packet. Raises Fault(internal, out_of_memory) when the process is gone."""
-        await _readable(self._control.fileno())
+        await wait_until_readable(self._control.fileno())
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
         except ConnectionResetError:
@@ -144,7 +144,7 @@ class RenderProcess:
             return  # it has begun nothing, and ends by itself now that its socket is closed
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        await _readable(self._pidfd)
+        await wait_until_readable(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = None
 
@@ -177,7 +177,8 @@ def _post_mortem(status: int | None) -> Fault:
     return Fault(FaultCode.INTERNAL, "The rendering process ended in the middle of its work.", **numbers)
 
 
-async def _readable(descriptor: int) -> None:
+async def wait_until_readable(descriptor: int) -> None:
+    """Wait until a descriptor that asyncio has no transport for can be read, or its other end is closed."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 

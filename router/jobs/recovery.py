@@ -20,7 +20,7 @@ from router.store.state import ACTIVE, CLOSED, JobState
 
 
 async def recover(services: Services) -> int:
-    """Bring on every job of this router, then drop each blob that no job owns. Returns how many are not yet done.
+    """Resume every job of this router, then drop each blob that no job owns. Returns how many are not yet done.
 
     Running jobs are queued again at once, sealed ones lose their input and can be fetched, closed ones are wiped. An
     upload that had arrived in full becomes `spooled`, though its client never got the answer; `probe_interrupted` goes

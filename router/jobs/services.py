@@ -30,7 +30,7 @@ class Services(NamedTuple):
     secret: bytes
     """Random bytes of this boot, in RAM only: ids and login values derived from it can't be guessed from outside."""
     owner: Owner
-    """This router in its present life: the holder of its leases."""
+    """This router's name and the id of this process: who holds its leases."""
     sign_in: SignIn | None = None
     """The OpenID provider with its sessions; None on a router without sign-in, where every request is the guest's."""
 
@@ -43,7 +43,7 @@ class Services(NamedTuple):
         return self.settings.profile != "space"
 
     def is_ours(self, job: Job) -> bool:
-        """Whether this router has the job's audio and brings it on; others leave it alone while it lives."""
+        """Whether this router has the job's audio and works on it. A job of another router is left to that one."""
         return job.owner == self.owner.router
 
     def tiers_version(self) -> str:

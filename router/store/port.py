@@ -76,10 +76,12 @@ class Jobs(Protocol):
 
 
 class Owner(NamedTuple):
-    """Who holds a lease: a router, in one of its lives. Each start of it is another incarnation."""
+    """The holder of a lease: a router, and which of its starts it is."""
 
     router: str
+    """The router's name, the same after every restart."""
     incarnation: str
+    """An id of the process: another one after every restart."""
 
 
 class Lease(Protocol):
@@ -126,7 +128,8 @@ class Queue(Protocol):
         ...
 
     async def release(self, owner: Owner) -> None:
-        """Release the leases of the owner's earlier incarnations: called at its start, when none of them can live."""
+        """Release the leases that earlier processes of the router `owner.router` held. It calls this when it starts:
+        by then those processes are dead."""
         ...
 
 

@@ -68,7 +68,7 @@ class Job(_Document):
     id: str
     account: str
     owner: str = THIS_ROUTER
-    """The router that has its audio and brings it on."""
+    """The name of the router that has its audio and works on it."""
     state: JobState = JobState.RECEIVED
     settings: Settings
     managed_only: bool = False

@@ -470,7 +470,7 @@ async def test_depth_and_places_count_those_who_wait(open_store: Open) -> None:
     assert await store.queue.depth() == 2
 
 
-async def test_a_router_that_starts_again_gets_back_what_its_last_life_held(open_store: Open) -> None:
+async def test_a_router_that_starts_again_releases_what_its_earlier_processes_held(open_store: Open) -> None:
     store = await open_store(max_running=9)
     for name in ("x", "y"):
         await store.queue.enqueue(name, "any", "a", 1)
@@ -482,9 +482,7 @@ async def test_a_router_that_starts_again_gets_back_what_its_last_life_held(open
 
 
 @pytest.mark.parametrize("other", [HERE, Owner("there", "next")])
-async def test_nobody_loses_a_lease_by_the_start_of_another_router_or_in_its_own_life(
-    store: Store, other: Owner
-) -> None:
+async def test_a_living_process_keeps_its_leases_whoever_else_starts(store: Store, other: Owner) -> None:
     await store.queue.enqueue("x", "any", "a", 1)
     lease = await leased(store)
     await store.queue.release(other)

@@ -127,7 +127,7 @@ class Line(Stores):
 
     @initialize()
     def begin(self) -> None:
-        self.lives = dict.fromkeys(ROUTERS, 0)
+        self.starts = dict.fromkeys(ROUTERS, 0)
         self.held: list[tuple[Lease, ...]] = []
         self.router_of: dict[str, str] = {}
         self.holder: dict[str, tuple[tuple[Lease, ...], float]] = {}
@@ -153,7 +153,7 @@ class Line(Stores):
 
     @rule(lanes=st.sampled_from([(), ("any",), ("managed",), ("any", "managed")]), router=st.sampled_from(ROUTERS))
     def lease(self, lanes: tuple[str, ...], router: str) -> None:
-        owner = Owner(router, str(self.lives[router]))
+        owner = Owner(router, str(self.starts[router]))
         leases = tuple(self.run(store.queue.lease(lanes, 0, owner)) for store in self.stores)
         names = {lease and lease.job_id for lease in leases}
         assert len(names) == 1
@@ -207,9 +207,9 @@ class Line(Stores):
 
     @rule(router=st.sampled_from(ROUTERS))
     def start_again(self, router: str) -> None:
-        self.lives[router] += 1
+        self.starts[router] += 1
         for store in self.stores:
-            self.run(store.queue.release(Owner(router, str(self.lives[router]))))
+            self.run(store.queue.release(Owner(router, str(self.starts[router]))))
         for job_id in [name for name in self.holder if self.router_of[name] == router]:
             del self.holder[job_id]
 
