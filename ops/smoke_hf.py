@@ -74,7 +74,8 @@ async def _master(backend: Backend, song: bytes) -> tuple[int, str]:
         if isinstance(event, bytes):
             size_bytes += len(event)
         elif isinstance(event, Finished) and event.report is not None:
-            readings = f", {event.report.after.integrated_lufs} LUFS, {event.report.after.true_peak_dbtp} dBTP"
+            after = event.report["after"]
+            readings = f", {after['integrated_lufs']} LUFS, {after['true_peak_dbtp']} dBTP"
     return size_bytes, readings
 
 

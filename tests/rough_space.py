@@ -155,7 +155,7 @@ class _Behaviour:
             self.jobs[job_id][f"outputs/{name}"] = audio
             sha256 = hashlib.sha256(b"another" if self.how.get("bad_checksum") else audio).hexdigest()
             outputs.append({"format": name, "size": len(audio) + self.how.get("size_off", 0), "sha256": sha256})
-        return {"type": "end", "report": report().model_dump(mode="json"), "outputs": outputs}
+        return {"type": "end", "report": report(), "outputs": outputs}
 
     def health(self) -> dict[str, Any]:
         slots = {"total": 2, "free": 2}
@@ -166,7 +166,7 @@ class _Behaviour:
             "state": "ready",
             "slots": slots,
         }
-        body |= {"max_bytes": 10**9, "max_duration_s": 5400, "kind": "cpu"}
+        body |= {"max_bytes": 10**9, "max_duration_s": 5400, "kinds": {"master": {}}}
         return {**body, **self.how.get("health", {})}
 
 
@@ -222,6 +222,10 @@ def _serve_space(port: int) -> None:
     async def put(job_id: str, part: str, request: Request) -> None:
         body = b"".join([chunk async for chunk in request.stream()])
         behaviour.jobs.setdefault(job_id, {})[part] = body
+
+    @server.get("/v1/jobs/{job_id}")
+    async def held(job_id: str) -> Response:
+        return JSONResponse({}) if behaviour.jobs.get(job_id) else Response(status_code=404)
 
     @server.get("/v1/jobs/{job_id}/outputs/{name}")
     async def output(job_id: str, name: str) -> Response:

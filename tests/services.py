@@ -29,6 +29,7 @@ from mastering.contract import (
     Stage,
 )
 from mastering.contract import Settings as MasterSettings
+from mastering.contract.kinds import ExpectedOutput
 from router.core import clock
 from router.core.settings import RouterSettings
 from router.dispatch.dispatcher import Dispatcher
@@ -80,14 +81,16 @@ class BelievingProbe(Probe):
     def tap_song(self, size: int | None) -> None:
         return
 
-    def tap_master(self, **_: Any) -> None:
+    def tap_output(self, *_: Any, **__: Any) -> None:
         return
 
-    async def verify(self, feed: AsyncIterable[bytes], **expected: Any) -> Any:
+    async def verify(
+        self, feed: AsyncIterable[bytes], expected: ExpectedOutput, *, size_bytes: int | None = None, **_: Any
+    ) -> Any:
         size = sum([len(chunk) async for chunk in feed])
         if self.verify_faults:
             raise self.verify_faults.pop(0)
-        if size != expected["size"]:
+        if size != size_bytes:
             raise Fault(FaultCode.BAD_MASTER, "The master is not as long as it says.")
 
 
@@ -165,7 +168,7 @@ def new_job(services: Services, **changes: Any) -> Job:
     fields = {
         "id": new_id(),
         "account": "a",
-        "settings": MasterSettings(),
+        "options": MasterSettings().model_dump(mode="json"),
         "created_s": now,
         "expires_s": now + lifetime_s,
     }
@@ -224,8 +227,10 @@ def mastering(master: bytes = MASTER, *formats: OutputFormat, before: Sequence[S
     return [*steps, Finished(report())]
 
 
-def report() -> Report:
-    return Report(engine_version="0.1.0", before=_measured(-20.0), after=_measured(-14.0), plan=_plan())
+def report() -> dict[str, Any]:
+    """A report on a master, as JSON."""
+    made = Report(engine_version="0.1.0", before=_measured(-20.0), after=_measured(-14.0), plan=_plan())
+    return made.model_dump(mode="json")
 
 
 def _measured(integrated_lufs: float) -> Measurements:

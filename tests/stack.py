@@ -23,6 +23,7 @@ from pathlib import Path
 
 import httpx
 
+from mastering.contract import kinds
 from tests import warm_start
 from tests.loopback import TLS
 from tests.warm_start import WarmProcess
@@ -140,11 +141,13 @@ def own_ram() -> Iterator[Path]:
         yield inner
 
 
-def start_worker(folder: Path, number: int = 0, port: int | None = None) -> Running:
+def start_worker(
+    folder: Path, number: int = 0, port: int | None = None, environment: Mapping[str, str] | None = None
+) -> Running:
     """Start a worker; it is not up yet when this returns: `wait_for` its health."""
     port = port or free_port()
     command = [sys.executable, "-m", "mastering.worker", "--host", "127.0.0.1", "--port", str(port)]
-    return _start(command, folder / f"worker-{number}.txt", f"http://127.0.0.1:{port}", {})
+    return _start(command, folder / f"worker-{number}.txt", f"http://127.0.0.1:{port}", environment or {})
 
 
 def start_router(
@@ -195,12 +198,12 @@ def wait_for(running: Running, url: str, limit_s: float = START_S) -> None:
 
 
 def _start(command: list[str], output: Path, url: str, environment: Mapping[str, str]) -> Running:
-    """`python -m …` starts warm; what is traced, limited or changed starts as a new program."""
+    """`python -m …` starts warm; what is traced, limited or has kinds of its own starts as a new program."""
     whole = {**os.environ, **environment}
     process: subprocess.Popen[bytes] | WarmProcess
     with output.open("ab") as sink:
         match command:
-            case [sys.executable, "-m", module, *arguments]:
+            case [sys.executable, "-m", module, *arguments] if kinds.VARIABLE not in environment:
                 process = warm_start.start(module, arguments, whole, sink, subprocess.STDOUT)
             case _:
                 process = subprocess.Popen(

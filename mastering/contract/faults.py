@@ -30,6 +30,8 @@ class FaultCode(StrEnum):
     BAD_MASTER = "bad_master"
     """The engine's own master failed its verification."""
     BAD_REQUEST = "bad_request"
+    UNKNOWN_KIND = "unknown_kind"
+    """A backend does not do this kind of job, or has other models for it."""
     INTERNAL = "internal"
 
 

@@ -65,8 +65,15 @@ class Effort(StrEnum):
     """Refined by gradient descent (`mastering.fit`), on a GPU where there is one."""
 
 
-class Settings(Record):
-    """What the person asked for. `target` and `style` are names from `mastering.contract.presets`."""
+class JobOptions(Record):
+    """What is asked of a job. Each kind of job has a record of its own, with its options beside the outputs."""
+
+    outputs: tuple[str, ...]
+    """Names of the outputs that are wanted, each once. With a default, as every option."""
+
+
+class Settings(JobOptions):
+    """What is asked of a master. `target` and `style` are names from `mastering.contract.presets`."""
 
     target: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = "streaming"
     """Where the master is going: the name of a delivery target."""

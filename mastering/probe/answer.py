@@ -12,13 +12,22 @@ from mastering.audio.codecs import allowed_missing_frames
 from mastering.audio.container import CONTAINER_HEAD_BYTES, container_of, ends_inside_id3, id3_end, xing_frames
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import Facts, Fault, FaultCode
+from mastering.contract.kinds import ExpectedJson
 from mastering.probe.checks import check_header, decode_summary, facts_of
 from mastering.probe.decoders import open_recording
 from mastering.probe.growing_file import GrowingFile
+from mastering.probe.json_output import verified_json
 from mastering.probe.recording import resource_fault, undecodable_fault
 from mastering.probe.sandbox_check import refused_attempts
 from mastering.probe.wav_header import serve_wav_headers
-from mastering.protocol.probe import ProbeAnswer, ProbeFault, ProbeRequest, SandboxChecks, facts_of_master
+from mastering.protocol.probe import (
+    ProbeAnswer,
+    ProbeFault,
+    ProbeRequest,
+    SandboxChecks,
+    VerifiedJson,
+    verified_audio,
+)
 from mastering.runtime import sandbox
 
 _READ_BYTES = 256 * 1024
@@ -45,17 +54,14 @@ def fault_answer(fault: Fault) -> bytes:
     return ProbeAnswer(fault=told).model_dump_json(exclude_none=True).encode()
 
 
-def facts_answer(request: ProbeRequest, facts: Facts, size: int) -> bytes:
-    """What `request` is answered of a file of `size` bytes that is sound. Raises Fault(bad_master)."""
-    told = facts if request.expected is None else facts_of_master(facts, size, request.expected)
-    return ProbeAnswer(ok=told).model_dump_json(exclude_none=True).encode()
+def answer_of(found: Facts | VerifiedJson | SandboxChecks) -> bytes:
+    return ProbeAnswer(ok=found).model_dump_json(exclude_none=True).encode()
 
 
 def _outcome(request: ProbeRequest, conversation: socket.socket) -> bytes:
     if request.op == "selfcheck":
         _lock_up(request)
-        checks = SandboxChecks(refused=refused_attempts())
-        return ProbeAnswer(ok=checks).model_dump_json(exclude_none=True).encode()
+        return answer_of(SandboxChecks(refused=refused_attempts()))
     if request.is_long_lived:
         _lock_up(request)
         serve_wav_headers(conversation.fileno())
@@ -72,7 +78,10 @@ def _outcome(request: ProbeRequest, conversation: socket.socket) -> bytes:
     data = mmap.mmap(source, 0)  # mapped now: later no descriptor can be had
     file = GrowingFile(data, feed, request.most_kept_bytes)
     _lock_up(request, size)
-    return facts_answer(request, probe_file(source, request, file), size)
+    if isinstance(request.expected, ExpectedJson):
+        return answer_of(verified_json(request, request.expected, file))
+    facts = probe_file(source, request, file)
+    return answer_of(facts if request.expected is None else verified_audio(facts, size, request))
 
 
 def _read_to_end(source: int, request: ProbeRequest, conversation: socket.socket) -> None:

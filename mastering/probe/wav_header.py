@@ -25,7 +25,7 @@ from mastering.protocol.probe import (
     WAV_HEADER_SIZES,
     ProbeAnswer,
     ProbeRequest,
-    facts_of_master,
+    verified_audio,
 )
 
 _EVERY_SAMPLES = 33
@@ -75,7 +75,7 @@ def plain_wav_facts(request: ProbeRequest, beginning: memoryview) -> Facts | Non
     try:
         check_header(wav.header, request.max_duration_s)
         facts = facts_of(wav.header, wav.summary, is_cut_short=False, allowed_missing_frames=0)
-        return facts if request.expected is None else facts_of_master(facts, size, request.expected)
+        return facts if request.expected is None else verified_audio(facts, size, request)
     except Fault:
         return None
 

@@ -23,12 +23,12 @@ from mastering.protocol.frames import (
     FaultEvent,
     FrameKind,
     HeartbeatEvent,
+    JobEvent,
     PartEvent,
     ProgressEvent,
     ProtocolError,
     ReportEvent,
     Seal,
-    SettingsEvent,
     frame_header,
 )
 
@@ -54,8 +54,8 @@ class BodyOrder:
 
 REQUEST = BodyOrder(
     {
-        "start": {SettingsEvent: "settings"},
-        "settings": {PartEvent: "parts"},
+        "start": {JobEvent: "job"},
+        "job": {PartEvent: "parts"},
         "parts": {PartEvent: "parts", EndEvent: "end"},
         "end": {},
     }

@@ -1,14 +1,14 @@
-"""Frames of one render: the events and data that a worker and its caller exchange, and the seal over them. No I/O.
+"""Frames of one job: the events and data that a worker and its caller exchange, and the seal over them. No I/O.
 
 One exchange is one HTTP request and its response, both a run of frames, which `frame_parser` reads. A frame is a header
 ``!BI`` (kind, length of the payload in bytes) and the payload; an event's is UTF-8 JSON, a data frame's is raw.
 
-Request:   settings, then for each part (``audio``, ``reference/0`` …): part, data …, then end.
+Request:   job, then for each part (``audio``, ``reference/0`` …): part, data …, then end.
 Response:  accepted, then heartbeats and progress, report, for each output (``output/wav24`` …): part, data …, then
            end; or, instead of what is still to come, fault.
 
 A part says its size before its bytes; `end` and `fault` carry a seal over every frame before them and themselves:
-settings, events and data, in their order. It guards the transfer while it lasts and is stored nowhere. Where the two
+the job, events and data, in their order. It guards the transfer while it lasts and is stored nowhere. Where the two
 sides share a key (`signing`), it is a MAC for this one exchange, and a refusal by HTTP status carries one
 over its body in a header.
 """
@@ -18,15 +18,16 @@ from __future__ import annotations
 import hmac
 import struct
 from enum import IntEnum
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from blake3 import blake3
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from mastering.contract import FaultCode, Record, Report, Settings, Stage
+from mastering.contract import FaultCode, Record
+from mastering.contract.kinds import KIND_NAME, STAGE_NAME
 
-PROTOCOL_VERSION = 2
-"""Of what the router speaks with workers and with Spaces, which are upgraded together."""
+PROTOCOL_VERSION = 3
+"""Of what the router speaks with workers and with Spaces, which are upgraded together; 3 brought kinds of jobs."""
 MEDIA_TYPE = "application/vnd.mastering.frames"
 HEARTBEAT_S = 2.0
 MAX_DATA_BYTES = 1024 * 1024
@@ -48,12 +49,15 @@ class FrameKind(IntEnum):
     DATA = 2
 
 
-class SettingsEvent(Record):
-    type: Literal["settings"] = "settings"
+class JobEvent(Record):
+    """What is to be done: the job's kind, and its options, which only that kind's own record says more about."""
+
+    type: Literal["job"] = "job"
     protocol: int = PROTOCOL_VERSION
-    settings: Settings
+    kind: Annotated[str, Field(pattern=KIND_NAME)] = "master"
+    options: dict[str, Any]
     deadline_s: float | None = None
-    """Seconds the caller will wait for the whole render."""
+    """Seconds the caller will wait for all of the work."""
 
 
 class PartEvent(Record):
@@ -81,14 +85,15 @@ class HeartbeatEvent(Record):
 
 class ProgressEvent(Record):
     type: Literal["progress"] = "progress"
-    stage: Stage
+    stage: Annotated[str, Field(pattern=STAGE_NAME)]
     fraction: Annotated[float, Field(ge=0, le=1)]
-    """Of the whole render, not of the stage; never goes back."""
+    """Of all the work, not of the stage; never goes back."""
 
 
 class ReportEvent(Record):
     type: Literal["report"] = "report"
-    report: Report
+    report: dict[str, Any]
+    """By the kind's own record."""
 
 
 class FaultEvent(Record):
@@ -102,7 +107,7 @@ class FaultEvent(Record):
 Last = TypeVar("Last", EndEvent, FaultEvent)
 Buffer = TypeVar("Buffer", bytes, memoryview)
 Event = Annotated[
-    SettingsEvent | PartEvent | EndEvent | AcceptedEvent | HeartbeatEvent | ProgressEvent | ReportEvent | FaultEvent,
+    JobEvent | PartEvent | EndEvent | AcceptedEvent | HeartbeatEvent | ProgressEvent | ReportEvent | FaultEvent,
     Field(discriminator="type"),
 ]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -186,6 +191,28 @@ def _parse(payload: bytes) -> Event:
     try:
         return _EVENT.validate_json(payload)
     except ValidationError as error:
+        _refuse_other_version(payload)
         # Pydantic's own text quotes the input; only where it failed may travel on.
         where = ", ".join(".".join(map(str, part["loc"])) or "event" for part in error.errors(include_input=False)[:3])
         raise ProtocolError(f"an event this protocol does not know (at {where})") from None
+
+
+class _AnyVersion(BaseModel):
+    """Of an event of any version of the protocol: which one it is."""
+
+    protocol: int | None = None
+
+
+def _refuse_other_version(payload: bytes) -> None:
+    """Raise ProtocolError, with what to do, where an event that was not understood names another version."""
+    try:
+        theirs = _AnyVersion.model_validate_json(payload).protocol
+    except ValidationError:
+        return
+    if theirs not in (None, PROTOCOL_VERSION):
+        raise ProtocolError(other_version(theirs))
+
+
+def other_version(theirs: object) -> str:
+    """The sentence for a side that speaks another version of the protocol."""
+    return f"protocol {theirs} is not spoken here, only {PROTOCOL_VERSION}: upgrade the older of the two sides"

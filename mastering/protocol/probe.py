@@ -20,6 +20,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode, Record
+from mastering.contract.kinds import ExpectedAudio, ExpectedOutput
 
 MAX_REQUEST_BYTES = 16 * 1024
 """Of a request's packet; one has a few hundred."""
@@ -32,17 +33,6 @@ WAV_HEADER_SIZES = struct.Struct("!II")
 """Bytes of the request, and of the file's beginning behind it."""
 MAX_WAV_BEGINNING_BYTES = 1024 * 1024
 """Of a file's beginning that a `wav_headers` child is shown; it keeps room for it all along."""
-
-
-class ExpectedMaster(Record):
-    """What a master must be. `tolerance_frames` is for lossy formats, which pad."""
-
-    frames: int
-    rate_hz: int
-    channels: int
-    tolerance_frames: int = 0
-    size: int | None = None
-    """In bytes; None where it is not known."""
 
 
 class ProbeRequest(Record):
@@ -59,7 +49,10 @@ class ProbeRequest(Record):
     memory_bytes: Annotated[int, Field(gt=0)] = 1024 * 1024 * 1024
     size: Annotated[int, Field(ge=0)] | None = None
     """Of the file in bytes, where the caller knows it: then it is decoded while it arrives."""
-    expected: ExpectedMaster | None = None
+    expected: ExpectedOutput | None = None
+    """What an output must be that is verified."""
+    expected_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Its size, where that is known."""
 
     @property
     def is_long_lived(self) -> bool:
@@ -67,8 +60,15 @@ class ProbeRequest(Record):
         return self.op == "wav_headers"
 
 
-class VerifiedMaster(Facts):
-    """Facts of a master that is sound, whole, and what was announced."""
+class VerifiedAudio(Facts):
+    """Facts of an output that is audio: sound, whole, and what was expected."""
+
+    size: int
+    """In bytes."""
+
+
+class VerifiedJson(Record):
+    """An output that is JSON, and what was expected."""
 
     size: int
     """In bytes."""
@@ -80,7 +80,7 @@ class SandboxChecks(Record):
     refused: dict[str, bool]
 
 
-AnswerT = TypeVar("AnswerT", Facts, VerifiedMaster, SandboxChecks)
+AnswerT = TypeVar("AnswerT", Facts, VerifiedAudio, VerifiedJson, SandboxChecks)
 
 
 class Hello(Record):
@@ -107,8 +107,11 @@ class ProbeAnswer(Record, Generic[AnswerT]):
     fault: ProbeFault | None = None
 
 
-def facts_of_master(facts: Facts, size: int, expected: ExpectedMaster) -> VerifiedMaster:
-    """The facts of a master of `size` bytes. Raises Fault(bad_master) where it is another one than expected."""
+def verified_audio(facts: Facts, size: int, request: ProbeRequest) -> VerifiedAudio:
+    """The facts of an output of `size` bytes. Raises Fault(bad_master) where it is another one than `request` says."""
+    expected = request.expected
+    if not isinstance(expected, ExpectedAudio):
+        raise Fault(FaultCode.BAD_MASTER, "The output is audio, and none was expected.")
     off_by = abs(facts.frames - expected.frames)
     wrong = [
         what
@@ -116,7 +119,7 @@ def facts_of_master(facts: Facts, size: int, expected: ExpectedMaster) -> Verifi
             "length": off_by > expected.tolerance_frames,
             "sample rate": facts.rate_hz != expected.rate_hz,
             "number of channels": facts.channels != expected.channels,
-            "size": expected.size not in (None, size),
+            "size": request.expected_bytes not in (None, size),
         }.items()
         if is_wrong
     ]
@@ -127,4 +130,4 @@ def facts_of_master(facts: Facts, size: int, expected: ExpectedMaster) -> Verifi
             frames=facts.frames,
             expected_frames=expected.frames,
         )
-    return VerifiedMaster(**facts.model_dump(), size=size)
+    return VerifiedAudio(**facts.model_dump(), size=size)

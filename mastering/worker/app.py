@@ -22,6 +22,7 @@ from mastering.worker.exchange import RenderExchange
 from mastering.worker.problems import problem_response
 from mastering.worker.render_pool import RenderPool
 from mastering.worker.response import HEADERS
+from mastering.worker.served_kinds import model_digests
 from mastering.worker.settings import WorkerSettings
 from mastering.worker.signature_check import SignatureMiddleware, keys_of
 from mastering.worker.slots import RenderSlots
@@ -80,7 +81,7 @@ async def reserve(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """State, load and memory, which the router asks for every few seconds; nothing in it is of a song."""
+    """State, kinds of jobs, load and memory: what the router asks every few seconds. Nothing in it is of a song."""
     worker: Worker = request.app.state.worker
     state = "draining" if worker.slots.is_draining else "ready" if worker.render_pool.is_warm else "warming"
     body = {
@@ -88,6 +89,7 @@ async def health(request: Request) -> Response:
         "protocol": PROTOCOL_VERSION,
         "engine_version": ENGINE_VERSION,
         "device": worker.render_pool.device,
+        "kinds": model_digests(),
         "failed_starts": worker.render_pool.failures,
         "slots": worker.slots.counts(time.monotonic()),
         "load": os.getloadavg(),

@@ -12,20 +12,8 @@ import os
 import resource
 from typing import Any, BinaryIO, cast
 
-from mastering.contract import Fault, FaultCode, OutputFormat, Settings
+from mastering.contract import Fault, FaultCode
 
-_BYTES_PER_SAMPLE = {
-    OutputFormat.WAV16: 2,
-    OutputFormat.WAV24: 3,
-    OutputFormat.WAV32F: 4,
-    OutputFormat.FLAC: 3,
-    OutputFormat.ALAC: 3,
-}
-"""Lossless formats; a coder that gains nothing stores its samples as they are."""
-_LOSSY_BYTES_PER_S = 64_000
-"""More than the 320 kbit/s and the variable rates that the lossy coders are asked for."""
-_OVERHEAD_BYTES = 1 << 20
-"""Headers, tables and texts of one output, in bytes."""
 _REPORT_BYTES = 16 << 20
 """The report is a file too, which the caller did not ask for."""
 
@@ -99,15 +87,6 @@ class _CountedFile(io.FileIO):
         cut = super().truncate(wanted)
         self._budget.shrink(self.fileno(), cut)
         return cut
-
-
-def size_bound_bytes(settings: Settings, duration_s: float, rate_hz: int, channels: int) -> int:
-    """The most bytes that all outputs together can have, but for a cover picture."""
-    per_s = sum(
-        _BYTES_PER_SAMPLE[kind] * channels * rate_hz if kind in _BYTES_PER_SAMPLE else _LOSSY_BYTES_PER_S
-        for kind in settings.outputs
-    )
-    return int(per_s * duration_s) + _OVERHEAD_BYTES * len(settings.outputs)
 
 
 def check_duration(duration_s: float, allowed_s: float) -> None:

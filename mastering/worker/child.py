@@ -6,10 +6,10 @@ dump, and is killed with the worker.
 Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
 interpreter.
 
-On the socket (SOCK_SEQPACKET), worker → child: {"settings", "heartbeat_s"} with the input descriptors, and
+On the socket (SOCK_SEQPACKET), worker → child: {"kind", "options", "heartbeat_s"} with the input descriptors, and
 `runs_preparation`, whether the program's preparation runs first, `output_bytes`, what all outputs together may have,
 `unforeseen_bytes`, the same for a song that does not say its length, and `max_duration_s`;
-child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [formats]}
+child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [names]}
 with the report's and the outputs' descriptors, or {"fault"}.
 """
 
@@ -21,12 +21,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mastering.contract import Fault, FaultCode, OutputFormat, Report, Settings, Stage
+from mastering.contract import Fault, FaultCode, Record
+from mastering.contract.kinds import job_kind
 from mastering.runtime import exec_shim, sandbox
 from mastering.worker.budget import Budget
 from mastering.worker.size_bound import check_output_size
@@ -42,7 +43,7 @@ class Link:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._fraction = 0.0
-        self._said: tuple[Stage | None, float] = (None, 0.0)
+        self._said: tuple[str | None, float] = (None, 0.0)
 
     def tell(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
         socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
@@ -52,12 +53,12 @@ class Link:
         packet, descriptors, _, _ = socket.recv_fds(self._control, _MAX_PACKET_BYTES, _MAX_DESCRIPTORS)
         return (json.loads(packet), descriptors) if packet else None
 
-    def progress(self, stage: Stage, fraction: float) -> None:
+    def progress(self, stage: str, fraction: float) -> None:
         """At most a few times a second, and never backwards."""
         self._fraction = min(1.0, max(self._fraction, fraction))
         last_stage, last_s = self._said
         now = time.monotonic()
-        if stage is not last_stage or now - last_s >= _PROGRESS_S:
+        if stage != last_stage or now - last_s >= _PROGRESS_S:
             self._said = (stage, now)
             self.tell({"progress": {"stage": stage, "fraction": self._fraction}})
 
@@ -94,8 +95,8 @@ def _warmed(gpu: str) -> str:
 class RenderProgram:
     """What a rendering process runs and may read; put together once, by the fork server."""
 
-    master: Callable[..., Report]
-    """Renders one song: `mastering.engine.pipeline.master`, or a test's."""
+    runs: Mapping[str, Callable[..., Record]]
+    """Kind of job → what does it (`contract.kinds.JobKind.run`)."""
     prepare: Callable[[Link], None] | None = None
     """Called with the link before a render that asks for it."""
     readable: tuple[Path, ...] = ()
@@ -123,30 +124,30 @@ def serve(link: Link, program: RenderProgram, device: str) -> None:
         if program.prepare is not None and asked.get("runs_preparation"):
             program.prepare(link)
         budget = Budget(asked["output_bytes"], asked.get("unforeseen_bytes"))
-        _render(link, program.master, asked, descriptors, budget)
+        _render(link, program, asked, descriptors, budget)
     except Fault as fault:
         link.tell({"fault": {"code": fault.code, "message": fault.message, "numbers": fault.numbers}})
     except Exception as error:  # its text may hold anything; its type may not
         link.tell({"fault": _unforeseen(error)})
 
 
-def _render(
-    link: Link, master: Callable[..., Report], asked: dict[str, Any], descriptors: list[int], budget: Budget
-) -> None:
-    settings = Settings.model_validate(asked["settings"])
+def _render(link: Link, program: RenderProgram, asked: dict[str, Any], descriptors: list[int], budget: Budget) -> None:
+    kind = job_kind(asked["kind"])
+    options = kind.parse(asked["options"])
     sources = [os.fdopen(descriptor, "rb") for descriptor in descriptors]
-    link.tell({"needs": check_output_size(sources[0], settings, budget, asked.get("max_duration_s"))})
+    link.tell({"needs": check_output_size(sources[0], kind, options, budget, asked.get("max_duration_s"))})
     budget.enforce()
-    outputs: dict[OutputFormat, tuple[int, BinaryIO]] = {}
+    outputs: dict[str, tuple[int, BinaryIO]] = {}
 
-    def open_output(wanted: OutputFormat) -> BinaryIO:
-        # The engine may close its file; the memory stays ours by a second descriptor.
+    def open_output(wanted: str) -> BinaryIO:
+        # The work may close its file; the memory stays ours by a second descriptor.
         memory = os.memfd_create("output", os.MFD_CLOEXEC)
         outputs[wanted] = memory, budget.open(os.dup(memory))
         return outputs[wanted][1]
 
     try:
-        report = master(sources[0], settings, references=sources[1:], open_output=open_output, progress=link.progress)
+        run = program.runs[kind.name]
+        report = run(sources[0], options, references=sources[1:], open_output=open_output, progress=link.progress)
         for _, file in outputs.values():
             if not file.closed:
                 file.flush()

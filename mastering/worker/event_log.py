@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 
 from mastering.contract import FaultCode
+from mastering.contract.kinds import job_kinds
 from mastering.runtime.event_log import EventLog, Events, Real, Whole, Words, capture_process_output, to_stream
 
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
     "stopping": {},
     "stopped": {},
-    "render_ended": {"outcome": Words("done", *FaultCode), "seconds": Real()},
+    "render_ended": {"kind": Words(*job_kinds()), "outcome": Words("done", *FaultCode), "seconds": Real()},
 }
 
 
@@ -37,5 +38,7 @@ class WorkerEventLog:
     def stopped(self) -> None:
         self._book.log("stopped")
 
-    def render_ended(self, outcome: str, seconds: float) -> None:
-        self._book.log("render_ended", outcome=outcome, seconds=round(seconds, 1))
+    def render_ended(self, kind: str | None, outcome: str, seconds: float) -> None:
+        """`kind`: None for a request that did not get so far as to name one that is served here."""
+        fields = {"kind": kind} if kind else {}
+        self._book.log("render_ended", outcome=outcome, seconds=round(seconds, 1), **fields)

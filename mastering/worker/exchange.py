@@ -1,4 +1,4 @@
-"""One render as one HTTP exchange: the song in, heartbeats and progress and the masters out. It keeps nothing.
+"""One job as one HTTP exchange: the song in, heartbeats and progress and the outputs out. It keeps nothing.
 
 Before a render begins a refusal is an HTTP status (`problems`); afterwards it is a fault frame. Plain ASGI, since
 Starlette's responses would not notice that the caller has gone.
@@ -21,13 +21,12 @@ from mastering.protocol.frames import (
     HeartbeatEvent,
     ProgressEvent,
     Seal,
-    SettingsEvent,
 )
 from mastering.worker.event_log import WorkerEventLog
 from mastering.worker.problems import problem_response
 from mastering.worker.render_pool import RenderPool
 from mastering.worker.render_process import Message, RenderProcess
-from mastering.worker.request import RenderRequest
+from mastering.worker.request import JobRequest, RenderRequest
 from mastering.worker.response import CallerGone, ResponseWriter
 from mastering.worker.settings import WorkerSettings
 from mastering.worker.signature_check import keys_of
@@ -50,30 +49,31 @@ class RenderExchange:
             await problem_response(fault, keys_of(scope).response, 409)(scope, receive, send)
             return
         try:
-            outcome = await self._exchange(claim, scope, receive, send)
+            kind, outcome = await self._exchange(claim, scope, receive, send)
         finally:
             claim.release()
-        self._log.render_ended(outcome, time.monotonic() - began)
+        self._log.render_ended(kind, outcome, time.monotonic() - began)
 
-    async def _exchange(self, claim: Claim, scope: Scope, receive: Receive, send: Send) -> str:
-        """How it ended: `done` or a FaultCode."""
+    async def _exchange(self, claim: Claim, scope: Scope, receive: Receive, send: Send) -> tuple[str | None, str]:
+        """The job's kind, where that was told, and how it ended: `done` or a FaultCode."""
         keys = keys_of(scope)
         with RenderRequest(self._settings.max_input_bytes, self._settings.max_references, Seal(keys.request)) as upload:
             try:
                 request = await self._read_upload(upload, receive)
             except CallerGone:
-                return FaultCode.CANCELLED
+                return upload.kind, FaultCode.CANCELLED
             except Fault as fault:
                 claim.release()
                 await problem_response(fault, keys.response)(scope, receive, send)
-                return fault.code
+                return upload.kind, fault.code
             response = ResponseWriter(send, self._settings.upload_stall_s, claim, Seal(keys.response))
             try:
-                return await _until_caller_hangs_up(receive, self._render(request, upload, response))
+                outcome = await _until_caller_hangs_up(receive, self._render(request, upload, response))
             except CallerGone:
-                return FaultCode.CANCELLED
+                outcome = FaultCode.CANCELLED
+            return upload.kind, outcome
 
-    async def _read_upload(self, upload: RenderRequest, receive: Receive) -> SettingsEvent:
+    async def _read_upload(self, upload: RenderRequest, receive: Receive) -> JobRequest:
         """The whole request body. Raises Fault, CallerGone."""
         more = True
         while more:
@@ -88,7 +88,7 @@ class RenderExchange:
             more = message.get("more_body", False)
         return upload.finish()
 
-    async def _render(self, request: SettingsEvent, upload: RenderRequest, response: ResponseWriter) -> str:
+    async def _render(self, request: JobRequest, upload: RenderRequest, response: ResponseWriter) -> str:
         limit_s = min(self._settings.max_render_s, request.deadline_s or float("inf"))
         await response.begin()
         # However this ends, the results' memory is freed with it.
@@ -106,11 +106,12 @@ class RenderExchange:
             return await response.results(done)
 
     async def _relay(
-        self, process: RenderProcess, request: SettingsEvent, upload: RenderRequest, response: ResponseWriter
+        self, process: RenderProcess, request: JobRequest, upload: RenderRequest, response: ResponseWriter
     ) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         asked = {
-            "settings": request.settings.model_dump(mode="json"),
+            "kind": request.kind.name,
+            "options": request.options.model_dump(mode="json"),
             "heartbeat_s": self._settings.heartbeat_s,
             "output_bytes": self._settings.max_output_bytes,
         }

@@ -4,7 +4,8 @@ A new Python process would import the engine for each song, which takes longer t
 once. Nothing here reads untrusted bytes, and there is one thread, before and after. It ends when its socket is closed,
 and the kernel ends its children with it.
 
-Command line: the socket, the engine (``module:function``), and its preparation, if any (`child.RenderProgram`).
+Command line: the socket, what makes masters (``module:function``, as `JobKind.run`), and its preparation, if any
+(`child.RenderProgram`).
 On the socket (SOCK_SEQPACKET), worker → fork server: one byte with a rendering process's end of a socket. On that one,
 fork server → worker: {"forked": pid} with a pidfd, and {"ended": exit code}; all else on it is the child's (`child`).
 """
@@ -24,9 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mastering.contract.kinds import MASTER
 from mastering.runtime import blas, sandbox
 from mastering.runtime.forked_child import close_all_but, fork_child, reap_child
 from mastering.worker import child
+from mastering.worker.served_kinds import served_kinds
 
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/etc/localtime",
@@ -132,8 +135,10 @@ def main(arguments: list[str]) -> None:
     sandbox.keep_memory_private()
     blas.one_thread()
     control = socket.socket(fileno=int(arguments[0]))
-    master, *prepare = map(load_function, arguments[1:])
-    program = child.RenderProgram(master, prepare[0] if prepare else None, tuple(program_files()))
+    paths = {name: kind.run for name, kind in served_kinds().items()} | {MASTER.name: arguments[1]}
+    runs = {name: load_function(path) for name, path in paths.items()}
+    prepare = load_function(arguments[2]) if arguments[2:] else None
+    program = child.RenderProgram(runs, prepare, tuple(program_files()))
     gc.collect()
     gc.freeze()  # the children share these objects' pages as long as no collection writes to them
     ForkServer(control, program).serve()

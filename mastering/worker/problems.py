@@ -12,6 +12,7 @@ _HTTP_STATUS = {
     FaultCode.BAD_REQUEST: 400,
     FaultCode.BAD_SETTINGS: 400,
     FaultCode.TOO_LARGE: 413,
+    FaultCode.UNKNOWN_KIND: 422,
     FaultCode.BUSY: 503,
     FaultCode.DEADLINE: 408,
 }

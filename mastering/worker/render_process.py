@@ -12,13 +12,13 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from mastering.contract import Fault, FaultCode
+from mastering.contract import Fault, FaultCode, kinds
 from mastering.runtime import child_process
 
 _START_S = 180.0
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
-_PASSED_ON = ("PYTHONPATH", "HOME", "TMPDIR", "MASTERING_PRESETS")
+_PASSED_ON = ("PYTHONPATH", "HOME", "TMPDIR", "MASTERING_PRESETS", kinds.VARIABLE)
 
 
 @dataclass
@@ -120,7 +120,7 @@ class RenderProcess:
         return not poll.poll(0)
 
     def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Send a render's settings and its inputs' descriptors. That the process has died shows at the next `read`."""
+        """Send what is asked, and the inputs' descriptors. That the process has died shows at the next `read`."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
 

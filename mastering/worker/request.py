@@ -1,21 +1,36 @@
-"""The frames of a render request → its settings, and its audio in memory files. The audio itself is not parsed."""
+"""The frames of a request → its job, and its audio in memory files. The audio itself is not parsed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
-from mastering.contract import Fault, FaultCode
+from mastering.contract import Fault, FaultCode, JobOptions
+from mastering.contract.kinds import JobKind
 from mastering.protocol.frame_parser import REQUEST, FrameParser
 from mastering.protocol.frames import (
     PROTOCOL_VERSION,
     Event,
+    JobEvent,
     PartEvent,
     ProtocolError,
     Seal,
-    SettingsEvent,
+    other_version,
 )
+from mastering.worker.served_kinds import served_kind
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a caller asks for: a kind that is served here, and options that it takes."""
+
+    kind: JobKind[Any]
+    options: JobOptions
+    deadline_s: float | None
+    """Seconds that the caller will wait."""
 
 
 class RenderRequest:
@@ -25,9 +40,14 @@ class RenderRequest:
         self._parser = FrameParser(REQUEST, seal)
         self._max_part_bytes = max_part_bytes
         self._max_references = max_references
-        self._request: SettingsEvent | None = None
+        self._request: JobRequest | None = None
         self.parts: dict[str, int] = {}
         """Name of the part -> descriptor of its memory file, at its beginning once `finish` was called."""
+
+    @property
+    def kind(self) -> str | None:
+        """The job's kind, once it is known and served here."""
+        return self._request.kind.name if self._request else None
 
     def __enter__(self) -> RenderRequest:
         return self
@@ -38,7 +58,7 @@ class RenderRequest:
                 os.close(descriptor)
 
     def feed(self, chunk: bytes) -> None:
-        """Raises Fault(bad_request, too_large)."""
+        """Raises Fault(bad_request, bad_settings, too_large, unknown_kind)."""
         try:
             for item in self._parser.feed(chunk):
                 if isinstance(item, bytes):
@@ -48,8 +68,8 @@ class RenderRequest:
         except ProtocolError as error:
             raise _bad(str(error)) from None
 
-    def finish(self) -> SettingsEvent:
-        """The settings, when the body has ended. Raises Fault(bad_request) where something is missing."""
+    def finish(self) -> JobRequest:
+        """The job, when the body has ended. Raises Fault(bad_request) where something is missing."""
         if not self._parser.is_over or self._request is None:
             raise _bad("the body ends before its end frame")
         for descriptor in self.parts.values():
@@ -58,15 +78,17 @@ class RenderRequest:
 
     def _take_event(self, event: Event) -> None:
         match event:
-            case SettingsEvent():
-                self._take_settings(event)
+            case JobEvent():
+                self._take_job(event)
             case PartEvent():
                 self._take_part(event)
 
-    def _take_settings(self, event: SettingsEvent) -> None:
+    def _take_job(self, event: JobEvent) -> None:
         if event.protocol != PROTOCOL_VERSION:
-            raise _bad(f"protocol {event.protocol} is not spoken here, only {PROTOCOL_VERSION}")
-        self._request = event
+            raise _bad(other_version(event.protocol))
+        kind = served_kind(event.kind)
+        self._max_references = min(self._max_references, kind.max_references)
+        self._request = JobRequest(kind, kind.parse(event.options), event.deadline_s)
 
     def _take_part(self, event: PartEvent) -> None:
         if event.size > self._max_part_bytes:

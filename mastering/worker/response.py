@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 
 from starlette.types import Message as Asgi
 from starlette.types import Send
 
-from mastering.contract import Fault, OutputFormat, Report
+from mastering.contract import Fault
 from mastering.protocol.frames import (
     CHUNK_BYTES,
     MAX_MESSAGE,
@@ -63,14 +64,14 @@ class ResponseWriter:
     async def results(self, done: Message) -> str:
         """Report, parts and end, straight from the memory files."""
         report_file, *outputs = done.descriptors
-        report = Report.model_validate_json(os.pread(report_file, os.fstat(report_file).st_size, 0))
+        report = json.loads(os.pread(report_file, os.fstat(report_file).st_size, 0))
         await self._send_frame(encode_event(ReportEvent(report=report)))
         for wanted, output in zip(done.body["done"], outputs, strict=True):
-            await self._send_output(OutputFormat(wanted), output)
+            await self._send_output(wanted, output)
         await self._send_last(self._seal.close(EndEvent()))
         return "done"
 
-    async def _send_output(self, wanted: OutputFormat, output: int) -> None:
+    async def _send_output(self, wanted: str, output: int) -> None:
         size = os.fstat(output).st_size
         await self._send_frame(encode_event(PartEvent(name=f"output/{wanted}", size=size)))
         for at in range(0, size, CHUNK_BYTES):

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_INPUT_BYTES
+from mastering.contract.kinds import MASTER
 from mastering.protocol.frames import HEARTBEAT_S
 from mastering.protocol.signing import checked_secret, is_loopback
 
@@ -40,8 +41,8 @@ class WorkerSettings(BaseSettings):
     """Seconds a stopping worker gives its running renders."""
     heartbeat_s: Annotated[float, Field(gt=0)] = HEARTBEAT_S
     """Seconds between the heartbeats of a render."""
-    engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = "mastering.engine.pipeline:master"
-    """The function that masters, as module:function."""
+    engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = MASTER.run
+    """The function that makes masters, as module:function (`JobKind.run`)."""
     keys: dict[str, SecretStr] = Field(default_factory=dict)
     """The callers' keys, as JSON: {"key id": "secret of 32 bytes or more"}. Two ids at a time let a key be changed."""
     authority: str | None = None

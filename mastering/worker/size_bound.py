@@ -1,14 +1,17 @@
-"""The largest size that a song's masters can have, by its header, before it is rendered. In the rendering process."""
+"""The largest size that a song's outputs can have, by its header, before it is rendered. In the rendering process."""
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from mastering.contract import Fault, Settings
-from mastering.worker.budget import Budget, check_duration, size_bound_bytes
+from mastering.contract import Fault, JobOptions
+from mastering.contract.kinds import JobKind
+from mastering.worker.budget import Budget, check_duration
 
 
-def check_output_size(source: BinaryIO, settings: Settings, budget: Budget, max_duration_s: float | None) -> int:
+def check_output_size(
+    source: BinaryIO, kind: JobKind[Any], options: JobOptions, budget: Budget, max_duration_s: float | None
+) -> int:
     """The most bytes that the outputs of `source` can have: by its header, or by `budget` where that says nothing.
 
     Raises Fault(too_long, too_large).
@@ -26,7 +29,7 @@ def check_output_size(source: BinaryIO, settings: Settings, budget: Budget, max_
     duration_s = recording.promised_frames / recording.rate_hz
     if max_duration_s is not None:
         check_duration(duration_s, max_duration_s)
-    needed_bytes = size_bound_bytes(settings, duration_s, settings.rate_hz or recording.rate_hz, recording.channels)
+    needed_bytes = kind.size_bound_bytes(options, duration_s, recording.rate_hz, recording.channels)
     if needed_bytes > budget.allowed_bytes:
         raise budget.fault(needed_bytes)
     return needed_bytes

@@ -59,6 +59,7 @@ class Stub:
                 "protocol": frames.PROTOCOL_VERSION,
                 "engine_version": ENGINE_VERSION,
                 "device": "stub",
+                "kinds": {"master": {}},
                 "slots": {"total": 8},
             }
         )
@@ -74,8 +75,8 @@ class Stub:
             for frame in reader.feed(chunk):
                 if isinstance(frame, bytes):
                     song += frame
-                elif isinstance(frame, frames.SettingsEvent):
-                    outputs = [str(kind) for kind in frame.settings.outputs]
+                elif isinstance(frame, frames.JobEvent):
+                    outputs = frame.options["outputs"]
             if stalls and len(song) > STALLS_AFTER_BYTES:
                 self.note("stalled")
                 await asyncio.Event().wait()

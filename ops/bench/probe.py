@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import soundfile
 
+from mastering.contract.kinds import ExpectedAudio
 from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, as_wav, lasting, song
-from router.probe.client import AnnouncedMaster, Probe
+from router.probe.client import Probe
 
 _ROUNDS = 15
 
@@ -24,13 +25,13 @@ def measure() -> list[BenchmarkLine]:
 async def _measure() -> list[BenchmarkLine]:
     short, music = as_wav(lasting(song("vibe_ace"), 3), "PCM_16"), lasting(song("vibe_ace"), 240)
     numbers, fractions = as_wav(music), as_wav(music, "FLOAT")
-    master = AnnouncedMaster(frames=240 * RATE_HZ, rate_hz=RATE_HZ, channels=2)
+    master = ExpectedAudio(frames=240 * RATE_HZ, rate_hz=RATE_HZ, channels=2)
     probe = Probe()
     await probe.start()
     try:
         warm, decode = await _paired(lambda: probe.probe(_feed(short)), lambda: _decode(short))
-        sent, decoded = await _paired(lambda: probe.verify(_feed(numbers), **master), lambda: _decode(numbers))
-        whole, plain = await _paired(lambda: probe.verify(_feed(fractions), **master), lambda: _decode(fractions))
+        sent, decoded = await _paired(lambda: probe.verify(_feed(numbers), master), lambda: _decode(numbers))
+        whole, plain = await _paired(lambda: probe.verify(_feed(fractions), master), lambda: _decode(fractions))
     finally:
         await probe.close()
     return [

@@ -33,7 +33,7 @@ from router.core import clock
 from router.core.settings import RouterSettings
 from router.dispatch.dispatcher import Dispatcher
 from router.identity.accounts import Accounts
-from router.jobs.intake import ANY_LANE
+from router.jobs.intake import lane_of
 from router.jobs.services import Services
 from router.probe.client import Probe
 from router.spool.disk import Spool
@@ -48,6 +48,7 @@ from router.tiers.worker.backend import WorkerBackend
 
 _MIB = 1024 * 1024
 _CORES = (2, 4, 16)
+_LANE = lane_of("master", managed_only=False)
 _BATCHES, _ROUNDS, _SMALL_ROUNDS, _JOBS, _WATCHERS = 4, 15, 100, 400, 1000
 _REST_S = 0.4
 _FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
@@ -134,7 +135,7 @@ async def _throughput() -> float:
         Accepted("fake"),
         OutputStarted(OutputFormat.WAV24, len(audio)),
         audio,
-        Finished(REPORT),
+        Finished(REPORT.model_dump(mode="json")),
     ]
     fake = FakeBackend("fake", [script])
     fake.health = BackendHealth(True, "fake", slots=8)
@@ -142,14 +143,14 @@ async def _throughput() -> float:
         jobs = [await _queued(services, audio, f"account {n % 8}") for n in range(_JOBS)]
         began = time.perf_counter()
         for job in jobs:
-            await services.queue.enqueue(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+            await services.queue.enqueue(job.id, _LANE, job.account, _FACTS.duration_s)
         for job in jobs:
             await _mastered(services, job.id)
         return _JOBS / (time.perf_counter() - began)
 
 
 async def _forwarded(services: Services, job: Job) -> None:
-    await services.queue.enqueue(job.id, ANY_LANE, job.account, _FACTS.duration_s)
+    await services.queue.enqueue(job.id, _LANE, job.account, _FACTS.duration_s)
     await _mastered(services, job.id)
 
 
@@ -163,9 +164,16 @@ async def _queued(services: Services, audio: bytes, account: str) -> Job:
     ref = await services.spool.reserve(len(audio), now + 3000)
     await services.spool.append(ref, 0, pieces(), len(audio))
     source = BlobRef(ref=ref, size_bytes=len(audio))
-    job = Job(id=new_id(), account=account, settings=MasterSettings(), created_s=now, expires_s=now + 3000,
+    job = Job(
+        id=new_id(),
+        account=account,
+        options=MasterSettings().model_dump(mode="json"),
+        created_s=now,
+        expires_s=now + 3000,
         input=source,
-              facts=_FACTS, state=JobState.QUEUED)  # fmt: skip
+        facts=_FACTS,
+        state=JobState.QUEUED,
+    )
     await services.jobs.create(job, 3600)
     return job
 
@@ -185,7 +193,7 @@ class _Trusting(Probe):
     async def close(self) -> None:
         return
 
-    def tap_master(self, **_: Any) -> None:
+    def tap_output(self, *_: Any, **__: Any) -> None:
         return
 
     async def verify(self, *_: Any, **__: Any) -> None:  # type: ignore[override]

@@ -36,6 +36,7 @@ class BackendStatus(BaseModel):
     weight: float = Field(description="Its share while it starts slowly, up to 1.")
     eta_s: float = Field(description="What a typical song would take on it now, without waiting.")
     quota_left_s: float | None = Field(description="Seconds of its device that may still be used; null: no limit.")
+    kinds: list[str] | None = Field(description="Kinds of jobs that it does; null where it has not said.")
     device: str | None
     engine_version: str | None
     region: str
@@ -160,7 +161,8 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
         in_flight=seen.in_flight,
         slots=seen.slots,
         weight=round(seen.weight, 2),
-        eta_s=round(seen.speed.service_s(TYPICAL_JOB.size_bytes, TYPICAL_JOB.duration_s), 1),
+        eta_s=round(seen.speed.service_s(TYPICAL_JOB.size_bytes, TYPICAL_JOB.duration_s, TYPICAL_JOB.work), 1),
+        kinds=sorted(seen.kinds) if seen.kinds is not None else None,
         quota_left_s=seen.quota_left_s,
         device=member.health.device,
         engine_version=seen.engine_version,

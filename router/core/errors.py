@@ -84,6 +84,7 @@ TABLE: dict[str, Row] = {
     "input_lost": Row(500, "The upload was lost before the render ended", _S, "send the song again"),
     "expired": Row(410, "The job's time is over", _U, "send the song again"),
     "out_of_memory": Row(502, "The render ran out of memory", _S, "send the song again"),
+    "unknown_kind": Row(503, "No tier does such jobs now", _S, "wait as Retry-After says"),
     "bad_master": Row(502, "The master failed its own checks", _S, "send the song again or try another setting"),
     "busy": Row(503, "Busy", _S, "wait as Retry-After says"),
     "draining": Row(503, "This router is being shut down", _S, "send the request again"),

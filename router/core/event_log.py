@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mastering.contract import Effort, OutputFormat
-from mastering.contract.presets import presets
+from mastering.contract.kinds import LogField, job_kinds
 from mastering.runtime.event_log import (
     CODE_NAME,
     CODE_PLACE,
     DayFiles,
     EventLog,
     Events,
+    FieldType,
     Flag,
     Form,
     Real,
@@ -44,8 +44,8 @@ CODECS = Words(
     "mp3", "opus", "vorbis", "wma", "wma_lossless", "ac3", "eac3",
 )  # fmt: skip
 FAULTS = Words(
-    "user", "too_big", "capacity", "quota", "unreachable", "crash", "bug", "configuration", "asleep", "bad_output",
-    "deadline", "ours", "room",
+    "user", "too_big", "unsupported", "capacity", "quota", "unreachable", "crash", "bug", "configuration", "asleep",
+    "bad_output", "deadline", "ours", "room",
 )  # fmt: skip
 STATES = Words(
     "unknown", "warming", "healthy", "suspect", "open", "half-open", "sleeping", "paused", "quota-out", "draining",
@@ -67,28 +67,29 @@ _SIZE = Form(r"<=\d{1,9}MiB", "power of two in MiB")
 _PSEUDONYM = Form(r"[0-9a-f]{16}", "pseudonym that changes every day")
 _METHODS = Words("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
 
+
+def _field_type(field: LogField) -> FieldType:
+    if isinstance(field.of, tuple):
+        return Words(*field.of, text=field.text)
+    types: dict[type, FieldType] = {float: Real(), int: Whole(), bool: Flag()}
+    return types[field.of]
+
+
 EVENTS: Events = {
     "started": {"tiers": Whole(), "resumed": Whole(), "wiped": Whole()},
     "stopped": {},
     "http": {"route": ROUTES, "method": _METHODS, "status": Whole(100, 599), "ms": Whole(), "size": _SIZE},
     "render": {
         "account": _PSEUDONYM,
+        "kind": Words(*job_kinds()),
         "container": CONTAINERS,
         "codec": CODECS,
         "duration_s": Whole(),
         "rate_hz": Whole(),
         "channels": Whole(),
         "size": _SIZE,
-        "target": Words(*presets().targets, text="name of a delivery target"),
-        "style": Words(*presets().styles, text="name of a style"),
-        "amount_percent": Real(),
-        "loudness_lufs": Real(),
-        "ceiling_dbtp": Real(),
-        "master_rate_hz": Whole(),
-        "outputs": Several(Words(*OutputFormat)),
-        "max_crest_loss_db": Real(),
-        "keep_tags": Flag(),
-        "effort": Words(*Effort),
+        "outputs": Several(Words(*(name for kind in job_kinds().values() for name in kind.outputs))),
+        **{name: _field_type(field) for kind in job_kinds().values() for name, field in kind.log_fields.items()},
         "references": Whole(),
         "managed_only": Flag(),
         "tier": TIERS,

@@ -1,4 +1,4 @@
-"""What the router counts, for Prometheus: base units, bounded labels (tiers, backends, outcomes), never an account."""
+"""What the router counts, for Prometheus: base units and bounded labels, never an account."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ class Metrics:
         self._failovers = Counter(
             "router_failovers", "Attempts that began after another had failed.", ["tier"], registry=self._registry
         )
-        self._jobs = Counter("router_jobs", "Jobs that ended, by how.", ["outcome"], registry=self._registry)
+        self._jobs = Counter(
+            "router_jobs", "Jobs that ended, by kind and how.", ["kind", "outcome"], registry=self._registry
+        )
         self._job_seconds = Histogram(
             "router_job_duration_seconds",
             "Time from a job's making to its end.",
+            ["kind"],
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -59,9 +62,9 @@ class Metrics:
     def failover(self, tier: str) -> None:
         self._failovers.labels(tier).inc()
 
-    def job_ended(self, outcome: str, seconds: float) -> None:
-        self._jobs.labels(outcome).inc()
-        self._job_seconds.observe(seconds)
+    def job_ended(self, kind: str, outcome: str, seconds: float) -> None:
+        self._jobs.labels(kind, outcome).inc()
+        self._job_seconds.labels(kind).observe(seconds)
 
     def shed(self, code: str) -> None:
         """A job was refused with this error code because too much waits already."""

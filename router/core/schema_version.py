@@ -24,8 +24,7 @@ def bring_up_to_date(connection: sqlite3.Connection, schema: str, migrations: Mi
         connection.execute("BEGIN IMMEDIATE")
         try:
             version = check_version(connection, migrations, name)  # another process may have been quicker
-            has_tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table'").fetchone() is not None
-            for statements in migrations[version:] if has_tables else ():
+            for statements in () if _is_empty_now(connection) else migrations[version:]:
                 for statement in statements:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {len(migrations)}")
@@ -34,6 +33,17 @@ def bring_up_to_date(connection: sqlite3.Connection, schema: str, migrations: Mi
             connection.execute("ROLLBACK")
             raise
     connection.executescript(schema)
+
+
+def _is_empty_now(connection: sqlite3.Connection) -> bool:
+    """Whether the file has no row. Its tables are dropped then: a start that was killed may have made some only."""
+    named = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+    tables = [f'"{name}"' for (name,) in connection.execute(named)]
+    if any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables):  # noqa: S608 — ours
+        return False
+    for table in tables:
+        connection.execute(f"DROP TABLE {table}")
+    return True
 
 
 def check_version(connection: sqlite3.Connection, migrations: Migrations, name: str) -> int:

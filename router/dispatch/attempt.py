@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mastering.contract import OutputFormat, Report
+from mastering.contract.kinds import JobKind
 from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log_exception
 from router.dispatch.outputs import OutputWriter, destroy
 from router.dispatch.watchdog import Watchdog
 from router.jobs import attempts
+from router.jobs.kinds import kind_of, options_of, report_of
 from router.jobs.services import Services
 from router.spool.port import BlobGone, SpoolFull
 from router.store.port import JobMissing
@@ -48,8 +49,8 @@ async def until_lost(services: Services, job: Job) -> None:
 class AttemptResult(NamedTuple):
     """What an attempt made: outputs that lie verified in the spool, all readable until the same moment."""
 
-    outputs: dict[OutputFormat, BlobRef]
-    report: Report | None
+    outputs: dict[str, BlobRef]
+    report: dict[str, Any] | None
     expires_s: float
     timing: AttemptTiming
 
@@ -62,12 +63,13 @@ async def run(services: Services, job: Job, reservation: Reservation) -> Attempt
         raise Problem("input_lost")
     deadline_s = min(services.settings.attempt_deadline_s, job.expires_s - clock.now())
     references = tuple(_source(services, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
-    work = Work(job.settings, facts, _source(services, source), deadline_s, references)
+    kind = kind_of(job)
+    work = Work(options_of(job), facts, _source(services, source), deadline_s, references, kind.name)
     writer = OutputWriter(services, job, facts)
     watchdog = Watchdog(backend.silence_s, work.upload_bytes, reservation.quota_hold.need_s)
     try:
         async with asyncio.timeout(deadline_s), aclosing(backend.run(work)) as events:
-            report = await _receive(services, job, watchdog.watched(events), writer)
+            report = await _receive(services, job, kind, watchdog.watched(events), writer)
         timing = watchdog.timing()
         await _verify(job, writer)
     except BaseException as error:
@@ -105,16 +107,18 @@ def _source(services: Services, blob: BlobRef) -> AudioSource:
 
 
 async def _receive(
-    services: Services, job: Job, events: AsyncGenerator[TierEvent], writer: OutputWriter
-) -> Report | None:
+    services: Services, job: Job, kind: JobKind[Any], events: AsyncGenerator[TierEvent], writer: OutputWriter
+) -> dict[str, Any] | None:
     """Follow the events to the end, outputs included. Raises TierFault, SpoolFull."""
     noted_s = 0.0
     async for event in events:
         match event:
             case Finished(report):
-                return report
+                return None if report is None else _checked_report(kind, report)
             case OutputStarted():
                 await writer.write(event, events)
+            case RenderProgress(stage) if stage not in kind.stages:
+                raise TierFault(FaultClass.BUG, "the backend is at a stage that such jobs do not have")
             case RenderProgress(stage, fraction) if clock.now() - noted_s >= PROGRESS_EVERY_S:
                 noted_s = clock.now()
                 await _note_progress(services, job, JobProgress(stage=stage, fraction=fraction))
@@ -125,13 +129,20 @@ async def _receive(
     raise TierFault(FaultClass.CRASH, "the backend's answer ended before the master was whole")
 
 
+def _checked_report(kind: JobKind[Any], report: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return report_of(kind, report).model_dump(mode="json")
+    except ValueError:
+        raise TierFault(FaultClass.BUG, "the backend's report is not one of such jobs") from None
+
+
 async def _verify(job: Job, writer: OutputWriter) -> None:
-    """Raise TierFault(BAD_OUTPUT) unless every format came, and the probe finds each sound and as long as the song."""
-    if set(writer.outputs) != set(job.settings.outputs):
-        raise TierFault(FaultClass.BAD_OUTPUT, "not every format that was asked for came")
+    """Raise TierFault(BAD_OUTPUT) unless every output came, and the probe finds each to be what its kind expects."""
+    if set(writer.outputs) != set(job.wanted):
+        raise TierFault(FaultClass.BAD_OUTPUT, "not every output that was asked for came")
     async with asyncio.TaskGroup() as checks:
-        for output_format in writer.outputs:
-            checks.create_task(writer.verify(output_format))
+        for name in writer.outputs:
+            checks.create_task(writer.verify(name))
 
 
 async def _note_progress(services: Services, job: Job, progress: JobProgress) -> None:
@@ -144,4 +155,4 @@ async def _note_progress(services: Services, job: Job, progress: JobProgress) ->
 def _expected_spool_bytes(job: Job) -> int:
     """What the job takes in the spool when its masters lie beside its song, each about as large as the song."""
     brought = [blob.size_bytes for blob in (job.input, *job.references.values()) if blob]
-    return sum(brought) + len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
+    return sum(brought) + len(job.wanted) * (job.input.size_bytes if job.input else 0)

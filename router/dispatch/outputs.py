@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from mastering.contract import CODER_PADDING_FRAMES, Facts, Fault, FaultCode, OutputFormat
-from mastering.protocol.probe import VerifiedMaster
+from mastering.contract import Facts, Fault, FaultCode
+from mastering.contract.kinds import ExpectedOutput
+from mastering.protocol.probe import VerifiedAudio
 from router.core import clock
 from router.jobs import eviction
+from router.jobs.kinds import kind_of, options_of
 from router.jobs.services import Services
-from router.probe.client import AnnouncedMaster
 from router.probe.stream_tap import StreamTap
 from router.store.record import BlobRef, Job
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Heartbeat, OutputStarted, RenderProgress, TierEvent
 
-PCM_ROUNDING_FRAMES = 2
-"""Of a song that was resampled: its length times the ratio of the rates is seldom a whole number."""
+_OVERHEAD_BYTES = 1024 * 1024
+"""Beyond the bound that the kind knows: a header, or a cover picture."""
 
 
 class OutputWriter:
@@ -24,8 +26,9 @@ class OutputWriter:
 
     def __init__(self, services: Services, job: Job, facts: Facts) -> None:
         self._services, self._job, self._facts = services, job, facts
-        self._taps: dict[OutputFormat, StreamTap[VerifiedMaster]] = {}
-        self.outputs: dict[OutputFormat, BlobRef] = {}
+        self._kind, self._options = kind_of(job), options_of(job)
+        self._taps: dict[str, StreamTap[VerifiedAudio]] = {}
+        self.outputs: dict[str, BlobRef] = {}
         self.expires_s = 0.0
         """Until when all outputs can be read, on the clock of `clock.now`; 0 before the first."""
 
@@ -36,46 +39,47 @@ class OutputWriter:
     async def write(self, begins: OutputStarted, events: AsyncGenerator[TierEvent]) -> None:
         """Take one output from its own body or from `events`. Raises TierFault, SpoolFull."""
         services, job, size_bytes = self._services, self._job, begins.size_bytes
-        if begins.format in self.outputs or begins.format not in job.settings.outputs:
-            raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent a format twice, or one that nobody asked for")
-        if size_bytes > _largest_output_bytes(job, services.settings.max_bytes):
+        if begins.name in self.outputs or begins.name not in job.wanted:
+            raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent an output twice, or one that nobody asked for")
+        if size_bytes > self._largest_bytes(begins.name):
             raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
-        self.expires_s = self.expires_s or clock.now() + services.settings.output_ttl_s
+        self.expires_s = self.expires_s or clock.now() + self._kept_s()
         await eviction.evict(services, size_bytes)
         ref = await services.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
-        self.outputs[begins.format] = BlobRef(ref=ref, size_bytes=size_bytes)
+        self.outputs[begins.name] = BlobRef(ref=ref, size_bytes=size_bytes)
         body = begins.body or _body_of(events, size_bytes)
-        tap = services.probe.tap_master(**self._announced(begins.format, size_bytes))
+        tap = services.probe.tap_output(self._expected(begins.name), size_bytes)
         if tap is not None:
-            self._taps[begins.format] = tap
+            self._taps[begins.name] = tap
         await services.spool.append(ref, 0, body, size_bytes, tap.write if tap else None)
 
-    async def verify(self, output_format: OutputFormat) -> None:
-        """Raise TierFault(BAD_OUTPUT) unless the output is sound and as long as the song, to a codec's padding."""
-        blob, tap = self.outputs[output_format], self._taps.get(output_format)
+    async def verify(self, name: str) -> None:
+        """Raise TierFault(BAD_OUTPUT) unless the output is what its kind expects."""
+        blob, tap = self.outputs[name], self._taps.get(name)
         try:
             if tap is None or await tap.result() is None:
-                announced = self._announced(output_format, blob.size_bytes)
-                await self._services.probe.verify(self._services.spool.read(blob.ref), **announced)
+                feed = self._services.spool.read(blob.ref)
+                await self._services.probe.verify(feed, self._expected(name), size_bytes=blob.size_bytes)
         except Fault as fault:
             if fault.code is FaultCode.INTERNAL:  # our own probe broke: no backend is to blame
                 raise
             detail = f"the router's own check refused the master: {fault.message}"
             raise TierFault(FaultClass.BAD_OUTPUT, detail) from fault
 
-    def _announced(self, output_format: OutputFormat, size_bytes: int) -> AnnouncedMaster:
+    def _expected(self, name: str) -> ExpectedOutput:
+        return self._kind.expected(self._options, self._facts, name)
+
+    def _largest_bytes(self, name: str) -> int:
+        """What the output may have; never less than a song may."""
         facts = self._facts
-        rate_hz = output_format.rate_hz(self._job.settings.rate_hz or facts.rate_hz)
-        return AnnouncedMaster(
-            frames=round(facts.frames * rate_hz / facts.rate_hz),
-            rate_hz=rate_hz,
-            channels=facts.channels,
-            tolerance_frames=CODER_PADDING_FRAMES if output_format.is_lossy else PCM_ROUNDING_FRAMES,
-            size=size_bytes,
-        )
+        bound = self._kind.output_bound_bytes(self._options, name, facts.duration_s, facts.rate_hz, facts.channels)
+        return max(self._services.settings.max_bytes, bound + _OVERHEAD_BYTES)
+
+    def _kept_s(self) -> float:
+        return min(self._services.settings.output_ttl_s, self._kind.output_ttl_s or math.inf)
 
 
-async def destroy(services: Services, outputs: dict[OutputFormat, BlobRef]) -> None:
+async def destroy(services: Services, outputs: dict[str, BlobRef]) -> None:
     """Destroy outputs that will not be committed."""
     for blob in outputs.values():
         await services.spool.drop(blob.ref)
@@ -96,10 +100,3 @@ async def _body_of(events: AsyncGenerator[TierEvent], size_bytes: int) -> AsyncI
                 continue
             case _:
                 raise TierFault(FaultClass.BAD_OUTPUT, "the master ended before its announced size")
-
-
-def _largest_output_bytes(job: Job, max_bytes: int) -> int:
-    """A stereo WAV of four bytes a sample at the highest rate the song may have, and a mebibyte for its header."""
-    frames = job.facts.frames if job.facts else 0
-    ratio = (job.settings.rate_hz or 0) / job.facts.rate_hz if job.facts and job.settings.rate_hz else 1.0
-    return max(max_bytes, int(frames * max(1.0, ratio)) * 8 + 1024 * 1024)

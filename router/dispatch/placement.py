@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mastering.contract.kinds import job_kinds
 from router.core import clock
 from router.jobs import attempts, eviction
-from router.jobs.intake import LANES, MANAGED_LANE
+from router.jobs.intake import lane_of
+from router.jobs.kinds import typical_job
 from router.jobs.services import Services
 from router.store.port import JobMissing
 from router.store.record import Job
 from router.tiers.fleet.member import Reservation
-from router.tiers.policy.choice import TYPICAL_JOB, Choice, choose, forecast
+from router.tiers.policy.choice import Choice, choose, forecast
 
 RETRY_SHARE = 0.2
 """Retries may be this share of the jobs that run or wait: in an outage they must not become most of the load."""
@@ -39,8 +41,13 @@ class Placer:
         """The lanes of which a typical job could start now, when `queued` jobs wait."""
         fleet = self._services.fleet
         candidates = fleet.candidates()
-        needs = {lane: TYPICAL_JOB._replace(managed_only=lane == MANAGED_LANE, queued=queued) for lane in LANES}
-        return [lane for lane, need in needs.items() if choose(candidates, need, fleet.draw)]
+        lanes = []
+        for kind in job_kinds().values():
+            for managed_only in (False, True):
+                need = typical_job(kind)._replace(managed_only=managed_only, queued=queued)
+                if choose(candidates, need, fleet.draw):
+                    lanes.append(lane_of(kind.name, managed_only=managed_only))
+        return lanes
 
     async def place(self, job_id: str, *, has_waited: bool) -> Placement | None:
         """Reserve a backend for the job; None when it must wait.
@@ -72,7 +79,7 @@ class Placer:
 
     async def _lacks_room(self, job: Job) -> bool:
         """Whether the spool has no room for masters as large as the song, once old masters are evicted."""
-        expected_bytes = len(job.settings.outputs) * (job.input.size_bytes if job.input else 0)
+        expected_bytes = len(job.wanted) * (job.input.size_bytes if job.input else 0)
         await eviction.evict(self._services, expected_bytes)
         return self._services.spool.bytes_to_free(expected_bytes) > 0
 

@@ -5,14 +5,17 @@ It asks before a byte of audio moves, so that nobody uploads a song in vain, and
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mastering.contract import JobOptions
+from mastering.contract.kinds import JobKind
 from router.core import clock
 from router.core.errors import Problem
+from router.jobs.kinds import typical_job
 from router.jobs.services import Services
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.backend_state import BackendState
-from router.tiers.policy.choice import TYPICAL_JOB, JobRequirements, forecast
+from router.tiers.policy.choice import JobRequirements, forecast, why_not_done
 from router.tiers.policy.tier import TIER_ORDER
 
 LONGEST_ETA_S = 600.0
@@ -23,9 +26,12 @@ RETURN_UNKNOWN_S = 60.0
 """Seconds said in Retry-After where an operator has taken a backend out and nobody knows until when."""
 
 
-async def admit(services: Services, size_bytes: int | None, *, managed_only: bool) -> None:
+async def admit(
+    services: Services, kind: JobKind[Any], options: JobOptions, size_bytes: int | None, *, managed_only: bool
+) -> None:
     """Raise Problem(overloaded, no_tier) with Retry-After where a job made now would not be done in time."""
-    need = TYPICAL_JOB._replace(managed_only=managed_only, queued=await services.queue.depth())
+    queued = await services.queue.depth()
+    need = typical_job(kind, options)._replace(managed_only=managed_only, queued=queued)
     refusal = _overload(services, need._replace(size_bytes=size_bytes or need.size_bytes))
     if refusal is not None:
         services.fleet.metrics.shed(refusal.code)
@@ -41,17 +47,17 @@ def _overload(services: Services, need: JobRequirements) -> Problem | None:
         waiting = f"A song sent now would be done in {found.eta_s / 60:.0f} minutes; more than"
         sentence = f"{waiting} {LONGEST_ETA_S / 60:.0f} are not promised. Send it again later."
         return Problem("overloaded", sentence, retry_after_s=excess_s, eta_s=round(found.eta_s))
-    back_in_s = _soonest_return_s(services, managed_only=need.managed_only)
+    back_in_s = _soonest_return_s(services, need)
     if back_in_s is None:
         return None
     return Problem("no_tier", found.reason + " Send the song again later.", retry_after_s=back_in_s)
 
 
-def _soonest_return_s(services: Services, *, managed_only: bool) -> float | None:
+def _soonest_return_s(services: Services, need: JobRequirements) -> float | None:
     """Seconds until a backend may be back, where all are known to be out for a while; None where waiting is better."""
     now = clock.now()
-    allowed = [s for s in services.fleet.members() if not managed_only or s.backend.tier == TIER_ORDER[0]]
-    outages = [_outage(member, now) for member in allowed]
+    allowed = [s for s in services.fleet.members() if not need.managed_only or s.backend.tier == TIER_ORDER[0]]
+    outages = [_outage(member, need, now) for member in allowed]
     if not outages or any(not outage.proven for outage in outages):
         return None
     return max(1.0, min(outage.back_in_s for outage in outages))
@@ -64,7 +70,9 @@ class _Outage(NamedTuple):
     back_in_s: float
 
 
-def _outage(member: FleetMember, now: float) -> _Outage:
+def _outage(member: FleetMember, need: JobRequirements, now: float) -> _Outage:
+    if why_not_done(member.candidate(now), need) is not None:  # until another version of it is deployed
+        return _Outage(True, RETURN_UNKNOWN_S)
     back_in_s = member.back_in_s(now)
     match member.state(now):
         case BackendState.OPEN | BackendState.HALF_OPEN:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mastering.contract import USER_FAULTS
 from router.core.errors import Problem
+from router.jobs.kinds import kind_of, options_of, requirements_of
 from router.store.record import Attempt, Job
 from router.store.state import JobState
 from router.tiers.policy.choice import Choice, JobRequirements
@@ -20,7 +21,7 @@ MAX_DEATHS = 2
 """Backends that may die while they have a job: after the second the song itself is suspected and the job fails."""
 _ATTEMPTS_KEPT = 20
 """Attempts that stay on the record, which restarts of the router add to without end."""
-_PASSED_TIERS = frozenset({FaultClass.TOO_BIG})
+_PASSED_TIERS = frozenset({FaultClass.TOO_BIG, FaultClass.UNSUPPORTED})
 """Faults after which the whole tier can't render this song."""
 _CLASSES = {fault_class.value: fault_class for fault_class in FaultClass}
 
@@ -33,14 +34,15 @@ def need_of(job: Job, now_s: float, queued: int, *, again: bool = False) -> JobR
         attempt.tier for attempt, fault in ended if CONSEQUENCES[fault].counts and CONSEQUENCES[fault].spends
     )
     worn = {tier for tier, count in blamed.items() if count >= MAX_FAULTS_PER_TIER}
+    kind = kind_of(job)
     too_small = {attempt.tier for attempt, fault in ended if fault in _PASSED_TIERS}
     return JobRequirements(
+        **requirements_of(kind, options_of(job)),
         size_bytes=job.input.size_bytes if job.input else 0,
         duration_s=job.facts.duration_s if job.facts else 0.0,
         managed_only=job.managed_only,
         deadline_s=job.expires_s - now_s,
         queued=queued,
-        effort=job.settings.effort,
         avoid=frozenset() if again else frozenset(deadly),
         avoid_tiers=frozenset(too_small if again else too_small | worn),
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from mastering.contract import Fault, Settings
-from mastering.contract.presets import check
+from mastering.contract import Fault, JobOptions, Settings
+from mastering.contract.kinds import KIND_NAME, MASTER, JobKind, job_kind
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import admission
@@ -30,17 +31,51 @@ MANAGED_ONLY_NOT_OFFERED = (
     " our own servers alone can't be promised here."
 )
 
+_OUTPUTS = "Which of its kind's outputs are wanted; none named: the usual one."
+
 
 class NewJob(Settings):
-    """What is wanted, and how large the file will be: enough to refuse before a byte of audio moves."""
+    """What is wanted, and how large the file will be: enough to refuse before a byte of audio moves.
 
+    A kind's options are in `options`. A master's may stand beside it instead: target, style, amount_percent …
+    """
+
+    kind: Annotated[str, Field(pattern=KIND_NAME, description="Of the job: see GET /v1/options.")] = MASTER.name
+    options: Annotated[dict[str, Any] | None, Field(description="What is asked of it, by its kind's own names.")] = None
+    outputs: Annotated[tuple[str, ...] | None, Field(description=_OUTPUTS)] = None  # type: ignore[assignment]
     size_bytes: Annotated[int | None, Field(ge=0, le=2**53, description="Size of the file that will be sent.")] = None
     managed_only: Annotated[bool, Field(description="Never leave our own workers, whatever is down.")] = False
 
-    def settings(self) -> Settings:
-        """The mastering settings alone, each output format named once."""
-        values = {name: getattr(self, name) for name in Settings.model_fields}
-        return Settings(**{**values, "outputs": tuple(dict.fromkeys(self.outputs))})
+    def asked(self) -> Asked:
+        """The kind and its options, checked. Raises Problem(bad_settings), which names the field."""
+        try:
+            kind = job_kind(self.kind)
+            return Asked(kind, kind.parse(self._all_options(kind)))
+        except Fault as fault:
+            raise Problem(fault.code, fault.message, **fault.numbers) from None
+
+    def _all_options(self, kind: JobKind[Any]) -> dict[str, Any]:
+        """The options as they were given, in either way. Raises Problem."""
+        flat = self.model_fields_set & Settings.model_fields.keys() - {"outputs"}
+        if flat and (self.options is not None or kind is not MASTER):
+            sentence = (
+                f"{min(flat)} is an option of a master, where `options` is not given. Put options into `options`."
+            )
+            raise Problem("bad_settings", sentence, field=min(flat))
+        given = self.model_dump(mode="json", include=flat) if self.options is None else self.options
+        return given if self.outputs is None else {**given, "outputs": self.outputs}
+
+
+class Asked(NamedTuple):
+    """What a person wants: a kind of job, and its options."""
+
+    kind: JobKind[Any]
+    options: JobOptions
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The options as the record keeps them."""
+        return self.options.model_dump(mode="json")
 
 
 async def create_job(services: Services, account: str, new: NewJob, idempotency_key: str | None) -> Versioned:
@@ -48,20 +83,22 @@ async def create_job(services: Services, account: str, new: NewJob, idempotency_
 
     Space for an upload of known size is reserved. Raises Problem.
     """
-    _check(services, new)
+    asked = new.asked()
+    _check(services, new, asked.kind)
     job_id = _keyed_id(services, account, idempotency_key) if idempotency_key else new_id()
     with suppress(JobMissing):
-        return _checked_same(await services.jobs.get(job_id), new)
+        return _checked_same(await services.jobs.get(job_id), new, asked)
     await _refuse_too_many(services, account)
     managed_only = new.managed_only or services.accounts.managed_only(account, services.tiers_version())
-    await admission.admit(services, new.size_bytes, managed_only=managed_only)
+    await admission.admit(services, asked.kind, asked.options, new.size_bytes, managed_only=managed_only)
     now = clock.now()
-    expires_s = now + services.settings.output_ttl_s
+    expires_s = now + min(services.settings.output_ttl_s, asked.kind.output_ttl_s or math.inf)
     job = Job(
         id=job_id,
         account=account,
         owner=services.owner.router,
-        settings=new.settings(),
+        kind=asked.kind.name,
+        options=asked.document,
         managed_only=managed_only,
         created_s=now,
         expires_s=expires_s,
@@ -71,7 +108,7 @@ async def create_job(services: Services, account: str, new: NewJob, idempotency_
     made = await services.jobs.create(job, RECORD_TTL_S)
     if made.job != job and job.input:  # another request with the same key was quicker
         await services.spool.drop(job.input.ref)
-    return _checked_same(made, new)
+    return _checked_same(made, new, asked)
 
 
 def refuse_managed_only(services: Services, *, managed_only: bool) -> None:
@@ -80,18 +117,16 @@ def refuse_managed_only(services: Services, *, managed_only: bool) -> None:
         raise Problem("bad_settings", MANAGED_ONLY_NOT_OFFERED, field="managed_only")
 
 
-def _check(services: Services, new: NewJob) -> None:
-    try:
-        check(new)
-    except Fault as fault:
-        raise Problem(fault.code, fault.message, **fault.numbers) from None
-    refuse_too_large(services, new.size_bytes)
+def _check(services: Services, new: NewJob, kind: JobKind[Any]) -> None:
+    refuse_too_large(services, kind, new.size_bytes)
     refuse_managed_only(services, managed_only=new.managed_only)
 
 
-def _checked_same(found: Versioned, new: NewJob) -> Versioned:
+def _checked_same(found: Versioned, new: NewJob, asked: Asked) -> Versioned:
     """The job of an Idempotency-Key. Raises Problem if it was made with other settings."""
-    if found.job.settings != new.settings() or (new.managed_only and not found.job.managed_only):
+    job = found.job
+    is_other = (job.kind, job.options) != (asked.kind.name, asked.document)
+    if is_other or (new.managed_only and not job.managed_only):
         raise Problem("idempotency_conflict", "This Idempotency-Key was used with other settings. Use a new one.")
     return found
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from mastering.contract import Facts, Fault
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import lifecycle
+from router.jobs.kinds import kind_of
 from router.jobs.services import Services
 from router.probe.stream_tap import StreamTap
 from router.spool.port import BlobGone
@@ -16,9 +18,13 @@ from router.store.record import Job
 from router.store.state import JobState
 
 ANY_LANE, MANAGED_LANE = "any", "managed"
-LANES = (ANY_LANE, MANAGED_LANE)
-"""The two parts of the queue: jobs for any tier, and jobs that only managed workers may take."""
+"""Each kind of job has two lanes in the queue: for any tier, and for jobs that only managed workers may take."""
 _DAY_S = 86_400
+
+
+def lane_of(kind: str, *, managed_only: bool) -> str:
+    """The lane of the queue for such jobs."""
+    return f"{kind}/{MANAGED_LANE if managed_only else ANY_LANE}"
 
 
 def spooled(job: Job, size_bytes: int) -> Job | None:
@@ -57,10 +63,9 @@ def _queued(job: Job, facts: Facts) -> Job | None:
 
 async def enqueue(services: Services, job: Job) -> None:
     """Put a queued job in the queue. Raises Problem(too_many_jobs) when the account has too many waiting."""
-    lane = MANAGED_LANE if job.managed_only else ANY_LANE
     cost_s = job.facts.duration_s if job.facts else 0.0
     try:
-        await services.queue.enqueue(job.id, lane, job.account, cost_s)
+        await services.queue.enqueue(job.id, lane_of(job.kind, managed_only=job.managed_only), job.account, cost_s)
     except QueueFull as full:
         raise Problem(
             "too_many_jobs",
@@ -111,12 +116,13 @@ async def _probe(services: Services, job: Job, tap: StreamTap[Facts] | None) -> 
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
     except BlobGone:
         raise Problem("gone", "The job ended while its audio was looked at.") from None
-    if facts.duration_s > services.settings.max_duration_s:
-        allowed_min = services.settings.max_duration_s / 60
+    allowed_s = min(services.settings.max_duration_s, kind_of(job).max_duration_s or math.inf)
+    if facts.duration_s > allowed_s:
+        allowed_min = allowed_s / 60
         raise Problem(
             "too_long",
             f"The song lasts {facts.duration_s / 60:.0f} minutes; {allowed_min:.0f} are allowed. Split it.",
             duration_s=facts.duration_s,
-            allowed_s=services.settings.max_duration_s,
+            allowed_s=allowed_s,
         )
     return facts

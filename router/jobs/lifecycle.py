@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mastering.contract import Report
+from mastering.contract.kinds import job_kinds
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import render_record
@@ -46,7 +46,7 @@ async def end(
     if job.state not in CLOSED:
         return job
     if was_active:
-        services.fleet.metrics.job_ended(render_record.outcome_code(job), clock.now() - job.created_s)
+        services.fleet.metrics.job_ended(job.kind, render_record.outcome_code(job), clock.now() - job.created_s)
         render_record.write(job, len(job.references))
     await services.queue.withdraw(job_id)
     return await wipe(services, job)
@@ -75,7 +75,7 @@ async def wipe(services: Services, job: Job) -> Job:
             references={},
             outputs={},
             progress=None,
-            report=_without_traces(current.report),
+            report=_lasting_report(current),
             receipt=receipt,
         )
 
@@ -101,14 +101,15 @@ async def finish_sealed(services: Services, job_id: str) -> Job:
 
     job = await services.change(job_id, open_outputs)
     if opened:
-        services.fleet.metrics.job_ended(render_record.outcome_code(job), clock.now() - job.created_s)
+        services.fleet.metrics.job_ended(job.kind, render_record.outcome_code(job), clock.now() - job.created_s)
         render_record.write(job, len(sealed.references))
     return job
 
 
-def _without_traces(report: Report | None) -> Report | None:
-    """The report without its curves over time, by which a song might be recognised."""
-    return report.model_copy(update={"traces": None}) if report else None
+def _lasting_report(job: Job) -> dict[str, Any] | None:
+    """What its kind lets be kept of the report when the audio is gone; nothing where the kind is not known any more."""
+    kind = job_kinds().get(job.kind)
+    return kind.lasting_report(job.report) if kind and job.report else None
 
 
 def _interrupted(attempt: Attempt, state: JobState) -> Attempt:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mastering.contract.kinds import job_kinds
 from router.core.event_log import log, pseudonym, size_bucket
+from router.jobs.kinds import options_of
 from router.store.record import Attempt, Job
 from router.store.state import DONE
 
@@ -19,25 +21,18 @@ def write(job: Job, references: int) -> None:
 
 
 def _record_fields(job: Job) -> dict[str, object]:
-    settings, facts = job.settings, job.facts
+    facts, kind = job.facts, job_kinds().get(job.kind)
     return {
         "account": pseudonym(job.account),
+        "kind": job.kind,
         "container": facts and facts.container,
         "codec": facts and facts.codec,
         "duration_s": facts and round(facts.duration_s),
         "rate_hz": facts and facts.rate_hz,
         "channels": facts and facts.channels,
         "size": None if job.size_bytes is None else size_bucket(job.size_bytes),
-        "target": settings.target,
-        "style": settings.style,
-        "amount_percent": settings.amount_percent,
-        "loudness_lufs": settings.loudness_lufs,
-        "ceiling_dbtp": settings.ceiling_dbtp,
-        "master_rate_hz": settings.rate_hz,
-        "outputs": settings.outputs,
-        "max_crest_loss_db": settings.max_crest_loss_db,
-        "keep_tags": settings.keep_tags,
-        "effort": settings.effort,
+        "outputs": job.wanted,
+        **(kind.log_values(options_of(job)) if kind else {}),
         "managed_only": job.managed_only,
         "tier": job.attempts[-1].tier if job.attempts else None,
         "attempts": job.generation,

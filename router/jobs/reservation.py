@@ -5,6 +5,9 @@ It is taken before the first byte moves, so that an upload that has begun never 
 
 from __future__ import annotations
 
+from typing import Any
+
+from mastering.contract.kinds import JobKind
 from router.core.errors import Problem
 from router.jobs import eviction
 from router.jobs.services import Services
@@ -30,9 +33,14 @@ async def reserve(
         ) from full
 
 
-def refuse_too_large(services: Services, size_bytes: int | None) -> None:
+def allowed_bytes(services: Services, kind: JobKind[Any]) -> int:
+    """The size of the largest file that may be sent for a job of this kind."""
+    return min(services.settings.max_bytes, kind.max_bytes or services.settings.max_bytes)
+
+
+def refuse_too_large(services: Services, kind: JobKind[Any], size_bytes: int | None) -> None:
     """Raise Problem(too_large) if a file of `size_bytes` (None: unknown) is larger than an upload may be."""
-    allowed = services.settings.max_bytes
+    allowed = allowed_bytes(services, kind)
     if size_bytes is not None and size_bytes > allowed:
         raise Problem(
             "too_large",

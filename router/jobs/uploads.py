@@ -13,13 +13,17 @@ from contextlib import asynccontextmanager, suppress
 from mastering.contract import Facts
 from router.core.errors import Problem
 from router.jobs import intake
-from router.jobs.reservation import reserve
+from router.jobs.kinds import kind_of
+from router.jobs.reservation import allowed_bytes, reserve
 from router.jobs.services import Services
 from router.probe.stream_tap import StreamTap
 from router.spool.port import BlobGone, SpoolFull, WrongOffset
 from router.store.port import JobMissing
 from router.store.record import BlobRef, Job
 from router.store.state import JobState
+
+MAX_REFERENCES = 4
+"""References a job may have; each is a whole file in the spool beside the song."""
 
 
 def total_bytes(job: Job, offset: int, content_length: int | None) -> int | None:
@@ -59,7 +63,9 @@ async def input_blob(services: Services, job_id: str, offset: int | None, total:
         return job.input.ref
     if job.input:
         await services.spool.drop(job.input.ref)
-    ref = await reserve(services, job.account, services.settings.max_bytes if total is None else total, job.expires_s)
+    ref = await reserve(
+        services, job.account, allowed_bytes(services, kind_of(job)) if total is None else total, job.expires_s
+    )
 
     def note(current: Job) -> Job | None:
         return current.with_(input=BlobRef(ref=ref, size_bytes=0)) if current.state is JobState.RECEIVED else None

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from mastering.contract import Facts, Fault, FaultCode
-from mastering.protocol.probe import MAX_ANSWER_BYTES, AnswerT, ProbeAnswer, SandboxChecks, VerifiedMaster
+from mastering.protocol.probe import MAX_ANSWER_BYTES, AnswerT, ProbeAnswer, SandboxChecks, VerifiedAudio, VerifiedJson
 from router.probe.process import ProbeLost
 
 
@@ -45,7 +45,8 @@ def parse_answer(kind: type[AnswerT], line: bytes) -> AnswerT:
 
 _MODELS: dict[type, type[ProbeAnswer[Any]]] = {
     Facts: ProbeAnswer[Facts],
-    VerifiedMaster: ProbeAnswer[VerifiedMaster],
+    VerifiedAudio: ProbeAnswer[VerifiedAudio],
+    VerifiedJson: ProbeAnswer[VerifiedJson],
     SandboxChecks: ProbeAnswer[SandboxChecks],
 }
 """Built once: a line is validated in some 25 µs."""

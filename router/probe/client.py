@@ -12,16 +12,21 @@ import socket
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict, TypeVar, Unpack
+from typing import TypeVar
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, FaultCode
-from mastering.protocol.probe import AnswerT, ExpectedMaster, ProbeRequest, SandboxChecks, VerifiedMaster
+from mastering.contract.kinds import ExpectedAudio, ExpectedOutput
+from mastering.protocol.probe import AnswerT, ProbeRequest, SandboxChecks, VerifiedAudio, VerifiedJson
 from router.probe.answers import parse_answer, probe_broken, read_line
 from router.probe.process import ProbeLost, ProbeProcess
 from router.probe.stream_tap import MAX_ARRIVAL_S, StreamTap
 from router.probe.wav_header import WavHeaderReader
 
-_R = TypeVar("_R", Facts, VerifiedMaster)
+_R = TypeVar("_R", Facts, VerifiedAudio)
+VERIFY_TIMEOUT_S = 120.0
+"""For one output."""
+_MAX_JSON_BYTES = 64 * 1024 * 1024
+"""Of an output that is JSON, which is taken apart in memory."""
 _GRACE_S = 10.0
 """Seconds past a request's own time limit that the probe's process may take to say so."""
 _BYTES_PER_S = 2_000_000
@@ -34,16 +39,6 @@ _CURES = {
     "Landlock": "use a kernel of 5.13 or later with Landlock switched on",
 }
 _TRIAL_CURE = "run on Linux on x86_64 or aarch64 with seccomp and Landlock allowed"
-
-
-class AnnouncedMaster(TypedDict):
-    """What a master must be by its report, but for its checksum: that guards the exchange in which it came."""
-
-    frames: int
-    rate_hz: int
-    channels: int
-    tolerance_frames: NotRequired[int]
-    size: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -101,16 +96,26 @@ class Probe:
         return self._tap(self._song(size or 0, self._timeout_s), Facts, size)
 
     async def verify(
-        self, feed: AsyncIterable[bytes], *, timeout_s: float = 120.0, **announced: Unpack[AnnouncedMaster]
-    ) -> VerifiedMaster:
-        """Facts of a master that must be as announced. Raises Fault (bad_master where it is another)."""
-        return await self._ask(VerifiedMaster, _master(announced, timeout_s), feed)
+        self,
+        feed: AsyncIterable[bytes],
+        expected: ExpectedOutput,
+        *,
+        size_bytes: int | None = None,
+        timeout_s: float = VERIFY_TIMEOUT_S,
+    ) -> VerifiedAudio | VerifiedJson:
+        """What an output is that must be as expected. Raises Fault (bad_master where it is another)."""
+        request = _verification(expected, size_bytes, timeout_s)
+        if isinstance(expected, ExpectedAudio):
+            return await self._ask(VerifiedAudio, request, feed)
+        return await self._ask(VerifiedJson, request, feed)
 
-    def tap_master(
-        self, *, timeout_s: float = 120.0, **announced: Unpack[AnnouncedMaster]
-    ) -> StreamTap[VerifiedMaster] | None:
-        """Verify a master while it arrives; None where its size is not announced."""
-        return self._tap(_master(announced, timeout_s), VerifiedMaster, announced.get("size"))
+    def tap_output(
+        self, expected: ExpectedOutput, size_bytes: int | None, *, timeout_s: float = VERIFY_TIMEOUT_S
+    ) -> StreamTap[VerifiedAudio] | None:
+        """Verify an output while it arrives; None where its size is not announced, or it is no audio."""
+        if not isinstance(expected, ExpectedAudio):
+            return None
+        return self._tap(_verification(expected, size_bytes, timeout_s), VerifiedAudio, size_bytes)
 
     async def selfcheck(self) -> tuple[SandboxLayer, ...]:
         """Which layers of the sandbox hold, tried from inside a child. Raises Fault(internal)."""
@@ -171,13 +176,14 @@ class Probe:
             raise probe_broken() from None
 
 
-def _master(announced: AnnouncedMaster, timeout_s: float) -> ProbeRequest:
+def _verification(expected: ExpectedOutput, size_bytes: int | None, timeout_s: float) -> ProbeRequest:
     # An encoded master may be larger than the file it was made from: 24-bit WAV of 90 minutes is 3 GB at most.
     return ProbeRequest(
         op="verify",
         timeout_s=timeout_s,
-        expected=ExpectedMaster(**announced),
-        max_bytes=4 << 30,
+        expected=expected,
+        expected_bytes=size_bytes,
+        max_bytes=4 << 30 if isinstance(expected, ExpectedAudio) else _MAX_JSON_BYTES,
         max_duration_s=2 * MAX_DURATION_S,
     )
 

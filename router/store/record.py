@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+from mastering.contract import Facts
 from router.store import state
 from router.store.state import JobState
 
@@ -49,9 +49,9 @@ class Attempt(_Document):
 
 
 class JobProgress(_Document):
-    """How far the running attempt is; `fraction` is 0 to 1 of the whole render."""
+    """How far the running attempt is: at which of its kind's stages, and `fraction` 0 to 1 of all the work."""
 
-    stage: Stage
+    stage: str
     fraction: float
 
 
@@ -70,7 +70,10 @@ class Job(_Document):
     owner: str = THIS_ROUTER
     """The name of the router that has its audio and works on it."""
     state: JobState = JobState.RECEIVED
-    settings: Settings
+    kind: str = "master"
+    """Its kind (`mastering.contract.kinds`), which alone says what options, outputs and report mean."""
+    options: dict[str, Any]
+    """What the person asked for, as JSON; `outputs` are among them."""
     managed_only: bool = False
     """The person has not consented to machines of others: only the managed tier may have the song."""
     created_s: float
@@ -92,12 +95,18 @@ class Job(_Document):
     """Attempts of which the backend may have died: after two the job ends with the error `poison`."""
     attempts: tuple[Attempt, ...] = ()
     progress: JobProgress | None = None
-    outputs: dict[OutputFormat, BlobRef] = {}
-    report: Report | None = None
+    outputs: dict[str, BlobRef] = {}
+    """By the kind's names for them."""
+    report: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     receipt: Receipt = Receipt()
     ended_as: JobState | None = None
     """The state that a wiped job had before: failed, cancelled or expired."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the outputs that were asked for."""
+        return tuple(self.options["outputs"])
 
     @property
     def blobs(self) -> list[BlobRef]:

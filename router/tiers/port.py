@@ -6,11 +6,11 @@ Narrow port, thick caller: an adapter probes, runs, stops when it is closed, and
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+from mastering.contract import Facts, JobOptions
 from router.core.buffers import BodySource, ReadBuffer
 from router.tiers.policy.backend_state import BackendState
 
@@ -31,6 +31,8 @@ class BackendHealth(NamedTuple):
     max_bytes: int | None = None
     max_duration_s: float | None = None
     """The largest file and the longest song that it takes; None where it does not say."""
+    kinds: Mapping[str, Mapping[str, str]] | None = None
+    """Kinds of jobs that it does → models that it has for each → their digests; None where it does not say."""
     quota_left_s: float | None = None
     quota_resets_in_s: float | None = None
     """What its provider reports as left of its quota, in seconds of its device, and when the next period begins."""
@@ -48,15 +50,16 @@ class AudioSource(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What one attempt is to render. The backend learns settings and audio, and nothing of the person or the job."""
+    """What one attempt is to do. The backend learns kind, options and audio, and nothing of the person or the job."""
 
-    settings: Settings
+    options: JobOptions
     facts: Facts
     audio: AudioSource
     deadline_s: float
     """Seconds until the caller gives the attempt up."""
     references: tuple[AudioSource, ...] = ()
-    """Recordings that the master should sound like."""
+    """Recordings that the options refer to: what a master should sound like."""
+    kind: str = "master"
 
     @property
     def upload_bytes(self) -> int:
@@ -74,16 +77,17 @@ class Heartbeat(NamedTuple):
 
 
 class RenderProgress(NamedTuple):
-    """The render is at `stage`, and `fraction` of the whole is done, 0 to 1."""
+    """The work is at `stage`, by its kind's words, and `fraction` of the whole is done, 0 to 1."""
 
-    stage: Stage
+    stage: str
     fraction: float
 
 
 class OutputStarted(NamedTuple):
     """An output of `size_bytes` follows: as bytes events or, if set, as `body`, to be read before the next event."""
 
-    format: OutputFormat
+    name: str
+    """By the job's kind: wav24, midi …"""
     size_bytes: int
     body: BodySource | None = None
 
@@ -91,8 +95,8 @@ class OutputStarted(NamedTuple):
 class Finished(NamedTuple):
     """Every output has been sent in full."""
 
-    report: Report | None
-    """None from a backend that makes masters without a report."""
+    report: dict[str, Any] | None
+    """By the kind's own record; None from a backend that makes masters without a report."""
 
 
 TierEvent = Accepted | Heartbeat | RenderProgress | OutputStarted | bytes | Finished

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+from pydantic import Field, TypeAdapter
 
 from router.tiers.policy.faults import FaultClass, TierFault
 
@@ -18,6 +19,12 @@ NO_COMPRESSION = {"accept-encoding": "identity"}
 """Headers of every request: a compressed response of a few bytes could expand to gigabytes."""
 _MAX_DIGITS = 6
 """Of a Retry-After in seconds: eleven days, longer than any quota's period."""
+
+
+_ShortText = Annotated[str, Field(max_length=128)]
+_KINDS: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(
+    Annotated[dict[_ShortText, dict[_ShortText, _ShortText]], Field(max_length=64)]
+)
 
 
 class ResponseTooLarge(httpx.TransportError):
@@ -74,6 +81,11 @@ def retry_after_s(retry_after: str, otherwise: float) -> float:
 def short_text(value: Any, longest: int) -> str:
     """A value as text of at most `longest` characters that can be encoded as UTF-8."""
     return str(value)[:longest].encode("utf-8", "replace").decode()
+
+
+def kinds_in(body: Any) -> dict[str, dict[str, str]]:
+    """The kinds of jobs that a health names, with their models' digests. Raises ValueError for anything else."""
+    return _KINDS.validate_python(body)
 
 
 @contextmanager

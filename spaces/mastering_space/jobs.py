@@ -2,9 +2,9 @@
 
 Not thread-safe and not meant to be: everything here runs on the server's event loop.
 
-A job is *open* while it takes uploads, *rendering* from the call of /master on, *done* once the render has ended. Its
-inputs go when the render ends, however it ends; its outputs on DELETE, or `keep_s` after. An open job that stands
-still for `keep_s` goes too.
+A job is *open* while it takes uploads, *rendering* from the call of its kind's endpoint on (/master), *done* once that
+has ended. Its inputs go when the render ends, however it ends; its outputs on DELETE, or `keep_s` after. An open job
+that stands still for `keep_s` goes too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from mastering.contract import Fault, FaultCode, OutputFormat
+from mastering.contract import Fault, FaultCode
 from mastering_space.memory import MemoryFile
 from mastering_space.settings import SpaceSettings
 
@@ -23,15 +23,15 @@ _MOST_EXPANSION = 400
 
 @dataclass
 class SpaceJob:
-    """One job's files and its render. `inputs` are by name: audio, references/0 …"""
+    """One job's files and its work. `inputs` are by name: audio, references/0 …; `outputs` by the kind's own names."""
 
     inputs: dict[str, MemoryFile] = field(default_factory=dict)
     arriving: set[str] = field(default_factory=set)
-    outputs: dict[OutputFormat, MemoryFile] = field(default_factory=dict)
+    outputs: dict[str, MemoryFile] = field(default_factory=dict)
     reserved_bytes: int = 0
     """Bytes kept free for outputs that the render has not made yet."""
     work: asyncio.Task[None] | None = None
-    """The render, once /master was called."""
+    """The render, once it was called for."""
     expiry: asyncio.TimerHandle | None = None
 
     @property
@@ -169,15 +169,15 @@ class SpaceJobs:
         """Bytes that the outputs of `job` could have together if it were the only job."""
         return max(1, self._settings.memory_bytes - job.bytes_held)
 
-    def unforeseen_bytes(self, job: SpaceJob, formats: int) -> int:
+    def unforeseen_bytes(self, job: SpaceJob, outputs: int) -> int:
         """The same where the song's header does not say its length.
 
         What so many bytes may come to, and at most half of what is free, so that other jobs fit beside it.
         """
         free = self._settings.memory_bytes - self.bytes_held
-        return max(1, min(free // 2, job.inputs[AUDIO].size * _MOST_EXPANSION * formats))
+        return max(1, min(free // 2, job.inputs[AUDIO].size * _MOST_EXPANSION * outputs))
 
-    def store(self, job: SpaceJob, outputs: dict[OutputFormat, MemoryFile]) -> None:
+    def store(self, job: SpaceJob, outputs: dict[str, MemoryFile]) -> None:
         """Put the outputs in place of the reservation. Raises Fault(busy) where they are more than fits."""
         job.reserved_bytes = 0
         job.outputs.update(outputs)  # the job closes them, whatever follows

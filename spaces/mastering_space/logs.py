@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 
-from mastering.contract import Effort, FaultCode
+from mastering.contract import FaultCode
+from mastering.contract.kinds import job_kinds
 from mastering.runtime.event_log import EventLog, Events, Real, Whole, Words, capture_process_output, to_stream
 
+WORK = Words(*(f"{kind.name}/{pace}" for kind in job_kinds().values() for pace in kind.paces))
+"""A kind of job and its pace, as `JobKind.work` names it."""
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
     "stopping": {},
     "stopped": {},
-    "render_ended": {"outcome": Words("done", *FaultCode), "effort": Words(*Effort), "seconds": Real()},
+    "render_ended": {"outcome": Words("done", *FaultCode), "work": WORK, "seconds": Real()},
 }
 
 
@@ -40,8 +43,8 @@ class SpaceLog:
     def stopped(self) -> None:
         self._book.log("stopped")
 
-    def render_ended(self, outcome: str, effort: str, seconds: float) -> None:
-        self._book.log("render_ended", outcome=outcome, effort=effort, seconds=round(seconds, 1))
+    def render_ended(self, outcome: str, work: str, seconds: float) -> None:
+        self._book.log("render_ended", outcome=outcome, work=work, seconds=round(seconds, 1))
 
     def broken(self, error: BaseException) -> None:
         self._book.broken(error)

@@ -1,4 +1,4 @@
-"""One render, as the events that /master yields.
+"""One job, as the events that the endpoint of its kind yields (/master).
 
 The work is a task of its own, with a process of its own for the song (`worker.render_pool`); the generator passes on
 its events. It yields at least every `EVENT_INTERVAL_S`, because Gradio checks only between two yields whether the
@@ -17,11 +17,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mastering.contract import ENGINE_VERSION, Effort, Fault, FaultCode, OutputFormat, Report, Settings, presets
+from mastering.contract import ENGINE_VERSION, Fault, FaultCode
+from mastering.contract.kinds import JobKind
 from mastering.protocol.frames import AcceptedEvent, FaultEvent, HeartbeatEvent, PartEvent, ProgressEvent, ReportEvent
 from mastering.worker.budget import check_duration
 from mastering.worker.render_pool import RenderPool
 from mastering.worker.render_process import Message, RenderProcess
+from mastering.worker.request import JobRequest
 from mastering_space.descent_relay import DescendFunction, DescentRelay, ZeroGpuError
 from mastering_space.jobs import AUDIO, SpaceJob, SpaceJobs
 from mastering_space.logs import SpaceLog
@@ -31,8 +33,8 @@ from mastering_space.settings import SpaceSettings
 EVENT_INTERVAL_S = 0.5
 """Seconds between two yields at most, and between two heartbeats of the rendering process."""
 
-MasterEvent = dict[str, Any]
-EmitEvent = Callable[[MasterEvent], None]
+SpaceEvent = dict[str, Any]
+EmitEvent = Callable[[SpaceEvent], None]
 _DEADLINE: TypeAdapter[float | None] = TypeAdapter(float | None)
 
 
@@ -54,17 +56,19 @@ class Rendering:
         self._descend = descend
         self._slots = asyncio.Semaphore(settings.concurrency)
 
-    async def events(self, job_id: str, asked: dict[str, Any], deadline_s: float | None) -> AsyncIterator[MasterEvent]:
-        """The events of one render, from its start; the last is end or fault. Raises ZeroGPU's own errors alone."""
-        events: asyncio.Queue[MasterEvent] = asyncio.Queue()
+    async def events(
+        self, kind: JobKind[Any], job_id: str, options: dict[str, Any], deadline_s: float | None
+    ) -> AsyncIterator[SpaceEvent]:
+        """The events of one job, from its start; the last is end or fault. Raises ZeroGPU's own errors alone."""
+        events: asyncio.Queue[SpaceEvent] = asyncio.Queue()
         try:
-            settings, limit_s = self._read(asked, deadline_s)
+            request, limit_s = self._read(kind, options, deadline_s)
             job = self._jobs.begin(job_id)
         except Fault as fault:
             self._jobs.forget(job_id)
             yield _fault(fault)
             return
-        job.work = asyncio.create_task(self._work(job_id, job, settings, limit_s, events.put_nowait))
+        job.work = asyncio.create_task(self._work(job_id, job, request, limit_s, events.put_nowait))
         try:
             async for event in _with_heartbeats(events):
                 if "raise" in event:  # Gradio's own title says which quota it was
@@ -73,24 +77,21 @@ class Rendering:
         finally:
             job.work.cancel()
 
-    def _read(self, asked: dict[str, Any], deadline_s: float | None) -> tuple[Settings, float]:
-        """The settings and the time limit in seconds. Raises Fault(bad_settings), before anything is decoded."""
+    def _read(self, kind: JobKind[Any], options: dict[str, Any], deadline_s: float | None) -> tuple[JobRequest, float]:
+        """The job and the time limit in seconds. Raises Fault(bad_settings), before anything is decoded."""
         try:
-            settings = Settings.model_validate_json(_json(asked))
             asked_s = _DEADLINE.validate_python(deadline_s)
-        except ValidationError as error:
-            # Pydantic's own text quotes the input.
-            where = ", ".join(".".join(map(str, part["loc"])) for part in error.errors(include_input=False)[:3])
-            raise Fault(FaultCode.BAD_SETTINGS, f"The settings are not valid (at {where or 'deadline_s'}).") from None
-        presets.check(settings)
-        return settings, min(self._settings.max_render_s, asked_s if asked_s is not None else float("inf"))
+        except ValidationError:
+            raise Fault(FaultCode.BAD_SETTINGS, "deadline_s is no number of seconds.") from None
+        request = JobRequest(kind, kind.parse(options), asked_s)
+        return request, min(self._settings.max_render_s, asked_s if asked_s is not None else float("inf"))
 
-    async def _work(self, job_id: str, job: SpaceJob, settings: Settings, limit_s: float, emit: EmitEvent) -> None:
+    async def _work(self, job_id: str, job: SpaceJob, request: JobRequest, limit_s: float, emit: EmitEvent) -> None:
         """Render, and emit the last event, whatever happens."""
         began, outcome = time.monotonic(), "done"
         try:
             async with asyncio.timeout(limit_s), self._slots:
-                report = await self._render(job, settings, emit)
+                report = await self._render(job, request, emit)
             last = await _results(job, report, emit)
         except TimeoutError:
             message = f"The render took longer than its {limit_s:.0f} s."
@@ -107,7 +108,8 @@ class Rendering:
         if last["type"] == "fault":
             outcome = last["code"]
             job.drop_outputs()
-        self._log.render_ended(outcome, settings.effort, time.monotonic() - began)
+        work = request.kind.work(request.options)
+        self._log.render_ended(outcome, work, time.monotonic() - began)
         self._jobs.ended(job_id, job)
         emit(last)
 
@@ -116,32 +118,36 @@ class Rendering:
             return Fault(FaultCode.BUSY, "This Space is stopping. Ask another one.", retry_after_s=60)
         return Fault(FaultCode.CANCELLED, "The render was stopped, and the song deleted.")
 
-    async def _render(self, job: SpaceJob, settings: Settings, emit: EmitEvent) -> Report:
-        """The outputs are in the job when this returns. Raises Fault."""
+    async def _render(self, job: SpaceJob, request: JobRequest, emit: EmitEvent) -> dict[str, Any]:
+        """The report, by its kind's record; the outputs are in the job when this returns. Raises Fault."""
         async with self._renderers.take() as renderer:
             emit(AcceptedEvent(engine_version=ENGINE_VERSION, device=renderer.device[:64]).model_dump(mode="json"))
-            done = await self._relay(renderer, job, settings, emit)
+            done = await self._relay(renderer, job, request, emit)
         about, *outputs = done.descriptors
-        made = {OutputFormat(name): MemoryFile(one) for name, one in zip(done.body["done"], outputs, strict=True)}
+        made = {name: MemoryFile(one) for name, one in zip(done.body["done"], outputs, strict=True)}
         self._jobs.store(job, made)
         with contextlib.closing(MemoryFile(about)) as memory:
-            report = Report.model_validate_json(os.pread(memory.descriptor, memory.size, 0))
-        check_duration(report.before.duration_s, self._settings.max_duration_s)  # where the header kept it back
-        return report
+            report = request.kind.report.model_validate_json(os.pread(memory.descriptor, memory.size, 0))
+        duration_s = request.kind.measured_duration_s(report)
+        if duration_s is not None:
+            check_duration(duration_s, self._settings.max_duration_s)  # where the header kept it back
+        return report.model_dump(mode="json")
 
-    async def _relay(self, renderer: RenderProcess, job: SpaceJob, settings: Settings, emit: EmitEvent) -> Message:
+    async def _relay(self, renderer: RenderProcess, job: SpaceJob, request: JobRequest, emit: EmitEvent) -> Message:
         """Pass heartbeats and progress on until the results are there. Raises Fault."""
         parts = [job.inputs[AUDIO], *job.references()]
         for part in parts:
             part.rewind()
+        kind, options = request.kind, request.options
         asked = {
-            "settings": settings.model_dump(mode="json"),
+            "kind": kind.name,
+            "options": options.model_dump(mode="json"),
             "heartbeat_s": EVENT_INTERVAL_S,
             "output_bytes": self._jobs.output_bytes(job),
-            "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(settings.outputs)),
+            "unforeseen_bytes": self._jobs.unforeseen_bytes(job, len(options.outputs)),
             "max_duration_s": self._settings.max_duration_s,
         }
-        asked["runs_preparation"] = self._descend is not None and settings.effort is Effort.FIT
+        asked["runs_preparation"] = self._descend is not None and kind.pace(options) in kind.gpu_paces
         renderer.ask(asked, [part.descriptor for part in parts])
         async with DescentRelay(self._descend, renderer) as relay:
             return await self._until_done(renderer, relay, job, emit)
@@ -177,9 +183,9 @@ async def _within(reading: Awaitable[Message], seconds: float) -> Message:
         return await reading
 
 
-async def _with_heartbeats(events: asyncio.Queue[MasterEvent]) -> AsyncIterator[MasterEvent]:
+async def _with_heartbeats(events: asyncio.Queue[SpaceEvent]) -> AsyncIterator[SpaceEvent]:
     """The events as they come, up to the last; where none comes for `EVENT_INTERVAL_S` the one before is repeated."""
-    event: MasterEvent = HeartbeatEvent().model_dump(mode="json")
+    event: SpaceEvent = HeartbeatEvent().model_dump(mode="json")
     while event["type"] not in ("end", "fault"):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVENT_INTERVAL_S):
@@ -187,22 +193,18 @@ async def _with_heartbeats(events: asyncio.Queue[MasterEvent]) -> AsyncIterator[
         yield event
 
 
-async def _results(job: SpaceJob, report: Report, emit: EmitEvent) -> MasterEvent:
+async def _results(job: SpaceJob, report: dict[str, Any], emit: EmitEvent) -> SpaceEvent:
     """Emit the report and each output's size and checksum; the event returned holds all of it once more."""
     emit(ReportEvent(report=report).model_dump(mode="json"))
     outputs = []
-    for kind, memory in job.outputs.items():
+    for name, memory in job.outputs.items():
         sha256 = await asyncio.to_thread(memory.digest)
-        part = PartEvent(name=f"output/{kind}", size=memory.size).model_dump(mode="json")
+        part = PartEvent(name=f"output/{name}", size=memory.size).model_dump(mode="json")
         emit({**part, "sha256": sha256})
-        outputs.append({"format": kind.value, "size": memory.size, "sha256": sha256})
-    return {"type": "end", "report": report.model_dump(mode="json"), "outputs": outputs}
+        outputs.append({"format": name, "size": memory.size, "sha256": sha256})
+    return {"type": "end", "report": report, "outputs": outputs}
 
 
-def _fault(fault: Fault) -> MasterEvent:
+def _fault(fault: Fault) -> SpaceEvent:
     event = FaultEvent(code=fault.code, message=fault.message[:500], numbers=fault.numbers)
     return event.model_dump(mode="json", exclude={"mac"})
-
-
-def _json(value: object) -> str:
-    return TypeAdapter(Any).dump_json(value).decode()

@@ -13,9 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mastering.contract import ENGINE_VERSION, Fault, FaultCode, OutputFormat
+from mastering.contract import ENGINE_VERSION, Fault, FaultCode
 from mastering.protocol.frames import PROTOCOL_VERSION
 from mastering.worker.render_pool import RenderPool
+from mastering.worker.served_kinds import model_digests, served_kinds
 from mastering_space.jobs import AUDIO, SpaceJobs, UploadConflict
 from mastering_space.memory import MemoryFile
 from mastering_space.problems import problem, refused
@@ -23,6 +24,7 @@ from mastering_space.settings import SpaceKind, SpaceSettings
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _NO_STORE = {"cache-control": "no-store"}
+_BYTES = "application/octet-stream"
 
 
 @dataclass
@@ -43,7 +45,8 @@ def create_routes(state: SpaceState) -> Starlette:
             Route("/v1/health", endpoints.health, methods=["GET"]),
             Route("/v1/jobs/{job}/audio", endpoints.put_audio, methods=["PUT"]),
             Route("/v1/jobs/{job}/references/{number:int}", endpoints.put_reference, methods=["PUT"]),
-            Route("/v1/jobs/{job}/outputs/{format}", endpoints.get_output, methods=["GET"]),
+            Route("/v1/jobs/{job}/outputs/{name}", endpoints.get_output, methods=["GET"]),
+            Route("/v1/jobs/{job}", endpoints.show, methods=["GET"]),
             Route("/v1/jobs/{job}", endpoints.delete, methods=["DELETE"]),
         ],
         exception_handlers={HTTPException: _http},
@@ -74,7 +77,8 @@ class Endpoints:
             "slots": {"total": total, "free": max(0, total - state.jobs.rendering)},
             "max_bytes": state.settings.max_bytes,
             "max_duration_s": state.settings.max_duration_s,
-            "kind": state.kind,
+            "kinds": model_digests(),
+            "hardware": state.kind,
         }
         return JSONResponse(body, headers=_NO_STORE)
 
@@ -129,16 +133,28 @@ class Endpoints:
 
     async def get_output(self, request: Request) -> Response:
         job = self._state.jobs.get(_job_id(request))
-        name = request.path_params["format"]
-        memory = job.outputs.get(OutputFormat(name)) if job and job.is_over and name in list(OutputFormat) else None
+        name = request.path_params["name"]
+        memory = job.outputs.get(name) if job and job.is_over else None
         if memory is None:
             return refused(404, "There is no such output. It is kept for a minute after the render.")
         headers = {**_NO_STORE, "content-length": str(memory.size), "x-content-type-options": "nosniff"}
-        return StreamingResponse(_pieces(memory), headers=headers, media_type=OutputFormat(name).media_type)
+        return StreamingResponse(_pieces(memory), headers=headers, media_type=_media_type(name))
+
+    async def show(self, request: Request) -> Response:
+        """What is held of the job: names of its inputs and outputs. 404 where that is nothing."""
+        job = self._state.jobs.get(_job_id(request))
+        if job is None:
+            return refused(404, "Nothing is held here of such a job.")
+        return JSONResponse({"inputs": sorted(job.inputs), "outputs": sorted(job.outputs)}, headers=_NO_STORE)
 
     async def delete(self, request: Request) -> Response:
         self._state.jobs.forget(_job_id(request))
         return Response(status_code=204, headers=_NO_STORE)
+
+
+def _media_type(output: str) -> str:
+    """The media type of an output by its name; kinds that have one of the same name mean the same by it."""
+    return next((kind.outputs[output].media_type for kind in served_kinds().values() if output in kind.outputs), _BYTES)
 
 
 async def _pieces(memory: MemoryFile) -> AsyncIterator[bytes]:

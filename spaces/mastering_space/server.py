@@ -21,7 +21,8 @@ from starlette.types import ASGIApp
 import mastering
 from mastering.runtime.sandbox import forbid_core_dumps
 from mastering.worker.render_pool import RenderPool
-from mastering_space import master_call
+from mastering.worker.served_kinds import served_kinds
+from mastering_space import job_call
 from mastering_space.descent_relay import DescendFunction
 from mastering_space.jobs import SpaceJobs
 from mastering_space.logs import SpaceLog
@@ -52,7 +53,8 @@ class Space(gradio.Server):
         self._settings = settings
         self._state = SpaceState(kind, settings, self.jobs, self.renderers)
         rendering = Rendering(settings, self.jobs, self.renderers, log, descend)
-        self.api(master_call.endpoint(rendering), name="master", concurrency_limit=None)
+        for served in served_kinds().values():
+            self.api(job_call.endpoint(rendering, served), name=served.name, concurrency_limit=None)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Ours is the outermost layer, in front of those that Gradio adds when it launches."""

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
+from mastering.contract.kinds import MASTER
 
 MIB = 1024 * 1024
 
@@ -41,5 +42,5 @@ class SpaceSettings(BaseSettings):
     """Seconds that one upload may take."""
     max_render_s: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds one render may take, its wait for a slot included; a caller may ask for less."""
-    engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = "mastering.engine.pipeline:master"
+    engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = MASTER.run
     """The function that masters, as module:function."""

@@ -23,7 +23,9 @@ async def write(path: Path, run: str) -> None:
 
 async def _write(store: Store, run: str) -> None:
     for count in itertools.count():
-        job = Job(id=f"{run}-{count}", account="a", settings=Settings(), created_s=0.0, expires_s=0.0)
+        job = Job(
+            id=f"{run}-{count}", account="a", options=Settings().model_dump(mode="json"), created_s=0.0, expires_s=0.0
+        )
         _, revision = await store.jobs.create(job, 3600)
         print("created", job.id, flush=True)
         for faults in (1, 2, 3):

@@ -80,7 +80,7 @@ async def store(open_store: Open) -> Store:
 
 
 def a_job(job_id: str | None = None, **changes: Any) -> Job:
-    fields = {"account": "a", "settings": Settings(), "created_s": 1000.0, "expires_s": 4000.0}
+    fields = {"account": "a", "options": Settings().model_dump(mode="json"), "created_s": 1000.0, "expires_s": 4000.0}
     return Job(id=job_id or new_id(), **{**fields, **changes})
 
 
@@ -99,7 +99,11 @@ async def leased(store: Store) -> Lease:
 
 
 async def test_a_created_job_is_read_back_whole(store: Store) -> None:
-    job = a_job(settings=Settings(amount_percent=12.5, loudness_lufs=-9.0), faults=2, error={"code": "x", "n": 1.5})
+    job = a_job(
+        options=Settings(amount_percent=12.5, loudness_lufs=-9.0).model_dump(mode="json"),
+        faults=2,
+        error={"code": "x", "n": 1.5},
+    )
     created = await store.jobs.create(job, 100)
     assert created.job == job
     assert await store.jobs.get(job.id) == created
@@ -560,20 +564,42 @@ async def test_a_stored_change_is_told(store: Store) -> None:
         assert await changes.wait(1)
 
 
-async def test_a_job_store_of_the_version_before_is_opened_with_its_jobs_and_leases(tmp_path: Path, time: Time) -> None:
+def _as_before(path: Path, version: int) -> None:
+    """Make a store's file what it was in `version`: 0 had no owners of leases, 1 masters alone."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        if version == 0:
+            db.executescript("ALTER TABLE queue DROP COLUMN router; ALTER TABLE queue DROP COLUMN incarnation;")
+        for job_id, text in db.execute("SELECT id, document FROM jobs").fetchall():
+            document = json.loads(text)
+            document["settings"] = document.pop("options")
+            for name in ["kind", *(["owner"] if version == 0 else [])]:
+                del document[name]
+            db.execute("UPDATE jobs SET document = ? WHERE id = ?", (json.dumps(document), job_id))
+        db.execute("UPDATE queue SET lane = substr(lane, 1 + instr(lane, '/'))")
+        db.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_a_job_store_of_a_version_before_is_opened_with_its_jobs_and_leases(
+    tmp_path: Path, time: Time, version: int
+) -> None:
     path = tmp_path / "jobs.sqlite"
     async with sqlite.open_store(path, lease_s=LEASE_S) as store:
         await store.jobs.create(a_job("x"), 100)
-        await store.queue.enqueue("x", "any", "a", 1)
-        await leased(store)
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:  # as it was: no version, and no lease an owner
-        db.executescript("ALTER TABLE queue DROP COLUMN router; ALTER TABLE queue DROP COLUMN incarnation;")
-        (document,) = db.execute("SELECT document FROM jobs").fetchone()
-        kept = {name: value for name, value in json.loads(document).items() if name != "owner"}
-        db.execute("UPDATE jobs SET document = ?", (json.dumps(kept),))
-        db.execute("PRAGMA user_version = 0")
+        await store.queue.enqueue("x", "master/any", "a", 1)
+        assert await take(store, "master/any") == "x"
+    _as_before(path, version)
     async with sqlite.open_store(path, lease_s=LEASE_S) as store:
         assert (await store.jobs.get("x")).job == a_job("x")
-        assert await take(store) is None
+        assert await take(store, "master/any") is None
         await store.queue.release(HERE)
-        assert await take(store) == "x"
+        assert await take(store, "master/any") == "x"
+
+
+async def test_a_job_store_of_which_a_killed_start_made_a_part_is_made_whole(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE jobs (id TEXT PRIMARY KEY)")
+    async with sqlite.open_store(path) as store:
+        await store.jobs.create(a_job("x"), 100)
+        assert (await store.jobs.get("x")).job.id == "x"

@@ -77,7 +77,9 @@ class JobTable(Stores):
 
     @rule(job_id=IDS, account=ACCOUNTS)
     def create(self, job_id: str, account: str) -> None:
-        job = Job(id=job_id, account=account, settings=Settings(), created_s=self.now, expires_s=0.0)
+        job = Job(
+            id=job_id, account=account, options=Settings().model_dump(mode="json"), created_s=self.now, expires_s=0.0
+        )
         expected = self._alive(job_id)
         if expected is None:
             expected = job

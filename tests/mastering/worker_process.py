@@ -23,10 +23,10 @@ from mastering.protocol.frames import (
     EndEvent,
     Event,
     FaultEvent,
+    JobEvent,
     PartEvent,
     ReportEvent,
     Seal,
-    SettingsEvent,
     data_header,
     encode_event,
 )
@@ -123,7 +123,9 @@ def request_body(
 ) -> bytes:
     """The frames of a whole request."""
     seal = seal or Seal()
-    frames = [encode_event(SettingsEvent(settings=settings or Settings(outputs=(OutputFormat.WAV16,))))]
+    frames = [
+        encode_event(JobEvent(options=(settings or Settings(outputs=(OutputFormat.WAV16,))).model_dump(mode="json")))
+    ]
     for name, data in {"audio": audio, **{f"reference/{at}": one for at, one in enumerate(references)}}.items():
         frames.append(encode_event(PartEvent(name=name, size=len(data))))
         for at in range(0, len(data), CHUNK_BYTES):

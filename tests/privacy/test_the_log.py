@@ -140,7 +140,8 @@ async def test_p24_each_job_that_ends_leaves_one_render_record(tmp_path: Path, s
     assert [line["outcome"] for line in records] == ["mastered", "undecodable", "cancelled"]
     assert len({line["account"] for line in records}) == 1
     wanted = {
-        "container": "wav", "codec": "pcm_16", "duration_s": 10, "rate_hz": 44_100, "channels": 2, "size": "<=1MiB",
+        "kind": "master", "container": "wav", "codec": "pcm_16", "duration_s": 10, "rate_hz": 44_100, "channels": 2,
+        "size": "<=1MiB",
         "target": "cd", "style": "neutral", "amount_percent": 60.0, "loudness_lufs": -12.5, "outputs": ["wav24"],
         "keep_tags": True, "effort": "quick", "references": 0, "managed_only": False, "tier": "managed", "attempts": 1,
     }  # fmt: skip

@@ -236,6 +236,7 @@ async def test_p55_p31_p32_pages_link_to_nobody_else_and_load_nothing_from_elsew
 LABELS = {
     "tier",
     "backend",
+    "kind",
     "outcome",
     "code",
     "state",
@@ -252,10 +253,10 @@ async def test_p64_no_figure_for_operators_names_a_person_and_more_people_make_n
     async with services_in(tmp_path, [FakeBackend("a", [])]) as services:
         metrics = services.fleet.metrics
         for _ in range(3):
-            metrics.job_ended("mastered", 1.0)
+            metrics.job_ended("master", "mastered", 1.0)
         before = list(_series(metrics.page()))
         for number in range(50):
-            metrics.job_ended("mastered", float(number))
+            metrics.job_ended("master", "mastered", float(number))
         after = list(_series(metrics.page()))
     assert {label for _, labels in after for label in labels} <= LABELS
     assert len(after) == len(before)

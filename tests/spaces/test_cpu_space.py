@@ -46,7 +46,7 @@ def pcm(master: bytes) -> np.ndarray:
 def test_its_health_says_what_the_router_needs_to_know(space: SpaceProcess) -> None:
     health = space.health()
     assert health["protocol"] == PROTOCOL_VERSION
-    assert (health["kind"], health["device"], health["state"]) == ("cpu", "cpu", "ready")
+    assert (health["hardware"], health["device"], health["state"]) == ("cpu", "cpu", "ready")
     assert health["slots"] == {"total": 2, "free": 2}
 
 

@@ -33,7 +33,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_its_health_says_what_it_is(space: SpaceProcess) -> None:
-    assert tuple(space.health()[key] for key in ("kind", "device", "state")) == ("zero_gpu", "zero_gpu", "ready")
+    assert tuple(space.health()[key] for key in ("hardware", "device", "state")) == ("zero_gpu", "zero_gpu", "ready")
 
 
 def test_a_quick_master_has_the_samples_that_the_command_makes(space: SpaceProcess, song: Path, tmp_path: Path) -> None:

@@ -61,6 +61,11 @@ _MIGRATIONS: schema_version.Migrations = (
         f"ALTER TABLE queue ADD COLUMN router TEXT NOT NULL DEFAULT '{THIS_ROUTER}'",
         "ALTER TABLE queue ADD COLUMN incarnation TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "UPDATE jobs SET document = json_set(json_remove(document, '$.settings'), '$.kind', 'master', '$.options',"
+        " json_extract(document, '$.settings')) WHERE json_extract(document, '$.options') IS NULL",
+        "UPDATE queue SET lane = 'master/' || lane WHERE instr(lane, '/') = 0",
+    ),
 )
 """A router may be upgraded while jobs wait: their records are in RAM, and stay."""
 

@@ -132,6 +132,7 @@ class FleetMember:
             max_duration_s=_tightest(self.terms.max_duration_s, self.health.max_duration_s),
             quota_left_s=self.quota.left_s(now_s),
             engine_version=self.health.engine_version,
+            kinds=self.health.kinds,
         )
 
     def note_health(self, health: BackendHealth, now_s: float) -> None:
@@ -163,7 +164,7 @@ class FleetMember:
     def reserve(self, need: JobRequirements, now_s: float) -> Reservation:
         """Hold a slot and quota for one attempt; the caller calls `release` however it ends."""
         self.in_flight += 1
-        quota_hold = self.quota.hold(self.speed.render_s(need.duration_s, need.effort), now_s)
+        quota_hold = self.quota.hold(self.speed.render_s(need.duration_s, need.work), now_s)
         return Reservation(self, need, self.breaker.begin(), quota_hold, now_s, self.evicted)
 
     def release(
@@ -176,7 +177,7 @@ class FleetMember:
             self._note_fault(reservation, fault, now_s)
         elif timing is not None:
             self.speed = self.speed.fold(
-                timing, reservation.need.size_bytes, reservation.need.duration_s, reservation.need.effort
+                timing, reservation.need.size_bytes, reservation.need.duration_s, reservation.need.work
             )
             self.breaker.succeeded(reservation.ticket, now_s)
         else:

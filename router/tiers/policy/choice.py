@@ -16,10 +16,10 @@ service gains, whichever job goes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mastering.contract import ENGINE_VERSION, Effort
+from mastering.contract import ENGINE_VERSION
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.estimate import SpeedEstimate
 from router.tiers.policy.quota import HEADROOM
@@ -52,6 +52,8 @@ class Candidate(NamedTuple):
     quota_left_s: float | None = None
     """Seconds of its device that may still be used; None: no limit."""
     engine_version: str | None = None
+    kinds: Mapping[str, Mapping[str, str]] | None = None
+    """Kinds of jobs that it does → models that it has for each → their digests; None: it has not said."""
 
     @property
     def is_free(self) -> bool:
@@ -72,7 +74,11 @@ class JobRequirements(NamedTuple):
     """Names of backends that broke while they had this job."""
     avoid_tiers: frozenset[str] = frozenset()
     """Tiers that it is too large for, or that failed it too often."""
-    effort: Effort = Effort.QUICK
+    kind: str = "master"
+    work: str = "master/quick"
+    """By which the time is estimated (`JobKind.work`)."""
+    models: Mapping[str, str] = {}
+    """Name → digest of each model that it needs."""
 
 
 TYPICAL_JOB = JobRequirements(size_bytes=30 * 1024 * 1024, duration_s=200.0)
@@ -191,6 +197,8 @@ def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
     """Why this backend can't be used for the job, in a few words; None when it can."""
     if need.managed_only and candidate.tier != TIER_ORDER[0]:
         return "not consented to"
+    if (lacking := why_not_done(candidate, need)) is not None:
+        return lacking
     if candidate.state not in _SERVING | _STARTING:
         return "down" if candidate.state in (BackendState.OPEN, BackendState.UNKNOWN) else str(candidate.state)
     if candidate.name in need.avoid or candidate.tier in need.avoid_tiers:
@@ -201,11 +209,23 @@ def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
         return "the song is too long for it"
     if not is_compatible(candidate.engine_version):
         return "another engine version"
-    needed_s = HEADROOM * candidate.speed.render_s(need.duration_s, need.effort)
+    needed_s = HEADROOM * candidate.speed.render_s(need.duration_s, need.work)
     if candidate.quota_left_s is not None and candidate.quota_left_s < needed_s:
         return "its quota is used up"
     if _eta_without_queue_s(candidate, need) > need.deadline_s:
         return "too slow for the time that is left"
+    return None
+
+
+def why_not_done(candidate: Candidate, need: JobRequirements) -> str | None:
+    """Why this backend does no such jobs, in a few words; None where it does, or has not said."""
+    if candidate.kinds is None:
+        return None
+    models = candidate.kinds.get(need.kind)
+    if models is None:
+        return f"does no jobs of the kind '{need.kind}'"
+    if any(models.get(name) != digest for name, digest in need.models.items()):
+        return f"has other models for the kind '{need.kind}'"
     return None
 
 
@@ -250,7 +270,7 @@ def _wait_s(serving: Sequence[Candidate], need: JobRequirements, service_s: floa
 
 
 def _service_s(candidate: Candidate, need: JobRequirements) -> float:
-    return candidate.speed.service_s(need.size_bytes, need.duration_s, need.effort)
+    return candidate.speed.service_s(need.size_bytes, need.duration_s, need.work)
 
 
 def _eta_without_queue_s(candidate: Candidate, need: JobRequirements) -> float:

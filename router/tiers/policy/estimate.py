@@ -7,9 +7,8 @@ steady one.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from mastering.contract import Effort
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 ALPHA = 0.2
 """Weight of the newest value: after five the first assumption counts for a third."""
@@ -47,36 +46,29 @@ class SpeedEstimate(NamedTuple):
     """What one backend takes for each part of a job: upload, render, fetch, and waking up first."""
 
     upload_s_per_mib: Ewma
-    render_s_per_minute: Ewma
-    """Seconds of work per minute of audio."""
+    work_s_per_minute: Mapping[str, Ewma]
+    """Seconds per minute of audio, by kind and pace of work (`JobKind.work`)."""
     fetch_s: Ewma
     cold_start_s: Ewma
-    fit_s_per_minute: Ewma = Ewma(0.0)
-    """The same for a job whose plan is refined (effort `fit`), the render included."""
 
-    def fold(
-        self, timing: AttemptTiming, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK
-    ) -> SpeedEstimate:
-        """The estimate after one more attempt, on a song of that size and length."""
-        changed = {}
+    def fold(self, timing: AttemptTiming, size_bytes: int, duration_s: float, work: str) -> SpeedEstimate:
+        """The estimate after one more attempt, of such work on a song of that size and length."""
+        changed: dict[str, Any] = {}
         if timing.upload_s is not None:
             changed["upload_s_per_mib"] = self.upload_s_per_mib.fold(
                 timing.upload_s / max(size_bytes / BYTES_PER_MIB, 0.25)
             )
         if timing.render_s is not None:
-            learned = "fit_s_per_minute" if effort is Effort.FIT else "render_s_per_minute"
-            changed[learned] = self._per_minute(effort).fold(timing.render_s / max(duration_s / 60, 0.05))
+            learned = self.work_s_per_minute[work].fold(timing.render_s / max(duration_s / 60, 0.05))
+            changed["work_s_per_minute"] = {**self.work_s_per_minute, work: learned}
         if timing.fetch_s is not None:
             changed["fetch_s"] = self.fetch_s.fold(timing.fetch_s)
         return self._replace(**changed)
 
-    def _per_minute(self, effort: Effort) -> Ewma:
-        return self.fit_s_per_minute if effort is Effort.FIT else self.render_s_per_minute
+    def render_s(self, duration_s: float, work: str) -> float:
+        return self.work_s_per_minute[work].cautious * duration_s / 60
 
-    def render_s(self, duration_s: float, effort: Effort = Effort.QUICK) -> float:
-        return self._per_minute(effort).cautious * duration_s / 60
-
-    def service_s(self, size_bytes: int, duration_s: float, effort: Effort = Effort.QUICK) -> float:
+    def service_s(self, size_bytes: int, duration_s: float, work: str) -> float:
         """From the first byte sent to the last byte fetched, on a backend that is awake and free."""
         upload_s = self.upload_s_per_mib.cautious * size_bytes / BYTES_PER_MIB
-        return upload_s + self.render_s(duration_s, effort) + self.fetch_s.cautious
+        return upload_s + self.render_s(duration_s, work) + self.fetch_s.cautious

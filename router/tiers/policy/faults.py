@@ -13,6 +13,7 @@ class FaultClass(StrEnum):
 
     USER = "user"
     TOO_BIG = "too_big"
+    UNSUPPORTED = "unsupported"
     CAPACITY = "capacity"
     QUOTA = "quota"
     UNREACHABLE = "unreachable"
@@ -54,6 +55,7 @@ class Consequence(NamedTuple):
 CONSEQUENCES: dict[FaultClass, Consequence] = {
     FaultClass.USER: Consequence(NextStep.STOP, False, False, False, "undecodable, bad setting, too long, 413, 422"),
     FaultClass.TOO_BIG: Consequence(NextStep.NEXT_TIER, False, False, False, "ZeroGPU 'illegal duration', a size cap"),
+    FaultClass.UNSUPPORTED: Consequence(NextStep.NEXT_TIER, False, False, False, "a kind of job that it does not do"),
     FaultClass.CAPACITY: Consequence(NextStep.WAIT_OR_NEXT_TIER, False, False, False, "409, 429, 503, queue full"),
     FaultClass.QUOTA: Consequence(NextStep.NEXT_TIER, False, False, False, "ZeroGPU quota, credits, runs limit"),
     # The job never arrived, so it is not to blame and loses none of its attempts by an outage.
@@ -81,6 +83,7 @@ _BY_CODE = {
     FaultCode.OUT_OF_MEMORY: FaultClass.BUG,
     FaultCode.BAD_MASTER: FaultClass.BUG,
     FaultCode.BAD_REQUEST: FaultClass.CONFIGURATION,
+    FaultCode.UNKNOWN_KIND: FaultClass.UNSUPPORTED,
     FaultCode.INTERNAL: FaultClass.BUG,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mastering.contract.kinds import job_kinds
 from router.tiers.policy.estimate import Ewma, SpeedEstimate
 
 TIER_ORDER = ("managed", "gpu_space", "cpu_space")
@@ -14,16 +15,15 @@ TIER_TITLES = {
 """What people read of each tier, by its name in settings and records."""
 
 
-def _prior(
-    upload_mib_per_s: float, render_s_per_minute: float, fit_s_per_minute: float, fetch_s: float, cold_start_s: float
-) -> SpeedEstimate:
-    render, fit = Ewma(render_s_per_minute), Ewma(fit_s_per_minute)
-    return SpeedEstimate(Ewma(1 / upload_mib_per_s), render, Ewma(fetch_s), Ewma(cold_start_s), fit)
+def _prior(tier: str, upload_mib_per_s: float, fetch_s: float, cold_start_s: float) -> SpeedEstimate:
+    kinds = job_kinds().values()
+    work = {f"{kind.name}/{pace}": Ewma(by_tier[tier]) for kind in kinds for pace, by_tier in kind.paces.items()}
+    return SpeedEstimate(Ewma(1 / upload_mib_per_s), work, Ewma(fetch_s), Ewma(cold_start_s))
 
 
 PRIORS = {
-    "managed": _prior(50, 4, 12, 0.5, 10),
-    "gpu_space": _prior(8, 6, 14, 3, 60),
-    "cpu_space": _prior(8, 25, 60, 3, 90),
+    "managed": _prior("managed", 50, 0.5, 10),
+    "gpu_space": _prior("gpu_space", 8, 3, 60),
+    "cpu_space": _prior("cpu_space", 8, 3, 90),
 }
-"""What is assumed of a tier before its first job; some jobs later it no longer matters."""
+"""What is assumed of a tier before its first job; some jobs later it no longer matters. The work's own: `JobKind`."""

@@ -1,9 +1,9 @@
 """The tier port for a Hugging Face Space of ours: audio by the Space's own HTTP routes, the call by Gradio.
 
-An attempt: GET its health (a busy Space costs no upload) → PUT the audio → call `/master` in a child process and follow
-its progress → GET each output → DELETE the job, and check that it is gone. However an attempt ends, the child is killed
-and the job deleted; what could not be deleted then is deleted with the Space's next answer, by the next router if
-this one dies (`cleanup`).
+An attempt: GET its health (a busy Space costs no upload) → PUT the audio → call the endpoint of the job's kind,
+`/master`, in a child process and follow its progress → GET each output → DELETE the job, and check that it is gone.
+However an attempt ends, the child is killed and the job deleted; what could not be deleted then is deleted with the
+Space's next answer, by the next router if this one dies (`cleanup`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from mastering.contract import OutputFormat, Record, Report
+from mastering.contract import Record
+from mastering.contract.kinds import OUTPUT_NAME
 from mastering.protocol import frames
 from router.core import clock
 from router.tiers.policy.faults import FaultClass, TierFault
@@ -48,16 +49,16 @@ _DELETE_AGAIN_S = 0.5
 class SpaceOutput(Record):
     """An output that the Space holds: its size in bytes and its checksum."""
 
-    format: OutputFormat
+    format: Annotated[str, Field(pattern=OUTPUT_NAME)]
     size: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SpaceResult(Record):
-    """The last value of `/master` for a job that succeeded."""
+    """The last value of an endpoint for a job that succeeded."""
 
     type: Literal["end"]
-    report: Report
+    report: dict[str, Any]
     outputs: tuple[SpaceOutput, ...]
 
 
@@ -129,9 +130,8 @@ class SpaceBackend:
 
     async def _events(self, call: GradioCall, job_id: str, work: Work) -> AsyncGenerator[TierEvent]:
         """The events from the call to the last byte of the outputs. Raises TierFault."""
-        settings = work.settings.model_dump(mode="json")
-        arguments = (job_id, settings, work.deadline_s)
-        request = CallRequest(self._address.url(), "/master", arguments, self._address.token, self._key)
+        arguments = (job_id, work.options.model_dump(mode="json"), work.deadline_s)
+        request = CallRequest(self._address.url(), f"/{work.kind}", arguments, self._address.token, self._key)
         result: SpaceResult | None = None
         accepted, asked_s = False, clock.now()
         async with aclosing(call.run(request, self.silence_s)) as values:
@@ -163,6 +163,8 @@ class SpaceBackend:
             raise await self._address.explain(fault) from None
         if not health.up or health.free == 0:
             raise TierFault(FaultClass.CAPACITY, "the Space has no slot free" if health.up else health.detail)
+        if health.kinds is not None and work.kind not in health.kinds:
+            raise TierFault(FaultClass.UNSUPPORTED, f"the Space does no jobs of the kind '{work.kind}'")
         if work.upload_bytes > (health.max_bytes or work.upload_bytes):
             raise TierFault(FaultClass.TOO_BIG, "the song is too large for the Space")
         if work.facts.duration_s > (health.max_duration_s or work.facts.duration_s):
@@ -207,7 +209,7 @@ _EVENT_RECORDS: Mapping[str, type[Record]] = {
 
 
 def _tier_event(value: Any) -> TierEvent | None:
-    """The event for a value that `/master` yielded; None for the result, which is read apart. Raises TierFault."""
+    """The event for a value that the endpoint yielded; None for the result, which is read apart. Raises TierFault."""
     record = _EVENT_RECORDS.get(str(value.get("type"))) if isinstance(value, dict) else None
     if record is None:
         return None

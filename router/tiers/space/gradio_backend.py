@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from mastering.contract import OutputFormat
+from mastering.contract.kinds import MASTER
 from router.tiers import responses
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, BackendHealth, Finished, OutputStarted, TierEvent, Work
@@ -59,7 +60,7 @@ class GradioBackend:
             await self._prefix()
         except TierFault as fault:
             return BackendHealth(False, fault.detail)
-        self._last = BackendHealth(True, "answers")
+        self._last = BackendHealth(True, "answers", kinds={MASTER.name: {}})
         return self._address.with_quota(self._last)
 
     async def wake(self) -> None:
@@ -67,7 +68,7 @@ class GradioBackend:
 
     async def run(self, work: Work) -> AsyncGenerator[TierEvent]:
         self._address.mark_used()
-        if work.settings.outputs != (self._returns,) or work.references:
+        if work.options.outputs != (self._returns,) or work.references:
             raise TierFault(FaultClass.TOO_BIG, f"it makes {self._returns.label} alone, and knows no reference")
         await self._address.refuse_unless_awake()
         call = GradioCall(self._scratch)

@@ -8,8 +8,7 @@ from typing import Any
 
 import httpx
 
-from mastering.contract import OutputFormat
-from mastering.protocol.frames import PROTOCOL_VERSION
+from mastering.protocol.frames import PROTOCOL_VERSION, other_version
 from router.tiers import responses
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
@@ -49,13 +48,11 @@ class SpaceTransfer:
             if response.status_code not in (httpx.codes.OK, httpx.codes.CREATED, httpx.codes.NO_CONTENT):
                 raise _space_refusal(response, reached=True)
 
-    async def output(
-        self, job_id: str, output_format: OutputFormat, size_bytes: int, sha256: str
-    ) -> AsyncIterator[bytes]:
+    async def output(self, job_id: str, name: str, size_bytes: int, sha256: str) -> AsyncIterator[bytes]:
         """GET one output: its bytes, of the announced size and checksum. Raises TierFault."""
         left, digest = size_bytes, hashlib.sha256()
         with responses.translate_errors("the Space", reached=True):
-            path = f"/v1/jobs/{job_id}/outputs/{output_format}"
+            path = f"/v1/jobs/{job_id}/outputs/{name}"
             async with self._http.stream("GET", path, headers=responses.NO_COMPRESSION) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
                     raise TierFault(FaultClass.CRASH, "the Space lost the master before it was fetched")
@@ -74,13 +71,12 @@ class SpaceTransfer:
             raise TierFault(FaultClass.BAD_OUTPUT, "the master's checksum does not match its bytes")
 
     async def delete(self, job_id: str) -> bool:
-        """DELETE the job; True where the Space then has no output of it any more. Raises TierFault."""
+        """DELETE the job; True where the Space then holds nothing of it any more. Raises TierFault."""
         with responses.translate_errors("the Space", reached=False):
             response = await responses.request(self._http, "DELETE", f"/v1/jobs/{job_id}", timeout=_DELETE_TIMEOUT_S)
             if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
                 raise _space_refusal(response, reached=False)
-            path = f"/v1/jobs/{job_id}/outputs/{OutputFormat.WAV24}"
-            async with self._http.stream("GET", path, timeout=_DELETE_TIMEOUT_S) as after:
+            async with self._http.stream("GET", f"/v1/jobs/{job_id}", timeout=_DELETE_TIMEOUT_S) as after:
                 return after.status_code == httpx.codes.NOT_FOUND
 
     async def close(self) -> None:
@@ -91,7 +87,7 @@ def _space_health(body: Any) -> BackendHealth:
     """Parse a Space's health. Raises TierFault for anything else."""
     try:
         if body["protocol"] != PROTOCOL_VERSION:
-            return BackendHealth(False, f"does not speak protocol {PROTOCOL_VERSION}")
+            return BackendHealth(False, other_version(responses.short_text(body["protocol"], 8)))
         reported_state = _SPACE_STATES.get(body["state"])
         return BackendHealth(
             up=reported_state is None,
@@ -103,6 +99,7 @@ def _space_health(body: Any) -> BackendHealth:
             free=int(body["slots"]["free"]),
             max_bytes=int(body["max_bytes"]),
             max_duration_s=float(body["max_duration_s"]),
+            kinds=responses.kinds_in(body["kinds"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         raise TierFault(FaultClass.UNREACHABLE, "something else than the Space answers at its address") from None

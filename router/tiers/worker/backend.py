@@ -158,9 +158,7 @@ class WorkerBackend:
 def _worker_health(body: Any) -> BackendHealth:
     """Parse a worker's health. Raises KeyError, TypeError, ValueError or OverflowError for anything else."""
     if body["protocol"] != frames.PROTOCOL_VERSION:
-        return BackendHealth(
-            False, f"speaks protocol {responses.short_text(body['protocol'], 8)}, not {frames.PROTOCOL_VERSION}"
-        )
+        return BackendHealth(False, frames.other_version(responses.short_text(body["protocol"], 8)))
     reported_state = _WORKER_STATES.get(body["state"])
     return BackendHealth(
         up=reported_state is None,
@@ -169,6 +167,7 @@ def _worker_health(body: Any) -> BackendHealth:
         engine_version=_optional_text(body.get("engine_version"), 32),
         device=_optional_text(body.get("device"), 64),
         reported_state=reported_state,
+        kinds=responses.kinds_in(body["kinds"]),
     )
 
 
@@ -180,7 +179,8 @@ def _send_body(
     connection: WorkerConnection, seal: frames.Seal, work: Work, parts: list[tuple[str, int, ReadBuffer]]
 ) -> None:
     """In a thread: send the frames of a request, and the end of its body."""
-    asked = frames.SettingsEvent(settings=work.settings, deadline_s=work.deadline_s)
+    options = work.options.model_dump(mode="json")
+    asked = frames.JobEvent(kind=work.kind, options=options, deadline_s=work.deadline_s)
     connection.send_chunk(seal.pass_on(frames.encode_event(asked)))
     for name, size_bytes, buffer in parts:
         connection.send_chunk(seal.pass_on(frames.encode_event(frames.PartEvent(name=name, size=size_bytes))))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
+from typing import Any
 
-from mastering.contract import OutputFormat, Report
 from mastering.protocol import frames
 from mastering.protocol.frame_parser import RESPONSE, FrameParser, ReportMissing, SizeMismatch
 from router.core.buffers import WriteBuffer
@@ -23,7 +23,7 @@ class RenderResponse:
     def __init__(self, line: WorkerConnection, response: HTTPResponse, seal: frames.Seal) -> None:
         self._line, self._response = line, response
         self._parser = FrameParser(RESPONSE, seal)
-        self._report: Report | None = None
+        self._report: dict[str, Any] | None = None
 
     async def next(self) -> Accepted | Heartbeat | RenderProgress | OutputStarted | Finished:
         """What the worker says next; after Finished all of the answer is read, and its connection may serve again."""
@@ -43,9 +43,7 @@ class RenderResponse:
                 case frames.ReportEvent(report=report):
                     self._report = report
                 case frames.PartEvent(name=name, size=size):
-                    return OutputStarted(
-                        OutputFormat(name.removeprefix("output/")), size, _Master(self._line, self, size)
-                    )
+                    return OutputStarted(name.removeprefix("output/"), size, _Output(self._line, self, size))
                 case frames.EndEvent():
                     return self._finished()
                 case _:
@@ -92,7 +90,7 @@ class RenderResponse:
                 raise TierFault(FaultClass.BAD_OUTPUT, "the master ended before its announced size")
 
 
-class _Master:
+class _Output:
     """The next `left` bytes of an answer, as `router.core.buffers.BodySource`. Raises TierFault."""
 
     def __init__(self, line: WorkerConnection, answer: RenderResponse, left: int) -> None:

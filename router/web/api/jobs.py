@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
 from mastering.contract import ENGINE_VERSION, OutputFormat
+from mastering.contract.kinds import JobKind, job_kinds
 from mastering.contract.presets import presets
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import lifecycle
 from router.jobs.create import NewJob, create_job
+from router.jobs.reservation import allowed_bytes
+from router.jobs.services import Services
+from router.jobs.uploads import MAX_REFERENCES
 from router.store.port import Versioned
 from router.store.record import Receipt
 from router.store.state import ACTIVE, JobState
@@ -36,6 +41,7 @@ async def options(services: TheServices, visitor: TheVisitor) -> dict[str, objec
         "outputs": {
             o.value: {"media_type": o.media_type, "extension": o.extension, "title": o.label} for o in OutputFormat
         },
+        "kinds": {name: _kind_view(services, kind) for name, kind in job_kinds().items()},
         "limits": {
             "max_bytes": settings.max_bytes,
             "max_duration_s": settings.max_duration_s,
@@ -48,6 +54,21 @@ async def options(services: TheServices, visitor: TheVisitor) -> dict[str, objec
         ],
         "engine_version": ENGINE_VERSION,
         "account": {"kind": visitor.kind, **consent_view(services, visitor).model_dump()},
+    }
+
+
+def _kind_view(services: Services, kind: JobKind[Any]) -> dict[str, object]:
+    """What can be asked of a kind of job: its outputs, its options as a JSON schema, its limits."""
+    settings = services.settings
+    return {
+        "title": kind.title,
+        "outputs": {name: asdict(output) for name, output in kind.outputs.items()},
+        "options": kind.options.model_json_schema(),
+        "stages": kind.stages,
+        "max_bytes": allowed_bytes(services, kind),
+        "max_duration_s": min(settings.max_duration_s, kind.max_duration_s or settings.max_duration_s),
+        "max_references": min(MAX_REFERENCES, kind.max_references),
+        "output_ttl_s": min(settings.output_ttl_s, kind.output_ttl_s or settings.output_ttl_s),
     }
 
 

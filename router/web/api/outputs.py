@@ -1,4 +1,4 @@
-"""Downloads of a master's formats: decrypted while they are sent, whole or a byte range, until the job expires."""
+"""Downloads of a job's outputs: decrypted while they are sent, whole or a byte range, until the job expires."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from mastering.contract import OutputFormat
+from mastering.contract.kinds import OutputType, job_kinds
 from router.core import clock
 from router.core.errors import Problem
 from router.http.body_sender import BodySender
 from router.http.connection import BODY_EXTENSION, SEND_BODY_KEY, SendBody
 from router.http.problems import responses
+from router.jobs.kinds import kind_of
 from router.jobs.services import Services
 from router.jobs.uploads import ended
 from router.spool.port import BlobGone
@@ -34,7 +35,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 @router.get(
     "/jobs/{job_id}/outputs/{output_format}",
     responses={
-        200: {"content": {o.media_type: {} for o in OutputFormat}},
+        200: {"content": {o.media_type: {} for kind in job_kinds().values() for o in kind.outputs.values()}},
         206: {"description": "The range asked for"},
         **responses("not_found", "gone", "not_ready", "range_not_satisfiable", "too_many_streams"),
     },
@@ -50,20 +51,20 @@ async def fetch(
     if_range: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """One format of the master, as soon as it is made with `Prefer: wait=60`."""
+    """One output of the job, a format of the master, as soon as it is made with `Prefer: wait=60`."""
     _refuse_other_format(found.job, output_format)
     if (wait_s := granted_wait_s(prefer)) is not None and found.job.state in ACTIVE:
         with streams.held(found.job.account):
             await wait_for_master(services, found, wait_s, request)
         found = await owned_job_again(request, found)
-    chosen, blob = _finished_output(found.job, output_format)
-    etag = f'"{found.job.generation}-{chosen.value}"'
+    output_type, blob = _finished_output(found.job, output_format)
+    etag = f'"{found.job.generation}-{output_format}"'
     await _check_present(services, blob)
     byte_range = _byte_range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
     start, end = byte_range or (0, blob.size_bytes)
     headers = {
         "content-length": str(end - start),
-        "content-disposition": f'attachment; filename="master.{chosen.extension}"',
+        "content-disposition": f'attachment; filename="{found.job.kind}.{output_type.extension}"',
         "cache-control": "no-store",
         "accept-ranges": "bytes",
         "etag": etag,
@@ -73,21 +74,21 @@ async def fetch(
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
     send_directly: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY_KEY)
     body = _body(services, found.job, blob, start, end, send_directly)
-    return StreamingResponse(body, 206 if byte_range else 200, headers, media_type=chosen.media_type)
+    return StreamingResponse(body, 206 if byte_range else 200, headers, media_type=output_type.media_type)
 
 
-def _finished_output(job: Job, name: str) -> tuple[OutputFormat, BlobRef]:
+def _finished_output(job: Job, name: str) -> tuple[OutputType, BlobRef]:
     if job.state in ACTIVE:
         raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
     if job.state not in DONE or clock.now() >= job.expires_s:
         raise ended(job) if job.error else Problem("gone", _GONE)
-    return next(output for output in job.outputs.items() if output[0].value == name)
+    return kind_of(job).outputs[name], job.outputs[name]
 
 
 def _refuse_other_format(job: Job, name: str) -> None:
-    asked = [output_format.value for output_format in job.settings.outputs]
-    if name not in asked:
-        raise Problem("not_found", f"This job was asked for {', '.join(asked)}. Make a new job for another format.")
+    if name not in job.wanted:
+        asked = ", ".join(job.wanted)
+        raise Problem("not_found", f"This job was asked for {asked}. Make a new job for another format.")
 
 
 async def _body(

@@ -10,9 +10,16 @@ from fastapi import APIRouter, Header, Path, Request
 from mastering.contract import Fault
 from router.core.errors import Problem
 from router.http.problems import responses
-from router.jobs.reservation import refuse_too_large, reserve
+from router.jobs.kinds import kind_of
+from router.jobs.reservation import allowed_bytes, refuse_too_large, reserve
 from router.jobs.services import Services
-from router.jobs.uploads import forget_reference, note_reference, spool_errors_as_problems, upload_closed
+from router.jobs.uploads import (
+    MAX_REFERENCES,
+    forget_reference,
+    note_reference,
+    spool_errors_as_problems,
+    upload_closed,
+)
 from router.spool.port import BlobGone
 from router.store.record import BlobRef, Job
 from router.store.state import JobState
@@ -21,9 +28,6 @@ from router.web.api.uploads import FAULTS
 from router.web.api.views import JobView, view
 from router.web.dependencies import TheJob, TheServices
 from router.web.request_body import request_body
-
-MOST_REFERENCES = 4
-"""References a job may have; each is a whole file in the spool beside the song."""
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -37,14 +41,16 @@ async def put_reference(
     found: TheJob,
     services: TheServices,
     request: Request,
-    number: Annotated[int, Path(ge=1, le=MOST_REFERENCES)],
+    number: Annotated[int, Path(ge=1, le=MAX_REFERENCES)],
     content_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> JobView:
     """A recording to sound like, as the raw body, before the song itself is complete. The same number replaces it."""
     job = found.job
     if job.state is not JobState.RECEIVED:
         raise upload_closed(job)
-    refuse_too_large(services, content_length)
+    if number > kind_of(job).max_references:
+        raise Problem("bad_request", f"A job of the kind '{job.kind}' takes no such reference.")
+    refuse_too_large(services, kind_of(job), content_length)
     store = partial(_store_reference, services, job, request, number, content_length)
     await run_exclusively(request.app.state.uploads, f"{job.id}/{number}", store)
     return await view(services, *await services.jobs.get(job.id))
@@ -55,7 +61,7 @@ async def _store_reference(services: Services, job: Job, request: Request, numbe
 
     It is on the job's record before its first byte arrives, so that whatever ends the job destroys it too.
     """
-    reserved_bytes = services.settings.max_bytes if size_bytes is None else size_bytes
+    reserved_bytes = allowed_bytes(services, kind_of(job)) if size_bytes is None else size_bytes
     blob = BlobRef(ref=await reserve(services, job.account, reserved_bytes, job.expires_s), size_bytes=0)
     replaced = await note_reference(services, job, number, blob)
     if replaced is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Annotated
@@ -111,7 +112,7 @@ async def end(found: TheJob, services: TheServices) -> Response:
 
 
 def _new_job(metadata: str, upload_length: int) -> NewJob:
-    """A job by the `key base64` pairs of Upload-Metadata; values of keys that are no settings are never decoded.
+    """A job by the `key base64` pairs of Upload-Metadata, `options` as JSON; values of other keys are never decoded.
 
     Raises Problem(bad_settings).
     """
@@ -132,6 +133,11 @@ def _decoded(key: str, encoded: str) -> object:
         text = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise Problem("bad_settings", f"{key} in Upload-Metadata is not base64 of UTF-8 text.") from None
+    if key == "options":
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise Problem("bad_settings", "options in Upload-Metadata is not JSON.") from None
     return text.split(",") if key == "outputs" else text
 
 

@@ -11,6 +11,7 @@ from mastering.contract import Facts
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import lifecycle, uploads
+from router.jobs.kinds import kind_of
 from router.jobs.reservation import refuse_too_large
 from router.jobs.services import Services
 from router.probe.stream_tap import StreamTap
@@ -62,7 +63,7 @@ async def receive(
     if job.state is not JobState.RECEIVED:
         raise uploads.upload_closed(job)
     total = uploads.total_bytes(job, offset or 0, content_length)
-    refuse_too_large(services, total)
+    refuse_too_large(services, kind_of(job), total)
     tap = None if offset else services.probe.tap_song(total)
     write = partial(_write_body, services, job, request, offset, content_length, tap)
     try:

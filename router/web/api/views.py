@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-from mastering.contract import Facts, OutputFormat, Report, Settings, Stage
+from mastering.contract import Facts
+from mastering.contract.kinds import job_kinds
 from router.core import clock
 from router.jobs import eta
 from router.jobs.services import Services
@@ -16,6 +19,20 @@ from router.spool.port import BlobGone
 from router.store.record import Attempt, Job, Receipt
 from router.store.state import CLOSED, DONE, JobState
 from router.tiers.policy.tier import TIER_TITLES
+
+
+class _OfItsKind:
+    """Marks a field that holds one of the records of a job's kind, which was checked when it came in."""
+
+    def __init__(self, record: str, *, or_null: bool = False) -> None:
+        self._record, self._or_null = record, or_null
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.any_schema()
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = [handler(getattr(kind, self._record).__pydantic_core_schema__) for kind in job_kinds().values()]
+        return {"anyOf": [*found, *([{"type": "null"}] if self._or_null else [])]}
 
 
 class UploadView(BaseModel):
@@ -29,7 +46,7 @@ class QueueView(BaseModel):
 
 
 class ProgressView(BaseModel):
-    stage: Stage | None
+    stage: str | None = Field(description="What the work is doing, by its kind's words.")
     fraction: float
     tier: str
     tier_title: str
@@ -47,7 +64,7 @@ class AttemptView(BaseModel):
 
 
 class OutputView(BaseModel):
-    format: OutputFormat
+    format: str = Field(description="Its name: see GET /v1/options.")
     url: str
     size_bytes: int
     media_type: str
@@ -65,7 +82,8 @@ class JobView(BaseModel):
     )
     created_at: datetime
     expires_in_s: float
-    settings: Settings
+    kind: str = Field(description="Of the job: master, or another that GET /v1/options names.")
+    settings: Annotated[Any, _OfItsKind("options")] = Field(description="What was asked for.")
     managed_only: bool
     upload: UploadView
     references: list[int] = Field(description="Numbers of the reference recordings that have arrived.")
@@ -74,7 +92,9 @@ class JobView(BaseModel):
     progress: ProgressView | None
     attempts: list[AttemptView]
     outputs: list[OutputView]
-    report: Report | None
+    report: Annotated[Any, _OfItsKind("report", or_null=True)] = Field(
+        description="What was done, by its kind's record."
+    )
     error: dict[str, Any] | None
     receipt: Receipt | None
 
@@ -88,7 +108,8 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         state=shown_state(job),
         created_at=datetime.fromtimestamp(clock.to_epoch_s(job.created_s), UTC).replace(microsecond=0),
         expires_in_s=round(max(0.0, job.expires_s - clock.now()), 1),
-        settings=job.settings,
+        kind=job.kind,
+        settings=job.options,
         managed_only=job.managed_only,
         upload=await _upload_view(services, job),
         references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
@@ -154,15 +175,16 @@ def _attempt_view(attempt: Attempt) -> AttemptView:
 
 
 def _output_views(job: Job) -> list[OutputView]:
-    if job.state not in DONE:
+    kind = job_kinds().get(job.kind)
+    if job.state not in DONE or kind is None:
         return []
     return [
         OutputView(
-            format=output_format,
-            url=f"/v1/jobs/{job.id}/outputs/{output_format.value}",
+            format=name,
+            url=f"/v1/jobs/{job.id}/outputs/{name}",
             size_bytes=blob.size_bytes,
-            media_type=output_format.media_type,
-            extension=output_format.extension,
+            media_type=kind.outputs[name].media_type,
+            extension=kind.outputs[name].extension,
         )
-        for output_format, blob in job.outputs.items()
+        for name, blob in job.outputs.items()
     ]

@@ -24,20 +24,20 @@ from mastering.protocol.frames import (
     Event,
     FaultEvent,
     HeartbeatEvent,
+    JobEvent,
     PartEvent,
     ProgressEvent,
     ProtocolError,
     ReportEvent,
     Seal,
     SealBroken,
-    SettingsEvent,
     data_header,
     encode_event,
 )
 from tests.services import report
 
 KEY = b"k" * 32
-SETTINGS = SettingsEvent(settings=Settings(outputs=(OutputFormat.FLAC,)))
+SETTINGS = JobEvent(options=Settings(outputs=(OutputFormat.FLAC,)).model_dump(mode="json"))
 AUDIO, OUTPUT = PartEvent(name="audio", size=3), PartEvent(name="output/flac", size=3)
 ACCEPTED = AcceptedEvent(engine_version="0.1.0", device="cpu")
 BEAT, PROGRESS = HeartbeatEvent(), ProgressEvent(stage=Stage.RENDER, fraction=0.5)
@@ -101,7 +101,7 @@ def test_who_reads_by_itself_is_told_how_much_of_what_comes_next(audio: bytes, m
         elif event := parser.take(bytes(piece)):
             events.append(event)
     assert (data, bytes(rest)) == (audio, b"")
-    assert [event.type for event in events] == ["settings", "part", "end"]
+    assert [event.type for event in events] == ["job", "part", "end"]
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255), st.sampled_from([None, KEY]))

@@ -198,7 +198,7 @@ async def test_the_metrics_follow_the_conventions_and_have_no_label_of_a_person(
             assert re.fullmatch(r"router_[a-z_]+", name)
             assert not re.search(r"_(ms|mb|kb|minutes|percent)$", name)
             for sample in family.samples:
-                assert set(sample.labels) <= {"tier", "backend", "state", "outcome", "code", "le", "pool"}
+                assert set(sample.labels) <= {"kind", "tier", "backend", "state", "outcome", "code", "le", "pool"}
         states = {(s.labels["backend"], s.labels["state"]) for s in ours["router_backend_state"].samples if s.value}
         assert states == {("a", "healthy"), ("b", "unknown")}
         done = [

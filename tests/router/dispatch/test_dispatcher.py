@@ -70,7 +70,7 @@ async def test_a_song_that_is_queued_becomes_a_master_and_its_input_is_gone_by_t
 async def test_every_format_that_was_asked_for_can_be_read(tmp_path: Path) -> None:
     formats = (OutputFormat.WAV24, OutputFormat.MP3)
     async with working(tmp_path, [FakeBackend("a", [mastering(MASTER, *formats)])]) as services:
-        job = await queue_song(services, settings=Settings(outputs=formats))
+        job = await queue_song(services, options=Settings(outputs=formats).model_dump(mode="json"))
         job = await until(services, job.id, *ENDS)
         assert set(job.outputs) == set(formats)
         assert {await read_all(services, blob.ref) for blob in job.outputs.values()} == {MASTER}

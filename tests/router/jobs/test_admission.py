@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mastering.contract import Settings
+from mastering.contract.kinds import MASTER
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs import admission
@@ -26,7 +28,7 @@ def fake(name: str = "a", tier: str = "managed") -> FakeBackend:
 
 def speed(seconds: float) -> SpeedEstimate:
     """The speed of a backend that takes so many seconds for any song."""
-    return SpeedEstimate(Ewma(0.0), Ewma(0.0), Ewma(seconds), Ewma(0.0))
+    return SpeedEstimate(Ewma(0.0), {"master/quick": Ewma(0.0)}, Ewma(seconds), Ewma(0.0))
 
 
 def member(services: Services, name: str = "a") -> FleetMember:
@@ -37,7 +39,7 @@ def member(services: Services, name: str = "a") -> FleetMember:
 
 async def refusal(services: Services, *, managed_only: bool = False) -> Problem | None:
     try:
-        await admission.admit(services, 5 * MIB, managed_only=managed_only)
+        await admission.admit(services, MASTER, Settings(), 5 * MIB, managed_only=managed_only)
     except Problem as problem:
         return problem
     return None

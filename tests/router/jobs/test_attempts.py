@@ -24,7 +24,7 @@ def tried(*outcomes: tuple[str, str, str]) -> Job:
         id="j",
         account="a",
         state=JobState.RUNNING,
-        settings=Settings(),
+        options=Settings().model_dump(mode="json"),
         created_s=0.0,
         expires_s=100.0,
         input=BlobRef(ref="r", size_bytes=5),
@@ -44,7 +44,9 @@ def test_a_fresh_job_needs_its_size_length_and_time() -> None:
 def test_a_backend_that_the_job_brought_down_is_avoided_and_no_other(fault_class: FaultClass) -> None:
     need = job_attempts.need_of(tried(("managed", "w1", fault_class.value)), 0.0, 0)
     assert need.avoid == (frozenset({"w1"}) if CONSEQUENCES[fault_class].death else frozenset())
-    assert need.avoid_tiers == (frozenset({"managed"}) if fault_class is FaultClass.TOO_BIG else frozenset())
+    assert need.avoid_tiers == (
+        frozenset({"managed"}) if fault_class in (FaultClass.TOO_BIG, FaultClass.UNSUPPORTED) else frozenset()
+    )
 
 
 def test_two_faulted_attempts_on_a_tier_are_all_it_gets() -> None:

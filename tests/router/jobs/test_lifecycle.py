@@ -9,6 +9,7 @@ import pytest
 from mastering.contract import OutputFormat, Traces
 from router.core.errors import Problem
 from router.jobs import lifecycle
+from router.jobs.intake import lane_of
 from router.jobs.services import Services
 from router.spool.port import BlobGone
 from router.store.port import JobMissing
@@ -29,11 +30,11 @@ async def job_in(
     if has_input:
         job = job.with_(input=await stored(services, job, size))
     if has_output:
-        made = report().model_copy(update={"traces": traces})
+        made = {**report(), "traces": traces and traces.model_dump(mode="json")}
         job = job.with_(outputs={OutputFormat.WAV24: await stored(services, job, size)}, report=made)
     await services.jobs.create(job, 3600)
     if state in (JobState.QUEUED, JobState.RUNNING):
-        await services.queue.enqueue(job.id, "any", job.account, 1)
+        await services.queue.enqueue(job.id, lane_of("master", managed_only=False), job.account, 1)
     return job
 
 
@@ -77,7 +78,7 @@ async def test_how_the_song_went_from_second_to_second_goes_with_its_master(tmp_
             step_s=1, loudness_before_lufs=(-20.0,), loudness_after_lufs=(-14.0,), gain_reduction_db=(-1.0,)
         )
         job = await job_in(services, JobState.MASTERED, traces=course)
-        assert job.report == report().model_copy(update={"traces": course})
+        assert job.report == {**report(), "traces": course.model_dump(mode="json")}
         assert (await lifecycle.end(services, job.id, JobState.EXPIRED)).report == report()
 
 

@@ -10,6 +10,7 @@ import pytest
 from mastering.contract import Facts, OutputFormat
 from router.dispatch.dispatcher import Dispatcher
 from router.jobs import recovery
+from router.jobs.intake import lane_of
 from router.store.record import Attempt, Job
 from router.store.state import CLOSED, DONE, JobState
 from router.tiers.fake import FakeBackend
@@ -32,7 +33,7 @@ async def test_a_job_that_was_running_is_queued_again_and_costs_none_of_its_budg
     with ram_folder() as ram:
         async with services_in(tmp_path, ram=ram) as dead:
             queued = await queue_song(dead)
-            assert await dead.queue.lease(("any",), 0, dead.owner) is not None
+            assert await dead.queue.lease((lane_of("master", managed_only=False),), 0, dead.owner) is not None
             attempt = Attempt(number=1, generation=1, tier="managed", backend="a", reason="Up.", started_s=0.0)
             await dead.change(queued.id, lambda job: job.to(JobState.RUNNING, generation=1, attempts=(attempt,)))
         backend = FakeBackend("a", [mastering()])
@@ -56,7 +57,7 @@ async def test_a_queued_job_that_never_came_in_line_is_put_there(tmp_path: Path)
         job = await queue_song(services)
         await services.queue.withdraw(job.id)
         assert await recovery.recover(services) == 1
-        lease = await services.queue.lease(("any",), 0, services.owner)
+        lease = await services.queue.lease((lane_of("master", managed_only=False),), 0, services.owner)
         assert lease is not None
         assert lease.job_id == job.id
 

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mastering.contract import Facts, Fault, FaultCode
+from mastering.contract.kinds import ExpectedAudio, ExpectedJson
+from mastering.protocol.probe import VerifiedAudio
 from router.probe import answers as probe_answers
 from router.probe import client
 from router.probe.client import Probe
@@ -29,6 +31,9 @@ from tests.probes import (
 from tests.processes import children, is_alive
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SAME = ExpectedAudio(frames=len(noise()), rate_hz=44_100, channels=2)
+"""What `noise` is, written as it is."""
 
 
 async def fault_of(probe: Probe, data: bytes) -> Fault:
@@ -184,7 +189,7 @@ async def test_masters_are_verified_while_strangers_files_take_their_time() -> N
     slow = asyncio.create_task(probe.probe(stuck()))
     try:
         await asyncio.wait_for(began.wait(), 20)
-        master = probe.verify(feed(written(noise())), frames=len(noise()), rate_hz=44_100, channels=2)
+        master = probe.verify(feed(written(noise())), SAME)
         assert (await asyncio.wait_for(master, 20)).frames == len(noise())
         assert not slow.done()
     finally:
@@ -279,27 +284,61 @@ async def test_an_honest_fault_is_raised_as_it_was_told() -> None:
 
 async def test_a_whole_master_is_verified(probe: Probe) -> None:
     master = written(noise(), subtype="PCM_24")
-    found = await probe.verify(feed(master), frames=len(noise()), rate_hz=44_100, channels=2, size=len(master))
+    found = await probe.verify(feed(master), SAME, size_bytes=len(master))
+    assert isinstance(found, VerifiedAudio)
     assert (found.size, found.frames) == (len(master), len(noise()))
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 1}, {"rate_hz": 48_000}, {"channels": 1}, {"size": 7}], ids=str)
 async def test_a_master_that_is_another_one_is_refused(probe: Probe, wrong: dict[str, int]) -> None:
-    expected = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, **wrong}
+    size_bytes = wrong.pop("size", None)
     with pytest.raises(Fault) as caught:
-        await probe.verify(feed(written(noise())), **expected)
+        await probe.verify(feed(written(noise())), SAME.model_copy(update=wrong), size_bytes=size_bytes)
     assert caught.value.code is FaultCode.BAD_MASTER
 
 
 async def test_a_lossy_master_may_be_padded_by_what_the_caller_allows(probe: Probe) -> None:
     mp3 = encoded("mp3", "libmp3lame")
-    found = await probe.verify(feed(mp3), frames=72_000 + 500, rate_hz=48_000, channels=2, tolerance_frames=4608)
+    expected = ExpectedAudio(frames=72_000 + 500, rate_hz=48_000, channels=2, tolerance_frames=4608)
+    found = await probe.verify(feed(mp3), expected)
+    assert isinstance(found, VerifiedAudio)
     assert abs(found.frames - 72_500) <= 4608
+
+
+JSON_OUTPUTS = {
+    "as expected": (b'{"notes": [], "more": 1}', None),
+    "without the key": (b'{"more": 1}', FaultCode.BAD_MASTER),
+    "no object": (b'["notes"]', FaultCode.BAD_MASTER),
+    "no JSON": (b"notes", FaultCode.BAD_MASTER),
+    "cut short": (b'{"notes": [', FaultCode.BAD_MASTER),
+    "two objects": (b'{"notes": []}{}', FaultCode.BAD_MASTER),
+    "no UTF-8": (b'{"notes": "\xff"}', FaultCode.BAD_MASTER),
+    "no number": (b'{"notes": NaN}', FaultCode.BAD_MASTER),
+    "a thousand deep": (b'{"notes": ' + b"[" * 1000 + b"]" * 1000 + b"}", FaultCode.BAD_MASTER),
+}
+
+
+@pytest.mark.parametrize("name", JSON_OUTPUTS)
+async def test_an_output_of_json_is_verified_in_the_sandbox(probe: Probe, name: str) -> None:
+    data, code = JSON_OUTPUTS[name]
+    found: FaultCode | None = None
+    try:
+        verified = await probe.verify(feed(data), ExpectedJson(keys=("notes",)), size_bytes=len(data))
+        assert verified.size == len(data)
+    except Fault as fault:
+        found = fault.code
+    assert found is code
+
+
+async def test_an_output_of_json_has_the_announced_size(probe: Probe) -> None:
+    with pytest.raises(Fault) as caught:
+        await probe.verify(feed(b"{}"), ExpectedJson(), size_bytes=3)
+    assert caught.value.code is FaultCode.BAD_MASTER
 
 
 async def test_a_damaged_master_is_refused(probe: Probe) -> None:
     with pytest.raises(Fault) as caught:
-        await probe.verify(feed(written(noise())[:-5000]), frames=len(noise()), rate_hz=44_100, channels=2)
+        await probe.verify(feed(written(noise())[:-5000]), SAME)
     assert caught.value.code is FaultCode.TRUNCATED
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mastering.contract import Facts, Fault, FaultCode
+from mastering.contract.kinds import ExpectedAudio
 from mastering.protocol.probe import ProbeRequest
 from router.probe import client, stream_tap, wav_header
 from router.probe.client import Probe
@@ -366,8 +367,8 @@ async def test_a_master_probed_while_it_arrives_must_be_the_one_announced(
     probe: Probe, wrong: dict[str, int], code: FaultCode | None
 ) -> None:
     master = written(noise(), subtype="PCM_24")
-    announced = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, "size": len(master), **wrong}
-    tap = probe.tap_master(**announced)  # type: ignore[arg-type]
+    expected = {"frames": len(noise()), "rate_hz": 44_100, "channels": 2, **wrong}
+    tap = probe.tap_output(ExpectedAudio(**expected), len(master))
     assert tap is not None
     found: FaultCode | None = None
     try:

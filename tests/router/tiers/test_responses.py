@@ -28,6 +28,7 @@ from tests.services import ram_folder
 
 GOOD = {
     "protocol": PROTOCOL_VERSION,
+    "kinds": {"master": {}},
     "engine_version": "0",
     "device": "d",
     "state": "ready",

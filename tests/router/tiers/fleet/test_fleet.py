@@ -294,7 +294,7 @@ def test_a_pace_is_learned_from_whole_attempts_only() -> None:
     member.release(member.reserve(TYPICAL_JOB, 1.0), 2.0, None, None)
     assert member.speed == PRIORS["managed"]
     member.release(member.reserve(TYPICAL_JOB, 1.0), 2.0, None, AttemptTiming(render_s=1000.0))
-    assert member.speed.render_s(60.0) > PRIORS["managed"].render_s(60.0)
+    assert member.speed.render_s(60.0, TYPICAL_JOB.work) > PRIORS["managed"].render_s(60.0, TYPICAL_JOB.work)
 
 
 def test_a_quota_is_promised_at_the_start_and_settled_at_the_end() -> None:

@@ -21,7 +21,7 @@ SONG = JobRequirements(size_bytes=30 * 2**20, duration_s=180.0)
 
 
 def speed(render_s_per_minute: float = 5.0, cold_s: float = 0.0) -> SpeedEstimate:
-    return SpeedEstimate(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(cold_s))
+    return SpeedEstimate(Ewma(0.0), {JobRequirements(0, 0).work: Ewma(render_s_per_minute)}, Ewma(0.0), Ewma(cold_s))
 
 
 def one(name: str, tier: str = "managed", **known: object) -> Candidate:

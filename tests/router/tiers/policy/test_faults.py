@@ -12,6 +12,7 @@ STOP, ANOTHER, TIER, WAIT = NextStep.STOP, NextStep.ANOTHER_BACKEND, NextStep.NE
 ROWS = {
     FaultClass.USER: (STOP, "no health penalty", "no attempt spent", "nobody died"),
     FaultClass.TOO_BIG: (TIER, "no health penalty", "no attempt spent", "nobody died"),
+    FaultClass.UNSUPPORTED: (TIER, "no health penalty", "no attempt spent", "nobody died"),
     FaultClass.CAPACITY: (WAIT, "no health penalty", "no attempt spent", "nobody died"),
     FaultClass.QUOTA: (TIER, "no health penalty", "no attempt spent", "nobody died"),
     FaultClass.UNREACHABLE: (ANOTHER, "counts", "no attempt spent", "nobody died"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mastering.contract import Effort
 from router.tiers.policy.estimate import AttemptTiming, Ewma, SpeedEstimate
 from router.tiers.policy.quota import Quota
 
+QUICK, FIT = "master/quick", "master/fit"
 DAY_S = 86_400.0
 
 
@@ -83,16 +83,16 @@ def test_a_moving_average_forgets_by_a_fifth_each_time() -> None:
 
 
 def test_a_pace_learns_only_from_what_was_measured_in_units_of_the_song() -> None:
-    speed = SpeedEstimate(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
-    learned = speed.fold(AttemptTiming(render_s=40.0), size_bytes=20 * 2**20, duration_s=120.0)
-    assert learned == speed._replace(render_s_per_minute=Ewma(12.0, 2.0))
-    learned = speed.fold(AttemptTiming(upload_s=40.0, fetch_s=2.0), size_bytes=20 * 2**20, duration_s=120.0)
+    speed = SpeedEstimate(Ewma(1.0), {QUICK: Ewma(10.0)}, Ewma(2.0), Ewma(30.0))
+    learned = speed.fold(AttemptTiming(render_s=40.0), size_bytes=20 * 2**20, duration_s=120.0, work=QUICK)
+    assert learned == speed._replace(work_s_per_minute={QUICK: Ewma(12.0, 2.0)})
+    learned = speed.fold(AttemptTiming(upload_s=40.0, fetch_s=2.0), size_bytes=20 * 2**20, duration_s=120.0, work=QUICK)
     assert learned == speed._replace(upload_s_per_mib=Ewma(1.2, 0.2), fetch_s=Ewma(2.0))
 
 
 def test_a_service_is_upload_render_and_fetch_but_no_cold_start() -> None:
-    speed = SpeedEstimate(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0))
-    assert speed.service_s(size_bytes=20 * 2**20, duration_s=180.0) == pytest.approx(20 + 30 + 2)
+    speed = SpeedEstimate(Ewma(1.0), {QUICK: Ewma(10.0)}, Ewma(2.0), Ewma(30.0))
+    assert speed.service_s(size_bytes=20 * 2**20, duration_s=180.0, work=QUICK) == pytest.approx(20 + 30 + 2)
 
 
 def test_what_the_provider_says_is_left_bounds_what_we_count() -> None:
@@ -121,8 +121,8 @@ def test_a_provider_that_names_no_reset_is_believed_for_a_period() -> None:
 
 
 def test_refined_plans_teach_their_own_pace_and_no_other() -> None:
-    speed = SpeedEstimate(Ewma(1.0), Ewma(10.0), Ewma(2.0), Ewma(30.0), fit_s_per_minute=Ewma(40.0))
-    learned = speed.fold(AttemptTiming(render_s=100.0), size_bytes=20 * 2**20, duration_s=120.0, effort=Effort.FIT)
-    assert learned == speed._replace(fit_s_per_minute=Ewma(42.0, 2.0))
-    assert learned.render_s(60.0) == 10.0
-    assert learned.service_s(2**20, 60.0, Effort.FIT) == pytest.approx(1 + 42.0 + 1.05 * 2.0 + 2)
+    speed = SpeedEstimate(Ewma(1.0), {QUICK: Ewma(10.0), FIT: Ewma(40.0)}, Ewma(2.0), Ewma(30.0))
+    learned = speed.fold(AttemptTiming(render_s=100.0), size_bytes=20 * 2**20, duration_s=120.0, work=FIT)
+    assert learned == speed._replace(work_s_per_minute={QUICK: Ewma(10.0), FIT: Ewma(42.0, 2.0)})
+    assert learned.render_s(60.0, QUICK) == 10.0
+    assert learned.service_s(2**20, 60.0, FIT) == pytest.approx(1 + 42.0 + 1.05 * 2.0 + 2)

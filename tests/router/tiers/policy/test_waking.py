@@ -18,7 +18,7 @@ SONG = JobRequirements(size_bytes=30 * 2**20, duration_s=180.0)
 
 
 def speed(render_s_per_minute: float) -> SpeedEstimate:
-    return SpeedEstimate(Ewma(0.0), Ewma(render_s_per_minute), Ewma(0.0), Ewma(60.0))
+    return SpeedEstimate(Ewma(0.0), {JobRequirements(0, 0).work: Ewma(render_s_per_minute)}, Ewma(0.0), Ewma(60.0))
 
 
 def one(

@@ -72,7 +72,7 @@ class backend_of:
 def work(**changes: Any) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=10.0, lossy=False)
     settings = changes.pop("settings", Settings())
-    asked = Work(settings=settings, facts=facts, audio=audio_source_of(AUDIO), deadline_s=60.0)
+    asked = Work(options=settings, facts=facts, audio=audio_source_of(AUDIO), deadline_s=60.0)
     return asked._replace(**changes)
 
 
@@ -101,7 +101,7 @@ async def test_a_song_goes_out_and_every_output_comes_back_with_the_report(
     events = await all_of(backend, work(settings=settings))
     assert events[0] == Accepted("rough")
     assert any(isinstance(event, RenderProgress) for event in events)
-    assert [event.format for event in events if isinstance(event, OutputStarted)] == list(settings.outputs)
+    assert [event.name for event in events if isinstance(event, OutputStarted)] == list(settings.outputs)
     assert b"".join(event for event in events if isinstance(event, bytes)) == AUDIO * 2
     assert events[-1] == Finished(report())
     await until_empty(space)

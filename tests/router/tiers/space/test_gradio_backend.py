@@ -60,8 +60,8 @@ async def test_a_song_goes_through_and_comes_back_without_a_report(app: RoughSpa
 @pytest.mark.parametrize(
     "changes",
     [
-        {"settings": Settings(outputs=(OutputFormat.FLAC,))},
-        {"settings": Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))},
+        {"options": Settings(outputs=(OutputFormat.FLAC,))},
+        {"options": Settings(outputs=(OutputFormat.WAV24, OutputFormat.FLAC))},
         {"references": (audio_source_of(AUDIO),)},
     ],
 )

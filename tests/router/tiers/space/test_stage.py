@@ -212,7 +212,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
 
 async def test_the_formats_and_the_song_of_a_named_space_are_its_own(hub: FakeHub) -> None:
     async with _Named(hub) as backend:
-        asked = work()._replace(settings=Settings(outputs=(OutputFormat.FLAC,)))
+        asked = work()._replace(options=Settings(outputs=(OutputFormat.FLAC,)))
         events = [event async for event in backend.run(asked)]
     assert b"".join(event for event in events if isinstance(event, bytes)) == b"a song"
 

@@ -61,7 +61,7 @@ def worker() -> Iterator[WorkerProcess]:
 def work(data: bytes = AUDIO) -> Work:
     facts = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frames=1, duration_s=1.0, lossy=False)
     settings = Settings(outputs=(OutputFormat.FLAC,))
-    return Work(settings=settings, facts=facts, audio=audio_source_of(data), deadline_s=60.0)
+    return Work(options=settings, facts=facts, audio=audio_source_of(data), deadline_s=60.0)
 
 
 class Kept:

@@ -1,0 +1,96 @@
+"""The kind `master`: a song in, masters in the formats that are wanted out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mastering.contract import presets
+from mastering.contract.formats import CODER_PADDING_FRAMES, OutputFormat
+from mastering.contract.kinds.kind import ExpectedAudio, JobKind, LogField, OutputType
+from mastering.contract.records import Effort, Facts, Record, Settings, Stage
+from mastering.contract.report import Report
+
+RESAMPLING_TOLERANCE_FRAMES = 2
+"""Of a song that was resampled: its length times the ratio of the rates is seldom a whole number."""
+_BYTES_PER_SAMPLE = {
+    OutputFormat.WAV16: 2,
+    OutputFormat.WAV24: 3,
+    OutputFormat.WAV32F: 4,
+    OutputFormat.FLAC: 3,
+    OutputFormat.ALAC: 3,
+}
+"""Lossless formats; a coder that gains nothing stores its samples as they are."""
+_LOSSY_BYTES_PER_S = 64_000
+"""More than the 320 kbit/s and the variable rates that the lossy coders are asked for."""
+_OVERHEAD_BYTES = 1 << 20
+"""Headers, tables and texts of one output, in bytes."""
+
+
+class Master(JobKind[Settings]):
+    """Mastering (`mastering.engine`)."""
+
+    name = "master"
+    title = "Master"
+    options = Settings
+    report = Report
+    outputs = {form.value: OutputType(form.extension, form.media_type, form.label) for form in OutputFormat}  # noqa: RUF012
+    stages = tuple(stage.value for stage in Stage)
+    run = "mastering.kinds.master:run"
+    paces = {  # noqa: RUF012
+        Effort.QUICK.value: {"managed": 4.0, "gpu_space": 6.0, "cpu_space": 25.0},
+        Effort.FIT.value: {"managed": 12.0, "gpu_space": 14.0, "cpu_space": 60.0},
+    }
+    gpu_paces = frozenset({Effort.FIT.value})
+    max_references = 16
+
+    @property
+    def log_fields(self) -> Mapping[str, LogField]:  # type: ignore[override]
+        return {
+            "target": LogField(tuple(presets.presets().targets), "name of a delivery target"),
+            "style": LogField(tuple(presets.presets().styles), "name of a style"),
+            "amount_percent": LogField(float),
+            "loudness_lufs": LogField(float),
+            "ceiling_dbtp": LogField(float),
+            "master_rate_hz": LogField(int),
+            "max_crest_loss_db": LogField(float),
+            "keep_tags": LogField(bool),
+            "effort": LogField(tuple(Effort)),
+        }
+
+    def check(self, options: Settings) -> None:
+        presets.check(options)
+
+    def pace(self, options: Settings) -> str:
+        return options.effort.value
+
+    def expected(self, options: Settings, facts: Facts, output: str) -> ExpectedAudio:
+        form = OutputFormat(output)
+        rate_hz = form.rate_hz(options.rate_hz or facts.rate_hz)
+        return ExpectedAudio(
+            frames=round(facts.frames * rate_hz / facts.rate_hz),
+            rate_hz=rate_hz,
+            channels=facts.channels,
+            tolerance_frames=CODER_PADDING_FRAMES if form.is_lossy else RESAMPLING_TOLERANCE_FRAMES,
+        )
+
+    def output_bound_bytes(self, options: Settings, output: str, duration_s: float, rate_hz: int, channels: int) -> int:
+        sample_bytes = _BYTES_PER_SAMPLE.get(OutputFormat(output))
+        bytes_per_s = (
+            _LOSSY_BYTES_PER_S if sample_bytes is None else sample_bytes * channels * (options.rate_hz or rate_hz)
+        )
+        return int(bytes_per_s * duration_s) + _OVERHEAD_BYTES
+
+    def log_values(self, options: Settings) -> Mapping[str, object]:
+        own = {name: getattr(options, name) for name in self.log_fields if name != "master_rate_hz"}
+        return {**own, "master_rate_hz": options.rate_hz}
+
+    def measured_duration_s(self, report: Record) -> float | None:
+        return report.before.duration_s if isinstance(report, Report) else None
+
+    def lasting_report(self, report: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Without its curves over time, by which a song might be recognised."""
+        return {**report, "traces": None}
+
+
+MASTER = Master()

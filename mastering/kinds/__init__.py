@@ -1,0 +1,1 @@
+"""The work of each kind of job (`mastering.contract.kinds`), one file a kind: what a rendering process calls."""
