@@ -33,7 +33,7 @@ from mastering.contract.kinds import ExpectedOutput
 from router.core import clock
 from router.core.settings import RouterSettings
 from router.dispatch.dispatcher import Dispatcher
-from router.identity.accounts import Accounts
+from router.identity.accounts import open_accounts
 from router.jobs import intake
 from router.jobs.services import Services
 from router.probe.client import Probe
@@ -119,8 +119,7 @@ async def services_in(folder: Path, backends: Sequence[Backend] = (), **settings
         )
         spool = Spool(chosen.spool_dir, chosen.ram_dir / "keys", chosen.spool_quota_bytes)
         fleet = Fleet(backends)
-        accounts = Accounts(chosen.state_dir)
-        async with opened as store:
+        async with opened as store, open_accounts(chosen.state_dir) as accounts:
             services = Services(
                 chosen,
                 store.jobs,
@@ -137,7 +136,6 @@ async def services_in(folder: Path, backends: Sequence[Backend] = (), **settings
                 yield services
             finally:
                 await fleet.close()
-                accounts.close()
 
 
 @asynccontextmanager

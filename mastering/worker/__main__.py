@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from mastering.worker.server import adopted, serve
-from mastering.worker.settings import WorkerSettings
+from mastering.contract.kinds import WrongVariableError, job_kinds
 
 
 def main(
@@ -22,6 +21,14 @@ def main(
     ] = None,
 ) -> None:
     """Serve renders over HTTP: audio in, master out, all in RAM. Every setting is MASTERING_WORKER_… too."""
+    try:
+        job_kinds()
+    except WrongVariableError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    from mastering.worker.server import adopted, serve  # it reads the kinds when it is imported
+    from mastering.worker.settings import WorkerSettings
+
     given: dict[str, Any] = {"host": host, "port": port, "concurrency": concurrency}
     try:
         settings = WorkerSettings(**{name: value for name, value in given.items() if value is not None})

@@ -32,7 +32,7 @@ from ops.bench.line import BenchmarkLine
 from router.core import clock
 from router.core.settings import RouterSettings
 from router.dispatch.dispatcher import Dispatcher
-from router.identity.accounts import Accounts
+from router.identity.accounts import open_accounts
 from router.jobs.intake import lane_of
 from router.jobs.services import Services
 from router.probe.client import Probe
@@ -212,7 +212,7 @@ async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
         store = await cleanup.enter_async_context(
             sqlite.open_store(ram / "jobs.sqlite", max_queued=10_000, max_running=64)
         )
-        accounts = Accounts(settings.state_dir)
+        accounts = await cleanup.enter_async_context(open_accounts(settings.state_dir))
         spool = Spool(settings.spool_dir, ram / "keys", settings.spool_quota_bytes)
         fleet = Fleet(backends)
         services = Services(
@@ -235,7 +235,6 @@ async def _services(backends: list[Backend]) -> AsyncIterator[Services]:
         finally:
             await dispatcher.close()
             await fleet.close()
-            accounts.close()
 
 
 async def _watchers_mb() -> float:

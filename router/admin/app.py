@@ -94,7 +94,7 @@ def _install_api(app: FastAPI, services: Services) -> None:
     async def tell(name: str, change: ModeChange) -> Status:
         """Drain a backend, take it out for maintenance, or have it back. Kept over restarts."""
         try:
-            services.fleet.set_mode(name, Mode(change.mode))
+            await services.fleet.set_mode(name, Mode(change.mode))
         except KeyError:
             raise Problem("not_found", "There is no backend of that name.") from None
         return await current_status(services)

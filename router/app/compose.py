@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import typer
 
@@ -16,8 +16,9 @@ from router.core.settings import RouterSettings
 from router.dispatch import prewarm
 from router.dispatch.dispatcher import Dispatcher
 from router.identity import pseudonyms
-from router.identity.accounts import Accounts
-from router.identity.sessions import Sessions
+from router.identity.accounts import open_accounts
+from router.identity.port import Accounts
+from router.identity.sessions import open_sessions
 from router.identity.sign_in import SignIn
 from router.jobs import reaper, recovery
 from router.jobs.services import Services
@@ -60,14 +61,12 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
         )
         spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
         probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
-        accounts = cleanup.enter_context(
-            closing(Accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"]))
+        accounts = await cleanup.enter_async_context(
+            open_accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
         )
-        fleet = Fleet(configured, modes=_Modes(accounts))
+        fleet = Fleet(configured, modes=_Modes(accounts, await accounts.backend_modes()))
         secret = startup.boot_secret(settings.ram_dir)
-        sign_in = _sign_in(settings, accounts)
-        if sign_in is not None:
-            cleanup.callback(sign_in.sessions.close)
+        sign_in = await _sign_in(settings, accounts, cleanup)
         owner = Owner(THIS_ROUTER, new_id())
         services = Services(
             settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, owner, sign_in
@@ -79,8 +78,8 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
     log("stopped")
 
 
-def _sign_in(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
-    """Sign-in with the provider, if the operator has credentials for it. Raises CommandError."""
+async def _sign_in(settings: RouterSettings, accounts: Accounts, cleanup: AsyncExitStack) -> SignIn | None:
+    """Sign-in with the provider, if the operator has credentials for it, until `cleanup`. Raises CommandError."""
     if settings.oidc_client_id is None or settings.oidc_client_secret is None:
         return None
     # Here, for Authlib takes a quarter of a second that a router without sign-in need not wait.
@@ -90,12 +89,12 @@ def _sign_in(settings: RouterSettings, accounts: Accounts) -> SignIn | None:
     provider = Provider(settings.oidc_issuer, settings.oidc_client_id, secret, settings.redirect_uri)
     pepper = settings.pepper.get_secret_value() if settings.pepper is not None else None
     known = pseudonyms.load_peppers(settings.state_dir, pepper)
-    if not accounts.expect_peppers(known.fingerprints()):
+    if not await accounts.expect_peppers(known.fingerprints()):
         typer.echo(
             "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True
         )
-    sessions = Sessions(settings.ram_dir / "sessions.sqlite")
-    sessions.end_retired(known.versions)
+    sessions = await cleanup.enter_async_context(open_sessions(settings.ram_dir / "sessions.sqlite"))
+    await sessions.end_retired(known.versions)
     return SignIn(settings.origin, provider, known, sessions)
 
 
@@ -139,14 +138,16 @@ async def _warm(probe: Probe) -> None:
 class _Modes:
     """The modes that operators gave backends (draining, maintenance), kept in the durable store."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, known: Mapping[str, str]) -> None:
         self._accounts = accounts
+        self._known = {name: Mode(mode) for name, mode in known.items()}
 
-    def load(self) -> dict[str, Mode]:
-        return {name: Mode(mode) for name, mode in self._accounts.backend_modes().items()}
+    def load(self) -> Mapping[str, Mode]:
+        return self._known
 
-    def save(self, name: str, mode: Mode) -> None:
-        self._accounts.set_backend_mode(name, None if mode is Mode.READY else mode.value)
+    async def save(self, name: str, mode: Mode) -> None:
+        self._known[name] = mode
+        await self._accounts.set_backend_mode(name, None if mode is Mode.READY else mode.value)
 
 
 def _on_hangup(call: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from mastering.contract import kinds
 from mastering.runtime import child_process
 from router.core import event_log
 from router.core.settings import RouterSettings
@@ -20,7 +21,7 @@ _RESTART_S = (0.2, 5.0)
 """Seconds from a worker's end to its next start, doubled each time up to the second, and reset by a longer life."""
 _RELAY_BYTES = 64 * 1024
 """The longest line of a worker's log that is read as one."""
-_KEPT = ("HOME", "TMPDIR", "MASTERING_PRESETS")
+_KEPT = ("HOME", "TMPDIR", "MASTERING_PRESETS", kinds.VARIABLE)
 _KEPT_PREFIXES = (*child_process.RENDER_PREFIXES, "MASTERING_WORKER_", "MASTERING_TEST_", "LC_", "PYTHON")
 """Beside what every program gets: a worker's settings, and what steers the interpreter and a render's libraries."""
 

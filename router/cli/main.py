@@ -6,18 +6,20 @@ in one file, hence its length: it is the reference of the command line.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from mastering.contract import Effort
+from mastering.contract.kinds import WrongVariableError, job_kinds
 from router.core.settings import RouterSettings
-from router.identity.accounts import Accounts
+from router.identity.port import Accounts
 
+T = TypeVar("T")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -57,26 +59,44 @@ def run(
 @app.command()
 def submit(
     song: Annotated[Path, typer.Argument(help="The song.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to put the master.")] = None,
-    target: Annotated[str, typer.Option(help="Delivery target.")] = "streaming",
-    style: Annotated[str, typer.Option(help="Style.")] = "neutral",
-    amount: Annotated[float, typer.Option(min=0, max=100, help="How much to change, in percent.")] = 60.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to put it; of several formats, each by its extension.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Delivery target. [default: streaming]")] = None,
+    style: Annotated[str | None, typer.Option(help="Style. [default: neutral]")] = None,
+    amount: Annotated[
+        float | None, typer.Option(min=0, max=100, help="How much to change, in percent. [default: 60]")
+    ] = None,
     effort: Annotated[
-        Effort, typer.Option(help="How the plan is found: quick (closed form) or fit (refined by gradient descent).")
-    ] = Effort.QUICK,
-    output_format: Annotated[str, typer.Option("--format", help="wav24, flac, mp3 …: see GET /v1/options.")] = "wav24",
+        Effort | None,
+        typer.Option(
+            help="How the plan is found: quick, in closed form, or fit, by gradient descent. [default: quick]"
+        ),
+    ] = None,
+    output_format: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="wav24, flac, mp3 …: see GET /v1/options; may be repeated. [default: wav24]"),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="Kind of job: see GET /v1/options.")] = "master",
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, an option of that kind of job; may be repeated.")
+    ] = None,
     url: Annotated[str, typer.Option(help="The router.", envvar="ROUTER_URL")] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
 ) -> None:
     """Send a song to a running router and fetch its master. ROUTER_TOKEN holds a token where one is asked for."""
-    from router.cli.submit import SubmitOptions
     from router.cli.submit import submit as submit_now
+    from router.cli.submit import wanted
 
-    options = SubmitOptions(target=target, style=style, amount_percent=amount, outputs=(output_format,), effort=effort)
+    named = _given(target=target, style=style, amount_percent=amount, effort=effort)
     # Not an option: what is typed on a command line can be read by everybody on the machine.
     token = os.environ.get("ROUTER_TOKEN")
-    _with_one_line_errors(lambda: submit_now(url, song, output, options, as_json=as_json, keep=keep, token=token))
+    _with_one_line_errors(
+        lambda: submit_now(
+            url, song, output, wanted(kind, named, option, output_format), as_json=as_json, keep=keep, token=token
+        )
+    )
 
 
 @app.command()
@@ -94,16 +114,15 @@ app.add_typer(accounts_app, name="accounts")
 @accounts_app.command()
 def status() -> None:
     """Say whether the store is whole."""
-    with _open_accounts() as store:
-        typer.echo("whole" if store.trusted else "lost: every job is managed only until 'router accounts confirm'")
-        raise typer.Exit(0 if store.trusted else 1)
+    is_whole = asyncio.run(_with_accounts(lambda accounts: accounts.is_trusted()))
+    typer.echo("whole" if is_whole else "lost: every job is managed only until 'router accounts confirm'")
+    raise typer.Exit(0 if is_whole else 1)
 
 
 @accounts_app.command()
 def confirm() -> None:
     """After the store was lost: let accounts start with the service's default again."""
-    with _open_accounts() as store:
-        store.confirm()
+    asyncio.run(_with_accounts(lambda accounts: accounts.confirm()))
     typer.echo("Confirmed: accounts that have not chosen start with the service's default, the tiers in order.")
 
 
@@ -129,9 +148,12 @@ def _retire_older_peppers() -> None:
     settings = RouterSettings()
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     older = pseudonyms.load_peppers(settings.state_dir, given).older
-    with _open_accounts() as store:
-        for version in older:
-            typer.echo(f"Pepper {version}: {store.retire_pepper(version)} rows erased.")
+
+    async def retire(accounts: Accounts) -> list[tuple[int, int]]:
+        return [(version, await accounts.retire_pepper(version)) for version in older]
+
+    for version, gone in asyncio.run(_with_accounts(retire)):
+        typer.echo(f"Pepper {version}: {gone} rows erased.")
     if given is None:
         pseudonyms.retire_peppers(settings.state_dir)
         typer.echo("Only the newest pepper is left. Restart the router.")
@@ -148,10 +170,14 @@ def _pepper_folder() -> Path:
     return settings.state_dir
 
 
-def _open_accounts() -> closing[Accounts]:
+async def _with_accounts(call: Callable[[Accounts], Awaitable[T]]) -> T:
+    """What `call` answers of the accounts of this machine."""
+    from router.identity.accounts import open_accounts
+
     settings = RouterSettings()
     marker = settings.ram_dir / "accounts.expected"
-    return closing(Accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []))
+    async with open_accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []) as accounts:
+        return await call(accounts)
 
 
 privacy_app = typer.Typer(no_args_is_help=True, help="The promises of this service.")
@@ -262,4 +288,9 @@ def _with_one_line_errors(command: Callable[[], object]) -> None:
 
 
 def main() -> None:
+    try:
+        job_kinds()  # read by what the subcommands import
+    except WrongVariableError as error:
+        typer.echo(f"router: {error}", err=True)
+        raise SystemExit(2) from None
     app()

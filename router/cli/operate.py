@@ -50,12 +50,13 @@ def _print_status(status: dict[str, Any]) -> None:
     console.print(status["summary"], style="bold")
     if status["catalogue_error"]:
         console.print(f"The catalogue has a mistake: {status['catalogue_error']}", style="red", markup=False)
-    table = Table("Tier", "Backend", "State", "For", "In flight", "Song takes", "Why", box=None)
+    table = Table("Tier", "Backend", "Does", "State", "For", "In flight", "Song takes", "Why", box=None)
     for tier in status["tiers"]:
         for backend in tier["backends"]:
             flight = f"{backend['in_flight']}/{backend['slots']}"
             cells = (f"{backend['since_s']:.0f} s", flight, f"{backend['eta_s']:.0f} s", backend["reason"])
-            table.add_row(tier["title"], backend["name"], backend["state"], *cells)
+            does = "?" if backend["kinds"] is None else ", ".join(backend["kinds"])
+            table.add_row(tier["title"], backend["name"], does, backend["state"], *cells)
     console.print(table)
     oldest = f", the oldest for {queue['oldest_s']:.0f} s" if queue["oldest_s"] is not None else ""
     console.print(f"Queue: {queue['waiting']} waiting{oldest}; {queue['running']} running. {queue['outlook']}")

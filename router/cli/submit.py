@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import httpx
 from rich.console import Console
@@ -33,27 +33,39 @@ _MASTERED = ("mastered", "delivered")
 _ENDED = ("failed", "cancelled", "expired", "wiped")
 
 
-class SubmitOptions(NamedTuple):
-    """What is asked of the master, as `POST /v1/jobs` takes it."""
+def wanted(
+    kind: str, named: Mapping[str, object], options: Sequence[str] | None, outputs: Sequence[str] | None
+) -> dict[str, object]:
+    """What is asked for, as `POST /v1/jobs` takes it.
 
-    target: str
-    style: str
-    amount_percent: float
-    outputs: tuple[str, ...]
-    effort: str = "quick"
+    `named` are options with a name of their own on the command line, `options` the others, as NAME=VALUE: a value is
+    JSON, or else text. Raises CommandError.
+    """
+    given: dict[str, object] = dict(named)
+    for option in options or ():
+        name, is_pair, value = option.partition("=")
+        if not is_pair:
+            raise CommandError(f"--option {option}: write NAME=VALUE.", exit_code=2)
+        try:
+            given[name] = json.loads(value)
+        except ValueError:
+            given[name] = value
+    return {"kind": kind, "options": given, **({"outputs": list(outputs)} if outputs else {})}
 
 
 def submit(
     url: str,
     song: Path,
     output: Path | None,
-    options: SubmitOptions,
+    asked: Mapping[str, object],
     *,
     as_json: bool,
     keep: bool,
     token: str | None = None,
 ) -> None:
-    """Send `song`, follow the job, write the master to `output` (default: beside the song). Raises CommandError.
+    """Send `song`, follow the job, write its outputs to `output` (default: beside the song). Raises CommandError.
+
+    `asked` is the body of `POST /v1/jobs` (`wanted`). Of several outputs each has the name with its own extension.
 
     `token` is a personal one of the account page, for a router with sign-in.
     """
@@ -66,12 +78,13 @@ def submit(
             httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False, headers=headers) as http,
             _progress_bars(console) as progress,
         ):
-            job = _make_job(http, options, song.stat().st_size)
+            job = _make_job(http, asked, song.stat().st_size)
             try:
                 _upload_song(http, job["id"], song, progress)
                 job = _follow(http, job["id"], progress)
-                output = output or song.with_name(f"{song.stem} (master).{job['outputs'][0]['extension']}")
-                _download(http, job["outputs"][0], output, progress)
+                files = _paths(job["outputs"], output, song.with_name(f"{song.stem} ({job['kind']})"))
+                for made, path in zip(job["outputs"], files, strict=True):
+                    _download(http, made, path, progress)
             finally:
                 if not keep:
                     _delete_job(http, job["id"])
@@ -83,8 +96,25 @@ def submit(
     if as_json:
         print(json.dumps(job, indent=2))  # noqa: T201 — the command's result
         return
-    after = job["report"]["after"]
-    console.print(f"{output}: {after['integrated_lufs']:.1f} LUFS, {after['true_peak_dbtp']:.2f} dBTP")
+    after = (job["report"] or {}).get("after")
+    said = f": {after['integrated_lufs']:.1f} LUFS, {after['true_peak_dbtp']:.2f} dBTP" if after else ""
+    console.print(f"{', '.join(map(str, files))}{said}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _paths(outputs: Sequence[Mapping[str, str]], output: Path | None, usual: Path) -> list[Path]:
+    """Where each output goes: beside the song, or to `output`. Two of one extension get the format's name too."""
+    extensions = [made["extension"] for made in outputs]
+    if output is not None and len(outputs) == 1:
+        return [output]
+    stem = usual if output is None else output.with_suffix("")
+    return [
+        stem.with_name(
+            f"{stem.name}.{made['extension']}"
+            if extensions.count(made["extension"]) == 1
+            else f"{stem.name} {made['format']}.{made['extension']}"
+        )
+        for made in outputs
+    ]
 
 
 def _progress_bars(console: Console) -> Progress:
@@ -101,8 +131,8 @@ def _is_lost_answer(error: Exception) -> bool:
     return _is_broken_connection(error) and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
 
 
-def _make_job(http: httpx.Client, options: SubmitOptions, size_bytes: int) -> dict[str, Any]:
-    body = {**options._asdict(), "size_bytes": size_bytes}
+def _make_job(http: httpx.Client, asked: Mapping[str, object], size_bytes: int) -> dict[str, Any]:
+    body = {**asked, "size_bytes": size_bytes}
     headers = {"idempotency-key": secrets.token_urlsafe(16)}
     job: dict[str, Any] = {}
     for attempt in attempts(_is_lost_answer, tries=_TRIES):
@@ -195,7 +225,7 @@ def _show_state(progress: Progress, task: TaskID, job: dict[str, Any]) -> None:
         stage = running["stage"] or "starting"
         progress.update(task, completed=running["fraction"], description=f"{running['tier_title']}: {stage}")
     elif job["state"] in _MASTERED:
-        progress.update(task, completed=1.0, description="Mastered")
+        progress.update(task, completed=1.0, description="Done")
     else:
         progress.update(task, description=job["state"].capitalize())
 

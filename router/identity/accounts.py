@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from router.identity import accounts_database
+from router.identity.port import Consent, Token
 
 TOKEN_PREFIX = "mr_"  # noqa: S105 — how tokens begin, so that secret scanners know one
 _ACCOUNT_TABLES = ("consents", "tokens", "usage")
@@ -23,25 +25,15 @@ _USAGE_DAYS_KEPT = 2
 _PEPPER_VERSION = re.compile(r"v(\d+)_")
 
 
-class Consent(NamedTuple):
-    """What an account has agreed to, when (minutes since the epoch), and for which list of tiers."""
-
-    managed_only: bool
-    tiers_version: str
-    minute: int
-
-
-class Token(NamedTuple):
-    """A token as its owner sees it; the secret itself was shown once and is not kept."""
-
-    id: str
-    account: str
-    scope: str
-    minute: int
+@asynccontextmanager
+async def open_accounts(folder: Path, markers: Iterable[Path] = ()) -> AsyncIterator[LocalAccounts]:
+    """The store in `folder` while it is open. `markers` are files that say that a store was here before."""
+    with closing(LocalAccounts(folder, markers)) as accounts:
+        yield accounts
 
 
-class Accounts:
-    """The durable store in `folder`. `markers` are files that say that a store was here before."""
+class LocalAccounts:
+    """The accounts of one machine (`port.Accounts`), in a SQLite file in `folder`."""
 
     def __init__(self, folder: Path, markers: Iterable[Path] = ()) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,22 +51,14 @@ class Accounts:
     def close(self) -> None:
         self._db.close()
 
-    @property
-    def trusted(self) -> bool:
-        """False after a loss, until the operator confirms."""
+    async def is_trusted(self) -> bool:
         return bool(self._db.execute("SELECT confirmed FROM store").fetchone()[0])
 
-    def confirm(self) -> None:
-        """The operator accepts that what was lost is lost: accounts start with the service's default again."""
+    async def confirm(self) -> None:
         self._db.execute("UPDATE store SET confirmed = 1")
         self._drop_set_aside()
 
-    def expect_peppers(self, fingerprints: Mapping[int, bytes]) -> bool:
-        """Note the peppers in use (version → fingerprint); whether they include all that the accounts were made with.
-
-        Where one is lost or replaced, people come back as strangers and nobody can say any more who had refused which
-        tiers: the store is not trusted from then on.
-        """
+    async def expect_peppers(self, fingerprints: Mapping[int, bytes]) -> bool:
         known = dict(self._db.execute("SELECT version, fingerprint FROM peppers"))
         whole = all(fingerprints.get(version) == fingerprint for version, fingerprint in known.items())
         if not whole:
@@ -83,35 +67,25 @@ class Accounts:
         self._db.executemany("INSERT INTO peppers VALUES (?, ?)", fingerprints.items())
         return whole
 
-    def retire_pepper(self, version: int) -> int:
-        """Erase a pepper's version and the accounts that are still under it, whom nobody can reach any more.
-
-        Returns how many rows were erased.
-        """
+    async def retire_pepper(self, version: int) -> int:
         gone = [self._erased(table, "account GLOB ?", f"v{version}_*") for table in _ACCOUNT_TABLES]
         self._db.execute("DELETE FROM peppers WHERE version = ?", (version,))
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return sum(gone)
 
-    def rename_account(self, before: str, after: str) -> int:
-        """Move the rows of the pseudonym `before` to `after`, except where the latter has its own; how many moved."""
+    async def rename_account(self, before: str, after: str) -> int:
         # A row that is there already is of a later sign-in: what it says holds.
         moved = [
             self._db.execute(f"UPDATE OR IGNORE {t} SET account = ? WHERE account = ?", (after, before)).rowcount  # noqa: S608 — our own table names
             for t in _ACCOUNT_TABLES
         ]
-        self.erase(before)
+        await self.erase(before)
         return sum(moved)
 
-    def managed_only(self, account: str, tiers_version: str) -> bool:
-        """Whether this account's jobs must stay on our own workers.
-
-        An account that never said anything has the service's default, tiers in order. A consent that was given for
-        another list of tiers does not cover this one.
-        """
-        if not self.trusted or self._is_retired(account):
+    async def managed_only(self, account: str, tiers_version: str) -> bool:
+        if not await self.is_trusted() or self._is_retired(account):
             return True
-        consent = self.consent(account)
+        consent = await self.consent(account)
         return consent is not None and (consent.managed_only or consent.tiers_version != tiers_version)
 
     def _is_retired(self, account: str) -> bool:
@@ -120,73 +94,61 @@ class Accounts:
         known = {known for (known,) in self._db.execute("SELECT version FROM peppers")}
         return version is not None and bool(known) and int(version[1]) not in known
 
-    def consent(self, account: str) -> Consent | None:
-        """What the account last said; None where it never said anything."""
+    async def consent(self, account: str) -> Consent | None:
         query = "SELECT managed_only, tiers_version, minute FROM consents WHERE account = ?"
         row = self._db.execute(query, (account,)).fetchone()
         return Consent(bool(row[0]), row[1], row[2]) if row else None
 
-    def set_consent(self, account: str, consent: Consent) -> None:
-        """Replace what the account has said before."""
+    async def set_consent(self, account: str, consent: Consent) -> None:
         self._db.execute(
             "INSERT INTO consents VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET managed_only = excluded.managed_only,"
             " tiers_version = excluded.tiers_version, minute = excluded.minute",
             (account, *consent),
         )
 
-    def make_token(self, account: str, scope: str, minute: int) -> tuple[Token, str]:
-        """A new token and its secret: 256 bits, shown once, kept as SHA-256 (no salt is needed at that length)."""
+    async def make_token(self, account: str, scope: str, minute: int) -> tuple[Token, str]:
         token, secret = Token(secrets.token_hex(8), account, scope, minute), TOKEN_PREFIX + secrets.token_urlsafe(32)
         self._db.execute(
             "INSERT INTO tokens VALUES (?, ?, ?, ?, ?)", (token.id, _token_hash(secret), account, scope, minute)
         )
         return token, secret
 
-    def token_of(self, secret: str) -> Token | None:
-        """The token with this secret, if it is not revoked."""
+    async def token_of(self, secret: str) -> Token | None:
         query = "SELECT id, account, scope, minute FROM tokens WHERE hash = ?"
         row = self._db.execute(query, (_token_hash(secret),)).fetchone()
         return Token(*row) if row else None
 
-    def tokens(self, account: str) -> list[Token]:
-        """The account's tokens, the oldest first."""
+    async def tokens(self, account: str) -> list[Token]:
         query = "SELECT id, account, scope, minute FROM tokens WHERE account = ? ORDER BY minute, id"
         return [Token(*row) for row in self._db.execute(query, (account,))]
 
-    def revoke_token(self, account: str, token_id: str) -> bool:
-        """True if the account had it."""
+    async def revoke_token(self, account: str, token_id: str) -> bool:
         return self._db.execute("DELETE FROM tokens WHERE account = ? AND id = ?", (account, token_id)).rowcount == 1
 
-    def used_audio_s(self, account: str, day: int) -> int:
-        """Seconds of audio the account sent on `day` (days since the epoch)."""
+    async def used_audio_s(self, account: str, day: int) -> int:
         query = "SELECT audio_s FROM usage WHERE account = ? AND day = ?"
         row = self._db.execute(query, (account, day)).fetchone()
         return int(row[0]) if row else 0
 
-    def use_audio(self, account: str, day: int, audio_s: int) -> None:
-        """Count audio against the day's quota; older days are forgotten."""
+    async def use_audio(self, account: str, day: int, audio_s: int) -> None:
         self._db.execute(
             "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET audio_s = audio_s + excluded.audio_s",
             (account, day, audio_s),
         )
         self._db.execute("DELETE FROM usage WHERE day < ?", (day - _USAGE_DAYS_KEPT + 1,))
 
-    def backend_modes(self) -> dict[str, str]:
-        """Backends that the operator has taken out: name → `draining` or `maintenance`."""
+    async def backend_modes(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT name, mode FROM backends"))
 
-    def set_backend_mode(self, name: str, mode: str | None) -> None:
-        """Keep the operator's mode of a backend over restarts; None: it is ready again, which needs no row."""
+    async def set_backend_mode(self, name: str, mode: str | None) -> None:
         self._db.execute("DELETE FROM backends WHERE name = ?", (name,))
         if mode is not None:
             self._db.execute("INSERT INTO backends VALUES (?, ?)", (name, mode))
 
-    def export(self, account: str) -> dict[str, list[dict[str, Any]]]:
-        """Table → rows that name the account, whole but for the tokens' hashes."""
+    async def export(self, account: str) -> dict[str, list[dict[str, Any]]]:
         return {table: self._rows(table, account) for table in _ACCOUNT_TABLES}
 
-    def erase(self, account: str) -> int:
-        """Erase the account's rows, which secure_delete overwrites in the file too. Returns how many there were."""
+    async def erase(self, account: str) -> int:
         gone = [self._erased(table, "account = ?", account) for table in _ACCOUNT_TABLES]
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._drop_set_aside()  # a damaged store may hold the account, and nobody can look into it

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import NamedTuple
 
 from router.core import clock
+from router.identity.port import Session
 
 IDLE_S = 12 * 3600.0
 """Seconds without use after which a session has ended."""
@@ -32,17 +33,15 @@ CREATE TABLE IF NOT EXISTS spent (state BLOB PRIMARY KEY, until_s REAL NOT NULL)
 """
 
 
-class Session(NamedTuple):
-    """A session as its owner may see it; times in seconds on `router.core.clock`."""
-
-    id: str
-    account: str
-    began_s: float
-    seen_s: float
+@asynccontextmanager
+async def open_sessions(path: Path) -> AsyncIterator[LocalSessions]:
+    """The sessions in the file `path`, while it is open."""
+    with closing(LocalSessions(path)) as sessions:
+        yield sessions
 
 
-class Sessions:
-    """The sessions in the file `path`."""
+class LocalSessions:
+    """The sessions of one machine (`port.Sessions`), in the file `path`."""
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
@@ -55,12 +54,7 @@ class Sessions:
     def close(self) -> None:
         self._db.close()
 
-    def begin(self, account: str, replaces: str | None = None) -> str:
-        """A new session; its secret, for the cookie.
-
-        The session that the browser had before (`replaces`: its secret) ends, so that a secret which somebody planted
-        before the login is worth nothing after it (session fixation).
-        """
+    async def begin(self, account: str, replaces: str | None = None) -> str:
         self._delete_ended()
         if replaces is not None:
             self._db.execute("DELETE FROM sessions WHERE hash = ?", (_secret_hash(replaces),))
@@ -74,8 +68,7 @@ class Sessions:
         )
         return secret
 
-    def find(self, secret: str) -> Session | None:
-        """The session with this secret, if it has not ended; notes its use."""
+    async def find(self, secret: str) -> Session | None:
         query = "SELECT id, account, began_s, seen_s FROM sessions WHERE hash = ?"
         row = self._db.execute(query, (_secret_hash(secret),)).fetchone()
         if row is None or _has_ended(found := Session(*row), now := clock.now()):
@@ -84,35 +77,29 @@ class Sessions:
             self._db.execute("UPDATE sessions SET seen_s = ? WHERE id = ?", (now, found.id))
         return found
 
-    def of(self, account: str) -> list[Session]:
-        """The account's sessions, oldest first."""
+    async def of(self, account: str) -> list[Session]:
         self._delete_ended()
         query = "SELECT id, account, began_s, seen_s FROM sessions WHERE account = ? ORDER BY began_s, id"
         return [Session(*row) for row in self._db.execute(query, (account,))]
 
-    def end(self, account: str, session_id: str) -> bool:
-        """End one session; whether the account had it."""
+    async def end(self, account: str, session_id: str) -> bool:
         statement = "DELETE FROM sessions WHERE account = ? AND id = ?"
         return self._execute_erasing(statement, (account, session_id)) == 1
 
-    def end_all(self, account: str) -> int:
-        """End every session of the account; how many there were."""
+    async def end_all(self, account: str) -> int:
         return self._execute_erasing("DELETE FROM sessions WHERE account = ?", (account,))
 
-    def end_retired(self, versions: Iterable[int]) -> None:
-        """End the sessions whose pseudonym was made with a pepper that is not of `versions`: its account is erased."""
+    async def end_retired(self, versions: Iterable[int]) -> None:
         kept = {f"v{version}" for version in versions}
         accounts = {account for (account,) in self._db.execute("SELECT DISTINCT account FROM sessions")}
         for account in accounts:
             if account.partition("_")[0] not in kept:
-                self.end_all(account)
+                await self.end_all(account)
 
-    def rename_account(self, before: str, after: str) -> None:
-        """Move the sessions of the pseudonym `before` to `after`."""
+    async def rename_account(self, before: str, after: str) -> None:
         self._execute_erasing("UPDATE sessions SET account = ? WHERE account = ?", (after, before))
 
-    def use_state(self, state: str, lifetime_s: float) -> bool:
-        """Mark a login attempt's state as used for `lifetime_s`; False when it was used before (a replayed answer)."""
+    async def use_state(self, state: str, lifetime_s: float) -> bool:
         now = clock.now()
         self._db.execute("DELETE FROM spent WHERE until_s <= ?", (now,))
         row = (_secret_hash(state), now + lifetime_s)

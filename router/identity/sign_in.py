@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from router.identity.port import Sessions
 from router.identity.pseudonyms import Peppers
-from router.identity.sessions import Sessions
 
 if TYPE_CHECKING:
     from router.identity.oidc import Provider  # Authlib takes a quarter of a second that a router without sign-in saves

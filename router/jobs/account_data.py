@@ -23,9 +23,9 @@ async def jobs_of(services: Services, account: str) -> list[Versioned]:
 
 async def move_account(services: Services, before: str, after: str) -> None:
     """Keep everything under the pseudonym `after` from now on: the person signed in under a newer pepper."""
-    services.accounts.rename_account(before, after)
+    await services.accounts.rename_account(before, after)
     if services.sign_in is not None:
-        services.sign_in.sessions.rename_account(before, after)
+        await services.sign_in.sessions.rename_account(before, after)
     for job, _ in await jobs_of(services, before):
         with suppress(JobMissing):
             await services.change(job.id, lambda job: job.with_(account=after))
@@ -34,8 +34,8 @@ async def move_account(services: Services, before: str, after: str) -> None:
 async def erase_account(services: Services, account: str) -> int:
     """Erase the account: first its sessions and tokens, then its jobs. Returns how many jobs were destroyed."""
     if services.sign_in is not None:
-        services.sign_in.sessions.end_all(account)
-    services.accounts.erase(account)
+        await services.sign_in.sessions.end_all(account)
+    await services.accounts.erase(account)
     destroyed = 0
     for _ in range(_ERASE_ROUNDS):
         jobs = await jobs_of(services, account)
@@ -44,7 +44,9 @@ async def erase_account(services: Services, account: str) -> int:
                 destroyed += await _end_and_forget(services, job)
         if not jobs:
             break
-    services.accounts.erase(account)  # a song that was being probed counts against the day's quota when that is done
+    await services.accounts.erase(
+        account
+    )  # a song that was being probed counts against the day's quota when that is done
     return destroyed
 
 

@@ -89,7 +89,8 @@ async def create_job(services: Services, account: str, new: NewJob, idempotency_
     with suppress(JobMissing):
         return _checked_same(await services.jobs.get(job_id), new, asked)
     await _refuse_too_many(services, account)
-    managed_only = new.managed_only or services.accounts.managed_only(account, services.tiers_version())
+    may_only = await services.accounts.managed_only(account, services.tiers_version())
+    managed_only = new.managed_only or may_only
     await admission.admit(services, asked.kind, asked.options, new.size_bytes, managed_only=managed_only)
     now = clock.now()
     expires_s = now + min(services.settings.output_ttl_s, asked.kind.output_ttl_s or math.inf)

@@ -45,12 +45,12 @@ async def probe_and_enqueue(services: Services, job_id: str, tap: StreamTap[Fact
         return job
     try:
         facts = await _probe(services, job, tap)
-        _check_quota(services, job.account, facts)
+        await _check_quota(services, job.account, facts)
         # The record first: whoever leases the job must find it queued. A crash between the two: `recovery.recover`.
         job = await services.change(job_id, lambda job: _queued(job, facts))
         if job.state is JobState.QUEUED:
             await enqueue(services, job)
-            _count(services, job.account, facts)
+            await _count(services, job.account, facts)
     except Problem as problem:
         await lifecycle.end(services, job_id, JobState.FAILED, problem)
         raise
@@ -76,12 +76,12 @@ async def enqueue(services: Services, job: Job) -> None:
         ) from full
 
 
-def _check_quota(services: Services, account: str, facts: Facts) -> None:
+async def _check_quota(services: Services, account: str, facts: Facts) -> None:
     """Raise Problem(daily_quota) when the song would exceed what the account may send in a day (UTC)."""
     allowed_s = services.settings.daily_audio_s_per_account
     if allowed_s is None:
         return
-    used_s = services.accounts.used_audio_s(account, _today())
+    used_s = await services.accounts.used_audio_s(account, _today())
     if used_s + facts.duration_s > allowed_s:
         raise Problem(
             "daily_quota",
@@ -93,12 +93,12 @@ def _check_quota(services: Services, account: str, facts: Facts) -> None:
         )
 
 
-def _count(services: Services, account: str, facts: Facts) -> None:
+async def _count(services: Services, account: str, facts: Facts) -> None:
     """Count the song against the day's quota. Without a quota nothing is counted: the count is durable, which costs a
     person data and a job time.
     """
     if services.settings.daily_audio_s_per_account is not None:
-        services.accounts.use_audio(account, _today(), round(facts.duration_s))
+        await services.accounts.use_audio(account, _today(), round(facts.duration_s))
 
 
 def _today() -> int:

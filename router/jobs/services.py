@@ -7,10 +7,10 @@ import json
 from typing import NamedTuple
 
 from router.core.settings import RouterSettings
-from router.identity.accounts import Accounts
+from router.identity.port import Accounts
 from router.identity.sign_in import SignIn
 from router.probe.client import Probe
-from router.spool.disk import Spool
+from router.spool.port import Blobs
 from router.store.port import JobEvents, Jobs, JobStep, Owner, Queue, Versioned, change_until_stored
 from router.store.record import Job
 from router.tiers.fleet.fleet import Fleet
@@ -23,7 +23,7 @@ class Services(NamedTuple):
     jobs: Jobs
     queue: Queue
     events: JobEvents
-    spool: Spool
+    spool: Blobs
     probe: Probe
     fleet: Fleet
     accounts: Accounts

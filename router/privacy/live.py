@@ -18,13 +18,14 @@ from urllib.parse import quote
 
 import httpx
 
+from mastering.contract import kinds
 from mastering.runtime import child_process
 from router.privacy.canary import CanarySearch, Hit, samples, song, word
 
 _START_S, _MASTER_S, _STOP_S = 90.0, 180.0, 30.0
 """Seconds for the router to start with its worker, for the song to be mastered, and for the router to stop."""
 _KINDS = ("name", "tag", "agent", "referer", "language", "query", "path", "cookie", "body")
-_KEPT = ("PYTHONPATH", "HOME", "MASTERING_PRESETS")
+_KEPT = ("PYTHONPATH", "HOME", "MASTERING_PRESETS", kinds.VARIABLE)
 """Of this environment; no setting of this installation's own router, and no secret."""
 PROMISES = ("P01", "P04", "P18", "P19", "P21", "P22", "P25", "P26", "P28", "P33")
 """The promises that are broken if a canary is found anywhere."""

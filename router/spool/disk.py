@@ -16,28 +16,17 @@ import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from router.core import clock
 from router.core.buffers import BodySource
 from router.core.threads import run_in_thread
 from router.spool import boot_id, records
 from router.spool.keys import BlobKey, KeyRing
-from router.spool.port import BlobGone, Extent, PieceCallback, SpoolFull, WrongOffset
+from router.spool.port import BlobGone, Extent, PieceCallback, SpoolFull, SpoolUsage, WrongOffset
 from router.spool.reader import BlobReader
 from router.spool.writer import BlobTail, BlobWriter, IteratorBody, RefusingBuffer, as_spool_error
 
 _REF = re.compile(r"[0-9a-f]{32}/[0-9a-f]{16}")
-
-
-class SpoolUsage(NamedTuple):
-    """How much of the spool is taken, for gauges and the operators' page."""
-
-    reserved_bytes: int
-    quota_bytes: int
-    blobs: int
-    oldest_s: float | None
-    """Age of the oldest blob in seconds."""
 
 
 class Spool:
@@ -121,11 +110,9 @@ class Spool:
             self._receiving.discard(ref)
 
     def is_receiving(self, ref: str) -> bool:
-        """Whether an append to the blob runs, though no byte of it may be stored yet."""
         return ref in self._receiving
 
     def reserved_bytes_of(self, ref: str) -> int:
-        """How many bytes on disk are reserved for the blob; 0 when it is gone."""
         return self._reserved.get(ref, 0)
 
     async def _end(self, writer: BlobWriter, ref: str, total: int | None) -> Extent:
@@ -181,12 +168,10 @@ class Spool:
         asyncio.get_running_loop().run_in_executor(None, os.close, fd).add_done_callback(returned)
 
     def expired(self) -> list[str]:
-        """Blobs that have expired, and so can't be read any more."""
         now = clock.now()
         return [ref for ref in self._keys.refs() if self._keys.get(ref).expires_s <= now]
 
     async def reconcile(self, alive: Collection[str]) -> int:
-        """Drop every blob that is not in `alive`, and every file without a key. Returns how many were dropped."""
         keys, files = set(self._keys.refs()), set(self._files())
         orphans = ((keys | files) - set(alive)) | (files - keys)
         for ref in orphans:
@@ -198,7 +183,6 @@ class Spool:
         return len(orphans)
 
     def bytes_to_free(self, size_bytes: int) -> int:
-        """How many bytes must be freed before a blob of that size can be reserved; 0 when it can be now."""
         return self._missing(records.sealed_size(size_bytes))
 
     def _missing(self, wanted_bytes: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,16 @@ class Extent(NamedTuple):
 
     size_bytes: int
     complete: bool
+
+
+class SpoolUsage(NamedTuple):
+    """How much of the spool is taken, for gauges and the operators' page."""
+
+    reserved_bytes: int
+    quota_bytes: int
+    blobs: int
+    oldest_s: float | None
+    """Age of the oldest blob in seconds."""
 
 
 PieceCallback = Callable[[memoryview], None]
@@ -74,7 +84,7 @@ class Blobs(Protocol):
         """The bytes from `start` up to `end`. Raises BlobGone, also half-way when the blob expires."""
         ...
 
-    def open_reader(self, ref: str, start: int, end: int) -> AbstractContextManager[ReadBuffer]:
+    def open_reader(self, ref: str, start: int, end: int | None) -> AbstractContextManager[ReadBuffer]:
         """The same bytes for a thread, each piece in memory that is used again for the next. Raises BlobGone, also
         half-way."""
         ...
@@ -82,3 +92,27 @@ class Blobs(Protocol):
     async def drop(self, ref: str) -> None:
         """Destroy the key, then the bytes. Nothing happens if they are gone already."""
         ...
+
+    async def reconcile(self, alive: Collection[str]) -> int:
+        """Drop every blob that is not in `alive`, and what else a killed writer left. Returns how many were dropped."""
+        ...
+
+    # What a spool knows of the blobs that lie on its own machine, without asking any other.
+
+    def is_receiving(self, ref: str) -> bool:
+        """Whether an append to the blob runs, though no byte of it may be stored yet."""
+        ...
+
+    def reserved_bytes_of(self, ref: str) -> int:
+        """How many bytes of room are reserved for the blob; 0 when it is gone."""
+        ...
+
+    def bytes_to_free(self, size_bytes: int) -> int:
+        """How many bytes must be freed before a blob of that size can be reserved; 0 when it can be now."""
+        ...
+
+    def expired(self) -> list[str]:
+        """Blobs that have expired, and so can't be read any more."""
+        ...
+
+    def usage(self) -> SpoolUsage: ...

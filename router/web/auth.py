@@ -27,9 +27,9 @@ async def visitor_of(request: Request) -> Account:
         return Account(GUEST, GUEST)
     credentials = request.headers.get("authorization")
     if credentials is not None:
-        return _by_token(services, request.method, credentials)
+        return await _by_token(services, request.method, credentials)
     secret = cookies.read_cookie(request, services, cookies.SESSION)
-    session = services.sign_in.sessions.find(secret) if secret else None
+    session = await services.sign_in.sessions.find(secret) if secret else None
     if session is None:
         return Account("", SIGNED_OUT)
     if request.method not in SAFE_METHODS and not _is_from_our_page(request):
@@ -58,9 +58,10 @@ def _is_from_our_page(request: Request) -> bool:
     return "origin" in request.headers or request.headers.get("sec-fetch-site") == "same-origin"
 
 
-def _by_token(services: Services, method: str, credentials: str) -> Account:
+async def _by_token(services: Services, method: str, credentials: str) -> Account:
     scheme, _, secret = credentials.partition(" ")
-    token = services.accounts.token_of(secret.strip()) if scheme.lower() == "bearer" and len(secret) <= 200 else None
+    is_ours = scheme.lower() == "bearer" and len(secret) <= 200
+    token = await services.accounts.token_of(secret.strip()) if is_ours else None
     if token is None:
         raise Problem("bad_token", headers={"www-authenticate": 'Bearer error="invalid_token"'})
     if token.scope != "jobs" and method not in SAFE_METHODS:

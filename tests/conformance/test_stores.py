@@ -31,7 +31,8 @@ from router.store.port import (
 )
 from router.store.record import BlobRef, Job, new_id
 from router.store.state import JobState
-from router.store.testing import memory, waiting
+from router.store.testing import memory
+from tests import waiting
 from tests.services import ram_folder
 
 LEASE_S = 20.0
@@ -592,7 +593,7 @@ async def test_a_job_store_of_a_version_before_is_opened_with_its_jobs_and_lease
     async with sqlite.open_store(path, lease_s=LEASE_S) as store:
         assert (await store.jobs.get("x")).job == a_job("x")
         assert await take(store, "master/any") is None
-        await store.queue.release(HERE)
+        await store.queue.release(HERE._replace(incarnation="the next"))
         assert await take(store, "master/any") == "x"
 
 

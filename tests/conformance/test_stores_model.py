@@ -19,7 +19,8 @@ from router.store.embedded import sqlite
 from router.store.port import JobMissing, Lease, Owner, QueueFull, RevisionConflict
 from router.store.record import Job
 from router.store.state import STEPS, IllegalStep, JobState
-from router.store.testing import memory, waiting
+from router.store.testing import memory
+from tests import waiting
 from tests.services import ram_folder
 
 T = TypeVar("T")

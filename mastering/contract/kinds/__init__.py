@@ -41,6 +41,7 @@ __all__ = [
     "JobOptions",
     "LogField",
     "OutputType",
+    "WrongVariableError",
     "job_kind",
     "job_kinds",
 ]
@@ -49,15 +50,21 @@ VARIABLE = "MASTERING_KINDS"
 """The environment variable with an installation's own kinds."""
 
 
+class WrongVariableError(ValueError):
+    """MASTERING_KINDS does not name kinds of jobs; the text says in a line what is wrong with it."""
+
+
 @cache
 def job_kinds() -> Mapping[str, JobKind[Any]]:
-    """All kinds by name. Raises ImportError, AttributeError or ValueError where MASTERING_KINDS names none."""
+    """All kinds by name. Raises WrongVariableError."""
     own = [path.strip() for path in os.environ.get(VARIABLE, "").split(",") if path.strip()]
     kinds: list[JobKind[Any]] = [MASTER, *map(_imported, own)]
     known = {kind.name: kind for kind in kinds}
     fields = [field for kind in kinds for field in kind.log_fields]
-    if len(known) < len(kinds) or len(set(fields)) < len(fields):
-        raise ValueError(f"{VARIABLE} names a kind, or one a field of the log, that is there already")
+    if len(known) < len(kinds):
+        raise WrongVariableError(f"{VARIABLE} names a kind of job whose name is taken.")
+    if len(set(fields)) < len(fields):
+        raise WrongVariableError(f"{VARIABLE} names a kind of job with a field of the log that another kind has.")
     return MappingProxyType(known)
 
 
@@ -65,16 +72,17 @@ def job_kind(name: str) -> JobKind[Any]:
     """The kind of this name. Raises Fault(bad_settings), which says which there are."""
     kind = job_kinds().get(name)
     if kind is None:
-        known = ", ".join(job_kinds())
-        raise Fault(
-            FaultCode.BAD_SETTINGS, f"There is no kind of job '{name[:16]}'. Choose one of: {known}.", field="kind"
-        )
+        sentence = f"There is no kind of job '{name[:16]}'. Choose one of: {', '.join(job_kinds())}."
+        raise Fault(FaultCode.BAD_SETTINGS, sentence, field="kind")
     return kind
 
 
 def _imported(path: str) -> JobKind[Any]:
     module, _, name = path.partition(":")
-    found = getattr(importlib.import_module(module), name)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
     if not isinstance(found, JobKind):
-        raise ValueError(f"{VARIABLE}: {path} is not a JobKind")  # noqa: TRY004 — a value of the variable is wrong
+        raise WrongVariableError(f"{VARIABLE}: {path} can't be imported, or is no JobKind. Write module:NAME.")
     return found

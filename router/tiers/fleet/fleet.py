@@ -107,11 +107,11 @@ class Fleet:
     def member(self, name: str) -> FleetMember | None:
         return self._members.get(name)
 
-    def set_mode(self, name: str, mode: Mode) -> None:
+    async def set_mode(self, name: str, mode: Mode) -> None:
         """Set what an operator wants of a backend, kept over restarts. Raises KeyError for an unknown name."""
         member = self._members[name]
         member.mode = mode
-        self._modes.save(name, mode)
+        await self._modes.save(name, mode)
         if mode is Mode.MAINTENANCE:
             member.evict()
         self._announce_change(member)

@@ -21,10 +21,10 @@ class ModeStore(Protocol):
     """Keeps the modes; the router's is the accounts' database."""
 
     def load(self) -> Mapping[str, Mode]:
-        """The modes by the backend's name; one that is not named is ready."""
+        """The modes by the backend's name, as they were read at the start; one that is not named is ready."""
         ...
 
-    def save(self, name: str, mode: Mode) -> None: ...
+    async def save(self, name: str, mode: Mode) -> None: ...
 
 
 class UnsavedModes:
@@ -33,5 +33,5 @@ class UnsavedModes:
     def load(self) -> Mapping[str, Mode]:
         return {}
 
-    def save(self, name: str, mode: Mode) -> None:
+    async def save(self, name: str, mode: Mode) -> None:
         return

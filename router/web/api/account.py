@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from router.core.event_log import forget_pseudonyms
 from router.http.problems import responses
 from router.identity.account import Account
-from router.identity.accounts import Consent
+from router.identity.port import Consent
 from router.jobs import account_data
 from router.jobs.create import MANAGED_ONLY_NOT_OFFERED, refuse_managed_only
 from router.jobs.services import Services
@@ -66,13 +66,13 @@ async def export(services: TheServices, owner: TheOwner, response: Response) -> 
     return Holdings(
         account=owner.id,
         kind=owner.kind,
-        consent=consent_view(services, owner),
+        consent=await consent_view(services, owner),
         quota=QuotaView(
-            used_audio_s=services.accounts.used_audio_s(owner.id, day),
+            used_audio_s=await services.accounts.used_audio_s(owner.id, day),
             allowed_audio_s=services.settings.daily_audio_s_per_account,
         ),
-        stored=services.accounts.export(owner.id),
-        sessions=session_views(services, owner),
+        stored=await services.accounts.export(owner.id),
+        sessions=await session_views(services, owner),
         jobs=[await view(services, *found) for found in await account_data.jobs_of(services, owner.id)],
     )
 
@@ -97,7 +97,7 @@ async def erase(services: TheServices, owner: TheOwner, response: Response) -> E
 @router.get("/consent", responses=responses("session_only"))
 async def show(services: TheServices, owner: TheOwner) -> ConsentView:
     """On which tiers the next job may run, and why."""
-    return consent_view(services, owner)
+    return await consent_view(services, owner)
 
 
 @router.put("/consent", responses=responses("session_only"))
@@ -105,16 +105,16 @@ async def choose(services: TheServices, owner: TheOwner, choice: ConsentWanted) 
     """Allow every tier, or our own workers only. It holds from the next job on and can be taken back at any time."""
     refuse_managed_only(services, managed_only=choice.managed_only)
     consent = Consent(choice.managed_only, services.tiers_version(), int(time.time() // 60))
-    services.accounts.set_consent(owner.id, consent)
-    return consent_view(services, owner)
+    await services.accounts.set_consent(owner.id, consent)
+    return await consent_view(services, owner)
 
 
-def consent_view(services: Services, account: Account) -> ConsentView:
-    consent = services.accounts.consent(account.id)
-    managed_only = services.accounts.managed_only(account.id, services.tiers_version())
+async def consent_view(services: Services, account: Account) -> ConsentView:
+    consent = await services.accounts.consent(account.id)
+    managed_only = await services.accounts.managed_only(account.id, services.tiers_version())
     if not services.offers_managed_only:
         reason = MANAGED_ONLY_NOT_OFFERED
-    elif not services.accounts.trusted:
+    elif not await services.accounts.is_trusted():
         reason = "The record of who refused which tiers was lost: only our own workers until the operator confirms."
     elif consent is None:
         reason = "The service's default: the tiers in their order."

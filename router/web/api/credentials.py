@@ -12,7 +12,7 @@ from router.core import clock
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.identity.account import Account, TokenScope
-from router.identity.accounts import Token
+from router.identity.port import Token
 from router.jobs.services import Services
 from router.web import cookies
 from router.web.dependencies import TheOwner, TheServices
@@ -57,13 +57,13 @@ class Ended(BaseModel):
 @router.get("/sessions", responses=responses("session_only"))
 async def sessions(services: TheServices, owner: TheOwner) -> list[SessionView]:
     """Where this account is signed in."""
-    return session_views(services, owner)
+    return await session_views(services, owner)
 
 
 @router.delete("/sessions", responses=responses("session_only"))
 async def sign_out_everywhere(services: TheServices, owner: TheOwner, response: Response) -> Ended:
     """End every session of the account, this one too. Tokens stay."""
-    ended = services.sign_in.sessions.end_all(owner.id) if services.sign_in else 0
+    ended = await services.sign_in.sessions.end_all(owner.id) if services.sign_in else 0
     cookies.delete_cookie(response, services, cookies.SESSION)
     return Ended(ended=ended)
 
@@ -71,7 +71,7 @@ async def sign_out_everywhere(services: TheServices, owner: TheOwner, response: 
 @router.delete("/sessions/{session_id}", responses=responses("session_only", "not_found"))
 async def end_session(services: TheServices, owner: TheOwner, session_id: str) -> Ended:
     """End one session of the account."""
-    if services.sign_in is None or not services.sign_in.sessions.end(owner.id, session_id):
+    if services.sign_in is None or not await services.sign_in.sessions.end(owner.id, session_id):
         raise Problem("not_found", "There is no such session; it may have ended.")
     return Ended(ended=1)
 
@@ -79,7 +79,7 @@ async def end_session(services: TheServices, owner: TheOwner, session_id: str) -
 @router.get("/tokens", responses=responses("session_only"))
 async def tokens(services: TheServices, owner: TheOwner) -> list[TokenView]:
     """The account's tokens, without their secrets."""
-    return [TokenView(**_token_fields(token)) for token in services.accounts.tokens(owner.id)]
+    return [TokenView(**_token_fields(token)) for token in await services.accounts.tokens(owner.id)]
 
 
 @router.post("/tokens", status_code=201, responses=responses("session_only", "not_found", "too_many_tokens"))
@@ -89,12 +89,12 @@ async def make_token(
     """A new token for `Authorization: Bearer …`. It works until it is revoked."""
     if services.sign_in is None:
         raise Problem("not_found", "This router has no sign-in: whoever reaches it needs no token.")
-    if len(services.accounts.tokens(owner.id)) >= MOST_TOKENS:
+    if len(await services.accounts.tokens(owner.id)) >= MOST_TOKENS:
         raise Problem(
             "too_many_tokens", f"An account may have {MOST_TOKENS} tokens. Revoke one first.", allowed=MOST_TOKENS
         )
     scope = (new or TokenWanted()).scope
-    token, secret = services.accounts.make_token(owner.id, scope, int(time.time() // 60))
+    token, secret = await services.accounts.make_token(owner.id, scope, int(time.time() // 60))
     response.headers["cache-control"] = "no-store"
     return NewToken(secret=secret, **_token_fields(token))
 
@@ -102,13 +102,13 @@ async def make_token(
 @router.delete("/tokens/{token_id}", status_code=204, responses=responses("session_only", "not_found"))
 async def revoke_token(services: TheServices, owner: TheOwner, token_id: str) -> Response:
     """The token is worth nothing from now on."""
-    if not services.accounts.revoke_token(owner.id, token_id):
+    if not await services.accounts.revoke_token(owner.id, token_id):
         raise Problem("not_found", "There is no such token; it may have been revoked.")
     return Response(status_code=204)
 
 
-def session_views(services: Services, owner: Account) -> list[SessionView]:
-    active = services.sign_in.sessions.of(owner.id) if services.sign_in else []
+async def session_views(services: Services, owner: Account) -> list[SessionView]:
+    active = await services.sign_in.sessions.of(owner.id) if services.sign_in else []
     return [
         SessionView(
             id=s.id,

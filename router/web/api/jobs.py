@@ -53,7 +53,7 @@ async def options(services: TheServices, visitor: TheVisitor) -> dict[str, objec
             if t in tiers
         ],
         "engine_version": ENGINE_VERSION,
-        "account": {"kind": visitor.kind, **consent_view(services, visitor).model_dump()},
+        "account": {"kind": visitor.kind, **(await consent_view(services, visitor)).model_dump()},
     }
 
 

@@ -57,7 +57,8 @@ async def finish_sign_in(request: Request, services: TheServices) -> Response:
         return _failure_page(services, error)
     for older in names[1:]:
         await account_data.move_account(services, older, names[0])
-    secret = sign_in.sessions.begin(names[0], replaces=cookies.read_cookie(request, services, cookies.SESSION))
+    before = cookies.read_cookie(request, services, cookies.SESSION)
+    secret = await sign_in.sessions.begin(names[0], replaces=before)
     then = (cookies.read_cookie(request, services, cookies.LOGIN) or "").rpartition(".")[2]
     response = RedirectResponse(f"/{then if then in login.THEN else ''}", 303, _NO_STORE)
     cookies.set_cookie(response, services, cookies.SESSION, secret)
@@ -75,7 +76,7 @@ async def _pseudonyms(request: Request, services: Services, sign_in: SignIn) -> 
     if any(len(request.query_params.getlist(name)) > 1 for name in request.query_params):
         raise SignInRefused("said_twice")
     answer = dict(request.query_params)
-    if answer.get("state") == attempt.state and not sign_in.sessions.use_state(attempt.state, login.LIFETIME_S):
+    if answer.get("state") == attempt.state and not await sign_in.sessions.use_state(attempt.state, login.LIFETIME_S):
         raise SignInRefused("used_before")
     return await sign_in.provider.identify(attempt, answer, sign_in.peppers.pseudonyms)
 
@@ -87,7 +88,7 @@ async def sign_out(services: TheServices, owner: TheOwner) -> Response:
     Asked for by a script: a form on a page without referrer says `Origin: null`, as a foreign one would.
     """
     sign_in = _configured(services)
-    sign_in.sessions.end(owner.id, owner.session)
+    await sign_in.sessions.end(owner.id, owner.session)
     response = Response(status_code=204, headers={"clear-site-data": '"storage"', **_NO_STORE})
     cookies.delete_cookie(response, services, cookies.SESSION)
     return response

@@ -228,6 +228,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
     """The requests of the operators' commands, which get a prepared answer without a socket."""
     asked: list[tuple[str, str, object]] = []
     backend = {"name": "a", "state": "draining", "reason": "an operator said so", "in_flight": 1, "slots": 2}
+    backend["kinds"] = ["master"]
     backend |= {"since_s": 3.0, "eta_s": 14.0}
     status = {
         "summary": "All tiers are up.",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from router.identity import pseudonyms
-from router.identity.accounts import Accounts, Consent
+from router.identity.accounts import Consent, LocalAccounts
 from tests import warm_start
 from tests.openid import CLIENT_ID, CLIENT_SECRET, FakeProvider, Misbehaviour, ProviderResponse, openid_provider
 
@@ -138,13 +138,13 @@ def test_a_clock_that_is_wrong_is_noticed(
     assert re.fullmatch(r"This clock is \d+ s ahead of the provider's; 30 are allowed\.", found["FAILED"][0])
 
 
-def test_a_pepper_that_others_can_read_or_that_is_not_the_accounts_own_is_noticed(
+async def test_a_pepper_that_others_can_read_or_that_is_not_the_accounts_own_is_noticed(
     tmp_path: Path, provider: FakeProvider
 ) -> None:
     state = tmp_path / "state"
     known = pseudonyms.load_peppers(state, None)
-    store = Accounts(state)
-    store.expect_peppers(known.fingerprints())
+    store = LocalAccounts(state)
+    await store.expect_peppers(known.fingerprints())
     store.close()
     assert doctor(tmp_path, provider)[0] == 0
     (state / "pepper").chmod(0o644)
@@ -157,17 +157,17 @@ def test_a_pepper_that_others_can_read_or_that_is_not_the_accounts_own_is_notice
 
 def test_a_store_that_is_lost_or_damaged_is_noticed_and_left_as_it_is(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    Accounts(state).close()
+    LocalAccounts(state).close()
     file = state / "accounts.sqlite"
     file.write_bytes(b"\x5a" * 5000)
     code, found, _ = doctor(tmp_path)
     assert (code, "damaged" in found["FAILED"][0]) == (1, True)
     assert file.read_bytes() == b"\x5a" * 5000
-    Accounts(state).close()
+    LocalAccounts(state).close()
     assert "router accounts confirm" in doctor(tmp_path)[1]["FAILED"][0]
 
 
-def test_a_pepper_is_rotated_and_the_old_ones_retired_with_who_never_came_back(tmp_path: Path) -> None:
+async def test_a_pepper_is_rotated_and_the_old_ones_retired_with_who_never_came_back(tmp_path: Path) -> None:
     state = tmp_path / "state"
     first = pseudonyms.load_peppers(state, None)
     assert router(tmp_path, "accounts", "rotate-pepper").returncode == 0
@@ -176,18 +176,18 @@ def test_a_pepper_is_rotated_and_the_old_ones_retired_with_who_never_came_back(t
     assert both.versions[1] == first.versions[1]
     assert (state / "pepper").stat().st_mode & 0o777 == 0o600
     gone, here = both.pseudonyms("i", "gone")[1], both.pseudonyms("i", "here")[0]
-    store = Accounts(state)
-    store.expect_peppers(both.fingerprints())
+    store = LocalAccounts(state)
+    await store.expect_peppers(both.fingerprints())
     for account in (gone, here):
-        store.set_consent(account, Consent(True, "managed", 1))
+        await store.set_consent(account, Consent(True, "managed", 1))
     store.close()
     ended = router(tmp_path, "accounts", "retire-peppers")
     assert (ended.returncode, "Pepper 1: 1 rows erased." in ended.stdout) == (0, True)
     after = pseudonyms.load_peppers(state, None)
-    store = Accounts(state)
-    assert store.expect_peppers(after.fingerprints()), "what was retired is not missed"
-    assert (store.trusted, store.consent(gone)) == (True, None)
-    assert store.consent(here) is not None
+    store = LocalAccounts(state)
+    assert await store.expect_peppers(after.fingerprints()), "what was retired is not missed"
+    assert (await store.is_trusted(), await store.consent(gone)) == (True, None)
+    assert await store.consent(here) is not None
     store.close()
     refused = router(tmp_path, "accounts", "rotate-pepper", pepper=f"1:{'ab' * 32}")
     assert (refused.returncode, "ROUTER_PEPPER" in refused.stderr) == (2, True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.cli.submit import SubmitOptions, submit
+from router.cli.submit import submit, wanted
 from router.core.command_error import CommandError
 from router.spool.records import RECORD_BYTES
 from router.store.state import JobState
@@ -22,7 +22,7 @@ from router.tiers.port import Accepted
 from tests.served import Served, served
 from tests.services import FACTS, MASTER, SONG, eventually, mastering, probe_of, until
 
-OPTIONS = SubmitOptions(target="streaming", style="neutral", amount_percent=60.0, outputs=("wav24",))
+OPTIONS = wanted("master", {"target": "streaming", "style": "neutral"}, ["amount_percent=60"], ["wav24"])
 
 
 async def send(

@@ -11,56 +11,61 @@ import pytest
 
 from router.core.command_error import CommandError
 from router.identity import accounts_database
-from router.identity.accounts import Accounts, Consent
+from router.identity.accounts import Consent, LocalAccounts
 
 V1, V2 = "tiers-1", "tiers-2"
 
 
 @pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[Accounts]:
-    store = Accounts(tmp_path / "state")
+def accounts(tmp_path: Path) -> Iterator[LocalAccounts]:
+    store = LocalAccounts(tmp_path / "state")
     yield store
     store.close()
 
 
-def reopened(folder: Path) -> Accounts:
-    return Accounts(folder / "state", [folder / "ram-marker"])
+def reopened(folder: Path) -> LocalAccounts:
+    return LocalAccounts(folder / "state", [folder / "ram-marker"])
 
 
-def test_an_account_that_said_nothing_has_the_default_of_tiers_in_order(accounts: Accounts) -> None:
-    assert accounts.trusted
-    assert not accounts.managed_only("a", V1)
+def set_aside(folder: Path) -> list[Path]:
+    """Damaged stores that are kept for the operator."""
+    return list(folder.glob("accounts.damaged-*"))
 
 
-def test_managed_only_holds_from_the_next_question_on_and_can_be_taken_back(accounts: Accounts) -> None:
-    accounts.set_consent("a", Consent(True, V1, 10))
-    assert accounts.managed_only("a", V1)
-    assert not accounts.managed_only("b", V1)
-    accounts.set_consent("a", Consent(False, V1, 11))
-    assert not accounts.managed_only("a", V1)
+async def test_an_account_that_said_nothing_has_the_default_of_tiers_in_order(accounts: LocalAccounts) -> None:
+    assert await accounts.is_trusted()
+    assert not await accounts.managed_only("a", V1)
 
 
-def test_a_consent_does_not_cover_another_list_of_tiers(accounts: Accounts) -> None:
-    accounts.set_consent("a", Consent(False, V1, 10))
-    assert accounts.managed_only("a", V2)
+async def test_managed_only_holds_from_the_next_question_on_and_can_be_taken_back(accounts: LocalAccounts) -> None:
+    await accounts.set_consent("a", Consent(True, V1, 10))
+    assert await accounts.managed_only("a", V1)
+    assert not await accounts.managed_only("b", V1)
+    await accounts.set_consent("a", Consent(False, V1, 11))
+    assert not await accounts.managed_only("a", V1)
 
 
-def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_a_consent_does_not_cover_another_list_of_tiers(accounts: LocalAccounts) -> None:
+    await accounts.set_consent("a", Consent(False, V1, 10))
+    assert await accounts.managed_only("a", V2)
+
+
+async def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
     first = reopened(tmp_path)
-    first.set_consent("a", Consent(True, V1, 10))
-    first.set_backend_mode("worker-1", "draining")
+    await first.set_consent("a", Consent(True, V1, 10))
+    await first.set_backend_mode("worker-1", "draining")
     first.close()
     second = reopened(tmp_path)
-    assert second.trusted
-    assert second.consent("a") == Consent(True, V1, 10)
-    assert second.backend_modes() == {"worker-1": "draining"}
+    assert await second.is_trusted()
+    assert await second.consent("a") == Consent(True, V1, 10)
+    assert await second.backend_modes() == {"worker-1": "draining"}
     second.close()
 
 
 @pytest.mark.parametrize("harm", ["missing", "folder", "garbage", "empty", "cut"])
-def test_a_store_that_was_lost_is_managed_only_until_the_operator_confirms(tmp_path: Path, harm: str) -> None:
+async def test_a_store_that_was_lost_is_managed_only_until_the_operator_confirms(tmp_path: Path, harm: str) -> None:
     first = reopened(tmp_path)
-    first.set_consent("a", Consent(False, V1, 10))
+    await first.set_consent("a", Consent(False, V1, 10))
     first.close()
     path = tmp_path / "state" / "accounts.sqlite"
     whole = path.read_bytes()
@@ -77,69 +82,69 @@ def test_a_store_that_was_lost_is_managed_only_until_the_operator_confirms(tmp_p
         case "cut":
             path.write_bytes(whole[: len(whole) // 2])
     after = reopened(tmp_path)
-    assert not after.trusted
-    assert after.managed_only("a", V1)
-    assert after.managed_only("somebody new", V1)
+    assert not await after.is_trusted()
+    assert await after.managed_only("a", V1)
+    assert await after.managed_only("somebody new", V1)
     after.close()
     still = reopened(tmp_path)
-    assert not still.trusted, "a restart is no confirmation"
-    still.confirm()
-    assert still.trusted
-    assert not still.managed_only("a", V1)
+    assert not await still.is_trusted(), "a restart is no confirmation"
+    await still.confirm()
+    assert await still.is_trusted()
+    assert not await still.managed_only("a", V1)
     still.close()
 
 
-def test_a_first_start_is_no_loss(tmp_path: Path) -> None:
+async def test_a_first_start_is_no_loss(tmp_path: Path) -> None:
     store = reopened(tmp_path)
-    assert store.trusted
+    assert await store.is_trusted()
     store.close()
 
 
-def test_a_token_is_kept_as_a_hash_and_works_until_it_is_revoked(tmp_path: Path) -> None:
+async def test_a_token_is_kept_as_a_hash_and_works_until_it_is_revoked(tmp_path: Path) -> None:
     store = reopened(tmp_path)
-    token, secret = store.make_token("a", "jobs", 5)
-    assert store.token_of(secret) == token
-    assert store.token_of(secret[:-1]) is None
-    assert store.tokens("a") == [token]
-    assert not store.revoke_token("b", token.id), "another account's token is not there"
-    assert store.revoke_token("a", token.id)
-    assert store.token_of(secret) is None
+    token, secret = await store.make_token("a", "jobs", 5)
+    assert await store.token_of(secret) == token
+    assert await store.token_of(secret[:-1]) is None
+    assert await store.tokens("a") == [token]
+    assert not await store.revoke_token("b", token.id), "another account's token is not there"
+    assert await store.revoke_token("a", token.id)
+    assert await store.token_of(secret) is None
     store.close()
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
     assert secret.encode() not in kept
 
 
-def test_use_is_counted_by_day_and_forgotten_after(accounts: Accounts) -> None:
-    accounts.use_audio("a", 100, 60)
-    accounts.use_audio("a", 100, 30)
-    accounts.use_audio("a", 101, 5)
-    assert [accounts.used_audio_s("a", day) for day in (100, 101)] == [90, 5]
-    accounts.use_audio("b", 102, 1)
-    assert accounts.used_audio_s("a", 100) == 0
+async def test_use_is_counted_by_day_and_forgotten_after(accounts: LocalAccounts) -> None:
+    await accounts.use_audio("a", 100, 60)
+    await accounts.use_audio("a", 100, 30)
+    await accounts.use_audio("a", 101, 5)
+    assert [await accounts.used_audio_s("a", day) for day in (100, 101)] == [90, 5]
+    await accounts.use_audio("b", 102, 1)
+    assert await accounts.used_audio_s("a", 100) == 0
 
 
-def test_an_export_holds_every_row_of_the_account_and_no_hash(accounts: Accounts) -> None:
-    accounts.set_consent("a", Consent(True, V1, 10))
-    token, _ = accounts.make_token("a", "jobs", 5)
-    accounts.use_audio("a", 100, 60)
-    accounts.set_consent("b", Consent(True, V1, 10))
-    assert accounts.export("a") == {
+async def test_an_export_holds_every_row_of_the_account_and_no_hash(accounts: LocalAccounts) -> None:
+    await accounts.set_consent("a", Consent(True, V1, 10))
+    token, _ = await accounts.make_token("a", "jobs", 5)
+    await accounts.use_audio("a", 100, 60)
+    await accounts.set_consent("b", Consent(True, V1, 10))
+    assert await accounts.export("a") == {
         "consents": [{"account": "a", "managed_only": 1, "tiers_version": V1, "minute": 10}],
         "tokens": [{"id": token.id, "account": "a", "scope": "jobs", "minute": 5}],
         "usage": [{"account": "a", "day": 100, "audio_s": 60}],
     }
 
 
-def test_an_erased_account_is_in_no_file(tmp_path: Path) -> None:
+async def test_an_erased_account_is_in_no_file(tmp_path: Path) -> None:
     store = reopened(tmp_path)
-    store.set_consent("an-account-to-forget", Consent(True, V1, 10))
-    store.make_token("an-account-to-forget", "jobs", 5)
-    store.use_audio("an-account-to-forget", 100, 60)
-    store.set_consent("another", Consent(True, V1, 10))
-    assert store.erase("an-account-to-forget") == 3
+    await store.set_consent("an-account-to-forget", Consent(True, V1, 10))
+    await store.make_token("an-account-to-forget", "jobs", 5)
+    await store.use_audio("an-account-to-forget", 100, 60)
+    await store.set_consent("another", Consent(True, V1, 10))
+    assert await store.erase("an-account-to-forget") == 3
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
     assert b"an-account-to-forget" not in kept
-    assert store.consent("another") is not None
+    assert await store.consent("another") is not None
     store.close()
 
 
@@ -161,11 +166,11 @@ def test_the_schema_has_no_place_for_a_name_an_address_or_audio(tmp_path: Path) 
     }  # fmt: skip
 
 
-def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
+async def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = reopened(tmp_path)
-    first.set_consent("a", Consent(True, V1, 10))
+    await first.set_consent("a", Consent(True, V1, 10))
     first.close()
 
     def full(_: Path) -> sqlite3.Connection:
@@ -178,8 +183,8 @@ def test_a_store_that_can_not_be_read_for_a_while_is_not_thrown_away(
         with pytest.raises(CommandError, match="SQLITE_FULL"):
             reopened(tmp_path)
     second = reopened(tmp_path)
-    assert second.trusted
-    assert second.consent("a") == Consent(True, V1, 10)
+    assert await second.is_trusted()
+    assert await second.consent("a") == Consent(True, V1, 10)
     second.close()
 
 
@@ -193,27 +198,27 @@ def test_each_damaged_store_is_kept_for_the_operator(tmp_path: Path) -> None:
     assert [file.read_bytes()[:5] for file in kept] == [b"first", b"secon"]
 
 
-def test_a_refusal_under_a_retired_pepper_stays_a_refusal(tmp_path: Path) -> None:
+async def test_a_refusal_under_a_retired_pepper_stays_a_refusal(tmp_path: Path) -> None:
     """The refusal is erased with the pepper; whoever is still signed in keeps it until the session ends."""
-    store = Accounts(tmp_path)
-    store.expect_peppers({1: b"first", 2: b"second"})
-    store.set_consent("v1_person", Consent(True, V1, 10))
-    assert store.managed_only("v1_person", V1)
-    store.retire_pepper(1)
-    assert store.consent("v1_person") is None
-    assert store.managed_only("v1_person", V1)
-    assert not store.managed_only("v2_person", V1)
+    store = LocalAccounts(tmp_path)
+    await store.expect_peppers({1: b"first", 2: b"second"})
+    await store.set_consent("v1_person", Consent(True, V1, 10))
+    assert await store.managed_only("v1_person", V1)
+    await store.retire_pepper(1)
+    assert await store.consent("v1_person") is None
+    assert await store.managed_only("v1_person", V1)
+    assert not await store.managed_only("v2_person", V1)
     store.close()
 
 
-def test_a_store_set_aside_goes_with_an_erasure_and_with_the_operators_word(tmp_path: Path) -> None:
+async def test_a_store_set_aside_goes_with_an_erasure_and_with_the_operators_word(tmp_path: Path) -> None:
     for end in (lambda store: store.erase("a"), lambda store: store.confirm()):
-        Accounts(tmp_path).close()
+        LocalAccounts(tmp_path).close()
         (tmp_path / "accounts.sqlite").write_bytes(b"damaged" * 1000)
-        store = Accounts(tmp_path)
-        assert list(tmp_path.glob("accounts.damaged-*"))
-        end(store)
-        assert not list(tmp_path.glob("accounts.damaged-*"))
+        store = LocalAccounts(tmp_path)
+        assert set_aside(tmp_path)
+        await end(store)
+        assert not set_aside(tmp_path)
         store.close()
 
 
@@ -238,10 +243,10 @@ def unversioned(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_from_before_versions_is_opened_with_all_that_is_in_it(tmp_path: Path, unversioned: Path) -> None:
+async def test_a_file_from_before_versions_is_opened_with_all_that_is_in_it(tmp_path: Path, unversioned: Path) -> None:
     store = reopened(tmp_path)
-    assert store.trusted
-    assert store.consent("a") == Consent(True, V1, 10)
+    assert await store.is_trusted()
+    assert await store.consent("a") == Consent(True, V1, 10)
     store.close()
     assert version_of(unversioned) == len(accounts_database._MIGRATIONS)
 
@@ -252,18 +257,18 @@ def test_a_new_file_has_this_version_and_needs_no_migration(tmp_path: Path, monk
     assert version_of(tmp_path / "state" / accounts_database.FILE_NAME) == 2
 
 
-def test_each_version_between_is_passed_once(
+async def test_each_version_between_is_passed_once(
     tmp_path: Path, unversioned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = ((), ("ALTER TABLE consents ADD COLUMN region TEXT", "UPDATE consents SET region = 'here'"))
     monkeypatch.setattr(accounts_database, "_MIGRATIONS", steps)
     reopened(tmp_path).close()
     store = reopened(tmp_path)
-    assert store.export("a")["consents"][0]["region"] == "here"
+    assert (await store.export("a"))["consents"][0]["region"] == "here"
     store.close()
 
 
-def test_a_migration_that_fails_leaves_the_file_as_it_was(
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(
     tmp_path: Path, unversioned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -272,7 +277,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
             reopened(tmp_path)
     assert version_of(unversioned) == 0
     store = reopened(tmp_path)
-    assert store.consent("a") == Consent(True, V1, 10)
+    assert await store.consent("a") == Consent(True, V1, 10)
     store.close()
 
 

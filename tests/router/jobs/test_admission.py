@@ -108,7 +108,7 @@ async def test_a_managed_only_song_is_not_comforted_by_other_tiers(tmp_path: Pat
 async def test_when_all_are_told_to_rest_one_comes_back_in_a_minute(tmp_path: Path, mode: Mode) -> None:
     async with services_in(tmp_path, [fake()]) as services:
         await services.fleet.probe_all()
-        services.fleet.set_mode("a", mode)
+        await services.fleet.set_mode("a", mode)
         found = await refusal(services)
         assert found is not None
         assert found.retry_after_s == 60.0

@@ -12,19 +12,17 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from router.core import clock
-from router.core.buffers import WriteBuffer
 from router.core.command_error import CommandError
-from router.core.threads import run_in_thread
 from router.spool import boot_id, records
 from router.spool.disk import Spool
-from router.spool.port import BlobGone, Extent, SpoolFull, WrongOffset
+from router.spool.port import BlobGone, Extent, SpoolFull
+from tests.blobs import ConnectionBroke, Mixed, audio, begun, breaking_off, read, stored
 from tests.services import pieces, ram_folder
 
 RECORD = records.RECORD_BYTES
@@ -43,56 +41,15 @@ def spool(tmp_path: Path, keys: Path) -> Spool:
     return Spool(tmp_path / "spool", keys, 1 << 30)
 
 
-def audio(size: int) -> bytes:
-    return np.random.default_rng(size).bytes(size)
-
-
 def path_of(tmp_path: Path, ref: str) -> Path:
     return tmp_path / "spool" / ref
-
-
-async def stored(spool: Spool, data: bytes, expires_s: float = FAR_S) -> str:
-    ref = await spool.reserve(len(data), expires_s)
-    assert await spool.append(ref, 0, pieces(data, 60_000), len(data)) == Extent(len(data), complete=True)
-    return ref
-
-
-async def read(spool: Spool, ref: str, start: int = 0, end: int | None = None) -> bytes:
-    return b"".join([chunk async for chunk in spool.read(ref, start, end)])
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-class ConnectionBroke(Exception):
-    pass
-
-
-async def breaking_off(data: bytes, at: int) -> AsyncIterator[bytes]:
-    yield data[:at]
-    raise ConnectionBroke
-
-
-async def begun(spool: Spool, data: bytes, at: int, total: int) -> str:
-    """An upload that broke off after `at` bytes."""
-    ref = await spool.reserve(total, FAR_S)
-    with pytest.raises(ConnectionBroke):
-        await spool.append(ref, 0, breaking_off(data, at), total)
-    return ref
-
-
 SIZES = [0, 1, 60_000, RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, 3 * RECORD + 17]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("chunk", [1013, RECORD, 5 * RECORD])
-async def test_what_was_stored_is_read_back(spool: Spool, size: int, chunk: int) -> None:
-    data = audio(size)
-    ref = await spool.reserve(size, FAR_S)
-    assert await spool.append(ref, 0, pieces(data, chunk), size) == Extent(size, complete=True)
-    assert await read(spool, ref) == data
-    assert await spool.extent(ref) == Extent(size, complete=True)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -118,38 +75,6 @@ async def test_a_quick_reader_leaves_others_their_turn(spool: Spool) -> None:
     await read(spool, ref)
     task.cancel()
     assert turns >= 2
-
-
-class Mixed:
-    """A body that fills its room three times on the loop, then several records in a thread, and so on."""
-
-    def __init__(self, data: bytes, before_thread: Callable[[], None] = lambda: None) -> None:
-        self._rest = memoryview(data)
-        self._turns = 0
-        self._before_thread = before_thread
-
-    async def fill(self, room: WriteBuffer) -> bool:
-        self._turns += 1
-        if self._turns % 4:
-            self._put(room, len(room.free_view))
-        else:
-            await run_in_thread(self._in_thread, room)
-        return bool(self._rest)
-
-    def _in_thread(self, room: WriteBuffer) -> None:
-        self._before_thread()
-        for _ in range(3):
-            if self._rest and not room.free_view:
-                room.flush()
-            self._put(room, RECORD - 1000)
-        if self._rest and not room.free_view:
-            room.flush()
-
-    def _put(self, room: WriteBuffer, count: int) -> None:
-        taken = min(count, len(room.free_view), len(self._rest))
-        room.free_view[:taken] = self._rest[:taken]
-        room.commit(taken)
-        self._rest = self._rest[taken:]
 
 
 @pytest.mark.parametrize("size", [5 * RECORD, 8 * RECORD - 1, 8 * RECORD + 1])
@@ -182,40 +107,12 @@ async def test_nothing_is_stored_in_a_thread_once_the_blob_is_gone(spool: Spool)
     assert not heard
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_a_listener_hears_all_of_a_blob_in_its_order(spool: Spool, size: int) -> None:
-    data, heard = audio(size), bytearray()
-    ref = await spool.reserve(size, FAR_S)
-    await spool.append(ref, 0, pieces(data, 60_000), size, heard.extend)
-    assert heard == data
-
-
 async def test_an_upload_of_unknown_size_is_complete_when_it_ends(spool: Spool) -> None:
     data = audio(RECORD + 9)
     ref = await spool.reserve(4 * RECORD, FAR_S)
     assert await spool.append(ref, 0, pieces(data), None) == Extent(len(data), complete=True)
     assert await read(spool, ref) == data
     assert spool.usage().reserved_bytes == records.sealed_size(len(data))
-
-
-async def test_any_stretch_can_be_read(spool: Spool) -> None:
-    data = audio(3 * RECORD + 100)
-    ref = await stored(spool, data)
-    edges = [0, 1, RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, len(data) - 1, len(data)]
-    for start in edges:
-        for end in edges:
-            assert await read(spool, ref, start, end) == data[start:end], (start, end)
-            with spool.open_reader(ref, start, end) as stretch:
-                assert b"".join(map(bytes, iter(stretch.next_piece, b""))) == data[start:end], (start, end)
-
-
-@pytest.mark.parametrize("at", [0, 1, RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, 2 * RECORD + 5])
-async def test_an_upload_continues_where_it_broke_off(spool: Spool, at: int) -> None:
-    data = audio(3 * RECORD)
-    ref = await begun(spool, data, at, len(data))
-    assert await spool.extent(ref) == Extent(at, complete=False)
-    assert (await spool.append(ref, at, pieces(data[at:]), len(data))).complete
-    assert await read(spool, ref) == data
 
 
 @pytest.mark.parametrize("torn", [1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 100, RECORD])
@@ -229,25 +126,6 @@ async def test_a_torn_tail_that_a_crash_left_is_cut_off_and_written_anew(
     offset = (await spool.extent(ref)).size_bytes
     assert offset == RECORD
     assert (await spool.append(ref, offset, pieces(data[offset:]), len(data))).complete
-    assert await read(spool, ref) == data
-
-
-async def test_an_append_anywhere_but_at_the_end_is_refused_and_changes_nothing(spool: Spool) -> None:
-    data = audio(RECORD + 100)
-    ref = await begun(spool, data, RECORD, len(data))
-    for wrong in (0, RECORD - 1, RECORD + 1):
-        with pytest.raises(WrongOffset) as caught:
-            await spool.append(ref, wrong, pieces(b"x"), len(data))
-        assert caught.value.offset_bytes == RECORD
-    assert await spool.extent(ref) == Extent(RECORD, complete=False)
-
-
-async def test_who_never_heard_that_all_had_arrived_is_told_so_when_it_continues(spool: Spool) -> None:
-    data = audio(1000)
-    ref = await stored(spool, data)
-    assert await spool.append(ref, 1000, pieces(b""), 1000) == Extent(1000, complete=True)
-    with pytest.raises(WrongOffset):
-        await spool.append(ref, 1000, pieces(b"more"), 1000)
     assert await read(spool, ref) == data
 
 
@@ -364,12 +242,6 @@ async def test_an_append_of_nothing_writes_nothing(spool: Spool, tmp_path: Path)
 # --- Room
 
 
-async def test_more_than_was_announced_is_refused(spool: Spool) -> None:
-    ref = await spool.reserve(100, FAR_S)
-    with pytest.raises(SpoolFull):
-        await spool.append(ref, 0, pieces(audio(101)), 100)
-
-
 async def test_a_quota_that_is_taken_refuses_and_leaves_nothing(tmp_path: Path, keys: Path) -> None:
     spool = Spool(tmp_path / "spool", keys, 3 * RECORD)
     ref = await spool.reserve(2 * RECORD, FAR_S)
@@ -452,23 +324,6 @@ async def test_room_that_comes_back_between_two_writes_leaves_no_gap(
 # --- Time and the end
 
 
-async def test_expiry_is_checked_at_every_door(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = clock.now()
-    data = audio(3 * RECORD)
-    ref = await stored(spool, data, now + 60)
-    monkeypatch.setattr(clock, "now", lambda: now + 59.999)
-    assert await read(spool, ref) == data
-    assert spool.expired() == []
-    monkeypatch.setattr(clock, "now", lambda: now + 60)
-    with pytest.raises(BlobGone):
-        await read(spool, ref)
-    with pytest.raises(BlobGone):
-        await spool.extent(ref)
-    with pytest.raises(BlobGone):
-        await spool.append(ref, 0, pieces(data), len(data))
-    assert spool.expired() == [ref]
-
-
 async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
     """Not even until the garbage collector comes: it holds plain audio, and the key."""
     ref = await stored(spool, audio(3 * RECORD))
@@ -483,16 +338,6 @@ async def test_nothing_of_a_blob_outlives_who_was_lent_it(spool: Spool) -> None:
         gc.enable()
 
 
-async def test_what_is_lent_ends_at_the_next_record_when_its_blob_is_dropped(spool: Spool) -> None:
-    ref = await stored(spool, audio(3 * RECORD))
-    with spool.open_reader(ref, 0, 3 * RECORD) as stretch:
-        stretch.next_piece()
-        await spool.drop(ref)
-        for ask in (stretch.check_available, stretch.next_piece):
-            with pytest.raises(BlobGone):
-                ask()
-
-
 async def test_what_is_lent_of_a_damaged_blob_is_refused(spool: Spool, tmp_path: Path) -> None:
     ref = await stored(spool, audio(2 * RECORD))
     whole = bytearray(path_of(tmp_path, ref).read_bytes())
@@ -502,44 +347,6 @@ async def test_what_is_lent_of_a_damaged_blob_is_refused(spool: Spool, tmp_path:
         stretch.next_piece()
         with pytest.raises(records.CorruptRecord):
             stretch.next_piece()
-
-
-async def test_a_read_stops_at_the_next_record_when_time_runs_out(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = clock.now()
-    ref = await stored(spool, audio(3 * RECORD), now + 60)
-    reading = spool.read(ref)
-    assert len(await anext(reading)) == RECORD
-    monkeypatch.setattr(clock, "now", lambda: now + 61)
-    with pytest.raises(BlobGone):
-        await anext(reading)
-
-
-async def test_a_read_stops_at_the_next_record_when_the_blob_is_dropped(spool: Spool) -> None:
-    ref = await stored(spool, audio(3 * RECORD))
-    reading = spool.read(ref)
-    await anext(reading)
-    await spool.drop(ref)
-    with pytest.raises(BlobGone):
-        await anext(reading)
-
-
-async def test_an_upload_is_cut_off_when_its_blob_is_dropped(spool: Spool) -> None:
-    ref = await spool.reserve(10 * RECORD, FAR_S)
-    taken = 0
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal taken
-        for n in range(10):
-            if n == 2:
-                await spool.drop(ref)
-            taken += 1
-            yield bytes(RECORD)
-
-    with pytest.raises(BlobGone):
-        await spool.append(ref, 0, body(), 10 * RECORD)
-    assert taken == 3
 
 
 async def test_dropping_leaves_neither_key_nor_file_nor_folder_and_may_be_repeated(
@@ -555,27 +362,6 @@ async def test_dropping_leaves_neither_key_nor_file_nor_folder_and_may_be_repeat
     assert names(keys) == []
     assert names(tmp_path / "spool") == ["CACHEDIR.TAG"]
     assert spool.usage().reserved_bytes == 0
-
-
-async def test_a_cancelled_append_keeps_all_that_came(spool: Spool) -> None:
-    data = audio(2 * RECORD)
-    ref = await spool.reserve(len(data), FAR_S)
-    came = asyncio.Event()
-
-    async def body() -> AsyncIterator[bytes]:
-        yield data[: RECORD + 77]
-        came.set()
-        await asyncio.Event().wait()
-
-    upload = asyncio.create_task(spool.append(ref, 0, body(), len(data)))
-    await came.wait()
-    upload.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await upload
-    offset = (await spool.extent(ref)).size_bytes
-    assert offset == RECORD + 77
-    await spool.append(ref, offset, pieces(data[offset:]), len(data))
-    assert await read(spool, ref) == data
 
 
 async def test_reconcile_drops_what_nobody_owns_and_what_nobody_can_read(
@@ -619,14 +405,6 @@ async def test_only_the_owner_may_look(tmp_path: Path, keys: Path, spool: Spool)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent, tmp_path / "spool", keys)}
     assert modes == {file: 0o600, file.parent: 0o700, tmp_path / "spool": 0o700, keys: 0o700}
     assert stat.S_IMODE((keys / ref.replace("/", ".")).stat().st_mode) == 0o600
-
-
-async def test_references_are_random_and_nothing_else_is_taken_for_one(spool: Spool) -> None:
-    refs = {await spool.reserve(1, FAR_S) for _ in range(50)}
-    assert len({ref.split("/")[0] for ref in refs}) == 50
-    for wrong in ("../../etc/passwd", "a/b", "", "0" * 32):
-        with pytest.raises(BlobGone):
-            await spool.extent(wrong)
 
 
 # --- Another life of the machine

@@ -144,12 +144,12 @@ async def test_a_probe_loop_outlives_a_broken_round(monkeypatch: pytest.MonkeyPa
 async def test_a_drained_backend_gets_nothing_new_and_finishes_what_it_has() -> None:
     async with started(fake()) as fleet:
         reservation = begin(fleet)
-        fleet.set_mode("a", Mode.DRAINING)
+        await fleet.set_mode("a", Mode.DRAINING)
         assert state(fleet) is BackendState.DRAINING
         assert not reservation.evicted.is_set()
         assert not fleet.candidates()[0].is_free
         fleet.release(reservation, timing=AttemptTiming())
-        fleet.set_mode("a", Mode.READY)
+        await fleet.set_mode("a", Mode.READY)
         assert fleet.candidates()[0].is_free
 
 
@@ -157,13 +157,13 @@ async def test_maintenance_sends_running_attempts_away_and_stops_asking() -> Non
     backend = fake()
     async with started(backend) as fleet:
         reservation = begin(fleet)
-        fleet.set_mode("a", Mode.MAINTENANCE)
+        await fleet.set_mode("a", Mode.MAINTENANCE)
         assert reservation.evicted.is_set()
         backend.health = DOWN
         await fleet.probe_all()
         await fleet.probe_all()
         fleet.release(reservation)
-        fleet.set_mode("a", Mode.READY)
+        await fleet.set_mode("a", Mode.READY)
         assert state(fleet) is BackendState.HEALTHY
         assert not begin(fleet).evicted.is_set()
 
@@ -176,16 +176,16 @@ async def test_an_operators_word_outlives_a_restart() -> None:
         def load(self) -> dict[str, Mode]:
             return self.modes
 
-        def save(self, name: str, mode: Mode) -> None:
+        async def save(self, name: str, mode: Mode) -> None:
             self.modes[name] = mode
 
     kept = Kept()
     async with started(fake(), modes=kept) as fleet:
-        fleet.set_mode("a", Mode.DRAINING)
+        await fleet.set_mode("a", Mode.DRAINING)
     async with started(fake(), modes=kept) as fleet:
         assert state(fleet) is BackendState.DRAINING
         with pytest.raises(KeyError):
-            fleet.set_mode("nobody", Mode.READY)
+            await fleet.set_mode("nobody", Mode.READY)
 
 
 async def test_who_leaves_the_fleet_finishes_first_and_who_stays_keeps_what_is_known_of_it() -> None:

@@ -82,7 +82,7 @@ def bearer(secret: str) -> dict[str, str]:
 
 async def end_sessions_of_the_owner(router: Served, job_id: str) -> None:
     assert router.services.sign_in is not None
-    router.services.sign_in.sessions.end_all((await router.services.jobs.get(job_id)).job.account)
+    await router.services.sign_in.sessions.end_all((await router.services.jobs.get(job_id)).job.account)
 
 
 # Authentication --------------------------------------------------------------------------------------------------
@@ -276,26 +276,26 @@ async def test_an_idle_session_has_ended(ann: httpx.AsyncClient, monkeypatch: py
 
 
 async def test_a_restart_signs_nobody_out_and_the_file_holds_no_secret(tmp_path: Path) -> None:
-    store = sessions_module.Sessions(tmp_path / "sessions.sqlite")
-    secret = store.begin("an-account")
+    store = sessions_module.LocalSessions(tmp_path / "sessions.sqlite")
+    secret = await store.begin("an-account")
     store.close()
-    again = sessions_module.Sessions(tmp_path / "sessions.sqlite")
-    found = again.find(secret)
+    again = sessions_module.LocalSessions(tmp_path / "sessions.sqlite")
+    found = await again.find(secret)
     assert found is not None
     assert found.account == "an-account"
-    assert again.find(secret[:-1]) is None
+    assert await again.find(secret[:-1]) is None
     assert secret.encode() not in bytes_of_files(tmp_path)
-    again.end_all("an-account")
+    await again.end_all("an-account")
     assert b"an-account" not in bytes_of_files(tmp_path)
     again.close()
 
 
 async def test_the_oldest_of_too_many_sessions_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, moments = sessions_module.Sessions(tmp_path / "sessions.sqlite"), iter(range(1_000_000))
+    store, moments = sessions_module.LocalSessions(tmp_path / "sessions.sqlite"), iter(range(1_000_000))
     monkeypatch.setattr(clock, "now", lambda: float(next(moments)))
-    first, *others = [store.begin("a") for _ in range(sessions_module.MOST_PER_ACCOUNT + 1)]
-    assert store.find(first) is None
-    assert all(store.find(secret) for secret in others)
+    first, *others = [await store.begin("a") for _ in range(sessions_module.MOST_PER_ACCOUNT + 1)]
+    assert await store.find(first) is None
+    assert all([await store.find(secret) for secret in others])
     store.close()
 
 
@@ -542,7 +542,7 @@ async def test_a_person_keeps_everything_when_the_pepper_is_changed(tmp_path: Pa
         assert held["consent"]["managed_only"]
         assert held["stored"]["tokens"][0]["id"] == token["id"]
         assert (await router.http.get("/v1/jobs/x", headers=bearer(token["secret"]))).status_code == 404
-        assert router.services.accounts.export(before) == {"consents": [], "tokens": [], "usage": []}
+        assert await router.services.accounts.export(before) == {"consents": [], "tokens": [], "usage": []}
 
 
 async def test_live_jobs_and_other_sessions_move_with_their_person(
@@ -568,16 +568,16 @@ async def test_a_lost_pepper_makes_every_job_managed_only_until_the_operator_con
     for _ in range(2):
         async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "ann") as ann:
             assert (await ann.post("/v1/jobs")).json()["managed_only"] is True
-            assert not router.services.accounts.trusted
+            assert not await router.services.accounts.is_trusted()
     async with served(tmp_path, **settings_of(provider)) as router, person(router, provider, "ann") as ann:
-        router.services.accounts.confirm()
+        await router.services.accounts.confirm()
         assert (await ann.post("/v1/jobs")).json()["managed_only"] is False
 
 
-def test_sessions_of_a_retired_pepper_end_at_the_start(tmp_path: Path) -> None:
-    store = sessions_module.Sessions(tmp_path / "sessions.sqlite")
-    old, new = store.begin("v1_person"), store.begin("v12_person")
-    store.end_retired([2, 12])
-    assert store.find(old) is None
-    assert store.find(new) is not None
+async def test_sessions_of_a_retired_pepper_end_at_the_start(tmp_path: Path) -> None:
+    store = sessions_module.LocalSessions(tmp_path / "sessions.sqlite")
+    old, new = await store.begin("v1_person"), await store.begin("v12_person")
+    await store.end_retired([2, 12])
+    assert await store.find(old) is None
+    assert await store.find(new) is not None
     store.close()

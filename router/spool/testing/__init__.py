@@ -1,0 +1,1 @@
+"""Blobs in memory that can do no more than the port asks; only tests use them."""
