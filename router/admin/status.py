@@ -105,7 +105,7 @@ async def current_status(services: Services) -> Status:
         summary=_summary(tiers, error),
         healthy=bool(tiers) and all(tier.up for tier in tiers) and error is None,
         tiers=tiers,
-        queue=await _queue_status(services, now),
+        queue=await _queue_status(services),
         spool=SpoolStatus(
             used_bytes=usage.reserved_bytes, quota_bytes=usage.quota_bytes, files=usage.blobs, oldest_s=usage.oldest_s
         ),
@@ -172,8 +172,8 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
     )
 
 
-async def _queue_status(services: Services, now: float) -> QueueStatus:
-    ages, running = [], 0
+async def _queue_status(services: Services) -> QueueStatus:
+    ages, running, now = [], 0, services.clock.now()
     async for job, _ in services.jobs.scan():
         if job.state is JobState.QUEUED:
             ages.append(now - job.created_s)

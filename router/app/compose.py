@@ -11,6 +11,7 @@ import typer
 
 from mastering.contract import Fault
 from router.app import startup
+from router.core.clock import Clock, MachineClock
 from router.core.event_log import log, log_exception
 from router.core.settings import RouterSettings
 from router.dispatch import prewarm
@@ -66,19 +67,33 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
         )
         fleet = Fleet(configured, modes=_Modes(accounts, await accounts.backend_modes()))
         secret = startup.boot_secret(settings.ram_dir)
-        sign_in = await _sign_in(settings, accounts, cleanup)
+        service_clock = MachineClock()
+        sign_in = await _sign_in(settings, accounts, service_clock, cleanup)
         owner = Owner(THIS_ROUTER, new_id())
         services = Services(
-            settings, store.jobs, store.queue, store.events, spool, probe, fleet, accounts, secret, owner, sign_in
+            settings,
+            store.jobs,
+            store.queue,
+            store.events,
+            spool,
+            probe,
+            fleet,
+            accounts,
+            secret,
+            owner,
+            sign_in,
+            service_clock,
         )
         resumed = await recovery.recover(services)
         log("started", tiers=len({entry.backend.tier for entry in configured}), resumed=resumed, wiped=int(wiped))
-        async with _running(services, catalogue_watcher if backends is None else None):
+        async with _running(services, probe, catalogue_watcher if backends is None else None):
             yield services
     log("stopped")
 
 
-async def _sign_in(settings: RouterSettings, accounts: Accounts, cleanup: AsyncExitStack) -> SignIn | None:
+async def _sign_in(
+    settings: RouterSettings, accounts: Accounts, clock: Clock, cleanup: AsyncExitStack
+) -> SignIn | None:
     """Sign-in with the provider, if the operator has credentials for it, until `cleanup`. Raises CommandError."""
     if settings.oidc_client_id is None or settings.oidc_client_secret is None:
         return None
@@ -93,19 +108,19 @@ async def _sign_in(settings: RouterSettings, accounts: Accounts, cleanup: AsyncE
         typer.echo(
             "Warning: a pepper of the accounts is lost: every job is managed only. See 'router doctor'.", err=True
         )
-    sessions = await cleanup.enter_async_context(open_sessions(settings.ram_dir / "sessions.sqlite"))
+    sessions = await cleanup.enter_async_context(open_sessions(settings.ram_dir / "sessions.sqlite", clock))
     await sessions.end_retired(known.versions)
     return SignIn(settings.origin, provider, known, sessions)
 
 
 @asynccontextmanager
-async def _running(services: Services, catalogue_watcher: CatalogueWatcher | None) -> AsyncIterator[None]:
+async def _running(services: Services, probe: Probe, catalogue_watcher: CatalogueWatcher | None) -> AsyncIterator[None]:
     """Dispatch jobs and do what is done again and again beside, while the context is open."""
     dispatcher = Dispatcher(services)
     await services.fleet.start()
     background = [
         # The probe's process starts meanwhile: its first request waits for it, and nothing else has to.
-        asyncio.create_task(_warm(services.probe)),
+        asyncio.create_task(_warm(probe)),
         asyncio.create_task(reaper.expire_forever(services)),
         asyncio.create_task(recovery.probe_interrupted(services)),
         asyncio.create_task(reaper.probe_stuck_forever(services)),
@@ -124,7 +139,7 @@ async def _running(services: Services, catalogue_watcher: CatalogueWatcher | Non
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await services.fleet.close()
-        await services.probe.close()
+        await probe.close()
 
 
 async def _warm(probe: Probe) -> None:

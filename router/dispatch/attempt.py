@@ -61,7 +61,7 @@ async def run(services: Services, job: Job, reservation: Reservation) -> Attempt
     facts, source = job.facts, job.input
     if facts is None or source is None:
         raise Problem("input_lost")
-    deadline_s = min(services.settings.attempt_deadline_s, job.expires_s - clock.now())
+    deadline_s = min(services.settings.attempt_deadline_s, job.expires_s - services.clock.now())
     references = tuple(_source(services, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
     kind = kind_of(job)
     work = Work(options_of(job), facts, _source(services, source), deadline_s, references, kind.name)
@@ -74,23 +74,23 @@ async def run(services: Services, job: Job, reservation: Reservation) -> Attempt
         await _verify(job, writer)
     except BaseException as error:
         await destroy(services, writer.outputs)
-        raise _classified(error, job, services.settings.spool_quota_bytes) from error
+        raise _classified(error, job, services) from error
     finally:
         writer.close()
     return AttemptResult(writer.outputs, report, writer.expires_s, timing)
 
 
-def _classified(error: BaseException, job: Job, quota_bytes: int) -> BaseException:
+def _classified(error: BaseException, job: Job, services: Services) -> BaseException:
     """The exception that the dispatcher is to see for `error`: a TierFault, a Problem, or `error` itself."""
     match error:
         case ExceptionGroup():
-            return _classified(error.exceptions[0], job, quota_bytes)
+            return _classified(error.exceptions[0], job, services)
         case TimeoutError():
             return TierFault(FaultClass.DEADLINE, "the job took longer than allowed")
         case BlobGone():
-            return Problem("expired" if clock.now() >= job.expires_s else "input_lost")
+            return Problem("expired" if services.clock.now() >= job.expires_s else "input_lost")
         case SpoolFull():
-            if _expected_spool_bytes(job) > quota_bytes:
+            if _expected_spool_bytes(job) > services.settings.spool_quota_bytes:
                 return Problem("spool_full", "There is no room for the master.", retry_after_s=error.retry_after_s)
             return TierFault(FaultClass.ROOM, "there was no room for the master", retry_after_s=error.retry_after_s)
         case TierFault() | Problem():

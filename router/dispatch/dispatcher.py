@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log, log_exception
 from router.dispatch import attempt, outputs
@@ -136,7 +135,7 @@ class Dispatcher:
 
         Raises attempt.LostJob.
         """
-        services, started_s = self._services, clock.now()
+        services, started_s = self._services, self._services.clock.now()
         outcome: attempt.AttemptResult | TierFault | Problem | None = None
         self._placer.retries += placement.is_retry
         try:
@@ -204,7 +203,7 @@ class Dispatcher:
             is_ours = attempts.is_same_attempt(current, job)
             if not is_ours:
                 return None
-            closed = attempts.with_last_ended(current.attempts, clock.now(), "done", "")
+            closed = attempts.with_last_ended(current.attempts, self._services.clock.now(), "done", "")
             changes = {"outputs": result.outputs, "report": result.report, "expires_s": result.expires_s}
             return current.to(JobState.SEALED, attempts=closed, error=None, **changes)
 
@@ -226,7 +225,7 @@ class Dispatcher:
         def note(current: Job) -> Job:
             if not attempts.is_same_attempt(current, job):
                 raise attempt.LostJob
-            return attempts.faulted(current, fault, clock.now())
+            return attempts.faulted(current, fault, self._services.clock.now())
 
         return attempts.ending_problem(await self._services.change(job.id, note), fault)
 

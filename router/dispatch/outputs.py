@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from mastering.contract import Facts, Fault, FaultCode
 from mastering.contract.kinds import ExpectedOutput
 from mastering.protocol.probe import VerifiedAudio
-from router.core import clock
 from router.jobs import eviction
 from router.jobs.kinds import kind_of, options_of
 from router.jobs.services import Services
@@ -30,7 +29,7 @@ class OutputWriter:
         self._taps: dict[str, StreamTap[VerifiedAudio]] = {}
         self.outputs: dict[str, BlobRef] = {}
         self.expires_s = 0.0
-        """Until when all outputs can be read, on the clock of `clock.now`; 0 before the first."""
+        """Until when all outputs can be read, on the service's clock; 0 before the first."""
 
     def close(self) -> None:
         for tap in self._taps.values():
@@ -43,7 +42,7 @@ class OutputWriter:
             raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent an output twice, or one that nobody asked for")
         if size_bytes > self._largest_bytes(begins.name):
             raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
-        self.expires_s = self.expires_s or clock.now() + self._kept_s()
+        self.expires_s = self.expires_s or services.clock.now() + self._kept_s()
         await eviction.evict(services, size_bytes)
         ref = await services.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
         self.outputs[begins.name] = BlobRef(ref=ref, size_bytes=size_bytes)

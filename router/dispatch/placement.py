@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mastering.contract.kinds import job_kinds
-from router.core import clock
 from router.jobs import attempts, eviction
 from router.jobs.intake import lane_of
 from router.jobs.kinds import typical_job
@@ -66,7 +65,7 @@ class Placer:
         queued = await services.queue.depth()
         if attempts.is_retry(job) and not self._may_retry(queued):
             return None
-        candidates, now_s, draw = services.fleet.candidates(), clock.now(), services.fleet.draw
+        candidates, now_s, draw = services.fleet.candidates(), services.clock.now(), services.fleet.draw
         need = attempts.need_of(job, now_s, queued)
         if has_waited and forecast(candidates, need, draw).tier is None:
             need = attempts.need_of(job, now_s, queued, again=True)

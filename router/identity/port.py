@@ -27,7 +27,7 @@ class Token(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A session as its owner may see it; times in seconds on `router.core.clock`."""
+    """A session as its owner may see it; times in seconds on the service's clock."""
 
     id: str
     account: str

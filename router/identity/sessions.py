@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from router.core import clock
+from router.core.clock import Clock
 from router.identity.port import Session
 
 IDLE_S = 12 * 3600.0
@@ -34,16 +34,17 @@ CREATE TABLE IF NOT EXISTS spent (state BLOB PRIMARY KEY, until_s REAL NOT NULL)
 
 
 @asynccontextmanager
-async def open_sessions(path: Path) -> AsyncIterator[LocalSessions]:
+async def open_sessions(path: Path, clock: Clock) -> AsyncIterator[LocalSessions]:
     """The sessions in the file `path`, while it is open."""
-    with closing(LocalSessions(path)) as sessions:
+    with closing(LocalSessions(path, clock)) as sessions:
         yield sessions
 
 
 class LocalSessions:
     """The sessions of one machine (`port.Sessions`), in the file `path`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
         path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript(
@@ -58,7 +59,7 @@ class LocalSessions:
         self._delete_ended()
         if replaces is not None:
             self._db.execute("DELETE FROM sessions WHERE hash = ?", (_secret_hash(replaces),))
-        secret, now = secrets.token_urlsafe(32), clock.now()
+        secret, now = secrets.token_urlsafe(32), self._clock.now()
         row = (_secret_hash(secret), secrets.token_hex(8), account, now, now)
         self._db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
         self._db.execute(
@@ -71,7 +72,7 @@ class LocalSessions:
     async def find(self, secret: str) -> Session | None:
         query = "SELECT id, account, began_s, seen_s FROM sessions WHERE hash = ?"
         row = self._db.execute(query, (_secret_hash(secret),)).fetchone()
-        if row is None or _has_ended(found := Session(*row), now := clock.now()):
+        if row is None or _has_ended(found := Session(*row), now := self._clock.now()):
             return None
         if now - found.seen_s >= NOTED_EVERY_S:
             self._db.execute("UPDATE sessions SET seen_s = ? WHERE id = ?", (now, found.id))
@@ -100,13 +101,13 @@ class LocalSessions:
         self._execute_erasing("UPDATE sessions SET account = ? WHERE account = ?", (after, before))
 
     async def use_state(self, state: str, lifetime_s: float) -> bool:
-        now = clock.now()
+        now = self._clock.now()
         self._db.execute("DELETE FROM spent WHERE until_s <= ?", (now,))
         row = (_secret_hash(state), now + lifetime_s)
         return self._db.execute("INSERT INTO spent VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1
 
     def _delete_ended(self) -> None:
-        now = clock.now()
+        now = self._clock.now()
         self._db.execute("DELETE FROM sessions WHERE seen_s <= ? OR began_s <= ?", (now - IDLE_S, now - LONGEST_S))
 
     def _execute_erasing(self, statement: str, values: tuple[str, str] | tuple[str]) -> int:

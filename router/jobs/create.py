@@ -16,7 +16,6 @@ from pydantic import Field
 
 from mastering.contract import Fault, JobOptions, Settings
 from mastering.contract.kinds import KIND_NAME, MASTER, JobKind, job_kind
-from router.core import clock
 from router.core.errors import Problem
 from router.jobs import admission
 from router.jobs.reservation import refuse_too_large, reserve
@@ -92,7 +91,7 @@ async def create_job(services: Services, account: str, new: NewJob, idempotency_
     may_only = await services.accounts.managed_only(account, services.tiers_version())
     managed_only = new.managed_only or may_only
     await admission.admit(services, asked.kind, asked.options, new.size_bytes, managed_only=managed_only)
-    now = clock.now()
+    now = services.clock.now()
     expires_s = now + min(services.settings.output_ttl_s, asked.kind.output_ttl_s or math.inf)
     job = Job(
         id=job_id,

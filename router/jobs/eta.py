@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from router.core import clock
 from router.jobs import attempts
 from router.jobs.services import Services
 from router.store.record import Job
@@ -16,19 +15,19 @@ FRACTION_TRUSTED = 0.1
 
 def queued_eta_s(services: Services, job: Job, ahead: int) -> float | None:
     """Seconds until a waiting job is done, with `ahead` jobs before it; None while no tier can take it."""
-    need = attempts.need_of(job, clock.now(), ahead, again=True)
+    need = attempts.need_of(job, services.clock.now(), ahead, again=True)
     found = forecast(services.fleet.candidates(), need, services.fleet.draw)
     return round(found.eta_s, 1) if math.isfinite(found.eta_s) else None
 
 
-def running_eta_s(job: Job) -> float | None:
+def running_eta_s(services: Services, job: Job) -> float | None:
     """Seconds until a running job is done; None where its backend's pace is unknown.
 
     Up to FRACTION_TRUSTED by what was expected when the attempt began, then by its own progress.
     """
     if not job.attempts or (attempt := job.attempts[-1]).eta_s is None:
         return None
-    elapsed_s = clock.now() - attempt.started_s
+    elapsed_s = services.clock.now() - attempt.started_s
     fraction = job.progress.fraction if job.progress else 0.0
     if fraction < FRACTION_TRUSTED:
         return round(max(0.0, attempt.eta_s - elapsed_s), 1)

@@ -6,7 +6,6 @@ import math
 import time
 
 from mastering.contract import Facts, Fault
-from router.core import clock
 from router.core.errors import Problem
 from router.jobs import lifecycle
 from router.jobs.kinds import kind_of
@@ -47,7 +46,7 @@ async def probe_and_enqueue(services: Services, job_id: str, tap: StreamTap[Fact
         facts = await _probe(services, job, tap)
         await _check_quota(services, job.account, facts)
         # The record first: whoever leases the job must find it queued. A crash between the two: `recovery.recover`.
-        job = await services.change(job_id, lambda job: _queued(job, facts))
+        job = await services.change(job_id, lambda job: _queued(job, facts, services.clock.now()))
         if job.state is JobState.QUEUED:
             await enqueue(services, job)
             await _count(services, job.account, facts)
@@ -57,8 +56,8 @@ async def probe_and_enqueue(services: Services, job_id: str, tap: StreamTap[Fact
     return job
 
 
-def _queued(job: Job, facts: Facts) -> Job | None:
-    return job.to(JobState.QUEUED, facts=facts, queued_s=clock.now()) if job.state is JobState.SPOOLED else None
+def _queued(job: Job, facts: Facts, now_s: float) -> Job | None:
+    return job.to(JobState.QUEUED, facts=facts, queued_s=now_s) if job.state is JobState.SPOOLED else None
 
 
 async def enqueue(services: Services, job: Job) -> None:

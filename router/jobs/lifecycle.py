@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 from mastering.contract.kinds import job_kinds
-from router.core import clock
 from router.core.errors import Problem
 from router.jobs import render_record
 from router.jobs.services import Services
@@ -36,7 +35,7 @@ async def end(
         if state not in STEPS[job.state] or generation not in (None, job.generation):
             return None
         was_active = job.state in ACTIVE
-        attempts = tuple(_interrupted(attempt, state) for attempt in job.attempts)
+        attempts = tuple(_interrupted(attempt, state, services.clock.now()) for attempt in job.attempts)
         return job.to(state, error=problem.body() if problem else job.error, attempts=attempts)
 
     job = await services.change(job_id, close)
@@ -46,7 +45,9 @@ async def end(
     if job.state not in CLOSED:
         return job
     if was_active:
-        services.fleet.metrics.job_ended(job.kind, render_record.outcome_code(job), clock.now() - job.created_s)
+        services.fleet.metrics.job_ended(
+            job.kind, render_record.outcome_code(job), services.clock.now() - job.created_s
+        )
         render_record.write(job, len(job.references))
     await services.queue.withdraw(job_id)
     return await wipe(services, job)
@@ -101,9 +102,18 @@ async def finish_sealed(services: Services, job_id: str) -> Job:
 
     job = await services.change(job_id, open_outputs)
     if opened:
-        services.fleet.metrics.job_ended(job.kind, render_record.outcome_code(job), clock.now() - job.created_s)
+        services.fleet.metrics.job_ended(
+            job.kind, render_record.outcome_code(job), services.clock.now() - job.created_s
+        )
         render_record.write(job, len(sealed.references))
     return job
+
+
+def _note_end(services: Services, job: Job, references: int) -> None:
+    """Count the job and write its render record, once, at its step to the end."""
+    taken_s = services.clock.now() - job.created_s
+    services.fleet.metrics.job_ended(job.kind, render_record.outcome_code(job), taken_s)
+    render_record.write(job, references)
 
 
 def _lasting_report(job: Job) -> dict[str, Any] | None:
@@ -112,11 +122,11 @@ def _lasting_report(job: Job) -> dict[str, Any] | None:
     return kind.lasting_report(job.report) if kind and job.report else None
 
 
-def _interrupted(attempt: Attempt, state: JobState) -> Attempt:
+def _interrupted(attempt: Attempt, state: JobState, now_s: float) -> Attempt:
     """The attempt with its end: one that still ran is closed with the job's own end as its outcome."""
     if attempt.ended_s is not None:
         return attempt
-    return attempt.model_copy(update={"ended_s": clock.now(), "outcome": str(state)})
+    return attempt.model_copy(update={"ended_s": now_s, "outcome": str(state)})
 
 
 async def _destroy(services: Services, job: Job, *, inputs: bool, outputs: bool) -> None:

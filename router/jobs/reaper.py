@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log, log_exception
 from router.jobs import lifecycle, recovery
@@ -53,7 +52,7 @@ async def probe_stuck_forever(services: Services) -> None:
 
 async def expire(services: Services) -> int:
     """Close every job and drop every blob whose time is over. Returns how many jobs were due."""
-    due = await services.jobs.due(clock.now())
+    due = await services.jobs.due(services.clock.now())
     for job_id in due:
         try:
             job, _ = await services.jobs.get(job_id)
@@ -71,7 +70,7 @@ async def expire(services: Services) -> int:
 
 async def end_unsent(services: Services) -> int:
     """End the jobs that are older than the setting `unsent_ttl_s` and got no byte of audio. Returns how many."""
-    ended, latest_s = 0, clock.now() - services.settings.unsent_ttl_s
+    ended, latest_s = 0, services.clock.now() - services.settings.unsent_ttl_s
     async for job, _ in services.jobs.scan():
         is_open = job.state is JobState.RECEIVED and services.is_ours(job)
         if not is_open or job.created_s > latest_s or await _has_sent(services, job):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from router.core import clock
 from router.core.errors import Problem
 from router.core.event_log import log_exception
 from router.jobs import intake, lifecycle
@@ -73,7 +72,7 @@ async def _resume(services: Services, job: Job) -> bool:
         await services.queue.withdraw(job.id)
         await lifecycle.wipe(services, job)
     elif job.state in (JobState.QUEUED, JobState.RUNNING):
-        await services.change(job.id, _interrupted_attempt_ended)
+        await services.change(job.id, lambda job: _interrupted_attempt_ended(job, services.clock.now()))
         await intake.enqueue(services, job)
     elif job.state is JobState.RECEIVED and job.input:
         with suppress(BlobGone):  # its time is over: the reaper closes it
@@ -83,12 +82,12 @@ async def _resume(services: Services, job: Job) -> bool:
     return job.state in ACTIVE
 
 
-def _interrupted_attempt_ended(job: Job) -> Job | None:
+def _interrupted_attempt_ended(job: Job, now_s: float) -> Job | None:
     """A running job back in the queue, its attempt closed as interrupted; None for any other job."""
     if job.state is not JobState.RUNNING:
         return None
     *before, last = job.attempts
-    cut = last.model_copy(update={"ended_s": clock.now(), "outcome": "interrupted", "detail": "the router restarted"})
+    cut = last.model_copy(update={"ended_s": now_s, "outcome": "interrupted", "detail": "the router restarted"})
     return job.to(JobState.QUEUED, progress=None, attempts=(*before, cut))
 
 

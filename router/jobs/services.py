@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import NamedTuple
 
+from router.core.clock import Clock, MachineClock
 from router.core.settings import RouterSettings
 from router.identity.port import Accounts
 from router.identity.sign_in import SignIn
-from router.probe.client import Probe
+from router.probe.port import AudioProbe
 from router.spool.port import Blobs
 from router.store.port import JobEvents, Jobs, JobStep, Owner, Queue, Versioned, change_until_stored
 from router.store.record import Job
@@ -24,7 +25,7 @@ class Services(NamedTuple):
     queue: Queue
     events: JobEvents
     spool: Blobs
-    probe: Probe
+    probe: AudioProbe
     fleet: Fleet
     accounts: Accounts
     secret: bytes
@@ -33,6 +34,8 @@ class Services(NamedTuple):
     """This router's name and the id of this process: who holds its leases."""
     sign_in: SignIn | None = None
     """The OpenID provider with its sessions; None on a router without sign-in, where every request is the guest's."""
+    clock: Clock = MachineClock()
+    """Of the times in jobs' records and in sessions."""
 
     @property
     def offers_managed_only(self) -> bool:

@@ -18,13 +18,12 @@ from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES, Facts, Fault, Fa
 from mastering.contract.kinds import ExpectedAudio, ExpectedOutput
 from mastering.protocol.probe import AnswerT, ProbeRequest, SandboxChecks, VerifiedAudio, VerifiedJson
 from router.probe.answers import parse_answer, probe_broken, read_line
+from router.probe.port import VERIFY_TIMEOUT_S
 from router.probe.process import ProbeLost, ProbeProcess
 from router.probe.stream_tap import MAX_ARRIVAL_S, StreamTap
 from router.probe.wav_header import WavHeaderReader
 
 _R = TypeVar("_R", Facts, VerifiedAudio)
-VERIFY_TIMEOUT_S = 120.0
-"""For one output."""
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 """Of an output that is JSON, which is taken apart in memory."""
 _GRACE_S = 10.0

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-from router.store.record import Job
+from router.store.record import Job, new_id
 
 
 class RevisionConflict(Exception):
@@ -194,6 +194,7 @@ async def change_until_stored(jobs: Jobs, events: JobEvents, job_id: str, step: 
         changed = step(job)
         if changed is None:
             return Versioned(job, revision)
+        changed = changed.with_(version=job.version + 1, writer=new_id())
         try:
             revision = await jobs.change(changed, revision)
         except RevisionConflict:

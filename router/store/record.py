@@ -1,6 +1,6 @@
 """The record of a job: one small document. It has no audio, no file name, and no identity but a pseudonym.
 
-Times are seconds on the clock of `clock.now` (CLOCK_BOOTTIME), which no change of the wall clock moves.
+Times are seconds on the service's clock (`core.clock`), which no change of the wall clock moves.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class BlobRef(_Document):
 
     ref: str
     size_bytes: int
+    holders: tuple[str, ...] = ()
+    """Names of the routers that have it; none named: the job's owner alone."""
 
 
 class Attempt(_Document):
@@ -69,6 +71,10 @@ class Job(_Document):
     account: str
     owner: str = THIS_ROUTER
     """The name of the router that has its audio and works on it."""
+    version: int = 0
+    """How often the record was changed: of two copies the one with the higher is the later."""
+    writer: str = ""
+    """Names the last change, so that who lost the answer to it can tell whether it was made."""
     state: JobState = JobState.RECEIVED
     kind: str = "master"
     """Its kind (`mastering.contract.kinds`), which alone says what options, outputs and report mean."""

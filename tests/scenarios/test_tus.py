@@ -139,3 +139,16 @@ def test_a_file_name_in_the_metadata_is_dropped_unread(running: Stack, api: Api)
     stored = b"".join(path.read_bytes() for path in running.ram_dir.rglob("*") if path.is_file())
     assert b"secret song" not in stored
     api.http.delete(address, headers=TUS)
+
+
+def test_a_kind_and_its_options_may_be_in_the_metadata(api: Api) -> None:
+    url = begin(api, 10, kind="master", options='{"style": "warm", "amount_percent": 10}', outputs="flac,mp3")
+    job = api.http.get(url.removesuffix("/audio")).json()
+    assert (job["kind"], job["settings"]["style"], job["settings"]["outputs"]) == ("master", "warm", ["flac", "mp3"])
+
+
+@pytest.mark.parametrize("options", ["{", "[]", '"warm"'])
+def test_options_in_the_metadata_that_are_no_object_are_refused(api: Api, options: str) -> None:
+    pair = f"options {base64.b64encode(options.encode()).decode()}"
+    answer = api.http.post("/v1/uploads", headers={**TUS, "upload-length": "10", "upload-metadata": pair})
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_settings")

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from mastering.contract.kinds import OutputType, job_kinds
-from router.core import clock
 from router.core.errors import Problem
 from router.http.body_sender import BodySender
 from router.http.connection import BODY_EXTENSION, SEND_BODY_KEY, SendBody
@@ -57,7 +56,7 @@ async def fetch(
         with streams.held(found.job.account):
             await wait_for_master(services, found, wait_s, request)
         found = await owned_job_again(request, found)
-    output_type, blob = _finished_output(found.job, output_format)
+    output_type, blob = _finished_output(found.job, output_format, services.clock.now())
     etag = f'"{found.job.generation}-{output_format}"'
     await _check_present(services, blob)
     byte_range = _byte_range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
@@ -77,10 +76,10 @@ async def fetch(
     return StreamingResponse(body, 206 if byte_range else 200, headers, media_type=output_type.media_type)
 
 
-def _finished_output(job: Job, name: str) -> tuple[OutputType, BlobRef]:
+def _finished_output(job: Job, name: str, now_s: float) -> tuple[OutputType, BlobRef]:
     if job.state in ACTIVE:
         raise Problem("not_ready", f"The master is not made yet; the job is {job.state}.", state=str(job.state))
-    if job.state not in DONE or clock.now() >= job.expires_s:
+    if job.state not in DONE or now_s >= job.expires_s:
         raise ended(job) if job.error else Problem("gone", _GONE)
     return kind_of(job).outputs[name], job.outputs[name]
 

@@ -12,7 +12,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from mastering.contract import Facts
 from mastering.contract.kinds import job_kinds
-from router.core import clock
 from router.jobs import eta
 from router.jobs.services import Services
 from router.spool.port import BlobGone
@@ -106,8 +105,8 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         id=job.id,
         revision=revision,
         state=shown_state(job),
-        created_at=datetime.fromtimestamp(clock.to_epoch_s(job.created_s), UTC).replace(microsecond=0),
-        expires_in_s=round(max(0.0, job.expires_s - clock.now()), 1),
+        created_at=datetime.fromtimestamp(services.clock.to_epoch_s(job.created_s), UTC).replace(microsecond=0),
+        expires_in_s=round(max(0.0, job.expires_s - services.clock.now()), 1),
         kind=job.kind,
         settings=job.options,
         managed_only=job.managed_only,
@@ -115,7 +114,7 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
         facts=job.facts,
         queue=_queue_view(services, job, ahead) if ahead is not None else None,
-        progress=_progress_view(job),
+        progress=_progress_view(services, job),
         attempts=[_attempt_view(attempt) for attempt in job.attempts],
         outputs=_output_views(job),
         report=job.report if job.state in DONE else None,
@@ -149,7 +148,7 @@ def _queue_view(services: Services, job: Job, ahead: int) -> QueueView:
     return QueueView(position=ahead, eta_s=eta.queued_eta_s(services, job, ahead))
 
 
-def _progress_view(job: Job) -> ProgressView | None:
+def _progress_view(services: Services, job: Job) -> ProgressView | None:
     if job.state not in (JobState.RUNNING, JobState.SEALED) or not job.attempts:
         return None
     attempt, progress = job.attempts[-1], job.progress
@@ -159,7 +158,7 @@ def _progress_view(job: Job) -> ProgressView | None:
         tier=attempt.tier,
         tier_title=TIER_TITLES[attempt.tier],
         reason=attempt.reason,
-        eta_s=eta.running_eta_s(job),
+        eta_s=eta.running_eta_s(services, job),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from router.core import clock
 from router.core.errors import TABLE, Problem
 from router.core.event_log import log
 from router.http.problems import responses
@@ -37,7 +36,7 @@ async def begin_sign_in(request: Request, services: TheServices, then: str = "")
         # This machine has several names; the provider sends people back to one, where the cookie must be.
         then = then if then in login.THEN else ""
         return RedirectResponse(f"{sign_in.origin}/sign-in?then={then}", 303, _NO_STORE)
-    attempt, cookie = login.begin_attempt(services.secret, clock.now(), then)
+    attempt, cookie = login.begin_attempt(services.secret, services.clock.now(), then)
     try:
         url = await sign_in.provider.authorization_url(attempt)
     except (SignInRefused, ProviderUnavailable) as error:
@@ -70,7 +69,7 @@ async def finish_sign_in(request: Request, services: TheServices) -> Response:
 async def _pseudonyms(request: Request, services: Services, sign_in: SignIn) -> list[str]:
     """The pseudonyms of the person whom the provider names, newest first. Raises SignInRefused, ProviderUnavailable."""
     cookie = cookies.read_cookie(request, services, cookies.LOGIN)
-    attempt = login.resume_attempt(services.secret, clock.now(), cookie) if cookie else None
+    attempt = login.resume_attempt(services.secret, services.clock.now(), cookie) if cookie else None
     if attempt is None:
         raise SignInRefused("no_attempt")
     if any(len(request.query_params.getlist(name)) > 1 for name in request.query_params):

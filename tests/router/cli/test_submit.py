@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mastering.contract import OutputFormat
 from router.cli.submit import submit, wanted
 from router.core.command_error import CommandError
 from router.spool.records import RECORD_BYTES
@@ -48,6 +49,38 @@ async def test_the_master_lies_beside_the_song_and_nothing_stays_on_the_router(
         assert router.services.spool.usage().blobs == 0
         said = capsys.readouterr()
         assert "-14.0 LUFS" in said.err
+
+
+async def test_each_of_several_formats_has_a_file_of_its_own(tmp_path: Path, song: Path) -> None:
+    formats = (OutputFormat.WAV24, OutputFormat.FLAC, OutputFormat.WAV16)
+    async with served(tmp_path, [FakeBackend("a", [mastering(MASTER, *formats)])]) as router:
+        url = f"http://127.0.0.1:{router.port}"
+        asked = wanted("master", {}, None, [form.value for form in formats])
+        await asyncio.to_thread(submit, url, song, tmp_path / "out.wav", asked, as_json=False, keep=False)
+        for name in ("out wav24.wav", "out.flac", "out wav16.wav"):
+            assert (tmp_path / name).read_bytes() == MASTER
+        assert router.services.spool.usage().blobs == 0
+
+
+def test_an_option_is_json_or_else_text_and_wants_a_name() -> None:
+    asked = wanted("levels", {}, ["window_s=0.5", "mode=loud", 'names=["a"]'], ["json"])
+    assert asked == {
+        "kind": "levels",
+        "options": {"window_s": 0.5, "mode": "loud", "names": ["a"]},
+        "outputs": ["json"],
+    }
+    with pytest.raises(CommandError, match="NAME=VALUE") as command_error:
+        wanted("levels", {}, ["window_s"], None)
+    assert command_error.value.exit_code == 2
+
+
+async def test_an_option_that_the_kind_does_not_take_is_said_by_the_router(tmp_path: Path, song: Path) -> None:
+    async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
+        asked = wanted("master", {}, ["windows=1"], None)
+        url = f"http://127.0.0.1:{router.port}"
+        with pytest.raises(CommandError, match="windows: Extra inputs") as command_error:
+            await asyncio.to_thread(submit, url, song, None, asked, as_json=False, keep=False)
+        assert command_error.value.exit_code == 3
 
 
 async def test_the_finished_job_can_be_had_as_json_and_left_on_the_router(

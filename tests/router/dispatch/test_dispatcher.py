@@ -13,6 +13,7 @@ import pytest
 from mastering.contract import Fault, FaultCode, OutputFormat, Settings, Stage
 from router.core import clock
 from router.dispatch import dispatcher
+from router.dispatch.dispatcher import Dispatcher
 from router.jobs import attempts, lifecycle, reaper
 from router.jobs.services import Services
 from router.spool.port import BlobGone
@@ -23,7 +24,19 @@ from router.tiers.fake import FakeBackend, Hang, Script
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Finished, OutputStarted, RenderProgress, TierEvent
-from tests.services import MASTER, SONG, eventually, mastering, probe_of, queue_song, read_all, report, until, working
+from tests.services import (
+    MASTER,
+    SONG,
+    eventually,
+    mastering,
+    probe_of,
+    queue_song,
+    read_all,
+    report,
+    services_in,
+    until,
+    working,
+)
 
 ENDS = (JobState.MASTERED, JobState.WIPED)
 
@@ -456,3 +469,27 @@ async def test_a_store_that_fails_for_a_while_stops_no_dispatcher(
         job = await queue_song(services)
         assert (await until(services, job.id, JobState.MASTERED)).state is JobState.MASTERED
         assert failures == 5
+
+
+async def test_the_times_on_a_record_are_by_the_services_clock(tmp_path: Path) -> None:
+    """Not by this machine's, of which every router of a service has another."""
+
+    class Shared(clock.MachineClock):
+        def now(self) -> float:
+            return super().now() + 1000.0
+
+    async with services_in(tmp_path, two(mastering())) as alone:
+        services = alone._replace(clock=Shared())
+        dispatcher = Dispatcher(services)
+        await services.fleet.start()
+        began_s = services.clock.now()
+        job = await queue_song(services)
+        await dispatcher.start()
+        try:
+            job = await until(services, job.id, *ENDS)
+        finally:
+            await dispatcher.close()
+        (attempt,) = job.attempts
+        assert attempt.ended_s is not None
+        assert began_s <= attempt.started_s <= attempt.ended_s <= services.clock.now()
+        assert job.expires_s >= began_s + services.settings.output_ttl_s

@@ -123,6 +123,9 @@ def test_nothing_set_up_is_said_in_so_many_words() -> None:
         ({"max_bytes": 30 * 2**20 - 1}, {}, "the file is too large for it"),
         ({"max_duration_s": 179.9}, {}, "the song is too long for it"),
         ({"engine_version": "999.0.0"}, {}, "another engine version"),
+        ({"kinds": {}}, {}, "does no jobs of the kind 'master'"),
+        ({"kinds": {"master": {}}}, {"kind": "other"}, "does no jobs of the kind 'other'"),
+        ({"kinds": {"master": {"net": "1"}}}, {"models": {"net": "2"}}, "has other models for the kind 'master'"),
         ({"quota_left_s": 17.9}, {}, "its quota is used up"),  # 15 s of work, times 1.2
         ({}, {"deadline_s": 14.9}, "too slow for the time that is left"),
         ({"state": BackendState.SLEEPING, "speed": speed(5.0, cold_s=60.0)}, {"deadline_s": 70.0}, "too slow for the time that is left"),  # noqa: E501
@@ -134,6 +137,12 @@ def test_a_backend_is_passed_over(known: dict[str, object], need: dict[str, obje
     assert why_ineligible(candidate, asked) == reason
     assert chosen([candidate], asked) is None
     assert reason in forecast([candidate], asked, lambda: 0.0).reason
+
+
+@pytest.mark.parametrize("kinds", [None, {"master": {}}, {"master": {"net": "1", "more": "2"}}])
+def test_a_backend_that_does_the_kind_or_has_not_said_is_not_passed_over(kinds: dict[str, dict[str, str]]) -> None:
+    need = SONG._replace(models={"net": "1"}) if kinds and kinds["master"] else SONG
+    assert choose([one("b", kinds=kinds)], need, lambda: 0.0) is not None
 
 
 @pytest.mark.parametrize(

@@ -276,10 +276,10 @@ async def test_an_idle_session_has_ended(ann: httpx.AsyncClient, monkeypatch: py
 
 
 async def test_a_restart_signs_nobody_out_and_the_file_holds_no_secret(tmp_path: Path) -> None:
-    store = sessions_module.LocalSessions(tmp_path / "sessions.sqlite")
+    store = sessions_module.LocalSessions(tmp_path / "sessions.sqlite", clock.MachineClock())
     secret = await store.begin("an-account")
     store.close()
-    again = sessions_module.LocalSessions(tmp_path / "sessions.sqlite")
+    again = sessions_module.LocalSessions(tmp_path / "sessions.sqlite", clock.MachineClock())
     found = await again.find(secret)
     assert found is not None
     assert found.account == "an-account"
@@ -291,7 +291,10 @@ async def test_a_restart_signs_nobody_out_and_the_file_holds_no_secret(tmp_path:
 
 
 async def test_the_oldest_of_too_many_sessions_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, moments = sessions_module.LocalSessions(tmp_path / "sessions.sqlite"), iter(range(1_000_000))
+    store, moments = (
+        sessions_module.LocalSessions(tmp_path / "sessions.sqlite", clock.MachineClock()),
+        iter(range(1_000_000)),
+    )
     monkeypatch.setattr(clock, "now", lambda: float(next(moments)))
     first, *others = [await store.begin("a") for _ in range(sessions_module.MOST_PER_ACCOUNT + 1)]
     assert await store.find(first) is None
@@ -575,7 +578,7 @@ async def test_a_lost_pepper_makes_every_job_managed_only_until_the_operator_con
 
 
 async def test_sessions_of_a_retired_pepper_end_at_the_start(tmp_path: Path) -> None:
-    store = sessions_module.LocalSessions(tmp_path / "sessions.sqlite")
+    store = sessions_module.LocalSessions(tmp_path / "sessions.sqlite", clock.MachineClock())
     old, new = await store.begin("v1_person"), await store.begin("v12_person")
     await store.end_retired([2, 12])
     assert await store.find(old) is None
