@@ -1,4 +1,4 @@
-"""Read and write whole-number WAV samples by numpy: libsndfile does the same a sample at a time, and slower.
+"""Read and write WAV samples by numpy: libsndfile does the same a sample at a time, and slower.
 
 libsndfile still reads and checks every header, and finds where the samples start; Python's own `wave` writes headers.
 The rest is copying: the samples of 16- and 24-bit WAVs lie side by side, in the order of the frames.
@@ -50,6 +50,29 @@ def whole_numbers(
         found = samples[: frames * file.channels]
         # Four bytes are read for 24 bits: the lowest is that of the sample before.
         yield (found & -256 if width == 3 else found).reshape(frames, file.channels)
+        left -= frames
+
+
+def is_plain_float(file: Any) -> bool:
+    """Whether `floats` can read what this soundfile.SoundFile has opened."""
+    return file.format in ("WAV", "WAVEX", "RF64") and file.subtype == "FLOAT" and file.endian in ("FILE", "LITTLE")
+
+
+def floats(
+    file: Any, read_into: Callable[[memoryview], int | None], block_frames: int = BLOCK_FRAMES
+) -> Iterator[NDArray[np.float32]]:
+    """Blocks (frames, channels) of a WAV of 32-bit floats, whatever they hold; `file` and `read_into` as before."""
+    frame_bytes = 4 * file.channels
+    file.seek(0)
+    raw = bytearray(block_frames * frame_bytes)
+    samples = np.frombuffer(raw, "<f4")
+    left = file.frames
+    while left:
+        wanted = memoryview(raw)[: min(left, block_frames) * frame_bytes]
+        frames = _fill(wanted, read_into) // frame_bytes
+        if not frames:
+            return
+        yield samples[: frames * file.channels].reshape(frames, file.channels)
         left -= frames
 
 

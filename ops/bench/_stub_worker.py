@@ -40,7 +40,7 @@ _PLAN = Plan(
     steps=(),
     seed=1,
 )
-REPORT = Report(engine_version=ENGINE_VERSION, before=_MEASURED, after=_MEASURED, plan=_PLAN)
+REPORT = Report(engine_version=ENGINE_VERSION, before=_MEASURED, after=_MEASURED, plan=_PLAN).model_dump(mode="json")
 STALLS_AFTER_BYTES = 1024 * 1024
 
 

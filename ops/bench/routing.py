@@ -135,7 +135,7 @@ async def _throughput() -> float:
         Accepted("fake"),
         OutputStarted(OutputFormat.WAV24, len(audio)),
         audio,
-        Finished(REPORT.model_dump(mode="json")),
+        Finished(REPORT),
     ]
     fake = FakeBackend("fake", [script])
     fake.health = BackendHealth(True, "fake", slots=8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
+from mastering.contract.kinds import job_kinds
 from router.core.errors import Problem
 from router.core.event_log import log_exception
 from router.jobs import intake, lifecycle
@@ -71,6 +72,10 @@ async def _resume(services: Services, job: Job) -> bool:
     elif job.state in CLOSED:
         await services.queue.withdraw(job.id)
         await lifecycle.wipe(services, job)
+    elif job.kind not in job_kinds():
+        problem = Problem("input_lost", "This router does jobs of this kind no more. Ask whoever runs it.")
+        await lifecycle.end(services, job.id, JobState.FAILED, problem)
+        return False
     elif job.state in (JobState.QUEUED, JobState.RUNNING):
         await services.change(job.id, lambda job: _interrupted_attempt_ended(job, services.clock.now()))
         await intake.enqueue(services, job)

@@ -71,6 +71,42 @@ def test_big_endian_samples_are_left_to_libsndfile() -> None:
         assert not pcm.is_plain(opened)
 
 
+@pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("frames", [1, BLOCK_FRAMES, BLOCK_FRAMES + 1])
+def test_floats_are_read_as_they_are(container: str, channels: int, frames: int) -> None:
+    samples = np.random.default_rng(1).standard_normal((frames, channels)).astype(np.float32) * 100
+    samples[0, 0] = np.nan
+    samples[-1, -1] = np.inf if frames > 1 else np.nan
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE_HZ, format=container, subtype="FLOAT")
+    source = io.BytesIO(file.getvalue())
+    with soundfile.SoundFile(source) as opened:
+        assert pcm.is_plain_float(opened)
+        found = np.concatenate([block.copy() for block in pcm.floats(opened, source.readinto)])
+    assert found.tobytes() == samples.tobytes()
+
+
+def test_floats_that_end_early_are_those_that_are_there() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.ones((1000, 2), np.float32), RATE_HZ, format="WAV", subtype="FLOAT")
+    source = _Slow(file.getvalue()[:-5])
+    with soundfile.SoundFile(source) as opened:
+        assert sum(len(block) for block in pcm.floats(opened, source.readinto, 64)) == 999
+
+
+@pytest.mark.parametrize(
+    ("subtype", "how"),
+    [("DOUBLE", {}), ("PCM_24", {}), ("FLOAT", {"endian": "BIG"}), ("FLOAT", {"format": "AIFF"})],
+)
+def test_other_samples_are_no_plain_floats(subtype: str, how: dict[str, str]) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.ones((10, 1)), RATE_HZ, **{"format": "WAV", "subtype": subtype, **how})
+    file.seek(0)
+    with soundfile.SoundFile(file) as opened:
+        assert not pcm.is_plain_float(opened)
+
+
 class _Slow(io.BytesIO):
     """A file that hands out a few bytes at a time, as a pipe or a socket may."""
 

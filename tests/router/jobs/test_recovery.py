@@ -14,6 +14,7 @@ from router.jobs.intake import lane_of
 from router.store.record import Attempt, Job
 from router.store.state import CLOSED, DONE, JobState
 from router.tiers.fake import FakeBackend
+from router.web.api.views import view
 from tests.router.jobs.test_lifecycle import job_in
 from tests.services import (
     SONG,
@@ -60,6 +61,17 @@ async def test_a_queued_job_that_never_came_in_line_is_put_there(tmp_path: Path)
         lease = await services.queue.lease((lane_of("master", managed_only=False),), 0, services.owner)
         assert lease is not None
         assert lease.job_id == job.id
+
+
+async def test_a_job_of_a_kind_that_is_known_no_more_ends_honestly(tmp_path: Path) -> None:
+    async with services_in(tmp_path) as services:
+        job = await queue_song(services)
+        await services.change(job.id, lambda job: job.with_(kind="levels", options={"outputs": ["json"]}))
+        assert await recovery.recover(services) == 0
+        job, _ = await services.jobs.get(job.id)
+        assert (job.state, job.ended_as, (job.error or {})["code"]) == (JobState.WIPED, JobState.FAILED, "input_lost")
+        assert services.spool.usage().blobs == 0
+        assert (await view(services, job, 1)).kind == "levels"
 
 
 @pytest.mark.parametrize("state", [JobState.SPOOLED, JobState.QUEUED, JobState.SEALED])

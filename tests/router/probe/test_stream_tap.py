@@ -280,8 +280,10 @@ async def test_what_must_be_kept_and_is_too_large_is_not_probed_while_it_arrives
     probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_MOST_KEPT_BYTES", 1_000_000)
-    assert await probed_by_tap(probe, written(noise(8.0), subtype="FLOAT")) is None
-    assert await probed_by_tap(probe, written(noise(8.0))) == await probe.probe(feed(written(noise(8.0))))
+    assert await probed_by_tap(probe, written(noise(8.0), subtype="DOUBLE")) is None
+    for subtype in ("PCM_16", "FLOAT"):  # of which each sample is read once
+        data = written(noise(8.0), subtype=subtype)
+        assert await probed_by_tap(probe, data) == await probe.probe(feed(data))
 
 
 async def test_a_tap_whose_child_takes_nothing_gives_up(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
