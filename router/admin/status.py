@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
 
+from mastering.contract.kinds import job_kinds
 from router.core import clock, event_log
 from router.jobs.services import Services
 from router.store.state import ACTIVE, JobState
+from router.tiers.fleet.fleet import Fleet
 from router.tiers.fleet.journal import JournalEntry
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.choice import TYPICAL_JOB, forecast
@@ -58,6 +60,7 @@ class QueueStatus(BaseModel):
     running: int
     oldest_s: float | None = Field(description="Age of the job that has waited longest.")
     by_age: dict[str, int] = Field(description="Waiting jobs by how long they have waited.")
+    by_kind: dict[str, int] = Field(description="Waiting jobs by kind.")
     eta_s: float | None = Field(description="When a typical song that came now would be done; null: no tier takes it.")
     outlook: str = Field(description="What would become of a song that came now.")
 
@@ -97,7 +100,7 @@ class Status(BaseModel):
 async def current_status(services: Services) -> Status:
     """The status at this moment. No job or account is in it."""
     now = clock.now()
-    tiers = [tier for tier in (_tier_status(services, name, now) for name in TIER_ORDER) if tier.backends]
+    tiers = [tier for tier in (_tier_status(services.fleet, name, now) for name in TIER_ORDER) if tier.backends]
     error = services.fleet.catalogue_error
     usage = services.spool.usage()
     return Status(
@@ -136,8 +139,8 @@ def _has_only(tier: TierStatus, *states: str) -> bool:
     return bool(found) and found <= set(states)
 
 
-def _tier_status(services: Services, name: str, now: float) -> TierStatus:
-    backends = [_backend_status(s, now) for s in services.fleet.members() if s.backend.tier == name]
+def _tier_status(fleet: Fleet, name: str, now: float) -> TierStatus:
+    backends = [_backend_status(s, now) for s in fleet.members() if s.backend.tier == name]
     return TierStatus(
         name=name,
         title=TIER_TITLES[name],
@@ -174,9 +177,11 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
 
 async def _queue_status(services: Services) -> QueueStatus:
     ages, running, now = [], 0, services.clock.now()
+    by_kind = dict.fromkeys(job_kinds(), 0)
     async for job, _ in services.jobs.scan():
         if job.state is JobState.QUEUED:
             ages.append(now - job.created_s)
+            by_kind[job.kind] = by_kind.get(job.kind, 0) + 1
         elif job.state in ACTIVE:
             running += job.state in (JobState.RUNNING, JobState.SEALED)
     by_age = dict.fromkeys(AGES_S, 0)
@@ -188,6 +193,7 @@ async def _queue_status(services: Services) -> QueueStatus:
         running=running,
         oldest_s=round(max(ages), 1) if ages else None,
         by_age=by_age,
+        by_kind=by_kind,
         eta_s=round(found.eta_s, 1) if math.isfinite(found.eta_s) else None,
         outlook=found.reason,
     )

@@ -16,8 +16,8 @@ from router.dispatch.watchdog import Watchdog
 from router.jobs import attempts
 from router.jobs.kinds import kind_of, options_of, report_of
 from router.jobs.services import Services
-from router.spool.port import BlobGone, SpoolFull
-from router.store.port import JobMissing
+from router.spool.port import BlobGone, Blobs, SpoolFull
+from router.store.port import JobEvents, JobMissing, Jobs
 from router.store.record import BlobRef, Job, JobProgress
 from router.tiers.fleet.member import Reservation
 from router.tiers.policy.estimate import AttemptTiming
@@ -34,12 +34,12 @@ class LostJob(Exception):
     """The job is not this attempt's any more: cancelled, expired or taken over."""
 
 
-async def until_lost(services: Services, job: Job) -> None:
+async def until_lost(jobs: Jobs, events: JobEvents, job: Job) -> None:
     """Return when the job is no longer this generation's to run."""
-    async with services.events.subscribe(job.id) as changes:
+    async with events.subscribe(job.id) as changes:
         while True:
             with suppress(JobMissing):
-                current, _ = await services.jobs.get(job.id)
+                current, _ = await jobs.get(job.id)
                 if attempts.is_same_attempt(current, job):
                     await changes.wait(_LOOK_AGAIN_S)
                     continue
@@ -62,9 +62,9 @@ async def run(services: Services, job: Job, reservation: Reservation) -> Attempt
     if facts is None or source is None:
         raise Problem("input_lost")
     deadline_s = min(services.settings.attempt_deadline_s, job.expires_s - services.clock.now())
-    references = tuple(_source(services, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
+    references = tuple(_source(services.spool, blob) for _, blob in sorted(job.references.items()) if blob.size_bytes)
     kind = kind_of(job)
-    work = Work(options_of(job), facts, _source(services, source), deadline_s, references, kind.name)
+    work = Work(options_of(job), facts, _source(services.spool, source), deadline_s, references, kind.name)
     writer = OutputWriter(services, job, facts)
     watchdog = Watchdog(backend.silence_s, work.upload_bytes, reservation.quota_hold.need_s)
     try:
@@ -73,7 +73,7 @@ async def run(services: Services, job: Job, reservation: Reservation) -> Attempt
         timing = watchdog.timing()
         await _verify(job, writer)
     except BaseException as error:
-        await destroy(services, writer.outputs)
+        await destroy(services.spool, writer.outputs)
         raise _classified(error, job, services) from error
     finally:
         writer.close()
@@ -101,8 +101,8 @@ def _classified(error: BaseException, job: Job, services: Services) -> BaseExcep
     return error
 
 
-def _source(services: Services, blob: BlobRef) -> AudioSource:
-    spool, ref, size_bytes = services.spool, blob.ref, blob.size_bytes
+def _source(spool: Blobs, blob: BlobRef) -> AudioSource:
+    ref, size_bytes = blob.ref, blob.size_bytes
     return AudioSource(size_bytes, lambda: spool.read(ref), lambda: spool.open_reader(ref, 0, size_bytes))
 
 

@@ -174,7 +174,7 @@ class Dispatcher:
         Raises attempt.LostJob.
         """
         run = asyncio.create_task(attempt.run(self._services, job, reservation))
-        lost = asyncio.create_task(attempt.until_lost(self._services, job))
+        lost = asyncio.create_task(attempt.until_lost(self._services.jobs, self._services.events, job))
         evicted = asyncio.create_task(reservation.evicted.wait())
         result: attempt.AttemptResult | None = None
         try:
@@ -187,7 +187,7 @@ class Dispatcher:
                 task.cancel()
             ended, *_ = await asyncio.gather(run, lost, evicted, return_exceptions=True)
             if result is None and isinstance(ended, attempt.AttemptResult):  # whole, but too late to be used
-                await outputs.destroy(self._services, ended.outputs)
+                await outputs.destroy(self._services.spool, ended.outputs)
         if result is not None:
             return result
         if reservation.evicted.is_set():
@@ -212,7 +212,7 @@ class Dispatcher:
         except (JobMissing, RevisionConflict):
             is_ours = False
         if not is_ours:
-            await outputs.destroy(self._services, result.outputs)
+            await outputs.destroy(self._services.spool, result.outputs)
             raise attempt.LostJob
 
     async def _note_fault(self, job: Job, choice: Choice, fault: TierFault) -> Problem | None:

@@ -12,6 +12,7 @@ from router.jobs import eviction
 from router.jobs.kinds import kind_of, options_of
 from router.jobs.services import Services
 from router.probe.stream_tap import StreamTap
+from router.spool.port import Blobs
 from router.store.record import BlobRef, Job
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Heartbeat, OutputStarted, RenderProgress, TierEvent
@@ -78,10 +79,10 @@ class OutputWriter:
         return min(self._services.settings.output_ttl_s, self._kind.output_ttl_s or math.inf)
 
 
-async def destroy(services: Services, outputs: dict[str, BlobRef]) -> None:
+async def destroy(spool: Blobs, outputs: dict[str, BlobRef]) -> None:
     """Destroy outputs that will not be committed."""
     for blob in outputs.values():
-        await services.spool.drop(blob.ref)
+        await spool.drop(blob.ref)
 
 
 async def _body_of(events: AsyncGenerator[TierEvent], size_bytes: int) -> AsyncIterator[bytes]:

@@ -6,6 +6,8 @@ import asyncio
 
 from router.core.event_log import log_exception
 from router.jobs.services import Services
+from router.store.port import Queue
+from router.tiers.fleet.fleet import Fleet
 from router.tiers.policy.choice import TYPICAL_JOB, backends_to_wake
 
 PREWARM_EVERY_S = 1.0
@@ -16,15 +18,15 @@ async def run_prewarm(services: Services) -> None:
     """Look every LOOK_EVERY_S whether a Space should be woken."""
     while True:
         try:
-            await wake_needed_spaces(services)
+            await wake_needed_spaces(services.queue, services.fleet)
         except Exception as error:
             # A queue that can't be asked for a moment must not end this.
             log_exception(error)
         await asyncio.sleep(PREWARM_EVERY_S)
 
 
-async def wake_needed_spaces(services: Services) -> None:
+async def wake_needed_spaces(queue: Queue, fleet: Fleet) -> None:
     """Wake the Spaces that a typical job would need soon."""
-    need = TYPICAL_JOB._replace(queued=await services.queue.depth())
-    for name in backends_to_wake(services.fleet.candidates(), need, services.fleet.draw):
-        services.fleet.wake(name)
+    need = TYPICAL_JOB._replace(queued=await queue.depth())
+    for name in backends_to_wake(fleet.candidates(), need, fleet.draw):
+        fleet.wake(name)

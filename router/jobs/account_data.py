@@ -7,7 +7,7 @@ from contextlib import suppress
 from router.core.errors import Problem
 from router.jobs import lifecycle
 from router.jobs.services import Services
-from router.store.port import JobMissing, Versioned
+from router.store.port import JobMissing, Jobs, Versioned
 from router.store.record import Job
 from router.store.state import JobState
 
@@ -15,9 +15,9 @@ _ERASE_ROUNDS = 3
 """Searches for jobs at most: a request that was let in before the erasure may still make a job while it runs."""
 
 
-async def jobs_of(services: Services, account: str) -> list[Versioned]:
+async def jobs_of(jobs: Jobs, account: str) -> list[Versioned]:
     """The account's jobs on record, oldest first."""
-    found = [versioned async for versioned in services.jobs.scan() if versioned.job.account == account]
+    found = [versioned async for versioned in jobs.scan() if versioned.job.account == account]
     return sorted(found, key=lambda versioned: versioned.job.created_s)
 
 
@@ -26,7 +26,7 @@ async def move_account(services: Services, before: str, after: str) -> None:
     await services.accounts.rename_account(before, after)
     if services.sign_in is not None:
         await services.sign_in.sessions.rename_account(before, after)
-    for job, _ in await jobs_of(services, before):
+    for job, _ in await jobs_of(services.jobs, before):
         with suppress(JobMissing):
             await services.change(job.id, lambda job: job.with_(account=after))
 
@@ -38,7 +38,7 @@ async def erase_account(services: Services, account: str) -> int:
     await services.accounts.erase(account)
     destroyed = 0
     for _ in range(_ERASE_ROUNDS):
-        jobs = await jobs_of(services, account)
+        jobs = await jobs_of(services.jobs, account)
         for job, _ in jobs:
             with suppress(JobMissing):
                 destroyed += await _end_and_forget(services, job)

@@ -13,6 +13,7 @@ from router.core import clock
 from router.core.errors import Problem
 from router.jobs.kinds import typical_job
 from router.jobs.services import Services
+from router.tiers.fleet.fleet import Fleet
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.choice import JobRequirements, forecast, why_not_done
@@ -47,16 +48,16 @@ def _overload(services: Services, need: JobRequirements) -> Problem | None:
         waiting = f"A song sent now would be done in {found.eta_s / 60:.0f} minutes; more than"
         sentence = f"{waiting} {LONGEST_ETA_S / 60:.0f} are not promised. Send it again later."
         return Problem("overloaded", sentence, retry_after_s=excess_s, eta_s=round(found.eta_s))
-    back_in_s = _soonest_return_s(services, need)
+    back_in_s = _soonest_return_s(services.fleet, need)
     if back_in_s is None:
         return None
     return Problem("no_tier", found.reason + " Send the song again later.", retry_after_s=back_in_s)
 
 
-def _soonest_return_s(services: Services, need: JobRequirements) -> float | None:
+def _soonest_return_s(fleet: Fleet, need: JobRequirements) -> float | None:
     """Seconds until a backend may be back, where all are known to be out for a while; None where waiting is better."""
     now = clock.now()
-    allowed = [s for s in services.fleet.members() if not need.managed_only or s.backend.tier == TIER_ORDER[0]]
+    allowed = [s for s in fleet.members() if not need.managed_only or s.backend.tier == TIER_ORDER[0]]
     outages = [_outage(member, need, now) for member in allowed]
     if not outages or any(not outage.proven for outage in outages):
         return None

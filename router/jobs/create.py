@@ -84,7 +84,7 @@ async def create_job(services: Services, account: str, new: NewJob, idempotency_
     """
     asked = new.asked()
     _check(services, new, asked.kind)
-    job_id = _keyed_id(services, account, idempotency_key) if idempotency_key else new_id()
+    job_id = _keyed_id(services.secret, account, idempotency_key) if idempotency_key else new_id()
     with suppress(JobMissing):
         return _checked_same(await services.jobs.get(job_id), new, asked)
     await _refuse_too_many(services, account)
@@ -151,7 +151,7 @@ async def _refuse_too_many(services: Services, account: str) -> None:
         )
 
 
-def _keyed_id(services: Services, account: str, key: str) -> str:
+def _keyed_id(secret: bytes, account: str, key: str) -> str:
     """The job id that this account's Idempotency-Key always gives, and nobody can guess without the boot's secret."""
-    digest = hmac.digest(services.secret, f"{account}\0{key}".encode(), hashlib.sha256)
+    digest = hmac.digest(secret, f"{account}\0{key}".encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()

@@ -14,6 +14,7 @@ from mastering.contract.kinds import job_kinds
 from router.core.errors import Problem
 from router.jobs import render_record
 from router.jobs.services import Services
+from router.spool.port import Blobs
 from router.store.record import Attempt, Job, Receipt
 from router.store.state import ACTIVE, CLOSED, STEPS, JobState
 
@@ -55,7 +56,7 @@ async def end(
 
 async def wipe(services: Services, job: Job) -> Job:
     """Destroy all audio of a closed job and note the receipt. Safe to repeat."""
-    await _destroy(services, job, inputs=True, outputs=True)
+    await _destroy(services.spool, job, inputs=True, outputs=True)
     if job.state is JobState.WIPED:
         return job
     now = time.time()
@@ -89,7 +90,7 @@ async def finish_sealed(services: Services, job_id: str) -> Job:
     Raises JobMissing.
     """
     sealed, _ = await services.jobs.get(job_id)
-    await _destroy(services, sealed, inputs=True, outputs=False)
+    await _destroy(services.spool, sealed, inputs=True, outputs=False)
     receipt = Receipt(input_key_destroyed_at=time.time())
     opened = False
 
@@ -129,11 +130,11 @@ def _interrupted(attempt: Attempt, state: JobState, now_s: float) -> Attempt:
     return attempt.model_copy(update={"ended_s": now_s, "outcome": str(state)})
 
 
-async def _destroy(services: Services, job: Job, *, inputs: bool, outputs: bool) -> None:
+async def _destroy(spool: Blobs, job: Job, *, inputs: bool, outputs: bool) -> None:
     blobs: list[Any] = []
     if inputs:
         blobs += [blob for blob in (job.input, *job.references.values()) if blob]
     if outputs:
         blobs += job.outputs.values()
     for blob in blobs:
-        await services.spool.drop(blob.ref)
+        await spool.drop(blob.ref)

@@ -14,7 +14,7 @@ from router.core.errors import Problem
 from router.core.event_log import log, log_exception
 from router.jobs import lifecycle, recovery
 from router.jobs.services import Services
-from router.spool.port import BlobGone
+from router.spool.port import BlobGone, Blobs
 from router.store.port import JobMissing
 from router.store.record import Job
 from router.store.state import JobState
@@ -73,7 +73,7 @@ async def end_unsent(services: Services) -> int:
     ended, latest_s = 0, services.clock.now() - services.settings.unsent_ttl_s
     async for job, _ in services.jobs.scan():
         is_open = job.state is JobState.RECEIVED and services.is_ours(job)
-        if not is_open or job.created_s > latest_s or await _has_sent(services, job):
+        if not is_open or job.created_s > latest_s or await _has_sent(services.spool, job):
             continue
         minutes = services.settings.unsent_ttl_s / 60
         problem = Problem("expired", f"Nothing was sent for {minutes:.0f} minutes. Make a new job.")
@@ -83,13 +83,13 @@ async def end_unsent(services: Services) -> int:
     return ended
 
 
-async def _has_sent(services: Services, job: Job) -> bool:
+async def _has_sent(spool: Blobs, job: Job) -> bool:
     """Whether a byte of the song or of a reference has arrived, or a request is sending one now."""
     blobs = [blob for blob in (job.input, *job.references.values()) if blob]
-    if any(blob.size_bytes or services.spool.is_receiving(blob.ref) for blob in blobs):
+    if any(blob.size_bytes or spool.is_receiving(blob.ref) for blob in blobs):
         return True
     with suppress(BlobGone):
-        return job.input is not None and (await services.spool.extent(job.input.ref)).size_bytes > 0
+        return job.input is not None and (await spool.extent(job.input.ref)).size_bytes > 0
     return False
 
 

@@ -14,7 +14,7 @@ from router.core.event_log import log_exception
 from router.jobs import intake, lifecycle
 from router.jobs.services import Services
 from router.spool.port import BlobGone
-from router.store.port import JobMissing
+from router.store.port import JobMissing, Jobs
 from router.store.record import Job
 from router.store.state import ACTIVE, CLOSED, JobState
 
@@ -38,7 +38,7 @@ async def recover(services: Services) -> int:
         except Exception as error:
             # One record that can't be brought on must not keep the others down.
             log_exception(error)
-    await services.spool.reconcile(await _owned_blobs(services))
+    await services.spool.reconcile(await _owned_blobs(services.jobs))
     return resumed
 
 
@@ -96,8 +96,8 @@ def _interrupted_attempt_ended(job: Job, now_s: float) -> Job | None:
     return job.to(JobState.QUEUED, progress=None, attempts=(*before, cut))
 
 
-async def _owned_blobs(services: Services) -> set[str]:
+async def _owned_blobs(jobs: Jobs) -> set[str]:
     owned: set[str] = set()
-    async for job, _ in services.jobs.scan():
+    async for job, _ in jobs.scan():
         owned |= {blob.ref for blob in job.blobs}
     return owned

@@ -9,6 +9,7 @@ from typing import Any
 
 from mastering.contract.kinds import JobKind
 from router.core.errors import Problem
+from router.core.settings import RouterSettings
 from router.jobs import eviction
 from router.jobs.services import Services
 from router.spool.port import SpoolFull
@@ -33,14 +34,14 @@ async def reserve(
         ) from full
 
 
-def allowed_bytes(services: Services, kind: JobKind[Any]) -> int:
+def allowed_bytes(settings: RouterSettings, kind: JobKind[Any]) -> int:
     """The size of the largest file that may be sent for a job of this kind."""
-    return min(services.settings.max_bytes, kind.max_bytes or services.settings.max_bytes)
+    return min(settings.max_bytes, kind.max_bytes or settings.max_bytes)
 
 
 def refuse_too_large(services: Services, kind: JobKind[Any], size_bytes: int | None) -> None:
     """Raise Problem(too_large) if a file of `size_bytes` (None: unknown) is larger than an upload may be."""
-    allowed = allowed_bytes(services, kind)
+    allowed = allowed_bytes(services.settings, kind)
     if size_bytes is not None and size_bytes > allowed:
         raise Problem(
             "too_large",

@@ -12,12 +12,13 @@ from contextlib import asynccontextmanager, suppress
 
 from mastering.contract import Facts
 from router.core.errors import Problem
+from router.core.settings import RouterSettings
 from router.jobs import intake
 from router.jobs.kinds import kind_of
 from router.jobs.reservation import allowed_bytes, reserve
 from router.jobs.services import Services
 from router.probe.stream_tap import StreamTap
-from router.spool.port import BlobGone, SpoolFull, WrongOffset
+from router.spool.port import BlobGone, Blobs, SpoolFull, WrongOffset
 from router.store.port import JobMissing
 from router.store.record import BlobRef, Job
 from router.store.state import JobState
@@ -41,12 +42,12 @@ def total_bytes(job: Job, offset: int, content_length: int | None) -> int | None
     return job.size_bytes
 
 
-async def arrived_bytes(services: Services, job: Job) -> int:
+async def arrived_bytes(spool: Blobs, job: Job) -> int:
     """How much of the job's audio has arrived, also where it was destroyed since. Raises Problem(gone)."""
     if job.state is not JobState.RECEIVED:
         return job.size_bytes or 0
     try:
-        return (await services.spool.extent(job.input.ref)).size_bytes if job.input else 0
+        return (await spool.extent(job.input.ref)).size_bytes if job.input else 0
     except BlobGone:
         raise _lost() from None
 
@@ -59,12 +60,12 @@ async def input_blob(services: Services, job_id: str, offset: int | None, total:
     job, _ = await services.jobs.get(job_id)
     if job.state is not JobState.RECEIVED:  # another request brought the last byte while this one waited its turn
         raise upload_closed(job)
-    if job.input and (offset is not None or await arrived_bytes(services, job) == 0):
+    if job.input and (offset is not None or await arrived_bytes(services.spool, job) == 0):
         return job.input.ref
     if job.input:
         await services.spool.drop(job.input.ref)
     ref = await reserve(
-        services, job.account, allowed_bytes(services, kind_of(job)) if total is None else total, job.expires_s
+        services, job.account, allowed_bytes(services.settings, kind_of(job)) if total is None else total, job.expires_s
     )
 
     def note(current: Job) -> Job | None:
@@ -137,7 +138,7 @@ async def spool_errors_as_problems(services: Services) -> AsyncIterator[None]:
     except BlobGone:
         raise _lost() from None
     except SpoolFull as full:
-        raise _full(services, full) from None
+        raise _full(services.settings, full) from None
     except asyncio.CancelledError:
         if services.events.is_closing:
             raise Problem("draining", "What has arrived is kept: continue the upload when it is back.") from None
@@ -160,9 +161,9 @@ def _lost() -> Problem:
     return Problem("gone", "What had arrived of this upload is gone. Make a new job.")
 
 
-def _full(services: Services, full: SpoolFull) -> Problem:
+def _full(settings: RouterSettings, full: SpoolFull) -> Problem:
     if full.retry_after_s == 0:
-        allowed = services.settings.max_bytes
+        allowed = settings.max_bytes
         return Problem("too_large", f"More came than was announced, or than the {allowed / 2**20:.0f} MiB allowed.")
     return Problem(
         "spool_full", "The temporary store is full. Try again in a minute.", retry_after_s=full.retry_after_s

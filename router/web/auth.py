@@ -11,6 +11,7 @@ from fastapi import Request
 
 from router.core.errors import Problem
 from router.identity.account import GUEST, SIGNED_OUT, Account
+from router.identity.port import Accounts
 from router.jobs.services import Services
 from router.web import cookies
 
@@ -27,7 +28,7 @@ async def visitor_of(request: Request) -> Account:
         return Account(GUEST, GUEST)
     credentials = request.headers.get("authorization")
     if credentials is not None:
-        return await _by_token(services, request.method, credentials)
+        return await _by_token(services.accounts, request.method, credentials)
     secret = cookies.read_cookie(request, services, cookies.SESSION)
     session = await services.sign_in.sessions.find(secret) if secret else None
     if session is None:
@@ -58,10 +59,10 @@ def _is_from_our_page(request: Request) -> bool:
     return "origin" in request.headers or request.headers.get("sec-fetch-site") == "same-origin"
 
 
-async def _by_token(services: Services, method: str, credentials: str) -> Account:
+async def _by_token(accounts: Accounts, method: str, credentials: str) -> Account:
     scheme, _, secret = credentials.partition(" ")
     is_ours = scheme.lower() == "bearer" and len(secret) <= 200
-    token = await services.accounts.token_of(secret.strip()) if is_ours else None
+    token = await accounts.token_of(secret.strip()) if is_ours else None
     if token is None:
         raise Problem("bad_token", headers={"www-authenticate": 'Bearer error="invalid_token"'})
     if token.scope != "jobs" and method not in SAFE_METHODS:

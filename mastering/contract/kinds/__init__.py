@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -85,4 +86,10 @@ def _imported(path: str) -> JobKind[Any]:
         found = None
     if not isinstance(found, JobKind):
         raise WrongVariableError(f"{VARIABLE}: {path} can't be imported, or is no JobKind. Write module:NAME.")
+    names = {KIND_NAME: [found.name], OUTPUT_NAME: found.outputs, STAGE_NAME: found.stages}
+    for pattern, given in names.items():
+        if wrong := [one for one in given if not re.fullmatch(pattern, one)]:
+            raise WrongVariableError(
+                f"{VARIABLE}: {path} has the name '{wrong[0]}', which is not of the form {pattern}."
+            )
     return found

@@ -112,9 +112,7 @@ class JobKind(Generic[OptionsT]):
         """What the output must be that is made of a recording with these facts."""
         raise NotImplementedError
 
-    def output_bound_bytes(  # the most that any recording could make of it
-        self, options: OptionsT, output: str, duration_s: float, rate_hz: int, channels: int
-    ) -> int:
+    def output_bound_bytes(self, options: OptionsT, output: str, duration_s: float, rate_hz: int, channels: int) -> int:
         """The most bytes that the output can have, but for a cover picture."""
         raise NotImplementedError
 
@@ -134,7 +132,7 @@ class JobKind(Generic[OptionsT]):
         """The options, checked, each output named once. Raises Fault(bad_settings), which names the option."""
         try:
             parsed = self.options.model_validate_json(json.dumps(options))  # as JSON, where a list is a tuple
-        except (ValidationError, ValueError, TypeError) as error:
+        except (ValidationError, ValueError, TypeError, RecursionError) as error:
             raise _first_mistake(error) from None
         wanted = tuple(dict.fromkeys(parsed.outputs))
         unknown = [name for name in wanted if name not in self.outputs]
@@ -158,7 +156,7 @@ class JobKind(Generic[OptionsT]):
 def _first_mistake(error: Exception) -> Fault:
     """Where the options are wrong, and what is taken there. Pydantic's own text quotes the input, which may be long."""
     if not isinstance(error, ValidationError):
-        return Fault(FaultCode.BAD_SETTINGS, "The options are not JSON.", field="options")
+        return Fault(FaultCode.BAD_SETTINGS, "The options are no JSON that can be read.", field="options")
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(map(str, first["loc"]))[:64] or "options"
     return Fault(FaultCode.BAD_SETTINGS, f"{where}: {first['msg']}.", field=where)

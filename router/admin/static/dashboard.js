@@ -11,7 +11,7 @@
  * @typedef {{ago_s: number, kind: string, tier: string, backend: string, what: string, detail: string,
  *   seconds: number | null}} Happening
  * @typedef {{at: string, summary: string, healthy: boolean, tiers: Tier[], events: Happening[],
- *   queue: {waiting: number, running: number, oldest_s: number | null, by_age: Record<string, number>,
+ *   queue: {waiting: number, running: number, oldest_s: number | null, by_age: Record<string, number>, by_kind: Record<string, number>,
  *     eta_s: number | null, outlook: string},
  *   spool: {used_bytes: number, quota_bytes: number, files: number, oldest_s: number | null},
  *   catalogue_error: string | null}} Status
@@ -74,12 +74,14 @@ function tile(title, value, ...rest) {
 /** @param {Status} status */
 function tiles({ queue, spool }) {
   const ages = Object.entries(queue.by_age).filter(([, count]) => count).map(([age, count]) => `${count} ${age}`);
+  const kinds = Object.entries(queue.by_kind).filter(([, count]) => count).map(([kind, count]) => `${count} ${kind}`);
+  const waiting = Object.keys(queue.by_kind).length > 1 ? [ages.join(", "), kinds.join(", ")].filter(Boolean).join(" · ") : ages.join(", ");
   const used = make("meter", {
     min: "0", max: String(spool.quota_bytes), value: String(spool.used_bytes),
     high: String(0.9 * spool.quota_bytes), "aria-label": "Spool in use",
   });
   return [
-    tile("Waiting", String(queue.waiting), ages.join(", ") || "nobody"),
+    tile("Waiting", String(queue.waiting), waiting || "nobody"),
     tile("Running", String(queue.running), queue.oldest_s === null ? "" : `longest wait ${span(queue.oldest_s)}`),
     tile("A song that came now", queue.eta_s === null ? "no tier" : `done in ${span(queue.eta_s)}`, queue.outlook),
     tile("Spool", size(spool.used_bytes), used, `${spool.files} files of at most ${size(spool.quota_bytes)}, oldest ${span(spool.oldest_s)}`),

@@ -73,7 +73,7 @@ async def export(services: TheServices, owner: TheOwner, response: Response) -> 
         ),
         stored=await services.accounts.export(owner.id),
         sessions=await session_views(services, owner),
-        jobs=[await view(services, *found) for found in await account_data.jobs_of(services, owner.id)],
+        jobs=[await view(services, *found) for found in await account_data.jobs_of(services.jobs, owner.id)],
     )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.core.clock import Clock
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.identity.account import Account, TokenScope
@@ -111,8 +112,8 @@ async def session_views(services: Services, owner: Account) -> list[SessionView]
     return [
         SessionView(
             id=s.id,
-            began_at=_to_the_minute(services, s.began_s),
-            seen_at=_to_the_minute(services, s.seen_s),
+            began_at=_to_the_minute(services.clock, s.began_s),
+            seen_at=_to_the_minute(services.clock, s.seen_s),
             is_this_one=s.id == owner.session,
         )
         for s in active
@@ -123,5 +124,5 @@ def _token_fields(token: Token) -> dict[str, object]:
     return {"id": token.id, "scope": token.scope, "made_at": datetime.fromtimestamp(token.minute * 60, UTC)}
 
 
-def _to_the_minute(services: Services, at_s: float) -> datetime:
-    return datetime.fromtimestamp(services.clock.to_epoch_s(at_s), UTC).replace(second=0, microsecond=0)
+def _to_the_minute(clock: Clock, at_s: float) -> datetime:
+    return datetime.fromtimestamp(clock.to_epoch_s(at_s), UTC).replace(second=0, microsecond=0)

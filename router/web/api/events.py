@@ -14,7 +14,7 @@ from fastapi import Request
 from router.core import clock
 from router.core.errors import Problem
 from router.jobs.services import Services
-from router.store.port import JobMissing, Versioned
+from router.store.port import JobEvents, JobMissing, Jobs, Versioned
 from router.web.api.views import is_over, shown_state, view
 from router.web.auth import visitor_of
 
@@ -63,26 +63,30 @@ async def _may_still_see(request: Request, account: str) -> bool:
 async def wait_for_change(services: Services, found: Versioned, wait_s: float, request: Request) -> None:
     """Wait until the job's state has changed, `wait_s` are over, or the client has left."""
     before = shown_state(found.job)
-    await _wait(services, found, wait_s, request, lambda shown: shown != before or is_over(before))
+
+    def is_reached(shown: str) -> bool:
+        return shown != before or is_over(before)
+
+    await _wait(services.jobs, services.events, found, wait_s, request, is_reached)
 
 
 async def wait_for_master(services: Services, found: Versioned, wait_s: float, request: Request) -> None:
     """Wait until the job is mastered or has ended, `wait_s` are over, or the client has left."""
-    await _wait(services, found, wait_s, request, is_over)
+    await _wait(services.jobs, services.events, found, wait_s, request, is_over)
 
 
 async def _wait(
-    services: Services, found: Versioned, wait_s: float, request: Request, is_reached: Callable[[str], bool]
+    jobs: Jobs, events: JobEvents, found: Versioned, wait_s: float, request: Request, is_reached: Callable[[str], bool]
 ) -> None:
     deadline_s = clock.now() + wait_s
-    async with services.events.subscribe(found.job.id) as changes:
+    async with events.subscribe(found.job.id) as changes:
         while True:
             try:
-                job, _ = await services.jobs.get(found.job.id)
+                job, _ = await jobs.get(found.job.id)
             except JobMissing:
                 return
             left_s = deadline_s - clock.now()
-            if is_reached(shown_state(job)) or left_s <= 0 or services.events.is_closing:
+            if is_reached(shown_state(job)) or left_s <= 0 or events.is_closing:
                 return
             if not await changes.wait(min(left_s, _DISCONNECT_CHECK_S)) and await request.is_disconnected():
                 return

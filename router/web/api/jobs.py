@@ -65,7 +65,7 @@ def _kind_view(services: Services, kind: JobKind[Any]) -> dict[str, object]:
         "outputs": {name: asdict(output) for name, output in kind.outputs.items()},
         "options": kind.options.model_json_schema(),
         "stages": kind.stages,
-        "max_bytes": allowed_bytes(services, kind),
+        "max_bytes": allowed_bytes(services.settings, kind),
         "max_duration_s": min(settings.max_duration_s, kind.max_duration_s or settings.max_duration_s),
         "max_references": min(MAX_REFERENCES, kind.max_references),
         "output_ttl_s": min(settings.output_ttl_s, kind.output_ttl_s or settings.output_ttl_s),

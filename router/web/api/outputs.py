@@ -17,7 +17,7 @@ from router.http.problems import responses
 from router.jobs.kinds import kind_of
 from router.jobs.services import Services
 from router.jobs.uploads import ended
-from router.spool.port import BlobGone
+from router.spool.port import BlobGone, Blobs
 from router.store.record import BlobRef, Job
 from router.store.state import ACTIVE, DONE, JobState
 from router.web.api.events import granted_wait_s, preference_applied, wait_for_master
@@ -58,7 +58,7 @@ async def fetch(
         found = await owned_job_again(request, found)
     output_type, blob = _finished_output(found.job, output_format, services.clock.now())
     etag = f'"{found.job.generation}-{output_format}"'
-    await _check_present(services, blob)
+    await _check_present(services.spool, blob)
     byte_range = _byte_range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
     start, end = byte_range or (0, blob.size_bytes)
     headers = {
@@ -97,7 +97,7 @@ async def _body(
     try:
         sender = await send_directly() if send_directly and end - start >= _SEND_DIRECTLY_FROM_BYTES else None
         if sender is not None:
-            await _send_directly(services, blob, start, end, sender)
+            await _send_directly(services.spool, blob, start, end, sender)
         else:
             async for chunk in services.spool.read(blob.ref, start, end):
                 yield chunk
@@ -110,19 +110,19 @@ async def _body(
         )
 
 
-async def _send_directly(services: Services, blob: BlobRef, start: int, end: int, sender: BodySender) -> None:
+async def _send_directly(spool: Blobs, blob: BlobRef, start: int, end: int, sender: BodySender) -> None:
     """Write the bytes to the connection without ASGI. Raises BlobGone; a client that leaves cancels it."""
     try:
-        with services.spool.open_reader(blob.ref, start, end) as buffer:
+        with spool.open_reader(blob.ref, start, end) as buffer:
             await sender.send(buffer)
     finally:
         sender.release()
 
 
-async def _check_present(services: Services, blob: BlobRef) -> None:
+async def _check_present(spool: Blobs, blob: BlobRef) -> None:
     """Raise Problem(gone) before the response begins: the record may be a moment behind the spool."""
     try:
-        await services.spool.extent(blob.ref)
+        await spool.extent(blob.ref)
     except BlobGone:
         raise Problem("gone", _GONE) from None
 

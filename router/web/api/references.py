@@ -61,7 +61,7 @@ async def _store_reference(services: Services, job: Job, request: Request, numbe
 
     It is on the job's record before its first byte arrives, so that whatever ends the job destroys it too.
     """
-    reserved_bytes = allowed_bytes(services, kind_of(job)) if size_bytes is None else size_bytes
+    reserved_bytes = allowed_bytes(services.settings, kind_of(job)) if size_bytes is None else size_bytes
     blob = BlobRef(ref=await reserve(services, job.account, reserved_bytes, job.expires_s), size_bytes=0)
     replaced = await note_reference(services, job, number, blob)
     if replaced is not None:

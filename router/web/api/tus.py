@@ -16,11 +16,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import ValidationError
 
+from router.core.clock import Clock
 from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import lifecycle
 from router.jobs.create import NewJob, create_job
-from router.jobs.services import Services
 from router.jobs.uploads import arrived_bytes
 from router.store.state import JobState
 from router.web.api.uploads import FAULTS, receive
@@ -71,7 +71,7 @@ async def begin(
     if upload_length is None:
         raise Problem("length_required", "Send the header Upload-Length: the size of the whole file in bytes.")
     job, _ = await create_job(services, account.id, _new_job(upload_metadata, upload_length), None)
-    headers = {"tus-resumable": VERSION, "upload-expires": _http_date(services, job.expires_s)}
+    headers = {"tus-resumable": VERSION, "upload-expires": _http_date(services.clock, job.expires_s)}
     return Response(status_code=201, headers={"location": f"/v1/jobs/{job.id}/audio", **headers})
 
 
@@ -94,11 +94,11 @@ async def go_on(
     if content_type != _MEDIA_TYPE:
         raise Problem("unsupported_media_type", f"Send Content-Type: {_MEDIA_TYPE}.")
     job, _ = await receive(services, found.job, request, upload_offset, content_length)
-    offset = await arrived_bytes(services, job)
+    offset = await arrived_bytes(services.spool, job)
     headers = {
         "tus-resumable": VERSION,
         "upload-offset": str(offset),
-        "upload-expires": _http_date(services, job.expires_s),
+        "upload-expires": _http_date(services.clock, job.expires_s),
     }
     return Response(status_code=204, headers=headers)
 
@@ -145,5 +145,5 @@ def _decoded(key: str, encoded: str) -> object:
     return text.split(",") if key == "outputs" else text
 
 
-def _http_date(services: Services, at_s: float) -> str:
-    return format_datetime(datetime.fromtimestamp(services.clock.to_epoch_s(at_s), UTC), usegmt=True)
+def _http_date(clock: Clock, at_s: float) -> str:
+    return format_datetime(datetime.fromtimestamp(clock.to_epoch_s(at_s), UTC), usegmt=True)

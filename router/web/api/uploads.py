@@ -82,7 +82,7 @@ async def offset(found: TheJob, services: TheServices) -> Response:
     job = found.job
     if job.state in CLOSED:
         raise uploads.upload_closed(job)
-    arrived = await uploads.arrived_bytes(services, job)
+    arrived = await uploads.arrived_bytes(services.spool, job)
     headers = {"upload-offset": str(arrived), "cache-control": "no-store", "tus-resumable": TUS_VERSION}
     if job.size_bytes is not None:
         headers["upload-length"] = str(job.size_bytes)

@@ -14,7 +14,7 @@ from mastering.contract import Facts
 from mastering.contract.kinds import job_kinds
 from router.jobs import eta
 from router.jobs.services import Services
-from router.spool.port import BlobGone
+from router.spool.port import BlobGone, Blobs
 from router.store.record import Attempt, Job, Receipt
 from router.store.state import CLOSED, DONE, JobState
 from router.tiers.policy.tier import TIER_TITLES
@@ -110,7 +110,7 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         kind=job.kind,
         settings=job.options,
         managed_only=job.managed_only,
-        upload=await _upload_view(services, job),
+        upload=await _upload_view(services.spool, job),
         references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
         facts=job.facts,
         queue=_queue_view(services, job, ahead) if ahead is not None else None,
@@ -136,16 +136,16 @@ def is_over(shown: str) -> bool:
     return shown in {*map(str, DONE), *map(str, CLOSED)}
 
 
-async def _upload_view(services: Services, job: Job) -> UploadView:
+async def _upload_view(spool: Blobs, job: Job) -> UploadView:
     offset = job.input.size_bytes if job.input else 0
     if job.state is JobState.RECEIVED and job.input:
         with suppress(BlobGone):  # its time is over and the reaper comes next
-            offset = (await services.spool.extent(job.input.ref)).size_bytes
+            offset = (await spool.extent(job.input.ref)).size_bytes
     return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
 
 
 def _queue_view(services: Services, job: Job, ahead: int) -> QueueView:
-    return QueueView(position=ahead, eta_s=eta.queued_eta_s(services, job, ahead))
+    return QueueView(position=ahead, eta_s=eta.queued_eta_s(services.clock, services.fleet, job, ahead))
 
 
 def _progress_view(services: Services, job: Job) -> ProgressView | None:
@@ -158,7 +158,7 @@ def _progress_view(services: Services, job: Job) -> ProgressView | None:
         tier=attempt.tier,
         tier_title=TIER_TITLES[attempt.tier],
         reason=attempt.reason,
-        eta_s=eta.running_eta_s(services, job),
+        eta_s=eta.running_eta_s(services.clock, job),
     )
 
 

@@ -27,6 +27,7 @@ from router.core.settings import RouterSettings
 from router.identity import accounts_database, sessions
 from router.jobs.services import Services
 from router.store.record import Job
+from router.tiers.fleet.fleet import Fleet
 from router.tiers.fleet.member import BackendTerms
 from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 from router.web.dependencies import TheServices
@@ -110,7 +111,7 @@ async def security_txt(services: TheServices) -> Response:
 
 def _operator_facts(services: Services) -> _OperatorFacts:
     return _OperatorFacts(
-        places=tuple(processing_places(services)),
+        places=tuple(processing_places(services.fleet)),
         tiers_version=services.tiers_version(),
         contact=services.settings.contact,
         master_kept_s=services.settings.output_ttl_s,
@@ -118,10 +119,10 @@ def _operator_facts(services: Services) -> _OperatorFacts:
     )
 
 
-def processing_places(services: Services) -> list[ProcessingPlace]:
+def processing_places(fleet: Fleet) -> list[ProcessingPlace]:
     """Every tier, operator and region of the fleet at this moment, each once, in order of preference."""
     found = {}
-    for member in services.fleet.members():
+    for member in fleet.members():
         tier, (operator, region, forgets) = member.backend.tier, member.terms.consent_key
         outside = tier != "managed"
         # The catalogue does not say; the machine is not this service's.

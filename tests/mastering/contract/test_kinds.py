@@ -66,7 +66,11 @@ def test_a_wrong_option_is_named(options: dict[str, Any], field: str) -> None:
 
 
 def test_what_is_no_json_is_refused() -> None:
-    assert refused(MASTER, {"style": object()}).numbers == {"field": "options"}
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for wrong in (object(), deep):
+        assert refused(MASTER, {"style": wrong}).numbers == {"field": "options"}
 
 
 def test_an_unknown_style_says_which_there_are() -> None:
@@ -155,6 +159,16 @@ def test_a_name_that_is_taken_and_a_field_of_the_log_that_is_taken_are_refused(
     named.setattr("tests.kinds.levels.LEVELS", Masterly())
     name_kinds(named, "tests.kinds.levels:LEVELS")
     with pytest.raises(WrongVariableError, match="field of the log"):
+        job_kinds()
+
+
+@pytest.mark.parametrize(("field", "value"), [("name", "../x"), ("outputs", {"a b": None}), ("stages", ("Listen",))])
+def test_a_name_that_could_not_stand_in_an_address_is_refused(
+    named: pytest.MonkeyPatch, field: str, value: object
+) -> None:
+    named.setattr(Levels, field, value)
+    name_kinds(named, "tests.kinds.levels:LEVELS")
+    with pytest.raises(WrongVariableError, match="is not of the form"):
         job_kinds()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import socket
@@ -351,6 +352,35 @@ BAD_BODIES = {
     "no seal": SETTINGS + _part(3) + _data(b"abc") + encode_event(EndEvent()),
     "something after the end": _ended(SETTINGS, _part(3), _data(b"abc")) + SETTINGS,
 }
+
+
+def test_a_router_of_the_version_before_is_told_to_be_upgraded(worker: WorkerProcess) -> None:
+    first = json.dumps({"type": "settings", "protocol": 2, "settings": {}, "deadline_s": None}).encode()
+    body = b"\x01" + len(first).to_bytes(4, "big") + first
+    response = worker.client.post("/v1/renders", content=body, headers={SLOT_HEADER: worker.slot()})
+    assert (response.status_code, response.json()["code"]) == (400, "bad_request")
+    assert "protocol 2 is not spoken here, only 3: upgrade the older" in response.json()["detail"]
+    until(lambda: worker.free_slots() == 1)
+
+
+KINDS_NOT_DONE = {
+    "an unknown kind": (JobEvent(kind="karaoke", options={}), 422, "unknown_kind", "are not done here, only: master"),
+    "an unknown option": (JobEvent(options={"stile": "warm"}), 400, "bad_settings", "stile: "),
+    "an unknown output": (JobEvent(options={"outputs": ["wav25"]}), 400, "bad_settings", "outputs.0: "),
+}
+
+
+@pytest.mark.parametrize("name", KINDS_NOT_DONE)
+def test_a_job_that_can_not_be_done_here_is_refused_before_its_song_is_read(worker: WorkerProcess, name: str) -> None:
+    event, status, code, says = KINDS_NOT_DONE[name]
+    response = worker.client.post("/v1/renders", content=encode_event(event), headers={SLOT_HEADER: worker.slot()})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert says in response.json()["detail"]
+    until(lambda: worker.free_slots() == 1)
+
+
+def test_the_health_says_which_kinds_are_done_here_and_with_which_models(worker: WorkerProcess) -> None:
+    assert worker.health()["kinds"] == {"master": {}}
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)

@@ -70,6 +70,7 @@ async def test_the_status_says_what_is_up_what_runs_and_what_happened(tmp_path: 
         assert 0 < space["back_in_s"] <= 6
         assert (body["queue"]["waiting"], body["queue"]["running"]) == (1, 1)
         assert sum(body["queue"]["by_age"].values()) == 1
+        assert body["queue"]["by_kind"] == {"master": 1}
         assert body["queue"]["eta_s"] > 0
         assert body["spool"]["files"] == 2
         attempts = [(e["what"], e["backend"]) for e in body["events"] if e["kind"] == "attempt"]

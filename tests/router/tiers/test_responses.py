@@ -87,13 +87,31 @@ def strange(**changes: object) -> bytes:
         strange(slots={"total": "one", "free": []}),
         strange(state=[]),
         strange(slots=None),
+        strange(kinds=None),
+        strange(kinds=["master"]),
+        strange(kinds={"master": {"net": 7}}),
+        strange(kinds={"k" * 129: {}}),
+        strange(kinds={str(number): {} for number in range(65)}),
         b" " * (responses.MAX_RESPONSE_BYTES + 1) + strange(),
     ],
-    ids=range(12),
+    ids=range(17),
 )
 async def test_an_odd_health_answer_is_no_healthy_one_and_nothing_else(body: bytes) -> None:
     async with saying(body) as (url, _):
         assert [health.up for health in await healths(url)] == [False] * 3
+
+
+async def test_a_backend_says_which_kinds_it_does_and_one_of_another_version_is_told_so() -> None:
+    async with saying(strange(kinds={"master": {}, "levels": {"net": "1"}})) as (url, _):
+        worker, space, _ = await healths(url)
+    assert worker.kinds == space.kinds == {"master": {}, "levels": {"net": "1"}}
+    async with saying(strange(protocol=2, kinds=None)) as (url, _):
+        worker, space, _ = await healths(url)
+    for health in (worker, space):
+        assert (health.up, health.detail) == (
+            False,
+            "protocol 2 is not spoken here, only 3: upgrade the older of the two sides",
+        )
 
 
 async def test_a_packed_answer_is_neither_asked_for_nor_unpacked() -> None:

@@ -87,10 +87,10 @@ async def test_a_router_with_a_job_and_only_a_sleeping_space_wakes_it(tmp_path: 
     space.health = BackendHealth(False, "asleep", reported_state=BackendState.SLEEPING)
     async with services_in(tmp_path, [space]) as services:
         await services.fleet.start()
-        await prewarm.wake_needed_spaces(services)
+        await prewarm.wake_needed_spaces(services.queue, services.fleet)
         assert space.woken == 0
         await queue_song(services)
-        await prewarm.wake_needed_spaces(services)
+        await prewarm.wake_needed_spaces(services.queue, services.fleet)
 
         async def woken_once() -> bool:
             return space.woken == 1
