@@ -27,6 +27,7 @@ EXIT_CODES = {
     FaultCode.OUT_OF_MEMORY: 33,
     FaultCode.BAD_MASTER: 34,
     FaultCode.BAD_REQUEST: 35,
+    FaultCode.UNKNOWN_KIND: 36,
     FaultCode.INTERNAL: 40,
 }
 """Stable: scripts rely on them. 0 is success, 1 a file that can't be read or written, 2 a wrong command line."""

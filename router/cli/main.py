@@ -81,6 +81,9 @@ def submit(
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, an option of that kind of job; may be repeated.")
     ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with the job of this id, whose connection broke, in place of a new one.")
+    ] = None,
     url: Annotated[str, typer.Option(help="The router.", envvar="ROUTER_URL")] = "http://127.0.0.1:8080",
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the master on the router until its time is over.")] = False,
@@ -94,7 +97,14 @@ def submit(
     token = os.environ.get("ROUTER_TOKEN")
     _with_one_line_errors(
         lambda: submit_now(
-            url, song, output, wanted(kind, named, option, output_format), as_json=as_json, keep=keep, token=token
+            url,
+            song,
+            output,
+            wanted(kind, named, option, output_format),
+            as_json=as_json,
+            keep=keep,
+            token=token,
+            resume=resume,
         )
     )
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +21,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from router.cli.submit_files import check_paths, named_outputs, paths_of
 from router.core.command_error import CommandError
 from router.core.retry import attempts
 
@@ -57,64 +61,96 @@ def submit(
     url: str,
     song: Path,
     output: Path | None,
-    asked: Mapping[str, object],
+    asked: Mapping[str, Any],
     *,
     as_json: bool,
     keep: bool,
     token: str | None = None,
+    resume: str | None = None,
 ) -> None:
     """Send `song`, follow the job, write its outputs to `output` (default: beside the song). Raises CommandError.
 
     `asked` is the body of `POST /v1/jobs` (`wanted`). Of several outputs each has the name with its own extension.
-
-    `token` is a personal one of the account page, for a router with sign-in.
+    `token` is a personal one of the account page, for a router with sign-in. `resume` is the id of a job that an
+    earlier call made, which goes on in place of a new one. A signal to end destroys the job, as Ctrl-C does.
     """
     if not song.is_file() or not os.access(song, os.R_OK):
         raise CommandError(f"{song} is not a file that can be read.", exit_code=2)
     console = Console(stderr=True)
     headers = {"authorization": f"Bearer {token}"} if token else {}
+    job: dict[str, Any] = {}
     try:
         with (
+            _ended_by_signals(),
             httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False, headers=headers) as http,
             _progress_bars(console) as progress,
         ):
-            job = _make_job(http, asked, song.stat().st_size)
+            offered = _offered_outputs(http, str(asked["kind"]))
+            names = named_outputs(output, asked.get("outputs"), offered) if offered else None
+            asked = {**asked, **({"outputs": names} if names else {})}
+            job = _ok(http.get(f"/v1/jobs/{resume}")) if resume else _make_job(http, asked, song.stat().st_size)
             try:
-                _upload_song(http, job["id"], song, progress)
+                usual = song.with_name(f"{song.stem} ({job['kind']})")
+                paths = paths_of(job["settings"]["outputs"], offered, output, usual)
+                check_paths(song, paths)
+                _upload_song(http, job["id"], song, progress, is_begun=bool(resume))
                 job = _follow(http, job["id"], progress)
-                files = _paths(job["outputs"], output, song.with_name(f"{song.stem} ({job['kind']})"))
-                for made, path in zip(job["outputs"], files, strict=True):
+                for made, path in zip(job["outputs"], paths, strict=True):
                     _download(http, made, path, progress)
-            finally:
+            except httpx.TransportError:
+                raise  # the job stays, and can be resumed
+            except BaseException:
                 if not keep:
-                    _delete_job(http, job["id"])
+                    _delete_job(http, job["id"], console)
+                raise
+            if not keep:
+                _delete_job(http, job["id"], console)
     except httpx.TransportError as error:
-        raise CommandError(
-            f"no answer from {url} ({type(error).__name__}). Is the router running? Start it with 'make run'.",
-            _EXIT_UNREACHABLE,
-        ) from None
+        raise CommandError(_lost(url, job, error), _EXIT_UNREACHABLE) from None
     if as_json:
         print(json.dumps(job, indent=2))  # noqa: T201 — the command's result
         return
     after = (job["report"] or {}).get("after")
     said = f": {after['integrated_lufs']:.1f} LUFS, {after['true_peak_dbtp']:.2f} dBTP" if after else ""
-    console.print(f"{', '.join(map(str, files))}{said}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{', '.join(map(str, paths))}{said}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _paths(outputs: Sequence[Mapping[str, str]], output: Path | None, usual: Path) -> list[Path]:
-    """Where each output goes: beside the song, or to `output`. Two of one extension get the format's name too."""
-    extensions = [made["extension"] for made in outputs]
-    if output is not None and len(outputs) == 1:
-        return [output]
-    stem = usual if output is None else output.with_suffix("")
-    return [
-        stem.with_name(
-            f"{stem.name}.{made['extension']}"
-            if extensions.count(made["extension"]) == 1
-            else f"{stem.name} {made['format']}.{made['extension']}"
-        )
-        for made in outputs
-    ]
+def _offered_outputs(http: httpx.Client, kind: str) -> dict[str, dict[str, Any]]:
+    """The outputs of a kind of job by name; none of a kind that the router does not know, which it will say."""
+    known: dict[str, Any] = {}
+    for attempt in attempts(_is_lost_answer, tries=_TRIES):
+        with attempt:
+            known = _ok(http.get("/v1/options"))["kinds"]
+    found: dict[str, dict[str, Any]] = known.get(kind, {}).get("outputs", {})
+    return found
+
+
+def _lost(url: str, job: Mapping[str, Any], error: Exception) -> str:
+    if not job:
+        return f"no answer from {url} ({type(error).__name__}). Is the router running? Start it with 'make run'."
+    left_min = float(job["expires_in_s"]) / 60
+    return (
+        f"the connection to {url} broke and did not come back. Nothing is lost for {left_min:.0f} minutes: the same"
+        f" command with --resume {job['id']} goes on."
+    )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Where a signal ends the command, its `finally` blocks run: no job is left behind. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _progress_bars(console: Console) -> Progress:
@@ -141,11 +177,14 @@ def _make_job(http: httpx.Client, asked: Mapping[str, object], size_bytes: int) 
     return job
 
 
-def _upload_song(http: httpx.Client, job_id: str, song: Path, progress: Progress) -> None:
-    """Send the song; after a broken connection from where the router has it. Raises CommandError, TransportError."""
+def _upload_song(http: httpx.Client, job_id: str, song: Path, progress: Progress, *, is_begun: bool) -> None:
+    """Send the song; after a broken connection, and where it `is_begun`, from where the router has it.
+
+    Raises CommandError, TransportError.
+    """
     size_bytes = song.stat().st_size
     task = progress.add_task("Uploading", total=size_bytes or 1)
-    offset, is_first = 0, True
+    offset, is_first = 0, not is_begun
 
     def known_offset() -> int:
         return offset
@@ -262,10 +301,14 @@ def _download(http: httpx.Client, output: dict[str, Any], path: Path, progress: 
         part.unlink(missing_ok=True)
 
 
-def _delete_job(http: httpx.Client, job_id: str) -> None:
-    for attempt in attempts(_is_broken_connection, tries=_DELETE_TRIES):
-        with attempt:
-            http.delete(f"/v1/jobs/{job_id}")
+def _delete_job(http: httpx.Client, job_id: str, console: Console) -> None:
+    """Destroy the job. Where the router can't be told, it does so by itself when the job's time is over."""
+    try:
+        for attempt in attempts(_is_broken_connection, tries=_DELETE_TRIES):
+            with attempt:
+                http.delete(f"/v1/jobs/{job_id}")
+    except httpx.TransportError:
+        console.print("The router could not be told to delete the job; it does so when its time is over.")
 
 
 def _ok(response: httpx.Response) -> dict[str, Any]:

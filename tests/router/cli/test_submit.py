@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import httpx
 import pytest
 
 from mastering.contract import OutputFormat
+from router.cli import submit as submit_module
 from router.cli.submit import submit, wanted
 from router.core.command_error import CommandError
 from router.spool.records import RECORD_BYTES
@@ -122,12 +125,106 @@ async def test_a_job_that_the_router_forgot_ends_the_wait(tmp_path: Path, song: 
                 await sending
 
 
-async def test_a_master_that_can_not_be_written_is_a_complaint(tmp_path: Path, song: Path) -> None:
-    async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
-        with pytest.raises(CommandError, match="can't be written") as command_error:
-            await send(router, song, tmp_path / "no such folder" / "out.wav")
+@pytest.mark.parametrize("how", ["the same path", "another path", "a symlink", "a hard link"])
+async def test_an_output_that_is_the_song_itself_is_refused_before_a_byte_is_sent(
+    tmp_path: Path, song: Path, how: str
+) -> None:
+    output = tmp_path / "out.wav"
+    match how:
+        case "the same path":
+            output = song
+        case "another path":
+            output = tmp_path / "." / "x" / ".." / song.name
+            (tmp_path / "x").mkdir()
+        case "a symlink":
+            output.symlink_to(song)
+        case "a hard link":
+            output.hardlink_to(song)
+    backend = FakeBackend("a", [mastering()])
+    async with served(tmp_path, [backend]) as router:
+        with pytest.raises(CommandError, match="is the song itself") as command_error:
+            await send(router, song, output)
         assert command_error.value.exit_code == 2
+        assert await asyncio.to_thread(song.read_bytes) == SONG
+        assert backend.runs == []
         assert router.services.spool.usage().blobs == 0
+
+
+PATHS_THAT_CAN_NOT_BE = {
+    "no such folder": ("no such folder/out.wav", "there is no folder"),
+    "a folder": ("", "is a folder"),
+    "an extension of no format": ("out.xyz", "says no format"),
+    "a name for another format": ("out.flac", "is no name for wav24"),
+}
+
+
+@pytest.mark.parametrize("name", PATHS_THAT_CAN_NOT_BE)
+async def test_a_place_where_no_output_can_be_is_said_before_a_byte_is_sent(
+    tmp_path: Path, song: Path, name: str
+) -> None:
+    where, says = PATHS_THAT_CAN_NOT_BE[name]
+    formats = ["wav24"] if name == "a name for another format" else None
+    backend = FakeBackend("a", [mastering()])
+    async with served(tmp_path, [backend]) as router:
+        asked = wanted("master", {}, None, formats)
+        url = f"http://127.0.0.1:{router.port}"
+        with pytest.raises(CommandError, match=says) as command_error:
+            await asyncio.to_thread(submit, url, song, tmp_path / where, asked, as_json=False, keep=False)
+        assert command_error.value.exit_code == 2
+        assert backend.runs == []
+        assert router.services.spool.usage().blobs == 0
+
+
+@pytest.mark.parametrize(("name", "form"), [("out.mp3", OutputFormat.MP3), ("OUT.FLAC", OutputFormat.FLAC)])
+async def test_the_format_follows_the_name_of_the_file(
+    tmp_path: Path, song: Path, name: str, form: OutputFormat
+) -> None:
+    async with served(tmp_path, [FakeBackend("a", [mastering(MASTER, form)])]) as router:
+        url = f"http://127.0.0.1:{router.port}"
+        asked = wanted("master", {}, None, None)
+        await asyncio.to_thread(submit, url, song, tmp_path / name, asked, as_json=False, keep=False)
+        assert (tmp_path / name).read_bytes() == MASTER
+
+
+@pytest.mark.parametrize("broken", ["PUT", "GET", "download"])
+async def test_a_connection_that_stays_broken_leaves_the_job_and_says_how_to_go_on(
+    tmp_path: Path, song: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit_module, "_TRIES", 2)
+    await asyncio.to_thread(song.write_bytes, bytes(20 * RECORD_BYTES))
+    async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
+        with breaking_proxy(f"http://127.0.0.1:{router.port}") as (url, proxy):
+            proxy.breaks = [broken] * 50
+            with pytest.raises(CommandError, match="Nothing is lost for") as command_error:
+                await asyncio.to_thread(submit, url, song, None, OPTIONS, as_json=False, keep=False)
+            assert command_error.value.exit_code == 4
+            proxy.breaks = []
+            (job_id,) = [job.id async for job, _ in router.services.jobs.scan()]
+            assert f"--resume {job_id}" in str(command_error.value)
+            await asyncio.to_thread(submit, url, song, None, OPTIONS, as_json=False, keep=False, resume=job_id)
+        assert (tmp_path / "song (master).wav").read_bytes() == MASTER
+        assert router.services.spool.usage().blobs == 0
+        assert len([job async for job in router.services.jobs.scan()]) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_a_signal_that_ends_the_command_destroys_its_job(
+    tmp_path: Path, song: Path, number: signal.Signals
+) -> None:
+    async with served(tmp_path, [FakeBackend("a", [[Accepted("scripted"), Hang()]])]) as router:
+        command = [sys.executable, "-m", "router", "submit", str(song), "--url", f"http://127.0.0.1:{router.port}"]
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+
+        async def runs() -> bool:
+            return any([job.state is JobState.RUNNING async for job, _ in router.services.jobs.scan()])
+
+        await eventually(runs)
+        process.send_signal(number)
+        _, said = await process.communicate()
+        assert process.returncode == (130 if number is signal.SIGINT else 128 + number)
+        assert b"Traceback" not in said
+        (job,) = [job async for job, _ in router.services.jobs.scan()]
+        assert (job.state, job.ended_as) == (JobState.WIPED, JobState.CANCELLED)
 
 
 class BreakingProxy:
@@ -150,6 +247,7 @@ def breaking_proxy(upstream: str) -> Iterator[tuple[str, BreakingProxy]]:
             headers = {k.lower(): v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
             proxy.seen.append((self.command, headers))
             kind = "download" if "/outputs/" in self.path else self.command
+            kind = "options" if self.path == "/v1/options" else kind
             cut = kind in proxy.breaks
             if cut:
                 proxy.breaks.remove(kind)
@@ -199,7 +297,7 @@ def breaking_proxy(upstream: str) -> Iterator[tuple[str, BreakingProxy]]:
         proxy.http.close()
 
 
-@pytest.mark.parametrize("broken", ["POST", "PUT", "GET", "download", "DELETE"])
+@pytest.mark.parametrize("broken", ["options", "POST", "PUT", "GET", "download", "DELETE"])
 async def test_a_connection_that_breaks_is_made_anew_and_what_has_arrived_is_kept(
     tmp_path: Path, song: Path, broken: str
 ) -> None:
