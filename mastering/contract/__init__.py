@@ -6,7 +6,7 @@ pydantic, no numpy, no torch.
 
 from __future__ import annotations
 
-from mastering.contract.faults import USER_FAULTS, Fault, FaultCode
+from mastering.contract.faults import USER_FAULTS, Fault, FaultCode, accepted_numbers
 from mastering.contract.formats import CODER_PADDING_FRAMES, OutputFormat
 from mastering.contract.limits import (
     MAX_CHANNELS,
@@ -85,4 +85,5 @@ __all__ = [
     "ToneParameters",
     "ToneStep",
     "Traces",
+    "accepted_numbers",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -66,3 +68,31 @@ class Fault(Exception):
         self.code = code
         self.message = message
         self.numbers: dict[str, Any] = numbers
+
+
+_NUMBER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_NAMES_OF_A_PROBLEM = frozenset(
+    {"code", "detail", "headers", "instance", "message", "numbers", "self", "status", "title", "type"}
+)
+"""Members of problem+json (RFC 9457) and of our own errors, which no number may stand in for."""
+_MOST_NUMBERS = 16
+_MOST_CHARACTERS = 100
+"""Of a number that is a word."""
+
+
+def accepted_numbers(said: Mapping[Any, Any]) -> dict[str, float | int | str]:
+    """What is believed of a fault's numbers that another process or machine told: few, short, under names of their own.
+
+    A song may have taken that process over, and a worker may be of another version.
+    """
+    found: dict[str, float | int | str] = {}
+    for name, value in said.items():
+        if len(found) == _MOST_NUMBERS:
+            break
+        if isinstance(name, str) and _NUMBER_NAME.fullmatch(name) and name not in _NAMES_OF_A_PROBLEM:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and abs(value) < 2**63:  # neither NaN nor infinity is
+                found[name] = value
+            elif isinstance(value, str) and name != "retry_after_s":
+                found[name] = value[:_MOST_CHARACTERS]
+    return found

@@ -25,7 +25,7 @@ from mastering.protocol.frames import (
 from mastering.worker.event_log import WorkerEventLog
 from mastering.worker.problems import problem_response
 from mastering.worker.render_pool import RenderPool
-from mastering.worker.render_process import Message, RenderProcess
+from mastering.worker.render_process import Message, RenderProcess, fault_of
 from mastering.worker.request import JobRequest, RenderRequest
 from mastering.worker.response import CallerGone, ResponseWriter
 from mastering.worker.settings import WorkerSettings
@@ -126,7 +126,7 @@ class RenderExchange:
                 case {"progress": progress}:
                     await response.event(ProgressEvent.model_validate(progress))
                 case {"fault": fault}:
-                    raise Fault(FaultCode(fault["code"]), fault["message"], **fault["numbers"])
+                    raise fault_of(fault)
                 case _:
                     return message
 

@@ -12,7 +12,8 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from mastering.contract import Fault, FaultCode, kinds
+from mastering.contract import Fault, FaultCode, accepted_numbers, kinds
+from mastering.protocol.frames import MAX_MESSAGE
 from mastering.runtime import child_process
 
 _START_S = 180.0
@@ -175,6 +176,15 @@ def _post_mortem(status: int | None) -> Fault:
         return Fault(FaultCode.OUT_OF_MEMORY, "The rendering process was killed, most likely for want of memory.")
     numbers = {} if status is None else {"status": status}
     return Fault(FaultCode.INTERNAL, "The rendering process ended in the middle of its work.", **numbers)
+
+
+def fault_of(said: Any) -> Fault:
+    """The fault that a rendering process tells of. A song may have taken it over: what is no fault is one of ours."""
+    try:
+        numbers = accepted_numbers(said["numbers"])
+        return Fault(FaultCode(said["code"]), str(said["message"])[:MAX_MESSAGE], **numbers)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Fault(FaultCode.INTERNAL, "The rendering process said what no honest one does.")
 
 
 async def wait_until_readable(descriptor: int) -> None:

@@ -74,7 +74,12 @@ def _after(audio: bytes, how: signal.Signals, rounds: int) -> list[float]:
             job_id = client.send(audio)
             victim, _ = setup.latest("stalled", asked_s, 30)
             hit_s = victim.stop(how)
-            _, accepted_s = setup.latest("accepted", hit_s, 40)
+            try:
+                _, accepted_s = setup.latest("accepted", hit_s, 40)
+            except TimeoutError:
+                job = client.wait(job_id, 0)
+                told = [(one["outcome"], one["detail"], one["reason"]) for one in job["attempts"]]
+                raise RuntimeError(f"no other worker has the job: {job['state']}, {told}, {job['error']}") from None
             seconds.append(accepted_s - hit_s)
             if client.wait(job_id)["state"] != "mastered":
                 raise RuntimeError("a job was lost")

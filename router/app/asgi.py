@@ -61,6 +61,7 @@ def make_app(
         openapi_url=routes.OPENAPI_URL,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy they would lead to http
         responses=problems.COMMON_RESPONSES,
         lifespan=lifespan,
     )

@@ -85,6 +85,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         timeout_keep_alive=15,
         timeout_graceful_shutdown=10,
         http=_Connection,
+        ws="none",  # with the package websockets installed each Upgrade would keep a place for ever
     )
 
 

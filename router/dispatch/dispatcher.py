@@ -69,9 +69,25 @@ class Dispatcher:
         except JobMissing:
             await lease.finish()
         except Exception as error:
-            # A fault of our own must not lose the job: it is tried again after a while.
             log_exception(error)
-            await lease.release(WAIT_FOR_BACKEND_S)
+            await self._go_on_after_own_failure(lease)
+
+    async def _go_on_after_own_failure(self, lease: Lease) -> None:
+        """A fault of our own must not lose the job, which is tried again after a while; nor repeat it without end."""
+        services = self._services
+        fault = TierFault(FaultClass.OURS, "something broke on the router's side")
+
+        def note(job: Job) -> Job | None:
+            running = job.state is JobState.RUNNING
+            return attempts.faulted(job, fault, services.clock.now()) if running else None
+
+        job = await services.change(lease.job_id, note)
+        problem = attempts.ending_problem(job, fault)
+        if problem is not None:
+            await self._fail(job, problem)
+            return await lease.finish()
+        await services.change(lease.job_id, attempts.requeued)
+        await lease.release(WAIT_FOR_BACKEND_S)
 
     async def _claim(self) -> tuple[Lease, Placement]:
         """Wait for the next job in turn and a backend that is reserved for it.

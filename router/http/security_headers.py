@@ -48,6 +48,9 @@ STRICT_TRANSPORT = {"strict-transport-security": f"max-age={2 * 365 * 24 * 3600}
 SPACE_FRAME = "https://huggingface.co"
 """The only site that may frame the page, where the router itself runs as a Space."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
+"""The name that a Host header may hold, or an address in brackets, and a port (RFC 9110 §7.2): no user, no path."""
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
 """Requests whose body is audio, written to the spool as it arrives; every other body is read into memory whole."""
 MAX_BODY_BYTES = 64 * 1024
@@ -71,10 +74,12 @@ class Site(NamedTuple):
 
     def own_origin(self, scheme: str, host: str) -> str:
         """The only Origin from which an unsafe request may come that asks for `host` (with its port)."""
-        return self.origin if self.origin and urlsplit(self.origin).netloc == host else f"{scheme}://{host}"
+        if self.origin and _plain_host(host, "https") == _plain_host(urlsplit(self.origin).netloc, "https"):
+            return self.origin
+        return f"{scheme}://{_plain_host(host, scheme)}"
 
     def answers_to(self, host: str) -> bool:
-        name = _host_of(host)
+        name = _host_of(host).removesuffix(".")
         return name in self.hosts or (self.origin is not None and name == urlsplit(self.origin).hostname)
 
     @property
@@ -129,9 +134,14 @@ class RequestGuard:
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
+        hosts = headers.getlist("host")
+        host = hosts[0] if hosts else ""
+        if len(hosts) > 1 or (host and not _HOST.fullmatch(host)):
+            return Problem("bad_request", "A request names one host, and nothing but its name and port.")
         if not self._site.answers_to(host):
             return Problem("foreign_host")
+        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            return Problem("unsupported_media_type", "Send the body as it is: no Content-Encoding is taken here.")
         if scope["method"] not in SAFE_METHODS and self._is_foreign(scope["scheme"], host, headers):
             return Problem("foreign_origin")
         stated = headers.get("content-length", "")
@@ -189,6 +199,15 @@ class _Body:
 
 def _too_large() -> Problem:
     return Problem("too_large", f"At most {MAX_BODY_BYTES} bytes are read here.", allowed_bytes=MAX_BODY_BYTES)
+
+
+def _plain_host(host: str, scheme: str) -> str:
+    """The host with its port as an Origin has it: without the dot of a full name, and without the usual port."""
+    name, colon, port = host.rpartition(":")
+    if not colon or not port.isdecimal():
+        return host.removesuffix(".").lower()
+    name = name.removesuffix(".").lower()
+    return name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
 
 
 def _host_of(value: str) -> str:

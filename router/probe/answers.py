@@ -7,7 +7,7 @@ import math
 import socket
 from typing import Any
 
-from mastering.contract import Facts, Fault, FaultCode
+from mastering.contract import Facts, Fault, FaultCode, accepted_numbers
 from mastering.protocol.probe import MAX_ANSWER_BYTES, AnswerT, ProbeAnswer, SandboxChecks, VerifiedAudio, VerifiedJson
 from router.probe.process import ProbeLost
 
@@ -33,11 +33,12 @@ def parse_answer(kind: type[AnswerT], line: bytes) -> AnswerT:
         raise ProbeLost
     try:
         answer = _MODELS[kind].model_validate_json(line)
-        fault = None if answer.fault is None else Fault(answer.fault.code, answer.fault.message, **answer.fault.numbers)
-    except (ValueError, TypeError):  # the latter where a number has the name of one of Fault's own arguments
+    except ValueError:
         raise ProbeLost from None
-    if fault is not None:
-        raise fault
+    if (told := answer.fault) is not None:
+        if accepted_numbers(told.numbers) != told.numbers:  # of the same version as we: an honest child sends no other
+            raise ProbeLost
+        raise Fault(told.code, told.message, **told.numbers)
     if not isinstance(answer.ok, kind) or not _is_possible(answer.ok):
         raise ProbeLost
     return answer.ok

@@ -22,7 +22,7 @@ from mastering.contract.kinds import JobKind
 from mastering.protocol.frames import AcceptedEvent, FaultEvent, HeartbeatEvent, PartEvent, ProgressEvent, ReportEvent
 from mastering.worker.budget import check_duration
 from mastering.worker.render_pool import RenderPool
-from mastering.worker.render_process import Message, RenderProcess
+from mastering.worker.render_process import Message, RenderProcess, fault_of
 from mastering.worker.request import JobRequest
 from mastering_space.descent_relay import DescendFunction, DescentRelay, ZeroGpuError
 from mastering_space.jobs import AUDIO, SpaceJob, SpaceJobs
@@ -167,7 +167,7 @@ class Rendering:
                 case {"progress": progress}:
                     emit(ProgressEvent.model_validate(progress).model_dump(mode="json"))
                 case {"fault": fault}:
-                    raise Fault(FaultCode(fault["code"]), fault["message"], **fault["numbers"])
+                    raise fault_of(fault)
                 case _:
                     return message
 

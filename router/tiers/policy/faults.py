@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from mastering.contract import USER_FAULTS, FaultCode
+from mastering.contract import USER_FAULTS, FaultCode, accepted_numbers
 
 
 class FaultClass(StrEnum):
@@ -105,7 +105,7 @@ class TierFault(Exception):
         self.detail = detail
         self.code = code
         self.retry_after_s = retry_after_s
-        self.numbers = numbers or {}
+        self.numbers: dict[str, Any] = dict(accepted_numbers(numbers or {}))
 
     @property
     def consequence(self) -> Consequence:

@@ -50,7 +50,20 @@ async def put_audio(
     upload_offset: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> JobView:
     """Send the song as the raw body; `Upload-Offset` continues an upload that broke off. Answers when it is queued."""
+    refuse_parts(request)
     return await view(services, *await receive(services, found.job, request, upload_offset, content_length))
+
+
+def refuse_parts(request: Request) -> None:
+    """Raise Problem for a body that says it is a part of a file in a way that is not spoken here, or a form.
+
+    RFC 9110 §14.5: whoever does not know Content-Range on a PUT must not take the part for the whole.
+    """
+    if "content-range" in request.headers:
+        raise Problem("bad_request", "Content-Range is not taken here: send the rest with Upload-Offset: N.")
+    # Not urlencoded forms: curl --data-binary calls every body so.
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Problem("unsupported_media_type", "Send the file itself as the body, no form: curl -T song.wav URL.")
 
 
 async def receive(

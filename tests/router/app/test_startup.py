@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpcore
 import pytest
+from fastapi import FastAPI
 
-from router.app import startup
+from router.app import server, startup
 from router.core import threads
 from router.core.settings import RouterSettings
 from router.http.connection import connections_for
@@ -57,3 +58,8 @@ def test_the_secret_of_a_boot_is_the_same_for_every_start(tmp_path: Path) -> Non
     secret = startup.boot_secret(tmp_path)
     assert len(secret) == 32
     assert startup.boot_secret(tmp_path) == secret
+
+
+def test_no_server_of_ours_speaks_websockets() -> None:
+    """With the package installed, a page anywhere could keep a connection's place for ever by an Upgrade."""
+    assert server._config(FastAPI()).ws == "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from mastering.contract import Fault, FaultCode, OutputFormat, Settings, Stage
 from router.core import clock
 from router.dispatch import dispatcher
+from router.dispatch import dispatcher as dispatcher_module
 from router.dispatch.dispatcher import Dispatcher
 from router.jobs import attempts, lifecycle, reaper
+from router.jobs import attempts as attempts_module
 from router.jobs.services import Services
 from router.spool.port import BlobGone
 from router.store.port import Lease, Owner
@@ -142,6 +145,37 @@ async def test_a_backend_that_freezes_is_given_up_and_let_go(tmp_path: Path) -> 
         assert job.state is JobState.MASTERED
         assert [attempt.outcome for attempt in job.attempts] == ["crash", "done"]
         assert sum(backend.closed_early for backend in backends) == 1
+
+
+async def test_a_fault_whose_numbers_name_members_of_the_problem_forges_none_and_costs_one_attempt(
+    tmp_path: Path,
+) -> None:
+    numbers = {"code": "ok", "detail": "x", "status": 200, "title": "Fine", "headers": {}, "at_s": 3} | {
+        f"n{number}": "x" * 40_000 for number in range(20)
+    }
+    backend = FakeBackend("a", [fault(FaultClass.USER, code=FaultCode.UNDECODABLE, numbers=numbers)])
+    async with working(tmp_path, [backend]) as services:
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert (job.ended_as, len(backend.runs)) == (JobState.FAILED, 1)
+        error = job.error or {}
+        assert (error["code"], error["status"], error["at_s"]) == ("undecodable", 422, 3)
+        assert error["title"] != "Fine"
+        assert len(json.dumps(error)) < 4000
+
+
+async def test_a_breakage_of_our_own_is_tried_again_but_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(dispatcher_module, "WAIT_FOR_BACKEND_S", 0.01)
+    backend = FakeBackend("a", [mastering()])
+    async with working(tmp_path, [backend]) as services:
+        monkeypatch.setattr(Dispatcher, "_seal", broken)
+        job = await until(services, (await queue_song(services)).id, *ENDS)
+        assert (job.ended_as, (job.error or {})["code"]) == (JobState.FAILED, "attempts_exhausted")
+        assert len(backend.runs) == attempts_module.MAX_FAULTS
 
 
 BAD_OUTPUTS: dict[str, list[TierEvent]] = {

@@ -103,14 +103,54 @@ async def test_a_body_that_is_large_is_not_read_where_none_is_due(router: Served
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "[]", "@"],
+    ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "", "evil..", "."],
 )
 async def test_a_foreign_host_is_refused(router: Served, host: str) -> None:
     """A page that made its own name resolve to this address (DNS rebinding) is not answered."""
     assert_problem(await router.http.get("/v1/options", headers={"host": host}), 421, "foreign_host")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:8080", "[::1]:80"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil@localhost", "localhost/evil", "localhost:80:80", "[::1", "[]", "@", "localhost localhost", "localhost:x"],
+)
+async def test_a_host_with_more_than_name_and_port_is_no_host(router: Served, host: str) -> None:
+    assert_problem(await router.http.get("/v1/options", headers={"host": host}), 400, "bad_request")
+
+
+async def test_a_request_that_names_two_hosts_is_refused(router: Served) -> None:
+    for second in (b"localhost", b"evil.example"):
+        reader, writer = await router.raw(
+            b"GET /v1/options HTTP/1.1\r\nhost: localhost\r\nhost: " + second + b"\r\nconnection: close\r\n\r\n"
+        )
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400"), answer
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+async def test_a_body_that_is_packed_is_refused_with_a_sentence(router: Served, encoding: str) -> None:
+    job = await router.create()
+    headers = {"content-encoding": encoding}
+    answers = [
+        await router.http.post("/v1/jobs", content=b"{}", headers={**headers, "content-type": "application/json"}),
+        await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG, headers=headers),
+    ]
+    for answer in answers:
+        assert_problem(answer, 415, "unsupported_media_type")
+        assert "Content-Encoding" in answer.json()["detail"]
+    assert (await router.http.get(f"/v1/jobs/{job['id']}")).json()["upload"]["offset_bytes"] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/", "/v1/options/", "//v1/jobs", "/account/"])
+async def test_an_address_with_a_slash_too_many_leads_nowhere(router: Served, path: str) -> None:
+    """Behind a proxy a redirect would name http and the router's own address."""
+    answer = await router.http.get(path)
+    assert "location" not in answer.headers
+    assert_problem(answer, 404, "not_found")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "localhost.", "LOCALHOST:8080", "[::1]:80"])
 async def test_names_of_this_machine_are_answered(router: Served, host: str) -> None:
     assert (await router.http.get("/v1/options", headers={"host": host})).status_code == 200
 
@@ -165,3 +205,24 @@ async def test_a_number_beyond_all_measure_is_refused(router: Served) -> None:
     assert_problem(created, 422, "bad_settings")
     audio = f"/v1/jobs/{job['id']}/audio"
     assert_problem(await router.http.put(audio, content=b"x", headers={"upload-offset": "9" * 400}), 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_own"),
+    [
+        ("master.example", "https://master.example", True),
+        ("master.example:443", "https://master.example", True),
+        ("master.example.", "https://master.example", True),
+        ("MASTER.example.:443", "https://master.example", True),
+        ("master.example:80", "https://master.example", False),
+        ("master.example:8443", "https://master.example", False),
+        ("master.example", "http://master.example", False),
+        ("localhost:80", "http://localhost", True),
+        ("localhost:8080", "http://localhost:8080", True),
+        ("localhost:8080", "http://localhost", False),
+    ],
+)
+def test_the_own_origin_is_the_same_by_whichever_name_of_it(host: str, origin: str, is_own: bool) -> None:
+    site = security_headers.Site(frozenset({"localhost"}), "https://master.example")
+    assert site.answers_to(host)
+    assert (site.own_origin("http", host) == origin) == is_own

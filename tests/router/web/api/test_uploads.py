@@ -79,6 +79,31 @@ async def test_a_song_sent_whole_is_queued_with_its_facts(tmp_path: Path) -> Non
         assert job["upload"] == {"offset_bytes": len(SONG), "size_bytes": len(SONG)}
 
 
+@pytest.mark.parametrize("target", ["audio", "references/1"])
+async def test_a_part_that_is_named_by_content_range_is_not_taken_for_the_whole(tmp_path: Path, target: str) -> None:
+    async with served(tmp_path) as router:
+        job = await router.create()
+        headers = {"content-range": f"bytes 0-{len(SONG) - 1}/{2 * len(SONG)}"}
+        answer = await router.http.put(f"/v1/jobs/{job['id']}/{target}", content=SONG, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+        assert "Upload-Offset" in answer.json()["detail"]
+        assert (await router.http.get(f"/v1/jobs/{job['id']}")).json()["state"] == "received"
+
+
+async def test_a_form_is_told_what_to_send_in_its_place(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        job = await router.create()
+        answer = await router.http.put(f"/v1/jobs/{job['id']}/audio", files={"file": ("song.wav", SONG)})
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+        assert "curl -T" in answer.json()["detail"]
+        sent = await router.http.put(
+            f"/v1/jobs/{job['id']}/audio",
+            content=SONG,
+            headers={"content-type": "application/x-www-form-urlencoded"},  # as curl --data-binary says
+        )
+        assert sent.status_code == 202
+
+
 async def test_a_body_of_unknown_length_is_taken_to_its_end(tmp_path: Path) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield SONG[:1000]
