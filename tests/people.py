@@ -18,11 +18,13 @@ from tests.services import PATIENCE_S
 
 
 @asynccontextmanager
-async def person(router: Served, provider: FakeProvider, subject: str) -> AsyncIterator[httpx.AsyncClient]:
+async def person(
+    router: Served, provider: FakeProvider, subject: str, headers: dict[str, str] | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """A browser in which `subject` has signed in; it says by Origin that our own page sends its requests."""
     origin = f"http://127.0.0.1:{router.port}"
     async with httpx.AsyncClient(
-        base_url=origin, trust_env=False, timeout=PATIENCE_S, headers={"origin": origin}, verify=TLS
+        base_url=origin, trust_env=False, timeout=PATIENCE_S, headers={"origin": origin, **(headers or {})}, verify=TLS
     ) as browser:
         await sign_in_with(browser, provider, subject)
         yield browser

@@ -16,7 +16,7 @@ from router.admin.status import Status, TierStatus, current_status
 from router.core import metrics
 from router.core.errors import Problem
 from router.core.settings import LOOPBACK_NAMES
-from router.http import problems, security_headers
+from router.http import head_requests, problems, security_headers
 from router.jobs.services import Services
 from router.tiers.fleet.modes import Mode
 
@@ -39,6 +39,7 @@ def make_admin(services: Services) -> FastAPI:
     _install_pages(app)
     _install_health(app, services)
     _install_api(app, services)
+    app.add_middleware(head_requests.HeadRequests)
     app.add_middleware(
         security_headers.RequestGuard, site=security_headers.Site(LOOPBACK_NAMES | {services.settings.admin_host})
     )
@@ -46,7 +47,7 @@ def make_admin(services: Services) -> FastAPI:
 
 
 def _install_pages(app: FastAPI) -> None:
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return Response(_dashboard(), media_type="text/html; charset=utf-8", headers=_REVALIDATE)
 

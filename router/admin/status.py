@@ -14,6 +14,7 @@ from router.store.state import ACTIVE, JobState
 from router.tiers.fleet.fleet import Fleet
 from router.tiers.fleet.journal import JournalEntry
 from router.tiers.fleet.member import FleetMember
+from router.tiers.policy.backend_state import UP
 from router.tiers.policy.choice import TYPICAL_JOB, forecast
 from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 
@@ -21,8 +22,6 @@ AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longe
 """Label → upper limit in seconds of the groups in which the page counts waiting jobs."""
 EVENTS_SHOWN = 60
 """Newest entries of the fleet's journal that the page lists."""
-_UP_STATES = frozenset({"healthy", "suspect", "half-open", "sleeping"})
-"""States in which a backend could take a job, or is at one."""
 
 
 class BackendStatus(BaseModel):
@@ -135,7 +134,7 @@ def _summary(tiers: list[TierStatus], error: str | None) -> str:
 
 def _has_only(tier: TierStatus, *states: str) -> bool:
     """Whether all of its backends that could take a job are in these states, and there is one."""
-    found = {backend.state for backend in tier.backends} & _UP_STATES
+    found = {backend.state for backend in tier.backends} & UP
     return bool(found) and found <= set(states)
 
 
@@ -144,7 +143,7 @@ def _tier_status(fleet: Fleet, name: str, now: float) -> TierStatus:
     return TierStatus(
         name=name,
         title=TIER_TITLES[name],
-        up=any(backend.state in _UP_STATES for backend in backends),
+        up=any(backend.state in UP for backend in backends),
         in_flight=sum(backend.in_flight for backend in backends),
         slots=sum(backend.slots for backend in backends),
         backends=backends,

@@ -11,10 +11,12 @@ from router.app.compose import open_services
 from router.core.command_error import CommandError
 from router.core.event_log import learn_routes, log_exception
 from router.core.settings import LOOPBACK_NAMES, RouterSettings, refuse_strangers
-from router.http import access_log, problems, rate_limit, security_headers
+from router.http import access_log, head_requests, problems, rate_limit, security_headers
 from router.jobs.services import Services
 from router.tiers.port import Backend
 from router.web import routes
+from router.web.api import tus
+from router.web.auth import counted_account
 from router.web.stream_limits import Streams
 
 
@@ -65,10 +67,12 @@ def make_app(
         responses=problems.COMMON_RESPONSES,
         lifespan=lifespan,
     )
-    problems.install(app)
+    problems.install(app, routes.methods_at)
     for router in routes.ROUTERS:
         app.include_router(router)
-    app.add_middleware(rate_limit.RateLimiter, settings=settings)
+    app.add_middleware(tus.TusAnswers)
+    app.add_middleware(head_requests.HeadRequests, own=head_requests.paths_with_head(*routes.ROUTERS))
+    app.add_middleware(rate_limit.RateLimiter, settings=settings, account_of=counted_account)
     app.add_middleware(security_headers.RequestGuard, site=site_of(settings))
     learn_routes(routes.templates())
     app.add_middleware(access_log.AccessLog)

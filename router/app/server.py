@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import socket
@@ -14,7 +15,6 @@ from typing import Any
 import typer
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from router.admin.app import make_admin
 from router.app import local_workers, startup
@@ -22,7 +22,7 @@ from router.app.asgi import make_app
 from router.core import event_log
 from router.core.command_error import CommandError
 from router.core.errors import Problem
-from router.core.settings import RouterSettings
+from router.core.settings import RouterSettings, read_settings
 from router.http import connection, problems
 from router.http.security_headers import ALWAYS
 from router.jobs.services import Services
@@ -35,7 +35,7 @@ ADMIN_PORT = 8081
 
 def serve(options: Mapping[str, Any]) -> None:
     """Serve until interrupted. Raises CommandError."""
-    _serve(_settings(options), [])
+    _serve(read_settings(**options), [])
 
 
 def run(options: Mapping[str, Any], worker_count: int) -> None:
@@ -48,19 +48,17 @@ def run(options: Mapping[str, Any], worker_count: int) -> None:
     urls = tuple(_address(one) for one in reserved)
     # Nobody else on this machine may speak to our workers: they know a key of ours alone.
     key = {} if "ROUTER_WORKER_SECRET" in os.environ else {"worker_secret": secrets.token_hex(32)}
-    settings = _settings({**own, **options, "workers": urls, **key})
+    try:
+        settings = read_settings(**{**own, **options, "workers": urls, **key})
+    except CommandError:
+        for one in reserved:
+            one.close()
+        raise
     _serve(settings, reserved)
 
 
-def _settings(options: Mapping[str, Any]) -> RouterSettings:
-    try:
-        return RouterSettings(**options)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise CommandError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}.", exit_code=2) from None
-
-
 def _serve(settings: RouterSettings, reserved: Sequence[socket.socket]) -> None:
+    startup.check_folders(settings)
     remove_old_logs = startup.prepare_process(settings)
     listening = _listen(settings.host, settings.port)
     operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)
@@ -150,10 +148,18 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError:
+    except OSError as error:
         listening.close()
-        raise CommandError(f"port {port} on {host} is taken or not ours. Choose another one.") from None
+        raise CommandError(_why_not_listening(error, host, port)) from None
     return listening
+
+
+def _why_not_listening(error: OSError, host: str, port: int) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine. Give one of its own by --host or ROUTER_HOST."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} needs rights that this user has not. Choose one above 1023, behind a proxy (ops/)."
+    return f"port {port} on {host} is taken. Choose another one, by --port or ROUTER_PORT."
 
 
 def _is_free(port: int) -> bool:

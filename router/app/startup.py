@@ -6,6 +6,7 @@ too; then come the locks on the folders, the check of the RAM folder and the sec
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -38,6 +39,21 @@ def prepare_process(settings: RouterSettings) -> Callable[[], int]:
     sandbox.keep_memory_private()  # keys and audio pass through it
     RouterConnection.most_open = connections_for(_raise_descriptor_limit())
     return event_log.configure(settings.log_dir)
+
+
+def check_folders(settings: RouterSettings) -> None:
+    """Make the folders that the settings name. Raises CommandError, which names the setting of one without use."""
+    os.umask(0o077)
+    for name in ("ram_dir", "state_dir", "spool_dir", "log_dir"):
+        folder: Path | None = getattr(settings, name)
+        try:
+            if folder is not None:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            reason = f"this folder can't be used: {error.strerror}"
+            raise CommandError(f"setting {name}: {reason}. Name another by ROUTER_{name.upper()}.", 2) from None
 
 
 def prepare_router(settings: RouterSettings) -> None:

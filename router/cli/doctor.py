@@ -8,11 +8,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import typer
-from pydantic import ValidationError
 
 from router.core import clock
 from router.core.command_error import CommandError
-from router.core.settings import RouterSettings, is_loopback
+from router.core.settings import RouterSettings, is_loopback, read_settings
 from router.identity import accounts_database, login, pseudonyms
 from router.identity.http_fetch import ProviderUnavailable, SignInRefused
 from router.identity.oidc import LEEWAY_S, Provider
@@ -44,12 +43,7 @@ def examine() -> None:
 
 
 async def _examine() -> int:
-    try:
-        settings = RouterSettings()
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        raise CommandError(f"setting {where}: {first['msg'].removeprefix('Value error, ')}.", exit_code=2) from None
+    settings = read_settings()
     if not settings.has_sign_in:
         typer.echo(_SETUP_STEPS.format(redirect_uri=settings.redirect_uri))
     failed = 0

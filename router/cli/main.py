@@ -16,7 +16,7 @@ import typer
 
 from mastering.contract import Effort
 from mastering.contract.kinds import WrongVariableError, job_kinds
-from router.core.settings import RouterSettings
+from router.core.settings import read_settings
 from router.identity.port import Accounts
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def retire_peppers() -> None:
 def _retire_older_peppers() -> None:
     from router.identity import pseudonyms
 
-    settings = RouterSettings()
+    settings = read_settings()
     given = settings.pepper.get_secret_value() if settings.pepper is not None else None
     older = pseudonyms.load_peppers(settings.state_dir, given).older
 
@@ -174,7 +174,7 @@ def _retire_older_peppers() -> None:
 def _pepper_folder() -> Path:
     from router.core.command_error import CommandError
 
-    settings = RouterSettings()
+    settings = read_settings()
     if settings.pepper is not None:
         raise CommandError("the pepper is in ROUTER_PEPPER: put a new version before the others there.", exit_code=2)
     return settings.state_dir
@@ -184,7 +184,7 @@ async def _with_accounts(call: Callable[[Accounts], Awaitable[T]]) -> T:
     """What `call` answers of the accounts of this machine."""
     from router.identity.accounts import open_accounts
 
-    settings = RouterSettings()
+    settings = read_settings()
     marker = settings.ram_dir / "accounts.expected"
     async with open_accounts(settings.state_dir, [marker] if settings.ram_dir.is_dir() else []) as accounts:
         return await call(accounts)

@@ -70,6 +70,7 @@ TABLE: dict[str, Row] = {
     "daily_quota": Row(429, "Today's share of audio is used up", _U, "come back tomorrow"),
     "rate_limited": Row(429, "Too many requests", _U, "wait as Retry-After says"),
     "range_not_satisfiable": Row(416, "That range is not in the file", _U, "ask for a range inside the file"),
+    "precondition_failed": Row(412, "It is not as the request expects", _U, "ask again without If-Match"),
     "upload_timeout": Row(408, "The upload stalled", _U, "continue the upload"),
     "unsupported_media_type": Row(415, "Not a content type this address takes", _U, "send the type it names"),
     "tus_version": Row(412, "Another version of tus", _U, "speak the version in Tus-Version"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
 from router.core.command_error import CommandError
@@ -51,9 +54,15 @@ class RouterSettings(BaseSettings):
     profile: Literal["standalone", "space"] = Field(
         "standalone", description="`space` where the router itself runs as a Hugging Face Space, inside its frame."
     )
-    requests_per_minute: int = Field(600, ge=1, description="Requests that a network (/24 or /56) may send a minute.")
-    new_jobs_per_10_minutes: int = Field(60, ge=1, description="Jobs that a network may open in ten minutes.")
-    sign_ins_per_10_minutes: int = Field(30, ge=1, description="Sign-ins that a network may begin in ten minutes.")
+    requests_per_minute: int = Field(
+        600, ge=1, description="Requests that an account, or a network (/24 or /56) of strangers, may send a minute."
+    )
+    new_jobs_per_10_minutes: int = Field(
+        60, ge=1, description="Jobs that an account, or a network of guests, may open in ten minutes."
+    )
+    failed_sign_ins_per_10_minutes: int = Field(
+        30, ge=1, description="Sign-ins of a network that may fail in ten minutes."
+    )
     oidc_client_id: str | None = Field(
         None, description="Client id that the sign-in provider gave this router; without one there is no sign-in."
     )
@@ -198,3 +207,43 @@ def refuse_strangers(host: str | None) -> None:
         f"Without sign-in this router serves this machine only, not {host}."
         " Listen on 127.0.0.1, or set up sign-in first: 'router doctor' says how."
     )
+
+
+_OTHER_VARIABLES = frozenset({"ROUTER_TOKEN", "ROUTER_URL", "ROUTER_ADMIN_URL"})
+"""What commands that speak to a running router read from the environment."""
+_OF_PROXY = frozenset({"ROUTER_UPSTREAM", "ROUTER_HTTPS", "ROUTER_HTTP", "ROUTER_CERTIFICATE"})
+"""What the shipped proxy's configuration (ops/proxy) reads: they may be exported for both."""
+
+
+def read_settings(**given: Any) -> RouterSettings:
+    """The settings by environment and by `given`; a variable that looks like one and is none is named on stderr.
+
+    Raises CommandError, whose one line names what is wrong and shows no value: it may be a secret.
+    """
+    for sentence in misspelt_variables(os.environ):
+        sys.stderr.write(f"router: {sentence}\n")
+    try:
+        return RouterSettings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+        raise CommandError(f"setting {where}: {message}.", exit_code=2) from None
+    except SettingsError as error:  # a list that is no JSON; its text ends with where it was read
+        name = str(error).partition('"')[2].partition('"')[0]
+        example = '["one", "two"]'
+        raise CommandError(
+            f"setting {name}: ROUTER_{name.upper()} is a JSON list, like {example}.", exit_code=2
+        ) from None
+
+
+def misspelt_variables(names: Iterable[str]) -> list[str]:
+    """A sentence for each name `ROUTER_…` that nothing reads, with the nearest that is read."""
+    known = {f"ROUTER_{name.upper()}" for name in RouterSettings.model_fields} | _OTHER_VARIABLES | _OF_PROXY
+    sentences = []
+    for name in sorted(names):
+        if name.upper().startswith("ROUTER_") and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "see docs/settings.md."
+            sentences.append(f"{name} is no setting and changes nothing; {hint}")
+    return sentences

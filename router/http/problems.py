@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -41,31 +41,41 @@ def as_bytes(problem: Problem, headers: Mapping[str, str]) -> bytes:
     return head.encode("latin-1") + b"\r\n" + bytes(response.body)
 
 
-def install(app: FastAPI) -> None:
-    """Have `app` answer every exception that says what was wrong; `security_headers.RequestGuard` answers others."""
+def install(app: FastAPI, methods_at: Callable[[str], Iterable[str]] | None = None) -> None:
+    """Have `app` answer every exception that says what was wrong; `security_headers.RequestGuard` answers others.
+
+    `methods_at` gives the methods of a path: the framework names only those of the first route that it finds.
+    """
 
     @app.exception_handler(Problem)
     async def _known(_: Request, problem: Problem) -> Response:
         return respond(problem)
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
         response = respond(Problem(_BY_STATUS.get(error.status_code, "bad_request")))
         response.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and methods_at is not None:
+            response.headers["allow"] = ", ".join(sorted(methods_at(request.scope["path"])))
         return response
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> Response:
-        return respond(_invalid_request(error))
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        return respond(_invalid_request(error, request.headers.get("content-type", "")))
 
 
-def _invalid_request(error: RequestValidationError) -> Problem:
+def _invalid_request(error: RequestValidationError, content_type: str) -> Problem:
     """The problem with a request's first wrong field: its name and what it takes, never the value that was sent."""
     first = error.errors()[0]
+    if first["loc"][0] == "body" and "json" not in content_type.lower():
+        sentence = "Send JSON and say so by Content-Type: application/json, as curl --json '{}' URL does."
+        return Problem("unsupported_media_type", sentence)
+    if first["type"] == "json_invalid":
+        reason, index = first.get("ctx", {}).get("error", "it ends too soon"), int(first["loc"][-1])
+        return Problem("bad_settings", f"The body is not JSON: {reason}, at character {index + 1}.", field="")
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
     code = "bad_settings" if first["loc"][0] == "body" else "bad_request"
-    sentence = f"{where or 'The body'}: {first['msg']}." if first["type"] != "json_invalid" else "The body is not JSON."
-    return Problem(code, sentence, field=where)
+    return Problem(code, f"{where or 'The body'}: {first['msg']}.", field=where)
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, object]]:
@@ -81,6 +91,14 @@ def responses(*codes: str) -> dict[int | str, dict[str, object]]:
 
 
 COMMON_RESPONSES = responses(
-    "bad_request", "sign_in", "bad_token", "foreign_origin", "token_scope", "foreign_host", "bad_settings", "internal"
+    "bad_request",
+    "sign_in",
+    "bad_token",
+    "foreign_origin",
+    "token_scope",
+    "foreign_host",
+    "bad_settings",
+    "unsupported_media_type",
+    "internal",
 )
 """What every endpoint can answer, whatever else it does."""

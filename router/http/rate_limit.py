@@ -1,8 +1,9 @@
-"""Rate limits by network that keep no address: a request counts in one of 65,536 slots that a key of this process
-chooses from the network's prefix (/24 or /56), in RAM, for ten minutes at most.
+"""Rate limits that keep no address: people are counted by account, strangers in one of 65,536 slots that a key of this
+process chooses from their network's prefix (/24 or /56), in RAM, for ten minutes at most.
 
-A slot tells nothing about a network: without the key it can't be found, the key dies with the process, and every slot
-is shared by some 256 networks of IPv4. Requests from this machine itself are not counted.
+Whoever shows valid credentials is counted by them alone, so that no neighbour's requests shut anybody out. A slot tells
+nothing about a network: without the key it can't be found, the key dies with the process, and every slot is shared by
+some 256 networks of IPv4. Requests from this machine itself are not counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.core.errors import Problem
@@ -27,7 +29,7 @@ from router.core.settings import RouterSettings
 from router.http import problems
 
 _NEW_JOB = re.compile(r"POST /v1/(jobs|uploads)/?")
-_SIGN_IN = re.compile(r"\w+ /sign-in/?")
+_SIGN_IN = re.compile(r"\w+ /sign-in/callback")
 
 
 class LimitRule(NamedTuple):
@@ -52,40 +54,54 @@ class NetworkSlots:
 
 
 class RateLimiter:
-    """ASGI middleware: counts, refuses with 429, and says in RateLimit headers what is left."""
+    """ASGI middleware: counts, refuses with 429, and says in RateLimit headers what is left.
 
-    def __init__(self, app: ASGIApp, settings: RouterSettings) -> None:
-        self._app, self._proxies, self._slots = app, settings.forwarded_by, NetworkSlots()
+    `account_of` gives the account that a request's valid credentials name, or None.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: RouterSettings, account_of: Callable[[Request], Awaitable[str | None]]
+    ) -> None:
+        self._app, self._proxies, self._account_of = app, settings.forwarded_by, account_of
+        self._slots = NetworkSlots()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = LimitRule("requests", RateLimitItemPerMinute(settings.requests_per_minute))
         self._jobs = LimitRule("jobs", RateLimitItemPerMinute(settings.new_jobs_per_10_minutes, 10))
-        self._sign_ins = LimitRule("sign-ins", RateLimitItemPerMinute(settings.sign_ins_per_10_minutes, 10))
+        failures = RateLimitItemPerMinute(settings.failed_sign_ins_per_10_minutes, 10)
+        self._failures = LimitRule("failed sign-ins", failures)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = client_address(scope, self._proxies) if scope["type"] == "http" else None
         if address is None:
             return await self._app(scope, receive, send)
-        slot, rules = self._slots.of(address), self._rules(f"{scope['method']} {scope['path']}")
-        allowed = [await self._limiter.hit(rule.item, rule.name, slot) for rule in rules]
+        account = await self._account_of(Request(scope))
+        counted, unit = (f"account {account}", "account") if account else (self._slots.of(address), "network")
+        request = f"{scope['method']} {scope['path']}"
+        rules = [self._requests, self._jobs] if _NEW_JOB.fullmatch(request) else [self._requests]
+        allowed = [await self._limiter.hit(rule.item, rule.name, counted) for rule in rules]
+        if _SIGN_IN.fullmatch(request):  # counted when it has failed
+            rules.append(self._failures)
+            allowed.append(await self._limiter.test(self._failures.item, self._failures.name, counted))
         rule = rules[allowed.index(False)] if False in allowed else rules[-1]
-        reset_time, left = await self._limiter.get_window_stats(rule.item, rule.name, slot)
-        wait_s = max(1, round(reset_time - time.time()))
-        said = _headers(rule, left, wait_s)
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if all(allowed) and rule is self._failures and message["status"] >= 400:
+                    await self._limiter.hit(rule.item, rule.name, counted)
+                left, wait_s = await self._left(rule, counted)
                 headers = MutableHeaders(scope=message)
-                for name, value in said.items():
+                for name, value in _headers(rule, left, wait_s).items():
                     headers.setdefault(name, value)
             await send(message)
 
-        app = self._app if all(allowed) else problems.respond(_refusal(rule, wait_s))
+        refusal = None if all(allowed) else _refusal(rule, unit, (await self._left(rule, counted))[1])
+        app = problems.respond(refusal) if refusal else self._app
         await app(scope, receive, send_counted)
 
-    def _rules(self, request: str) -> list[LimitRule]:
-        if _NEW_JOB.fullmatch(request):
-            return [self._requests, self._jobs]
-        return [self._requests, self._sign_ins] if _SIGN_IN.fullmatch(request) else [self._requests]
+    async def _left(self, rule: LimitRule, counted: str) -> tuple[int, int]:
+        """How many are left of a rule, and seconds until they are more."""
+        reset_time, left = await self._limiter.get_window_stats(rule.item, rule.name, counted)
+        return left, max(1, round(reset_time - time.time()))
 
 
 def client_address(scope: Scope, proxies: Sequence[IPv4Network | IPv6Network]) -> IPv4Address | IPv6Address | None:
@@ -115,9 +131,9 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def _refusal(rule: LimitRule, wait_s: int) -> Problem:
+def _refusal(rule: LimitRule, unit: str, wait_s: int) -> Problem:
     most, window_s = rule.item.amount, rule.item.get_expiry()
-    sentence = f"At most {most} {rule.name} in {window_s} s are answered for one network. Try again in {wait_s} s."
+    sentence = f"At most {most} {rule.name} in {window_s} s are answered for one {unit}. Try again in {wait_s} s."
     return Problem("rate_limited", sentence, retry_after_s=wait_s, allowed=most, window_s=window_s)
 
 

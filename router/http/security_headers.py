@@ -51,7 +51,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 """The name that a Host header may hold, or an address in brackets, and a port (RFC 9110 §7.2): no user, no path."""
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-STREAMED = re.compile(r"(PUT|PATCH) /v1/jobs/[^/]+/(audio|references/[^/]+)")
+STREAMED = re.compile(r"(PUT|PATCH|POST) /v1/jobs/[^/]+/(audio|references/[^/]+)|POST /v1/uploads")
 """Requests whose body is audio, written to the spool as it arrives; every other body is read into memory whole."""
 MAX_BODY_BYTES = 64 * 1024
 """Of a body that is read into memory: JSON of a few kilobytes at most."""

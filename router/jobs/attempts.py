@@ -71,7 +71,9 @@ def with_new_attempt(job: Job, choice: Choice, started_s: float) -> Job | None:
         started_s=started_s,
         eta_s=round(choice.eta_s, 1),
     )
-    attempts = (*job.attempts, begun)[-_ATTEMPTS_KEPT:]
+    # One that is open lost its lease: this machine slept, or stood still for longer than the lease.
+    before = with_interrupted(job.attempts, started_s, "the router stood still for too long")
+    attempts = (*before, begun)[-_ATTEMPTS_KEPT:]
     changes: dict[str, Any] = {"generation": begun.generation, "attempts": attempts, "progress": None}
     return job.with_(**changes) if job.state is JobState.RUNNING else job.to(JobState.RUNNING, **changes)
 
@@ -107,6 +109,12 @@ def ending_problem(job: Job, fault: TierFault) -> Problem | None:
 def is_same_attempt(current: Job, job: Job) -> bool:
     """Whether the record is still at the attempt that `job` was read for."""
     return current.state is JobState.RUNNING and current.generation == job.generation
+
+
+def with_interrupted(attempts: tuple[Attempt, ...], ended_s: float, detail: str) -> tuple[Attempt, ...]:
+    """The attempts with a last one that is still open closed at `ended_s` as interrupted."""
+    is_open = bool(attempts) and attempts[-1].ended_s is None
+    return with_last_ended(attempts, ended_s, "interrupted", detail) if is_open else attempts
 
 
 def with_last_ended(attempts: tuple[Attempt, ...], ended_s: float, outcome: str, detail: str) -> tuple[Attempt, ...]:

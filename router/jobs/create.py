@@ -126,8 +126,11 @@ def _checked_same(found: Versioned, new: NewJob, asked: Asked) -> Versioned:
     """The job of an Idempotency-Key. Raises Problem if it was made with other settings."""
     job = found.job
     is_other = (job.kind, job.options) != (asked.kind.name, asked.document)
+    is_other |= new.size_bytes is not None and new.size_bytes != job.size_bytes
     if is_other or (new.managed_only and not job.managed_only):
-        raise Problem("idempotency_conflict", "This Idempotency-Key was used with other settings. Use a new one.")
+        raise Problem(
+            "idempotency_conflict", "This Idempotency-Key was used with other settings, or another size. Use a new one."
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from mastering.contract.kinds import job_kinds
 from router.core.errors import Problem
 from router.core.event_log import log_exception
-from router.jobs import intake, lifecycle
+from router.jobs import attempts, intake, lifecycle
 from router.jobs.services import Services
 from router.spool.port import BlobGone
 from router.store.port import JobMissing, Jobs
@@ -91,9 +91,8 @@ def _interrupted_attempt_ended(job: Job, now_s: float) -> Job | None:
     """A running job back in the queue, its attempt closed as interrupted; None for any other job."""
     if job.state is not JobState.RUNNING:
         return None
-    *before, last = job.attempts
-    cut = last.model_copy(update={"ended_s": now_s, "outcome": "interrupted", "detail": "the router restarted"})
-    return job.to(JobState.QUEUED, progress=None, attempts=(*before, cut))
+    closed = attempts.with_interrupted(job.attempts, now_s, "the router restarted")
+    return job.to(JobState.QUEUED, progress=None, attempts=closed)
 
 
 async def _owned_blobs(jobs: Jobs) -> set[str]:

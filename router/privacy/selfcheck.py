@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from router.core.settings import RouterSettings
+from router.core.settings import read_settings
 from router.privacy import live
 from router.privacy.checks import CHECKS
 from router.privacy.finding import Finding, Installation
@@ -37,7 +37,7 @@ class SelfcheckLine(NamedTuple):
 
 def selfcheck(url: str, *, as_json: bool, canary: bool) -> int:
     """Print a line for every promise; 1 when one is broken. Raises CommandError."""
-    where = Installation(RouterSettings(), url if _router_answers(url) else None)
+    where = Installation(read_settings(), url if _router_answers(url) else None)
     findings = {name: _findings(name, where) for name in CHECKS}
     result = live.send_canaries() if canary else live.CanaryResult(why_not="--no-canary was asked for")
     lines = list(promise_lines(findings, result))

@@ -62,6 +62,10 @@ class Jobs(Protocol):
         """How many jobs of this account are in a state of `state.ACTIVE`."""
         ...
 
+    async def of(self, account: str) -> list[str]:
+        """Ids of this account's jobs on record, the newest first."""
+        ...
+
     async def refs(self, account: str) -> list[str]:
         """Spool references of all audio of this account's jobs that are not wiped."""
         ...

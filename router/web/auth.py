@@ -38,6 +38,15 @@ async def visitor_of(request: Request) -> Account:
     return Account(session.account, "person", session.id)
 
 
+async def counted_account(request: Request) -> str | None:
+    """The account that the request's valid credentials name, for its rate limits; None for strangers and guests."""
+    try:
+        visitor = await visitor_of(request)
+    except Problem:
+        return None
+    return visitor.id if visitor.kind in ("person", "token") else None
+
+
 async def account_of(request: Request) -> Account:
     """The account whose jobs a request is about: the guest, a session's or a token's. Raises Problem for nobody's."""
     visitor = await visitor_of(request)

@@ -191,6 +191,18 @@ async def test_active_counts_the_accounts_jobs_that_are_still_owed_a_master(stor
     assert await store.jobs.active("another") == 1
 
 
+async def test_an_accounts_jobs_come_newest_first_until_they_are_forgotten(store: Store) -> None:
+    for name, created_s in (("b", 2.0), ("a", 1.0), ("d", 3.0), ("c", 3.0)):
+        await store.jobs.create(a_job(name, account="mine").with_(created_s=created_s), 100)
+    await store.jobs.create(a_job("e", account="another").with_(created_s=2.0), 100)
+    assert await store.jobs.of("mine") == ["c", "d", "b", "a"]
+    job, revision = await store.jobs.get("b")
+    await store.jobs.change(job.to(JobState.FAILED), revision)
+    await store.jobs.forget("c")
+    assert await store.jobs.of("mine") == ["d", "b", "a"]
+    assert await store.jobs.of("nobody's") == []
+
+
 async def test_refs_name_all_audio_of_the_accounts_jobs_until_they_are_wiped(store: Store) -> None:
     first, second = BlobRef(ref="a/1", size_bytes=1), BlobRef(ref="a/2", size_bytes=2)
     await store.jobs.create(a_job("a", account="mine").with_(input=first, references={1: second}), 100)

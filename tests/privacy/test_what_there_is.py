@@ -191,7 +191,8 @@ def _rows(settings: RouterSettings) -> list[str]:
 
 ROUTES = {
     "/", "/docs", "/errors/{code}", "/openapi.json", "/privacy", "/privacy.json", "/static/{digest}/{path:path}",
-    "/.well-known/security.txt", "/v1/options", "/v1/jobs", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/audio",
+    "/.well-known/security.txt", "/v1/options", "/v1/health", "/v1/jobs", "/v1/jobs/{job_id}",
+    "/v1/jobs/{job_id}/audio",
     "/v1/jobs/{job_id}/outputs/{output_format}", "/v1/jobs/{job_id}/references/{number}", "/v1/uploads",
     "/v1/uploads/{job_id}", "/v1/account", "/v1/account/consent",
 }  # fmt: skip

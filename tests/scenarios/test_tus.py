@@ -152,3 +152,66 @@ def test_options_in_the_metadata_that_are_no_object_are_refused(api: Api, option
     pair = f"options {base64.b64encode(options.encode()).decode()}"
     answer = api.http.post("/v1/uploads", headers={**TUS, "upload-length": "10", "upload-metadata": pair})
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_settings")
+
+
+def test_a_song_may_come_with_the_creation(api: Api, song: bytes) -> None:
+    headers = {**PIECE, "upload-length": str(len(song))}
+    half = api.http.post("/v1/uploads", headers=headers, content=song[:100_000])
+    assert (half.status_code, half.headers["upload-offset"]) == (201, "100000")
+    rest = {**PIECE, "upload-offset": "100000", "content-type": "Application/Offset+Octet-Stream; x=1"}
+    assert api.http.patch(half.headers["location"], headers=rest, content=song[100_000:]).status_code == 204
+    whole = api.http.post("/v1/uploads", headers=headers, content=song)
+    assert (whole.status_code, whole.headers["upload-offset"]) == (201, str(len(song)))
+    for answer in (half, whole):
+        job = api.show(job_of(answer.headers["location"]))
+        assert job["state"] == "queued"
+        api.http.delete(f"/v1/jobs/{job['id']}")
+    wrong = api.http.post("/v1/uploads", headers={**headers, "content-type": "audio/wav"}, content=song)
+    assert (wrong.status_code, wrong.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_an_empty_patch_at_the_end_is_fine_and_one_elsewhere_is_not(api: Api, song: bytes) -> None:
+    address = begin(api, len(song))
+    assert api.http.patch(address, headers={**PIECE, "upload-offset": "0"}, content=song).status_code == 204
+    again = api.http.patch(address, headers={**PIECE, "upload-offset": str(len(song))}, content=b"")
+    assert (again.status_code, again.headers["upload-offset"]) == (204, str(len(song)))
+    elsewhere = api.http.patch(address, headers={**PIECE, "upload-offset": "5"}, content=b"")
+    assert elsewhere.status_code == 409
+    api.http.delete(f"/v1/jobs/{job_of(address)}")
+
+
+def test_an_empty_file_is_refused_before_there_is_a_job(api: Api) -> None:
+    refused = api.http.post("/v1/uploads", headers={**TUS, "upload-length": "0"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "empty_file")
+
+
+def test_clients_that_can_send_no_patch_override_the_method(api: Api, song: bytes) -> None:
+    address = begin(api, len(song))
+    patch = {**PIECE, "x-http-method-override": "patch", "upload-offset": "0"}
+    first = api.http.post(address, headers=patch, content=song[:1000])
+    assert (first.status_code, first.headers["upload-offset"]) == (204, "1000")
+    assert api.http.post(address, headers={**PIECE, "upload-offset": "1000"}, content=b"x").status_code == 405
+    assert api.http.post(address, headers={**TUS, "x-http-method-override": "DELETE"}).status_code == 204
+    assert api.show(job_of(address))["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/uploads", 411),
+        ("PATCH", "/v1/jobs/none/audio", 404),
+        ("HEAD", "/v1/jobs/none/audio", 404),
+        ("GET", "/v1/nowhere", 404),
+        ("PUT", "/v1/uploads", 405),
+    ],
+)
+def test_every_answer_to_a_tus_client_says_the_version(api: Api, method: str, path: str, status: int) -> None:
+    answer = api.http.request(method, path, headers={**PIECE, "upload-offset": "0"})
+    assert (answer.status_code, answer.headers["tus-resumable"]) == (status, "1.0.0")
+
+
+def test_a_wrong_offset_is_a_409_that_says_the_right_one(api: Api, song: bytes) -> None:
+    address = begin(api, len(song))
+    wrong = api.http.patch(address, headers={**PIECE, "upload-offset": "9"}, content=song[9:])
+    assert (wrong.status_code, wrong.json()["offset_bytes"]) == (409, 0)
+    api.http.delete(f"/v1/jobs/{job_of(address)}")

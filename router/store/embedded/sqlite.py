@@ -50,7 +50,8 @@ CREATE TABLE IF NOT EXISTS queue (
 CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account, leased_until_s);
 -- For questions about all jobs at once, without parsing every document; rebuilt from them at each start.
 CREATE TEMP TABLE job_index (
-  id TEXT PRIMARY KEY, account TEXT NOT NULL, active INTEGER NOT NULL, due_s REAL, refs TEXT NOT NULL
+  id TEXT PRIMARY KEY, account TEXT NOT NULL, active INTEGER NOT NULL, due_s REAL, refs TEXT NOT NULL,
+  created_s REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX temp.job_index_by_account ON job_index (account, active);
 CREATE INDEX temp.job_index_by_time ON job_index (due_s);
@@ -138,6 +139,11 @@ class LocalJobs:
         query = "SELECT count(*) FROM job_index WHERE account = ? AND active"
         return int(self._db.execute(query, (account,)).fetchone()[0])
 
+    async def of(self, account: str) -> list[str]:
+        self._drop_forgotten()
+        query = "SELECT id FROM job_index WHERE account = ? ORDER BY created_s DESC, id"
+        return [job_id for (job_id,) in self._db.execute(query, (account,))]
+
     async def refs(self, account: str) -> list[str]:
         query = "SELECT refs FROM job_index WHERE account = ? AND refs <> ''"
         return [ref for (refs,) in self._db.execute(query, (account,)) for ref in refs.split()]
@@ -148,8 +154,8 @@ class LocalJobs:
 
     def _index(self, job: Job) -> None:
         due_s, blobs = (None, []) if job.state is JobState.WIPED else (job.expires_s, job.blobs)
-        row = (job.id, job.account, job.state in ACTIVE, due_s, " ".join(blob.ref for blob in blobs))
-        self._db.execute("INSERT OR REPLACE INTO job_index VALUES (?, ?, ?, ?, ?)", row)
+        row = (job.id, job.account, job.state in ACTIVE, due_s, " ".join(blob.ref for blob in blobs), job.created_s)
+        self._db.execute("INSERT OR REPLACE INTO job_index VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _drop_forgotten(self) -> None:
         if self._db.execute("DELETE FROM jobs WHERE forget_s <= ?", (clock.now(),)).rowcount:

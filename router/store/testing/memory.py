@@ -140,6 +140,10 @@ class MemoryJobs:
     async def active(self, account: str) -> int:
         return len([job async for job, _ in self.scan() if job.account == account and job.state in ACTIVE])
 
+    async def of(self, account: str) -> list[str]:
+        jobs = [job async for job, _ in self.scan() if job.account == account]
+        return [job.id for job in sorted(jobs, key=lambda job: (-job.created_s, job.id))]
+
     async def refs(self, account: str) -> list[str]:
         jobs = [job async for job, _ in self.scan() if job.account == account and job.state is not JobState.WIPED]
         return [blob.ref for job in jobs for blob in job.blobs]

@@ -23,3 +23,7 @@ class BackendState(StrEnum):
     QUOTA_OUT = "quota-out"
     DRAINING = "draining"
     MAINTENANCE = "maintenance"
+
+
+UP = frozenset({BackendState.HEALTHY, BackendState.SUSPECT, BackendState.HALF_OPEN, BackendState.SLEEPING})
+"""States in which a backend could take a job, or is at one."""

@@ -95,9 +95,9 @@ async def _wait(
 def granted_wait_s(prefer: str | None) -> float | None:
     """Seconds of `Prefer: wait=30` (RFC 7240 §4.3), MAX_WAIT_S at most; None without that preference."""
     for part in (prefer or "").split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "wait" and value.isdecimal():
-            return min(float(value), MAX_WAIT_S)
+        name, _, value = part.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait" and (seconds := value.strip().strip('"')).isdecimal():
+            return min(float(seconds), MAX_WAIT_S)
     return None
 
 

@@ -1,11 +1,13 @@
-"""The job routes of the JSON API: make a job, read it, wait for its next change, cancel it."""
+"""The job routes of the JSON API: make a job, list one's own, read one, wait for its next change, cancel it."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from mastering.contract import ENGINE_VERSION, OutputFormat
 from mastering.contract.kinds import JobKind, job_kinds
@@ -17,17 +19,25 @@ from router.jobs.create import NewJob, create_job
 from router.jobs.reservation import allowed_bytes
 from router.jobs.services import Services
 from router.jobs.uploads import MAX_REFERENCES
-from router.store.port import Versioned
+from router.store.port import JobMissing, Versioned
 from router.store.record import Receipt
 from router.store.state import ACTIVE, JobState
 from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
 from router.web.api.account import consent_view
+from router.web.api.conditions import names_etag
 from router.web.api.events import granted_wait_s, job_events, preference_applied, wait_for_change
 from router.web.api.views import JobView, view
 from router.web.dependencies import TheAccount, TheJob, TheServices, TheStreams, TheVisitor, owned_job_again
 from router.web.stream_limits import EventStream
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
+
+
+class JobsPage(BaseModel):
+    """Some of an account's jobs, and where more are."""
+
+    jobs: list[JobView]
+    next: str | None = Field(description="Address of the next page.")
 
 
 @router.get("/options")
@@ -104,6 +114,26 @@ async def create(
     return await view(services, job, revision)
 
 
+@router.get("/jobs")
+async def own(
+    services: TheServices,
+    account: TheAccount,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many jobs at most.")] = 20,
+    after: Annotated[str | None, Query(max_length=64, description="Id of the last job of the page before.")] = None,
+) -> JobsPage:
+    """Your jobs on record, the newest first. A record is forgotten three hours after it was made."""
+    ids = await services.jobs.of(account.id)
+    if after is not None and after not in ids:
+        raise Problem("bad_request", "The job that `after` names is forgotten, or is not yours: begin without it.")
+    rest = ids[0 if after is None else ids.index(after) + 1 :]
+    shown = []
+    for job_id in rest[:limit]:
+        with suppress(JobMissing):
+            shown.append(await view(services, *await services.jobs.get(job_id)))
+    more = f"/v1/jobs?limit={limit}&after={rest[limit - 1]}" if len(rest) > limit else None
+    return JobsPage(jobs=shown, next=more)
+
+
 @router.get(
     "/jobs/{job_id}",
     responses={
@@ -121,11 +151,11 @@ async def show(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The job as JSON (`Prefer: wait=30` waits for its next change of state), or its changes as server-sent events."""
-    if "text/event-stream" in request.headers.get("accept", ""):
+    if "text/event-stream" in request.headers.get("accept", "").lower():
         ended = streams.take(found.job.account)
         return EventStream(job_events(services, found, request, last_event_id), ended)
     etag = f'"{found.revision}"'
-    if prefer is None and request.headers.get("if-none-match") == etag:
+    if prefer is None and names_etag(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={"etag": etag})
     if (wait_s := granted_wait_s(prefer)) is not None:
         with streams.held(found.job.account):

@@ -20,6 +20,7 @@ from router.jobs.uploads import ended
 from router.spool.port import BlobGone, Blobs
 from router.store.record import BlobRef, Job
 from router.store.state import ACTIVE, DONE, JobState
+from router.web.api.conditions import names_etag
 from router.web.api.events import granted_wait_s, preference_applied, wait_for_master
 from router.web.dependencies import TheJob, TheServices, TheStreams, owned_job_again
 
@@ -36,7 +37,10 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
     responses={
         200: {"content": {o.media_type: {} for kind in job_kinds().values() for o in kind.outputs.values()}},
         206: {"description": "The range asked for"},
-        **responses("not_found", "gone", "not_ready", "range_not_satisfiable", "too_many_streams"),
+        304: {"description": "The master is the one that If-None-Match names"},
+        **responses(
+            "not_found", "gone", "not_ready", "range_not_satisfiable", "precondition_failed", "too_many_streams"
+        ),
     },
     response_class=StreamingResponse,
 )
@@ -59,6 +63,10 @@ async def fetch(
     output_type, blob = _finished_output(found.job, output_format, services.clock.now())
     etag = f'"{found.job.generation}-{output_format}"'
     await _check_present(services.spool, blob)
+    if (matched := request.headers.get("if-match")) is not None and not names_etag(matched, etag):
+        raise Problem("precondition_failed", "The master is another one than If-Match names.", headers={"etag": etag})
+    if names_etag(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers={"etag": etag, "cache-control": "no-store"})
     byte_range = _byte_range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
     start, end = byte_range or (0, blob.size_bytes)
     headers = {
@@ -143,5 +151,6 @@ def _byte_range(value: str, size: int) -> tuple[int, int] | None:
     else:
         return None
     if start >= end:
-        raise Problem("range_not_satisfiable", f"The file has {size} bytes.", size_bytes=size)
+        headers = {"content-range": f"bytes */{size}"}
+        raise Problem("range_not_satisfiable", f"The file has {size} bytes.", headers=headers, size_bytes=size)
     return start, end

@@ -26,12 +26,12 @@ class ApiOperation(NamedTuple):
     answers: list[tuple[str, str]]
 
 
-@router.api_route("/docs", methods=["GET", "HEAD"])
+@router.get("/docs")
 def docs(request: Request) -> Response:
     return file_response(request, _docs_page(request.app), REVALIDATE)
 
 
-@router.api_route("/errors/{code}", methods=["GET", "HEAD"])
+@router.get("/errors/{code}")
 def error_page(request: Request, code: str) -> Response:
     """The page that a problem's `type` points at: what the error means and whose fault it is."""
     if code not in TABLE:

@@ -15,12 +15,12 @@ _ACCOUNT = "js/account.js"
 _SHARED = ("js/api.js", "js/dom.js", "js/framed.js", "js/words.js")
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.get("/")
 def index(request: Request) -> Response:
     return file_response(request, _page_with_scripts("index.html"), REVALIDATE)
 
 
-@router.api_route("/account", methods=["GET", "HEAD"])
+@router.get("/account")
 def account(request: Request) -> Response:
     return file_response(request, _page_with_scripts("account.html"), REVALIDATE)
 

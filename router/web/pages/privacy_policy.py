@@ -90,7 +90,7 @@ async def as_json(services: TheServices) -> Policy:
     return policy(_operator_facts(services))
 
 
-@router.api_route("/privacy", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/privacy", include_in_schema=False)
 async def page(request: Request, services: TheServices) -> Response:
     current = policy(_operator_facts(services)).model_dump_json()
     return file_response(request, _policy_page(current, services.settings.profile), REVALIDATE)

@@ -69,7 +69,7 @@ def static_digest() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
-@router.api_route("/static/{digest}/{path:path}", methods=["GET", "HEAD"])
+@router.get("/static/{digest}/{path:path}")
 def static(request: Request, digest: str, path: str) -> Response:
     """The file; one asked for under another release's digest is sent too, but not for keeping."""
     file = static_files().get(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from router.http.rate_limit import NetworkSlots, client_address
+from tests.openid import FakeProvider, openid_provider, settings_of
+from tests.people import person
 from tests.served import served
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -77,6 +80,56 @@ async def test_opening_jobs_has_a_limit_of_its_own(tmp_path: Path) -> None:
         assert [answer.status_code for answer in answers] == [201, 201, 429]
         assert answers[2].headers["ratelimit-policy"] == '"jobs";q=2;w=600'
         assert (await router.http.get("/v1/options", headers=caller)).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[FakeProvider]:
+    with openid_provider() as provider:
+        yield provider
+
+
+NEIGHBOUR = {"x-forwarded-for": "203.0.113.7"}
+
+
+async def test_people_are_counted_by_account_and_no_neighbour_shuts_them_out(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    """Sixty unsigned requests of a neighbour once locked a signed-in person out for minutes."""
+    limits = {"new_jobs_per_10_minutes": 2, "requests_per_minute": 20}
+    async with (
+        served(tmp_path, forwarded_by=["127.0.0.0/8"], **limits, **settings_of(provider)) as router,
+        person(router, provider, "ann") as ann,
+        person(router, provider, "bob") as bob,
+    ):
+        token = (await bob.post("/v1/account/tokens", json={"scope": "jobs"})).json()["secret"]
+        strangers = [await router.http.post("/v1/jobs", headers=NEIGHBOUR) for _ in range(25)]
+        assert {answer.status_code for answer in strangers} == {401, 429}
+        assert (await router.http.get("/v1/options", headers=NEIGHBOUR)).status_code == 429
+        mine = [await ann.post("/v1/jobs", headers=NEIGHBOUR) for _ in range(3)]
+        assert [answer.status_code for answer in mine] == [201, 201, 429]
+        assert "for one account" in mine[2].json()["detail"]
+        elsewhere = await ann.post("/v1/jobs", headers={"x-forwarded-for": "198.51.100.1"})
+        assert elsewhere.status_code == 429, "an account has one count, wherever it is"
+        credentials = {"authorization": f"Bearer {token}", **NEIGHBOUR}
+        assert (await router.http.post("/v1/jobs", headers=credentials)).status_code == 201
+        forged = {"authorization": "Bearer mr_nobody", **NEIGHBOUR}
+        assert (await router.http.post("/v1/jobs", headers=forged)).status_code == 429
+
+
+async def test_beginning_to_sign_in_keeps_no_neighbour_from_it_and_failures_are_counted(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    """Thirty calls of /sign-in once closed it for the whole network."""
+    async with served(
+        tmp_path, forwarded_by=["127.0.0.0/8"], failed_sign_ins_per_10_minutes=2, **settings_of(provider)
+    ) as router:
+        begun = [await router.http.get("/sign-in", headers=NEIGHBOUR) for _ in range(10)]
+        assert {answer.status_code for answer in begun} == {303}
+        async with person(router, provider, "ann", headers=NEIGHBOUR) as ann:
+            assert (await ann.get("/v1/account")).status_code == 200
+        failed = [await router.http.get("/sign-in/callback?code=x", headers=NEIGHBOUR) for _ in range(3)]
+        assert [answer.status_code for answer in failed] == [400, 400, 429]
+        assert failed[2].headers["ratelimit-policy"] == '"failed sign-ins";q=2;w=600'
 
 
 async def test_nothing_is_counted_on_this_machine(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ FACTS = Facts(container="wav", codec="pcm_16", rate_hz=44_100, channels=2, frame
 def tried(*outcomes: tuple[str, str, str]) -> Job:
     """A running job with these attempts: tier, backend and how it ended."""
     attempts = tuple(
-        Attempt(number=n, generation=n, tier=tier, backend=backend, reason="", started_s=0.0, outcome=outcome)
+        Attempt(
+            number=n, generation=n, tier=tier, backend=backend, reason="", started_s=0.0, outcome=outcome, ended_s=1.0
+        )
         for n, (tier, backend, outcome) in enumerate(outcomes, 1)
     )
     return Job(
@@ -32,6 +34,15 @@ def tried(*outcomes: tuple[str, str, str]) -> Job:
         generation=len(attempts),
         attempts=attempts,
     )
+
+
+def test_an_attempt_that_was_never_closed_is_interrupted_when_the_next_begins() -> None:
+    """As after a laptop's sleep: the lease ran out, and nobody closed the attempt."""
+    job = tried(("managed", "w1", "running"))
+    job = job.with_(attempts=(job.attempts[0].model_copy(update={"ended_s": None}),))
+    again = job_attempts.with_new_attempt(job, Choice("managed", "w2", "", 1.0), 30.0)
+    assert again is not None
+    assert [(one.outcome, one.ended_s) for one in again.attempts] == [("interrupted", 30.0), ("running", None)]
 
 
 def test_a_fresh_job_needs_its_size_length_and_time() -> None:

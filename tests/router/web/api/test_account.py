@@ -105,7 +105,7 @@ async def test_a_stranger_is_told_to_sign_in_before_a_byte_of_audio_moves(router
 async def test_every_address_of_the_api_but_what_tells_nothing_of_anybody_asks_who_is_there(router: Served) -> None:
     described = (await router.http.get("/openapi.json")).json()["paths"]
     assert len(described) > 10
-    open_to_all = {("get", "/v1/options"), ("options", "/v1/uploads"), ("get", "/privacy.json")}
+    open_to_all = {("get", "/v1/options"), ("get", "/v1/health"), ("options", "/v1/uploads"), ("get", "/privacy.json")}
     for path, methods in described.items():
         for method in set(methods) & {"get", "head", "post", "put", "patch", "delete", "options"}:
             headers = {

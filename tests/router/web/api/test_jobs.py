@@ -93,6 +93,55 @@ async def test_the_same_idempotency_key_gives_the_same_job_and_never_another_one
         assert first.json()["id"] != "k"
 
 
+@pytest.mark.parametrize(("first", "again", "status"), [(10, 10, 201), (10, None, 201), (10, 11, 422), (None, 11, 422)])
+async def test_the_same_idempotency_key_with_another_size_is_another_request(
+    tmp_path: Path, first: int | None, again: int | None, status: int
+) -> None:
+    async with served(tmp_path) as router:
+        answers = [
+            await router.http.post("/v1/jobs", json={"size_bytes": size}, headers={"idempotency-key": "k"})
+            for size in (first, again)
+        ]
+        assert [answer.status_code for answer in answers] == [201, status]
+
+
+async def test_ones_own_jobs_are_listed_a_page_at_a_time_the_newest_first(tmp_path: Path) -> None:
+    async with served(tmp_path, max_queued_per_account=30) as router:
+        made = [(await router.create())["id"] for _ in range(5)]
+        foreign, revision = await router.services.jobs.get(made.pop(2))
+        await router.services.jobs.change(foreign.with_(account="somebody else"), revision)
+        await router.http.delete(f"/v1/jobs/{made[0]}")
+        first = (await router.http.get("/v1/jobs?limit=3")).json()
+        second = (await router.http.get(first["next"])).json()
+        assert [job["id"] for job in first["jobs"] + second["jobs"]] == made[::-1]
+        assert second["next"] is None
+        assert second["jobs"][0] == (await router.http.get(f"/v1/jobs/{made[0]}")).json()
+        for wrong in ("limit=0", "limit=101", "limit=x", f"after={foreign.id}", "after=nobody"):
+            answer = await router.http.get(f"/v1/jobs?{wrong}")
+            assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), wrong
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "words"),
+    [
+        (b'{"style": "warm",}', "application/json", 422, ("not JSON", "at character 18")),
+        (b'{"style": ', "application/json", 422, ("not JSON", "at character")),
+        (b"{}", "application/x-www-form-urlencoded", 415, ("application/json", "curl --json")),
+        (b"{}", "", 415, ("application/json", "curl --json")),
+        (b"--x--", "multipart/form-data; boundary=x", 415, ("application/json",)),
+        (b"[]", "application/json", 422, ("The body",)),
+    ],
+)
+async def test_a_body_that_is_no_json_is_told_what_is_wrong_and_what_to_send(
+    tmp_path: Path, body: bytes, content_type: str, status: int, words: tuple[str, ...]
+) -> None:
+    async with served(tmp_path) as router:
+        headers = {"content-type": content_type} if content_type else {}
+        answer = await router.http.post("/v1/jobs", content=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert all(word in answer.json()["detail"] for word in words), answer.json()["detail"]
+
+
 async def test_an_account_may_have_so_many_jobs_at_once_and_no_more(tmp_path: Path) -> None:
     async with served(tmp_path, max_queued_per_account=2) as router:
         first, _ = [await router.create() for _ in range(2)]
@@ -132,7 +181,7 @@ async def test_prefer_wait_answers_at_the_next_change_of_state(tmp_path: Path) -
     async with served(tmp_path) as router:
         job = await router.create()
         address = f"/v1/jobs/{job['id']}"
-        waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "respond-async, wait=20"}))
+        waiting = asyncio.create_task(router.http.get(address, headers={"prefer": "respond-async, Wait = 20; x=1"}))
         async with asyncio.timeout(10):
             while not router.services.events._flags:  # type: ignore[attr-defined]  # noqa: ASYNC110 — bounded
                 await asyncio.sleep(0.005)

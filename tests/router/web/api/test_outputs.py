@@ -151,6 +151,20 @@ async def test_a_stretch_outside_the_master_is_refused_with_its_size(router: Ser
     response = await router.http.get(address, headers={"range": asked})
     assert (response.status_code, response.json()["code"]) == (416, "range_not_satisfiable")
     assert response.json()["size_bytes"] == SIZE
+    assert response.headers["content-range"] == f"bytes */{SIZE}"
+
+
+async def test_who_has_the_master_already_is_not_sent_it_again(router: Served) -> None:
+    job_id, address = await mastered(router)
+    etag = (await router.http.head(address)).headers["etag"]
+    for named in (etag, f"W/{etag}", f'"another", {etag}', "*"):
+        answer = await router.http.get(address, headers={"if-none-match": named})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag), named
+    assert (await router.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "mastered"
+    assert (await router.http.get(address, headers={"if-none-match": '"another"'})).content == MASTER
+    assert (await router.http.get(address, headers={"if-match": etag})).content == MASTER
+    refused = await router.http.get(address, headers={"if-match": '"another"'})
+    assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
 
 
 @pytest.mark.parametrize(

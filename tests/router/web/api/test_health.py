@@ -1,0 +1,36 @@
+"""The public health: what everybody may know, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.tiers.fake import FakeBackend
+from router.tiers.fleet.modes import Mode
+from tests.served import served
+
+
+@pytest.mark.parametrize(
+    ("out", "status", "up"),
+    [((), "ok", [True, True]), (("a",), "degraded", [False, True]), (("a", "b"), "down", [False, False])],
+)
+async def test_health_says_which_tiers_would_take_a_song(
+    tmp_path: Path, out: tuple[str, ...], status: str, up: list[bool]
+) -> None:
+    async with served(tmp_path, [FakeBackend("a", []), FakeBackend("b", [], tier="cpu_space")]) as router:
+        await router.services.fleet.probe_all()
+        for name in out:
+            await router.services.fleet.set_mode(name, Mode.MAINTENANCE)
+        answer = await router.http.get("/v1/health")
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        body = answer.json()
+        assert (body["status"], [tier["up"] for tier in body["tiers"]]) == (status, up)
+        assert [tier["name"] for tier in body["tiers"]] == ["managed", "cpu_space"]
+        assert set(body) == {"status", "tiers"}
+
+
+async def test_a_router_without_backends_is_down(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        assert (await router.http.get("/v1/health")).json() == {"status": "down", "tiers": []}
