@@ -90,8 +90,6 @@ def _classified(error: BaseException, job: Job, services: Services) -> BaseExcep
         case BlobGone():
             return Problem("expired" if services.clock.now() >= job.expires_s else "input_lost")
         case SpoolFull():
-            if _expected_spool_bytes(job) > services.settings.spool_quota_bytes:
-                return Problem("spool_full", "There is no room for the master.", retry_after_s=error.retry_after_s)
             return TierFault(FaultClass.ROOM, "there was no room for the master", retry_after_s=error.retry_after_s)
         case TierFault() | Problem():
             return error
@@ -150,9 +148,3 @@ async def _note_progress(services: Services, job: Job, progress: JobProgress) ->
         return current.with_(progress=progress) if attempts.is_same_attempt(current, job) else None
 
     await services.change(job.id, note)
-
-
-def _expected_spool_bytes(job: Job) -> int:
-    """What the job takes in the spool when its masters lie beside its song, each about as large as the song."""
-    brought = [blob.size_bytes for blob in (job.input, *job.references.values()) if blob]
-    return sum(brought) + len(job.wanted) * (job.input.size_bytes if job.input else 0)

@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from mastering.contract import Facts, Fault, FaultCode
 from mastering.contract.kinds import ExpectedOutput
 from mastering.protocol.probe import VerifiedAudio
+from router.core.errors import Problem
 from router.jobs import eviction
 from router.jobs.kinds import kind_of, options_of
 from router.jobs.services import Services
 from router.probe.stream_tap import StreamTap
-from router.spool.port import Blobs
+from router.spool.port import Blobs, SpoolFull
+from router.spool.records import sealed_size
 from router.store.record import BlobRef, Job
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Heartbeat, OutputStarted, RenderProgress, TierEvent
@@ -37,7 +39,7 @@ class OutputWriter:
             tap.close()
 
     async def write(self, begins: OutputStarted, events: AsyncGenerator[TierEvent]) -> None:
-        """Take one output from its own body or from `events`. Raises TierFault, SpoolFull."""
+        """Take one output from its own body or from `events`. Raises TierFault, SpoolFull, Problem."""
         services, job, size_bytes = self._services, self._job, begins.size_bytes
         if begins.name in self.outputs or begins.name not in job.wanted:
             raise TierFault(FaultClass.BAD_OUTPUT, "the backend sent an output twice, or one that nobody asked for")
@@ -45,7 +47,12 @@ class OutputWriter:
             raise TierFault(FaultClass.BAD_OUTPUT, "the master is larger than its song allows")
         self.expires_s = self.expires_s or services.clock.now() + self._kept_s()
         await eviction.evict(services, size_bytes)
-        ref = await services.spool.reserve(size_bytes, self.expires_s, beside=job.input.ref if job.input else None)
+        beside = job.input.ref if job.input else None
+        try:
+            ref = await services.spool.reserve(size_bytes, self.expires_s, beside)
+        except SpoolFull:
+            self._refuse_what_never_fits(size_bytes)
+            raise
         self.outputs[begins.name] = BlobRef(ref=ref, size_bytes=size_bytes)
         body = begins.body or _body_of(events, size_bytes)
         tap = services.probe.tap_output(self._expected(begins.name), size_bytes)
@@ -65,6 +72,24 @@ class OutputWriter:
                 raise
             detail = f"the router's own check refused the master: {fault.message}"
             raise TierFault(FaultClass.BAD_OUTPUT, detail) from fault
+
+    def _refuse_what_never_fits(self, size_bytes: int) -> None:
+        """Raise Problem where an output of `size_bytes` would have no room beside its song in an empty spool.
+
+        To wait would be to render it again for nothing.
+        """
+        spool, job = self._services.spool, self._job
+        blobs = [*filter(None, (job.input, *job.references.values())), *self.outputs.values()]
+        needed_bytes = sum(spool.reserved_bytes_of(blob.ref) for blob in blobs) + sealed_size(size_bytes)
+        quota_bytes = spool.usage().quota_bytes
+        if needed_bytes > quota_bytes:
+            raise Problem(
+                "spool_full",
+                f"The song and its master take {needed_bytes / 2**20:.1f} MiB; the temporary store has"
+                f" {quota_bytes / 2**20:.1f} MiB in all. Ask for a smaller format, or for less of them.",
+                needed_bytes=needed_bytes,
+                quota_bytes=quota_bytes,
+            )
 
     def _expected(self, name: str) -> ExpectedOutput:
         return self._kind.expected(self._options, self._facts, name)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from mastering.contract.kinds import job_kinds
 from router.jobs import attempts, eviction
 from router.jobs.intake import lane_of
-from router.jobs.kinds import typical_job
+from router.jobs.kinds import outputs_bound_bytes, typical_job
 from router.jobs.services import Services
+from router.spool.records import sealed_size
 from router.store.port import JobMissing
 from router.store.record import Job
 from router.tiers.fleet.member import Reservation
@@ -77,8 +78,11 @@ class Placer:
         return Placement(choice, services.fleet.reserve(choice, need), attempts.is_retry(job))
 
     async def _lacks_room(self, job: Job) -> bool:
-        """Whether the spool has no room for masters as large as the song, once old masters are evicted."""
-        expected_bytes = len(job.wanted) * (job.input.size_bytes if job.input else 0)
+        """Whether the spool has no room for its masters at their largest, once others' finished ones are evicted."""
+        spool = self._services.spool
+        most_bytes = spool.usage().quota_bytes - (spool.reserved_bytes_of(job.input.ref) if job.input else 0)
+        most_bytes -= sealed_size(most_bytes) - most_bytes
+        expected_bytes = max(0, min(outputs_bound_bytes(job), most_bytes))
         await eviction.evict(self._services, expected_bytes)
         return self._services.spool.bytes_to_free(expected_bytes) > 0
 

@@ -17,8 +17,11 @@ _ERASE_ROUNDS = 3
 
 async def jobs_of(jobs: Jobs, account: str) -> list[Versioned]:
     """The account's jobs on record, oldest first."""
-    found = [versioned async for versioned in jobs.scan() if versioned.job.account == account]
-    return sorted(found, key=lambda versioned: versioned.job.created_s)
+    found = []
+    for job_id in reversed(await jobs.of(account)):
+        with suppress(JobMissing):
+            found.append(await jobs.get(job_id))
+    return found
 
 
 async def move_account(services: Services, before: str, after: str) -> None:

@@ -24,6 +24,15 @@ def options_of(job: Job) -> JobOptions:
     return options
 
 
+def outputs_bound_bytes(job: Job) -> int:
+    """The most bytes that the audio of all its outputs can have, headers and pictures aside; 0 before it is known."""
+    kind, options, facts = kind_of(job), options_of(job), job.facts
+    if facts is None:
+        return 0
+    most, empty = (kind.size_bound_bytes(options, s, facts.rate_hz, facts.channels) for s in (facts.duration_s, 0.0))
+    return most - empty
+
+
 def requirements_of(kind: JobKind[Any], options: JobOptions) -> dict[str, Any]:
     """The fields of `JobRequirements` that the kind decides."""
     return {"kind": kind.name, "work": kind.work(options), "models": kind.models}

@@ -20,7 +20,7 @@ async def reserve(
 ) -> str:
     """Reserve a blob of `size_bytes`, in the folder of the blob `beside` if one is named; its reference.
 
-    The oldest finished jobs are evicted where that makes the space. Raises Problem(spool_full, spool_share).
+    Finished jobs are evicted where that makes the space. Raises Problem(spool_full, spool_share).
     """
     await _refuse_beyond_share(services, account, size_bytes)
     await eviction.evict(services, size_bytes)

@@ -371,6 +371,7 @@ async def test_a_master_for_which_there_is_no_room_ends_in_an_honest_error(tmp_p
         job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "spool_full"
+        assert job.error["needed_bytes"] > job.error["quota_bytes"] == len(SONG) + len(MASTER) // 2
         assert runs(backends) == 1
         await assert_nothing_left(services)
 
@@ -386,18 +387,37 @@ async def test_a_master_for_which_there_is_no_room_yet_waits_for_it_and_blames_n
     async with working(tmp_path, [backend], spool_quota_bytes=quota) as services:
         other = await services.spool.reserve(17_000, 1e9)  # somebody else's upload
         queued = await queue_song(services)
-
-        async def waits() -> bool:
-            job, _ = await services.jobs.get(queued.id)
-            return attempts.lacked_spool_space(job) and job.state is JobState.QUEUED
-
-        await eventually(waits)
+        await eventually(lambda: _is_waiting_for_room(services, queued.id))
         waiting, _ = await services.jobs.get(queued.id)
         assert (waiting.faults, waiting.deaths) == (0, 0)
         assert services.fleet.members()[0].breaker.state is BackendState.HEALTHY
         await services.spool.drop(other)
         job = await until(services, queued.id, *ENDS)
         assert (job.state, runs([backend])) == (JobState.MASTERED, 2)
+
+
+async def test_a_small_song_whose_master_is_large_is_not_rendered_again_while_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An MP3's master is ten times as large; with room for another song but not for it, it was rendered in vain."""
+    monkeypatch.setattr(dispatcher, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(dispatcher, "WAIT_FOR_BACKEND_S", 0.01)
+    backend = FakeBackend("a", [mastering() for _ in range(8)])
+    small = SONG[:1000]
+    async with working(tmp_path, [backend], spool_quota_bytes=len(small) + len(MASTER) + 5000) as services:
+        other = await services.spool.reserve(17_000, 1e9)
+        queued = await queue_song(services, small)
+        await eventually(lambda: _is_waiting_for_room(services, queued.id))
+        await asyncio.sleep(0.3)
+        assert runs([backend]) == 1
+        await services.spool.drop(other)
+        job = await until(services, queued.id, *ENDS)
+        assert (job.state, runs([backend])) == (JobState.MASTERED, 2)
+
+
+async def _is_waiting_for_room(services: Services, job_id: str) -> bool:
+    job, _ = await services.jobs.get(job_id)
+    return attempts.lacked_spool_space(job) and job.state is JobState.QUEUED
 
 
 async def test_a_managed_only_job_waits_rather_than_leave_our_own_workers(tmp_path: Path) -> None:

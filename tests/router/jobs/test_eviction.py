@@ -1,4 +1,4 @@
-"""Eviction takes finished jobs, the oldest first, and never one that is still running."""
+"""Eviction takes finished jobs, fetched ones first, the oldest first, and never one that is still running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.services import services_in
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(states=st.lists(st.sampled_from(OPEN), max_size=8), needed=st.integers(0, 24_000))
-async def test_eviction_takes_the_oldest_finished_and_never_one_that_is_still_owed(
+async def test_eviction_takes_fetched_masters_first_then_the_oldest_and_never_one_that_is_still_owed(
     tmp_path: Path, states: list[JobState], needed: int
 ) -> None:
     quota = 20 * records.sealed_size(1000)
@@ -25,7 +25,9 @@ async def test_eviction_takes_the_oldest_finished_and_never_one_that_is_still_ow
         evicted = await eviction.evict(services, needed)
         after = [(await services.jobs.get(job.id)).job for job in jobs]
         finished = [n for n, state in enumerate(states) if state in DONE]
-        gone = [n for n, job in enumerate(after) if job.state is JobState.WIPED]
+        finished.sort(key=lambda n: (states[n] is not JobState.DELIVERED, n))
+        gone = [n for n in finished if after[n].state is JobState.WIPED]
+        assert all("made room" in (after[n].error or {})["detail"] for n in gone), "the owner reads why"
         assert gone == finished[: len(gone)]
         assert evicted == len(gone)
         fits = services.spool.usage().reserved_bytes + records.sealed_size(needed) <= quota
