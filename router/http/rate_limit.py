@@ -32,6 +32,10 @@ _NEW_JOB = re.compile(r"POST /v1/(jobs|uploads)/?")
 _SIGN_IN = re.compile(r"\w+ /sign-in/callback")
 
 
+SIGN_IN_REFUSED = "router.sign_in_refused"
+"""Set in the scope of a callback that the provider was asked about and that proved nobody: only these count."""
+
+
 class LimitRule(NamedTuple):
     """One rate limit and its name in the RateLimit headers."""
 
@@ -86,7 +90,7 @@ class RateLimiter:
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if all(allowed) and rule is self._failures and message["status"] >= 400:
+                if all(allowed) and rule is self._failures and SIGN_IN_REFUSED in scope:
                     await self._limiter.hit(rule.item, rule.name, counted)
                 left, wait_s = await self._left(rule, counted)
                 headers = MutableHeaders(scope=message)

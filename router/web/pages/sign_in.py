@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from router.core.errors import TABLE, Problem
 from router.core.event_log import log
 from router.http.problems import responses
+from router.http.rate_limit import SIGN_IN_REFUSED
 from router.identity import login
 from router.identity.http_fetch import ProviderUnavailable, SignInRefused
 from router.identity.sign_in import SignIn
@@ -75,9 +76,15 @@ async def _pseudonyms(request: Request, services: Services, sign_in: SignIn) -> 
     if any(len(request.query_params.getlist(name)) > 1 for name in request.query_params):
         raise SignInRefused("said_twice")
     answer = dict(request.query_params)
-    if answer.get("state") == attempt.state and not await sign_in.sessions.use_state(attempt.state, login.LIFETIME_S):
+    is_own = answer.get("state") == attempt.state
+    if is_own and not await sign_in.sessions.use_state(attempt.state, login.LIFETIME_S):
         raise SignInRefused("used_before")
-    return await sign_in.provider.identify(attempt, answer, sign_in.peppers.pseudonyms)
+    try:
+        return await sign_in.provider.identify(attempt, answer, sign_in.peppers.pseudonyms)
+    except SignInRefused:
+        if is_own:  # else it costs nothing, and anybody could close the sign-in for a network by it
+            request.scope[SIGN_IN_REFUSED] = True
+        raise
 
 
 @router.post("/sign-out", status_code=204, response_class=Response, responses=responses("sign_in"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -127,7 +128,14 @@ async def test_beginning_to_sign_in_keeps_no_neighbour_from_it_and_failures_are_
         assert {answer.status_code for answer in begun} == {303}
         async with person(router, provider, "ann", headers=NEIGHBOUR) as ann:
             assert (await ann.get("/v1/account")).status_code == 200
-        failed = [await router.http.get("/sign-in/callback?code=x", headers=NEIGHBOUR) for _ in range(3)]
+        strangers = [await router.http.get("/sign-in/callback?code=x&state=y", headers=NEIGHBOUR) for _ in range(5)]
+        assert {answer.status_code for answer in strangers} == {400}, "what costs nothing is not counted"
+        failed = []
+        for _ in range(3):
+            begun = await router.http.get("/sign-in", headers=NEIGHBOUR)
+            state = parse_qs(urlsplit(begun.headers["location"]).query)["state"][0]
+            callback = f"/sign-in/callback?code=guessed&state={state}"
+            failed.append(await router.http.get(callback, headers=NEIGHBOUR))
         assert [answer.status_code for answer in failed] == [400, 400, 429]
         assert failed[2].headers["ratelimit-policy"] == '"failed sign-ins";q=2;w=600'
 
