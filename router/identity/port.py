@@ -97,7 +97,7 @@ class Accounts(Protocol):
         ...
 
     async def revoke_token(self, account: str, token_id: str) -> bool:
-        """True if the account had it."""
+        """End a token of the account; False if it has no such token."""
         ...
 
     async def used_audio_s(self, account: str, day: int) -> int:

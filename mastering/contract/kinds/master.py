@@ -28,7 +28,7 @@ _OVERHEAD_BYTES = 1 << 20
 
 
 class Master(JobKind[Settings]):
-    """Mastering (`mastering.engine`)."""
+    """The kind of job that makes a master of a song (`mastering.engine` does it)."""
 
     name = "master"
     title = "Master"

@@ -32,7 +32,7 @@ class _Blob:
 
 
 class MemoryBlobs:
-    """Blobs that together take at most `quota_bytes`."""
+    """A store of blobs in RAM, unencrypted, for tests: at most `quota_bytes` in all."""
 
     def __init__(self, quota_bytes: int) -> None:
         self._quota_bytes = quota_bytes

@@ -24,7 +24,7 @@ from router.spool.port import BlobGone
 from router.store.record import BlobRef, Job
 from router.store.state import JobState
 from router.web.api.upload_lock import run_exclusively
-from router.web.api.uploads import FAULTS, refuse_parts
+from router.web.api.uploads import FAULTS, refuse_parts_and_forms
 from router.web.api.views import JobView, view
 from router.web.dependencies import TheJob, TheServices
 from router.web.request_body import request_body
@@ -45,7 +45,7 @@ async def put_reference(
     content_length: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> JobView:
     """A recording to sound like, as the raw body, before the song itself is complete. The same number replaces it."""
-    refuse_parts(request)
+    refuse_parts_and_forms(request)
     job = found.job
     if job.state is not JobState.RECEIVED:
         raise upload_closed(job)

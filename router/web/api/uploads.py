@@ -50,12 +50,12 @@ async def put_audio(
     upload_offset: Annotated[int | None, Header(ge=0, le=2**53)] = None,
 ) -> JobView:
     """Send the song as the raw body; `Upload-Offset` continues an upload that broke off. Answers when it is queued."""
-    refuse_parts(request)
+    refuse_parts_and_forms(request)
     return await view(services, *await receive(services, found.job, request, upload_offset, content_length))
 
 
-def refuse_parts(request: Request) -> None:
-    """Raise Problem for a body that says it is a part of a file in a way that is not spoken here, or a form.
+def refuse_parts_and_forms(request: Request) -> None:
+    """Raise Problem for a body that is a form, or that Content-Range calls a part of a file.
 
     RFC 9110 §14.5: whoever does not know Content-Range on a PUT must not take the part for the whole.
     """
