@@ -16,6 +16,7 @@ from router.core import clock
 from router.dispatch import dispatcher
 from router.dispatch import dispatcher as dispatcher_module
 from router.dispatch.dispatcher import Dispatcher
+from router.dispatch.placement import Placer
 from router.jobs import attempts, lifecycle, reaper
 from router.jobs import attempts as attempts_module
 from router.jobs.services import Services
@@ -408,8 +409,7 @@ async def test_a_small_song_whose_master_is_large_is_not_rendered_again_while_th
         other = await services.spool.reserve(17_000, 1e9)
         queued = await queue_song(services, small)
         await eventually(lambda: _is_waiting_for_room(services, queued.id))
-        await asyncio.sleep(0.3)
-        assert runs([backend]) == 1
+        assert await Placer(services).place(queued.id, has_waited=True) is None
         await services.spool.drop(other)
         job = await until(services, queued.id, *ENDS)
         assert (job.state, runs([backend])) == (JobState.MASTERED, 2)

@@ -36,3 +36,17 @@ async def test_eviction_takes_fetched_masters_first_then_the_oldest_and_never_on
             if n not in gone:
                 for blob in filter(None, [job.input, *job.outputs.values()]):
                     assert (await services.spool.extent(blob.ref)).complete
+
+
+async def test_a_younger_fetched_master_goes_before_an_older_one_that_nobody_has(tmp_path: Path) -> None:
+    quota = 20 * records.sealed_size(1000)
+    async with services_in(tmp_path, spool_quota_bytes=quota) as services:
+        owed = await job_in(services, JobState.MASTERED, created_s=1.0)
+        fetched = await job_in(services, JobState.DELIVERED, created_s=2.0)
+        free = quota - services.spool.usage().reserved_bytes
+        await services.spool.reserve(free - 100, 1e9)
+        assert await eviction.evict(services, 500) == 1
+        assert (await services.jobs.get(owed.id)).job.state is JobState.MASTERED
+        gone = (await services.jobs.get(fetched.id)).job
+        assert gone.state is JobState.WIPED
+        assert "made room" in (gone.error or {})["detail"]
