@@ -18,7 +18,7 @@ import soundfile
 
 from mastering.audio import pcm, refusals
 from mastering.audio.codecs import DEMUXERS, SNDFILE_CODECS, is_lossless, libav_codec
-from mastering.audio.container import container_of, ends_inside_id3, xing_frames
+from mastering.audio.container import container_of, ends_inside_id3, id3_end, xing_frames
 from mastering.audio.riff import FileBytes
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import MAX_CHANNELS, MAX_DURATION_S, MAX_INPUT_BYTES, MAX_RATE_HZ, MIN_RATE_HZ
@@ -85,10 +85,10 @@ def _check_limits(recording: Recording) -> None:
 
 
 class _IndependentReader(io.RawIOBase):
-    """A reading position of its own in a file that several threads read at once."""
+    """A reading position of its own in a file that several threads read at once; it sees what stands behind `start`."""
 
-    def __init__(self, source: BinaryIO, lock: Lock) -> None:
-        self._source, self._lock, self._at = source, lock, 0
+    def __init__(self, source: BinaryIO, lock: Lock, start: int = 0) -> None:
+        self._source, self._lock, self._start, self._at = source, lock, start, 0
 
     def readable(self) -> bool:
         return True
@@ -98,7 +98,7 @@ class _IndependentReader(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         with self._lock:
-            self._source.seek(self._at)
+            self._source.seek(self._start + self._at)
             data = self._source.read(len(buffer))
         self._at += len(data)
         buffer[: len(data)] = data
@@ -107,7 +107,7 @@ class _IndependentReader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_END:
             with self._lock:
-                offset += self._source.seek(0, io.SEEK_END)
+                offset += self._source.seek(0, io.SEEK_END) - self._start
         self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
         return self._at
 
@@ -170,17 +170,18 @@ def _is_near_end(source: BinaryIO) -> bool:
     return source.seek(0, io.SEEK_END) - position < _LAST_CODED_FRAME_BYTES
 
 
-def _libav_file(source: BinaryIO, container: str) -> Any:
-    source.seek(0)
-    # No protocol and no second demuxer: a file that names other files gets none of them.
-    options = {"protocol_whitelist": ""}
-    return av.open(source, format=DEMUXERS[container], options=options, metadata_errors="ignore")
-
-
 def _open_with_libav(source: BinaryIO, container: str) -> Recording:
-    lock = Lock()
+    # FFmpeg's libraries see no ID3 tag in front: they take time in the square of the number of its frames.
+    lock, start = Lock(), id3_end(FileBytes(source))
+
+    def open_file() -> Any:
+        # No protocol and no second demuxer: a file that names other files gets none of them.
+        options = {"protocol_whitelist": ""}
+        reader = _IndependentReader(source, lock, start)
+        return av.open(reader, format=DEMUXERS[container], options=options, metadata_errors="ignore")
+
     try:
-        with _libav_file(source, container) as file:
+        with open_file() as file:
             if not file.streams.audio:
                 raise refusals.unsupported_song("There is no sound in this file. Send one that has an audio track.")
             stream = file.streams.audio[0]
@@ -199,16 +200,16 @@ def _open_with_libav(source: BinaryIO, container: str) -> Recording:
                 frames,
                 xing_frames(FileBytes(source)) if container == "mp3" else frames,
                 not is_lossless(codec),
-                lambda: _decode_with_libav(source, container),
-                lambda: _decode_with_libav(cast(BinaryIO, _IndependentReader(source, lock)), container),
+                lambda: _decode_with_libav(open_file),
+                lambda: _decode_with_libav(open_file),
             )
     except (av.error.FFmpegError, IndexError, ValueError):
         raise refusals.undecodable_song() from None
 
 
-def _decode_with_libav(source: BinaryIO, container: str) -> Iterator[Samples]:
+def _decode_with_libav(open_file: Callable[[], Any]) -> Iterator[Samples]:
     try:
-        with _libav_file(source, container) as file:
+        with open_file() as file:
             stream = file.streams.audio[0]
             planar = av.AudioResampler(format="fltp")
             for frame in file.decode(stream):

@@ -1,8 +1,10 @@
 """Read tags and cover art from a song and write them to its masters. The only module that imports mutagen.
 
 A few tags that every container knows under some name, and one front cover. Nothing is invented, and what a container
-cannot hold is left out. ID3 in MP3 and WAV, Vorbis comments in FLAC, Ogg and Opus, atoms in M4A; INFO lists are read,
-and the broadcast extension of a WAV is kept in a WAV. Written in place, whatever the master's size.
+cannot hold is left out. ID3 in MP3, WAV and AIFF, Vorbis comments in FLAC, Ogg and Opus, atoms in M4A; INFO lists are
+read, and the broadcast extension of a WAV is kept in a WAV. Written in place, whatever the master's size.
+
+A stranger's tags are bounded in bytes, frames and pictures before mutagen sees them; nothing in them is inflated.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ from typing import Any, BinaryIO
 
 import mutagen
 from mutagen.flac import FLAC, Picture
-from mutagen.id3 import APIC, COMM, ID3, TALB, TCOM, TCON, TCOP, TDRC, TIT2, TPE1, TPE2, TPOS, TRCK, TSRC
+from mutagen.id3 import APIC, COMM, ID3, TALB, TCOM, TCON, TCOP, TDRC, TIT2, TPE1, TPE2, TPOS, TRCK, TSRC, Frames_2_2
 from mutagen.mp3 import MP3
 from mutagen.mp4 import MP4, MP4Cover
+from mutagen.oggflac import OggFLAC
 from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from mastering.audio import bwf
 from mastering.audio.bwf import Broadcast, texts_of
+from mastering.audio.container import container_of
+from mastering.audio.id3_frames import wanted_frames
+from mastering.audio.riff import FileBytes, aiff_chunks, wav_chunks
 from mastering.contract import Fault, FaultCode, Measurements, OutputFormat
 
 _FRAMES: dict[str, Any] = {
@@ -53,11 +59,22 @@ _NUMBERS = {"tracknumber": "trkn", "discnumber": "disk"}
 _NAMES = (*_FRAMES, "comment")
 _WAV_BITS = {OutputFormat.WAV16: "16", OutputFormat.WAV24: "24", OutputFormat.WAV32F: "32"}
 _FRONT_COVER = 3
+_DATES = ("TYER", "TDAT", "TIME")
+"""Of ID3v2.3; mutagen makes a TDRC of them."""
+_READ = {frame.__name__ for frame in (*_FRAMES.values(), COMM, APIC)} | set(_DATES)
+_ID3_NAMES = _READ | {name for name, frame in Frames_2_2.items() if getattr(frame.__base__, "__name__", "") in _READ}
+_ID3V1_BYTES = 128
+_COMMENTS = {"flac": (FLAC,), "mp4": (MP4,), "ogg": (OggVorbis, OggOpus, OggFLAC)}
+_MAX_READ_BYTES = 24 * 1024 * 1024
+"""Of a file whose tags are no ID3: a cover of 16 MiB in base64, and what stands around it."""
+_MAX_TEXT_CHARACTERS = 64 * 1024
+_MAX_COVER_BYTES = 16 * 1024 * 1024
 # Untyped in mutagen.
 _PICTURE: Any = Picture
 _APIC: Any = APIC
 _COMM: Any = COMM
 _COVER: Any = MP4Cover
+_TAG: Any = ID3
 _CONTAINERS: dict[str, Any] = {
     "wav": WAVE,
     "flac": FLAC,
@@ -89,16 +106,47 @@ def read(source: BinaryIO) -> Tags:
 
 
 def _read(source: BinaryIO) -> Tags:
-    source.seek(0)
+    data = FileBytes(source)
+    container = container_of(data) or ""
     try:
-        file = mutagen.File(source)
-        if file is None or file.tags is None:
-            return Tags({})
-        if isinstance(file.tags, ID3):
-            return _from_id3(file.tags)
-        return _from_atoms(file.tags) if isinstance(file, MP4) else _from_comments(file)
+        found = _from_comments_of(container, source) if container in _COMMENTS else _from_id3_in(container, data)
     except (mutagen.MutagenError, ValueError, KeyError, IndexError, AttributeError, TypeError):
         return Tags({})
+    texts = {name: text for name, text in found.texts.items() if len(text) <= _MAX_TEXT_CHARACTERS}
+    return Tags(texts, found.cover if found.cover and len(found.cover[0]) <= _MAX_COVER_BYTES else None)
+
+
+def _from_id3_in(container: str, data: FileBytes) -> Tags:
+    chunks = wav_chunks(data) if container == "wav" else aiff_chunks(data) if container == "aiff" else ()
+    at = next((at for name, at, _ in chunks if name in (b"id3 ", b"ID3 ")), 0)
+    last = data[max(0, len(data) - _ID3V1_BYTES) :] if container == "mp3" else b""
+    tag = wanted_frames(data, at, _ID3_NAMES) + (last if last[:3] == b"TAG" else b"")
+    return _from_id3(_TAG(io.BytesIO(tag))) if tag else Tags({})
+
+
+def _from_comments_of(container: str, source: BinaryIO) -> Tags:
+    bounded: Any = _BoundedReader(source)
+    kinds: Any = _COMMENTS[container]
+    file: Any = kinds[0](bounded) if len(kinds) == 1 else mutagen.File(bounded, options=kinds)
+    if file is None or file.tags is None:
+        return Tags({})
+    return _from_atoms(file.tags) if isinstance(file, MP4) else _from_comments(file)
+
+
+class _BoundedReader:
+    """A file that is read from its start, for at most `_MAX_READ_BYTES` in all: more raises MutagenError."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source, self._left_bytes = source, _MAX_READ_BYTES
+        self.seek, self.tell = source.seek, source.tell
+        source.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._source.read(self._left_bytes + 1 if size < 0 else min(size, self._left_bytes + 1))
+        self._left_bytes -= len(found)
+        if self._left_bytes < 0:
+            raise mutagen.MutagenError("too much to read")
+        return found
 
 
 def _from_id3(tags: Any) -> Tags:
