@@ -243,7 +243,10 @@ class Dispatcher:
                 raise attempt.LostJob
             return attempts.faulted(current, fault, self._services.clock.now())
 
-        return attempts.ending_problem(await self._services.change(job.id, note), fault)
+        problem = attempts.ending_problem(await self._services.change(job.id, note), fault)
+        if problem is not None and problem.code == "poison":
+            self._services.fleet.take_back_failures(job.id)
+        return problem
 
     async def _fail(self, job: Job, problem: Problem) -> None:
         await lifecycle.end(self._services, job.id, JobState.FAILED, problem, generation=job.generation)

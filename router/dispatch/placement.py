@@ -75,7 +75,7 @@ class Placer:
             return None
         if attempts.is_retry(job):
             services.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
-        return Placement(choice, services.fleet.reserve(choice, need), attempts.is_retry(job))
+        return Placement(choice, services.fleet.reserve(choice, need, job.id), attempts.is_retry(job))
 
     async def _lacks_room(self, job: Job) -> bool:
         """Whether the spool has no room for its masters at their largest, once others' finished ones are evicted."""

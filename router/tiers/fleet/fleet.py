@@ -122,9 +122,16 @@ class Fleet:
         if (member := self._members.get(name)) is not None:
             self._spawn(member.backend.wake(), f"wake {name}")
 
-    def reserve(self, choice: Choice, need: JobRequirements) -> Reservation:
-        """Reserve the chosen backend for an attempt; the caller gives it back by `release`."""
-        return self._members[choice.backend].reserve(need, clock.now())
+    def reserve(self, choice: Choice, need: JobRequirements, job: str = "") -> Reservation:
+        """Reserve the chosen backend for an attempt at `job`; the caller gives it back by `release`."""
+        return self._members[choice.backend].reserve(need, clock.now(), job)
+
+    def take_back_failures(self, job: str) -> None:
+        """Every backend's failures at `job` were the job's own doing."""
+        for member in self._members.values():
+            member.breaker.take_back(job, clock.now())
+            self._announce_change(member)
+        self._changed.set()
 
     def release(
         self, reservation: Reservation, fault: TierFault | None = None, timing: AttemptTiming | None = None

@@ -49,6 +49,8 @@ class Reservation(NamedTuple):
     ticket: Ticket
     quota_hold: QuotaHold
     began_s: float
+    job: str
+    """By which its failures can be taken back."""
     evicted: asyncio.Event
     """Set when the attempt must stop and go elsewhere: the backend is taken out for maintenance."""
 
@@ -161,11 +163,11 @@ class FleetMember:
         self.evicted.set()
         self.evicted = asyncio.Event()
 
-    def reserve(self, need: JobRequirements, now_s: float) -> Reservation:
+    def reserve(self, need: JobRequirements, now_s: float, job: str = "") -> Reservation:
         """Hold a slot and quota for one attempt; the caller calls `release` however it ends."""
         self.in_flight += 1
         quota_hold = self.quota.hold(self.speed.render_s(need.duration_s, need.work), now_s)
-        return Reservation(self, need, self.breaker.begin(), quota_hold, now_s, self.evicted)
+        return Reservation(self, need, self.breaker.begin(), quota_hold, now_s, job, self.evicted)
 
     def release(
         self, reservation: Reservation, now_s: float, fault: TierFault | None, timing: AttemptTiming | None
@@ -197,7 +199,7 @@ class FleetMember:
                 self.breaker.trip(now_s, fault.detail)
         if fault.consequence.counts:
             broken = fault.fault_class in (FaultClass.CRASH, FaultClass.UNREACHABLE)
-            self.breaker.failed(reservation.ticket, now_s, fault.detail, broken=broken)
+            self.breaker.failed(reservation.ticket, now_s, fault.detail, broken=broken, job=reservation.job)
         else:
             self.breaker.ended(reservation.ticket)
 

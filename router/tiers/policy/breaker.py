@@ -10,6 +10,7 @@ them back starts a new `generation`; an attempt that ends late, with a ticket of
 - open → half-open when its time is over: min(300, 5·2ⁿ) s, n openings before, spread by ±20 %. When no other backend
   is left (`alone`), after five seconds at the most.
 - half-open: once a probe has answered, one canary at a time; two that succeed → healthy, one that fails → open.
+- open → suspect, or half-open, where it had opened by a job that turned out to be to blame (`take_back`).
 - warming: it has said that it is starting; a probe's answer → healthy. From warming and half-open a backend starts
   slowly: its weight grows from a tenth to the whole within thirty seconds.
 """
@@ -36,6 +37,8 @@ OPEN_SPREAD = (0.8, 1.2)
 """By chance, so that the backends of one outage are not all tried at the same moment."""
 ALONE_S = 5.0
 """Without another backend every second of waiting is an outage."""
+_REMEMBERED_FAILURES = 256
+"""By job, for `take_back`: more than all that run at once."""
 CANARIES_TO_CLOSE = 2
 """One success may be chance."""
 SLOW_START_S, SLOW_START_WEIGHT = 30.0, 0.1
@@ -46,6 +49,21 @@ class Ticket(NamedTuple):
     """Which generation of the breaker an attempt began under; handed back when it ends."""
 
     generation: int
+    canary: bool
+
+
+class _Failure(NamedTuple):
+    """A failed attempt that counts, and at which job."""
+
+    job: str
+    at_s: float
+
+
+class _Opening(NamedTuple):
+    """The failed attempts that opened the breaker, where attempts did."""
+
+    generation: int
+    jobs: tuple[str, ...]
     canary: bool
 
 
@@ -68,6 +86,8 @@ class Breaker:
         self._canary_out = False
         self._canaries_ok = 0
         self._slow_since_s: float | None = None
+        self._failures: deque[_Failure] = deque(maxlen=_REMEMBERED_FAILURES)
+        self._opening: _Opening | None = None
 
     @property
     def openings(self) -> int:
@@ -152,16 +172,46 @@ class Breaker:
         else:
             self._openings = 0
 
-    def failed(self, ticket: Ticket, now_s: float, why: str, *, broken: bool = False) -> None:
-        """The attempt failed, and the backend is to blame. `broken`: the connection was refused or broke."""
+    def failed(self, ticket: Ticket, now_s: float, why: str, *, broken: bool = False, job: str = "") -> None:
+        """The attempt failed, and the backend is to blame, unless `take_back` names the `job`.
+
+        `broken`: the connection was refused or broke.
+        """
         if not self._release(ticket):
             return
         self._failures_in_a_row += 1
         self._note_outcome(now_s, ok=False)
+        self._failures.append(_Failure(job, now_s))
         if ticket.canary or self._failures_in_a_row >= FAILURES_IN_A_ROW or self._half_failed():
+            counted = 1 if ticket.canary else max(self._failures_in_a_row, sum(not ok for _, ok in self._window))
+            jobs = tuple(failure.job for failure in list(self._failures)[-counted:])
             self._open(now_s, why)
+            self._opening = _Opening(self.generation, jobs, ticket.canary)
         elif broken and self.state is BackendState.HEALTHY:
             self._to(BackendState.SUSPECT, now_s, why)
+
+    def take_back(self, job: str, now_s: float) -> None:
+        """It was the job that broke what it ran on: its failures count no more.
+
+        A backend that would not be open without them gets work again; its next probe, or the next canary, decides.
+        """
+        taken = [failure for failure in self._failures if failure.job == job]
+        for failure in taken:
+            self._failures.remove(failure)
+            self._failures_in_a_row = max(0, self._failures_in_a_row - 1)
+            if (failure.at_s, False) in self._window:
+                self._window.remove((failure.at_s, False))
+        opening = self._opening
+        if opening is None or opening.generation != self.generation or job not in opening.jobs:
+            return
+        left = tuple(one for one in opening.jobs if one != job)
+        self._opening = opening._replace(jobs=left)
+        if len(left) < FAILURES_IN_A_ROW:
+            self._openings -= 1
+            self.generation += 1
+            state = BackendState.HALF_OPEN if opening.canary else BackendState.SUSPECT
+            self._canary_out = False
+            self._to(state, now_s, "the job that failed there fails everywhere")
 
     def ended(self, ticket: Ticket) -> None:
         """The attempt ended, and the backend is not to blame."""

@@ -13,6 +13,7 @@ from router.dispatch import dispatcher, placement, stall
 from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Script
 from router.tiers.fleet import member
+from router.tiers.policy.backend_state import UP
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Heartbeat, RenderProgress, TierEvent, Work
 from tests.services import eventually, mastering, queue_song, until, working
@@ -42,6 +43,18 @@ async def test_a_song_that_broke_the_only_worker_twice_stops_there(tmp_path: Pat
         job = await until(services, (await queue_song(services)).id, *ENDS)
         assert job.error is not None
         assert job.error["code"] == "poison"
+
+
+async def test_songs_that_break_what_they_run_on_do_not_take_the_tier_from_others(tmp_path: Path) -> None:
+    """Five of them, two deaths each: their failures are taken back as each ends, and the sixth song finds the tier."""
+    async with working(tmp_path, [FakeBackend("a", failing(FaultClass.BUG, 10))]) as services:
+        for _ in range(5):
+            job = await until(services, (await queue_song(services)).id, *ENDS)
+            assert job.error is not None
+            assert job.error["code"] == "poison"
+            assert services.fleet.candidates()[0].state in UP
+        honest = await until(services, (await queue_song(services)).id, *ENDS)
+        assert [(a.backend, a.outcome) for a in honest.attempts] == [("a", "done")]
 
 
 async def test_a_song_never_goes_back_to_a_worker_it_broke_while_another_tier_can_take_it(tmp_path: Path) -> None:

@@ -185,6 +185,66 @@ def test_a_failed_probe_ends_half_open() -> None:
     assert made.state is BackendState.OPEN
 
 
+def test_what_a_job_did_that_fails_everywhere_is_taken_back() -> None:
+    made = healthy()
+    for job in ("poison", "poison"):
+        made.failed(made.begin(), 1.0, "died", job=job)
+    made.take_back("poison", 2.0)
+    for _ in range(2):
+        made.failed(made.begin(), 3.0, "died", job="honest")
+    assert made.state is BackendState.HEALTHY
+    made.failed(made.begin(), 3.0, "died", job="honest")
+    assert made.state is BackendState.OPEN
+    made.take_back("another", 4.0)
+    assert made.state is BackendState.OPEN
+
+
+def test_an_opening_that_needed_such_a_job_is_undone_and_the_next_probe_decides() -> None:
+    made = healthy()
+    for job in ("poison", "poison", "honest"):
+        made.failed(made.begin(), 1.0, "died", job=job)
+    assert (made.state, made.openings) == (BackendState.OPEN, 1)
+    made.take_back("poison", 2.0)
+    assert (made.state, made.openings, made.admits()) == (BackendState.SUSPECT, 0, True)
+    made.probe_answered(3.0)
+    assert made.state is BackendState.HEALTHY
+
+
+def test_an_opening_that_had_enough_other_reasons_stays() -> None:
+    made = healthy()
+    tickets = [made.begin() for _ in range(9)]
+    for at_s, ticket in enumerate(tickets[:5]):  # successes between: the window opens it, not three in a row
+        made.succeeded(ticket, float(at_s))
+    made.failed(tickets[5], 5.0, "died", job="poison")
+    made.succeeded(tickets[6], 5.5)
+    for job in ("a", "b", "c", "d", "e", "f"):
+        made.failed(made.begin(), 6.0, "died", job=job)
+        if made.state is BackendState.OPEN:
+            break
+    assert made.state is BackendState.OPEN
+    made.take_back("poison", 7.0)
+    assert made.state is BackendState.OPEN
+
+
+def test_a_canary_that_was_such_a_job_leaves_the_trial_as_it_was() -> None:
+    made = half_open()
+    made.probe_answered(1000.0)
+    made.failed(made.begin(), 1001.0, "died", job="poison")
+    assert made.state is BackendState.OPEN
+    made.take_back("poison", 1002.0)
+    assert (made.state, made.openings, made.admits()) == (BackendState.HALF_OPEN, 1, True)
+
+
+def test_an_opening_of_an_earlier_generation_is_not_undone() -> None:
+    made = healthy()
+    for _ in range(3):
+        made.failed(made.begin(), 1.0, "died", job="poison")
+    made.tick(1000.0)
+    assert made.state is BackendState.HALF_OPEN
+    made.take_back("poison", 1001.0)
+    assert made.state is BackendState.HALF_OPEN
+
+
 def test_late_answers_of_an_older_generation_change_nothing() -> None:
     made = healthy()
     early = [made.begin() for _ in range(4)]
