@@ -78,6 +78,8 @@ class BelievingProbe(Probe):
             raise Fault(FaultCode(song.removeprefix(b"fault:").decode()), "The file is as bad as it says.")
         return self.facts
 
+    sandbox_gaps: tuple[str, ...] | None = ()
+
     def tap_song(self, size: int | None) -> None:
         return
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 
-from mastering.runtime import blas, exec_shim, sandbox
+from mastering.runtime import blas, exec_shim, sandbox, syscall_filter
 
 
 def _set_up_sandbox(parent: int) -> dict[str, bool]:
@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm_up()
     check_sample = sample_wav_check()
+    syscall_filter.decoding_filter()
     layers = _set_up_sandbox(parent)
     gc.collect()
     gc.freeze()

@@ -18,7 +18,6 @@ from mastering.probe.decoders import open_recording
 from mastering.probe.growing_file import GrowingFile
 from mastering.probe.json_output import verified_json
 from mastering.probe.recording import resource_fault, undecodable_fault
-from mastering.probe.sandbox_check import refused_attempts
 from mastering.probe.wav_header import serve_wav_headers
 from mastering.protocol.probe import (
     ProbeAnswer,
@@ -28,7 +27,8 @@ from mastering.protocol.probe import (
     VerifiedJson,
     verified_audio,
 )
-from mastering.runtime import sandbox
+from mastering.runtime import sandbox, syscall_filter
+from mastering.runtime.sandbox_check import refused_attempts
 
 _READ_BYTES = 256 * 1024
 """Of a file of unknown size, in one call."""
@@ -125,7 +125,7 @@ def _lock_up(request: ProbeRequest, mapped_bytes: int = 0) -> None:
         heap_bytes=request.memory_bytes,
         cpu_s=math.ceil(request.timeout_s),
     )
-    sandbox.filter_calls()
+    syscall_filter.allow_decoding()
 
 
 def probe_file(source: int, request: ProbeRequest, file: GrowingFile) -> Facts:

@@ -7,10 +7,13 @@ in the copy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from mastering.runtime.exec_shim import die_with_parent
 
+_MAX_LOOKS = 64
 _MAX_DESCRIPTORS = 4096
 """A fork server's own number of open descriptors stays far below."""
 
@@ -38,6 +41,21 @@ def reap_child(pid: int, pidfd: int) -> int:
     _, status = os.waitpid(pid, 0)
     os.close(pidfd)
     return os.waitstatus_to_exitcode(status)
+
+
+def end_other_children(known: Collection[int]) -> None:
+    """Kill every child of this process but those with pids in `known`: what a child has left behind (`adopt_orphans`).
+
+    A killed one may leave some behind in turn, so this looks again, a bounded number of times.
+    """
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")  # of the main thread, the only one
+    for _ in range(_MAX_LOOKS):
+        others = {int(pid) for pid in listed.read_text().split()} - set(known)
+        for pid in others:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        if not others:
+            return
 
 
 def close_all_but(*keep: int) -> None:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from mastering.contract.kinds import WrongVariableError, job_kinds
 
+_INCOMPLETE_SANDBOX_STATUS = 3
+
 
 def main(
     host: Annotated[str | None, typer.Option(help="Address to listen on (MASTERING_WORKER_HOST).")] = None,
@@ -26,7 +28,7 @@ def main(
     except WrongVariableError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    from mastering.worker.server import adopted, serve  # it reads the kinds when it is imported
+    from mastering.worker.server import IncompleteSandboxError, adopted, serve  # it reads the kinds when it is imported
     from mastering.worker.settings import WorkerSettings
 
     given: dict[str, Any] = {"host": host, "port": port, "concurrency": concurrency}
@@ -39,6 +41,9 @@ def main(
         raise typer.Exit(2) from None
     try:
         serve(settings, None if descriptor is None else adopted(descriptor))
+    except IncompleteSandboxError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_INCOMPLETE_SANDBOX_STATUS) from None
     except OSError:
         typer.echo(f"fd {descriptor}: no socket that can be listened on", err=True)
         raise typer.Exit(2) from None

@@ -43,7 +43,9 @@ def create_app(settings: WorkerSettings, log: WorkerEventLog) -> Starlette:
     worker = Worker(
         settings=settings,
         slots=RenderSlots(settings.concurrency, settings.slot_s),
-        render_pool=RenderPool(settings.engine, settings.concurrency + 1),
+        render_pool=RenderPool(
+            settings.engine, settings.concurrency + 1, allows_incomplete_sandbox=settings.allow_incomplete_sandbox
+        ),
         log=log,
     )
 
@@ -89,6 +91,7 @@ async def health(request: Request) -> Response:
         "protocol": PROTOCOL_VERSION,
         "engine_version": ENGINE_VERSION,
         "device": worker.render_pool.device,
+        "sandbox_gaps": worker.render_pool.sandbox_gaps,
         "kinds": model_digests(),
         "failed_starts": worker.render_pool.failures,
         "slots": worker.slots.counts(time.monotonic()),

@@ -1,16 +1,17 @@
 """The process that renders: one song, then it ends, and with it all it ever held.
 
 Forked ahead of need by `fork_server`. It gets memory files in and hands memory files back; of all files it can read
-those of programs and write none; it reaches no network (but on a GPU) and reads no other process; it keeps no core
-dump, and is killed with the worker.
+those of programs and write none; it reaches no network and no other process, and starts none; its memory and its
+processor time are bounded by the song; it keeps no core dump, and is killed with the worker. It tries each of these
+before it says that it is ready, and tells what was not refused.
 Its heartbeat is a thread of its own: it stops when the process is frozen, or when a call into a library holds the
 interpreter.
 
 On the socket (SOCK_SEQPACKET), worker → child: {"kind", "options", "heartbeat_s"} with the input descriptors, and
 `runs_preparation`, whether the program's preparation runs first, `output_bytes`, what all outputs together may have,
 `unforeseen_bytes`, the same for a song that does not say its length, and `max_duration_s`;
-child → worker: {"ready"}, {"heartbeat"}, {"needs": most bytes of the outputs}, {"progress"}, then {"done": [names]}
-with the report's and the outputs' descriptors, or {"fault"}.
+child → worker: {"ready": {"device", "sandbox_gaps": [names]}}, {"heartbeat"}, {"needs": most bytes of the outputs},
+{"progress"}, then {"done": [names]} with the report's and the outputs' descriptors, or {"fault"}.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from typing import Any, BinaryIO
 
 from mastering.contract import Fault, FaultCode, Record
 from mastering.contract.kinds import job_kind
-from mastering.runtime import exec_shim, sandbox
+from mastering.runtime import exec_shim, sandbox, syscall_filter
+from mastering.runtime.sandbox_check import refused_attempts
 from mastering.worker.budget import Budget
-from mastering.worker.size_bound import check_output_size
+from mastering.worker.work_bounds import check_output_size, longest, read_header
 
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _PROGRESS_S = 0.2
+_READING_HEADER_BYTES, _READING_HEADER_S = 512 * 1024 * 1024, 120
+"""Memory and processor time until the recordings' lengths are known: a GPU's preparation is among it."""
 
 
 class Link:
@@ -105,16 +109,15 @@ class RenderProgram:
 
 def run(control: socket.socket, program: RenderProgram, parent: int) -> None:
     """Lock this process up, render one song that comes by `control`, and return. `parent`: the fork server's pid."""
-    _fence(parent)
-    device = _warmed(device_name())
-    sandbox.keep_to(program.readable)
+    device = _lock_up(parent, program.readable)
+    sandbox_gaps = [attempt for attempt, refused in refused_attempts().items() if not refused]
     with contextlib.suppress(BrokenPipeError):
-        serve(Link(control), program, device)
+        serve(Link(control), program, {"device": device, "sandbox_gaps": sandbox_gaps})
 
 
-def serve(link: Link, program: RenderProgram, device: str) -> None:
-    """One render, start to end."""
-    link.tell({"ready": {"device": device}})
+def serve(link: Link, program: RenderProgram, ready: dict[str, Any]) -> None:
+    """One render, start to end. `ready` is what is told first."""
+    link.tell({"ready": ready})
     request = link.listen()
     if request is None:
         return
@@ -135,8 +138,15 @@ def _render(link: Link, program: RenderProgram, asked: dict[str, Any], descripto
     kind = job_kind(asked["kind"])
     options = kind.parse(asked["options"])
     sources = [os.fdopen(descriptor, "rb") for descriptor in descriptors]
-    link.tell({"needs": check_output_size(sources[0], kind, options, budget, asked.get("max_duration_s"))})
+    headers, max_duration_s = [read_header(source) for source in sources], asked.get("max_duration_s")
+    link.tell({"needs": check_output_size(headers[0], kind, options, budget, max_duration_s)})
     budget.enforce()
+    work = longest(headers, max_duration_s)
+    sandbox.limit_work(
+        heap_bytes=sandbox.allocated_bytes() + kind.memory_bytes(options, *work),
+        cpu_s=kind.processor_s(options, work.duration_s),
+        is_final=True,
+    )
     outputs: dict[str, tuple[int, BinaryIO]] = {}
 
     def open_output(wanted: str) -> BinaryIO:
@@ -163,8 +173,11 @@ def _render(link: Link, program: RenderProgram, asked: dict[str, Any], descripto
 
 
 def _unforeseen(error: Exception) -> dict[str, Any]:
-    # torch has an OutOfMemoryError of its own, which this process may never have imported.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError):  # by the bound that `_render` has set for the song
+        message = "This song wanted more memory than an honest recording of its length. Export it as WAV or FLAC."
+        return {"code": FaultCode.RESOURCE_LIMIT, "message": message, "numbers": {}}
+    # torch has an OutOfMemoryError of its own, which this process may never have imported: a GPU's memory is shared.
+    if type(error).__name__ == "OutOfMemoryError":
         return {"code": FaultCode.OUT_OF_MEMORY, "message": "The worker ran out of memory.", "numbers": {}}
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
@@ -174,13 +187,23 @@ def _unforeseen(error: Exception) -> dict[str, Any]:
     return {"code": FaultCode.INTERNAL, "message": "The engine failed on this song.", "numbers": numbers}
 
 
-def _fence(parent: int) -> None:
-    """All of the sandbox but the files; a user namespace wants a process of one thread."""
+def _lock_up(parent: int, readable: tuple[Path, ...]) -> str:
+    """Put every layer of the sandbox in force, and make the device ready, which is returned.
+
+    A layer that this machine lacks is passed over here: what it was to refuse is tried afterwards.
+    """
     with contextlib.suppress(OSError):  # where memory runs out, this process goes, not the worker
         Path("/proc/self/oom_score_adj").write_text("500")
-    if device_name() == "cpu":  # a GPU's driver may speak to daemons
+    has_gpu = device_name() != "cpu"
+    if not has_gpu:  # a GPU's driver may speak to daemons; a user namespace wants a process of one thread
         sandbox.leave_network()
     sandbox.give_up_capabilities()
     exec_shim.die_with_parent(parent)  # again: a change of user has cleared what the fork asked for
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()
+    device = _warmed(device_name())
+    sandbox.keep_to(readable)
+    syscall_filter.forbid_other_processes(may_connect_locally=has_gpu)
+    heap_bytes = sandbox.allocated_bytes() + _READING_HEADER_BYTES
+    sandbox.limit_work(heap_bytes=heap_bytes, cpu_s=_READING_HEADER_S, is_final=False)
+    return device

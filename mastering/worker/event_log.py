@@ -9,10 +9,21 @@ import sys
 
 from mastering.contract import FaultCode
 from mastering.contract.kinds import job_kinds
-from mastering.runtime.event_log import EventLog, Events, Real, Whole, Words, capture_process_output, to_stream
+from mastering.runtime.event_log import (
+    EventLog,
+    Events,
+    Real,
+    Several,
+    Whole,
+    Words,
+    capture_process_output,
+    to_stream,
+)
+from mastering.runtime.sandbox_check import ATTEMPTS
 
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
+    "sandbox_incomplete": {"gaps": Several(Words(*ATTEMPTS))},
     "stopping": {},
     "stopped": {},
     "render_ended": {"kind": Words(*job_kinds()), "outcome": Words("done", *FaultCode), "seconds": Real()},
@@ -31,6 +42,9 @@ class WorkerEventLog:
 
     def listening(self, port: int, concurrency: int) -> None:
         self._book.log("listening", port=port, concurrency=concurrency)
+
+    def sandbox_incomplete(self, gaps: tuple[str, ...]) -> None:
+        self._book.log("sandbox_incomplete", gaps=gaps)
 
     def stopping(self) -> None:
         self._book.log("stopping")

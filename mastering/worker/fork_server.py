@@ -2,7 +2,7 @@
 
 A new Python process would import the engine for each song, which takes longer than a short song; a fork has it at
 once. Nothing here reads untrusted bytes, and there is one thread, before and after. It ends when its socket is closed,
-and the kernel ends its children with it.
+and its children with it. What a rendering process leaves behind, in whatever session, ends with that process.
 
 Command line: the socket, what makes masters (``module:function``, as `JobKind.run`), and its preparation, if any
 (`child.RenderProgram`).
@@ -27,7 +27,7 @@ from typing import Any
 
 from mastering.contract.kinds import MASTER
 from mastering.runtime import blas, sandbox
-from mastering.runtime.forked_child import close_all_but, fork_child, reap_child
+from mastering.runtime.forked_child import close_all_but, end_other_children, fork_child, reap_child
 from mastering.worker import child
 from mastering.worker.served_kinds import served_kinds
 
@@ -56,6 +56,7 @@ class ForkServer:
                 if descriptor != self.control.fileno():
                     self._reap(descriptor)
                 elif not self._accept():
+                    end_other_children(known=())
                     return
 
     def _accept(self) -> bool:
@@ -88,7 +89,9 @@ class ForkServer:
         self._poll.unregister(pidfd)
         pid, link = self._children.pop(pidfd)
         with link:
-            _tell(link, {"ended": reap_child(pid, pidfd)})
+            code = reap_child(pid, pidfd)
+            end_other_children(known=[child_pid for child_pid, _ in self._children.values()])
+            _tell(link, {"ended": code})
 
 
 def _tell(link: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
@@ -133,6 +136,7 @@ def main(arguments: list[str]) -> None:
     sys.dont_write_bytecode = True
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()
+    sandbox.adopt_orphans()
     blas.one_thread()
     control = socket.socket(fileno=int(arguments[0]))
     paths = {name: kind.run for name, kind in served_kinds().items()} | {MASTER.name: arguments[1]}

@@ -17,14 +17,19 @@ _MOST_BACKOFF_S = 30.0
 class RenderPool:
     """Keeps `spare` processes ready. `take` hands one out and has its successor forked at once.
 
-    `preparation` is of use to renders that ask for it (`child.RenderProgram`)."""
+    `preparation` is of use to renders that ask for it (`child.RenderProgram`). None is handed out whose sandbox lacks
+    something, unless `allows_incomplete_sandbox`.
+    """
 
     engine: str
     spare: int
     preparation: str | None = None
+    allows_incomplete_sandbox: bool = False
     device: str = "unknown"
     failures: int = 0
     """Starts that failed in a row."""
+    sandbox_gaps: tuple[str, ...] = ()
+    """What the sandbox should refuse a rendering process and does not."""
     _warming: list[asyncio.Task[RenderProcess]] = field(default_factory=list)
     _closed: bool = False
     _fork_server: RenderForkServer = field(init=False)
@@ -39,6 +44,11 @@ class RenderPool:
     @property
     def is_warm(self) -> bool:
         return any(task.done() and not task.cancelled() for task in self._warming)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing is rendered here: the sandbox lacks something, and nobody has allowed that."""
+        return bool(self.sandbox_gaps) and not self.allows_incomplete_sandbox
 
     def check_warm(self) -> None:
         """Raises Fault(busy) where no process is ready."""
@@ -89,5 +99,8 @@ class RenderPool:
                 await asyncio.sleep(min(_MOST_BACKOFF_S, 0.5 * 2**self.failures))
                 continue
             self.failures = 0
-            self.device = renderer.device
-            return renderer
+            self.device, self.sandbox_gaps = renderer.device, renderer.sandbox_gaps
+            if not self.is_refused:
+                return renderer
+            await renderer.end()
+            await asyncio.Event().wait()  # until the server, which looks at `is_refused`, has stopped

@@ -17,6 +17,8 @@ from mastering.protocol.frames import MAX_MESSAGE
 from mastering.runtime import child_process
 
 _START_S = 180.0
+_END_S = 2.0
+"""A fork server that does not end by itself in this time is killed: it is frozen, or still imports the engine."""
 _MAX_PACKET_BYTES = 64 * 1024
 _MAX_DESCRIPTORS = 64
 _PASSED_ON = ("PYTHONPATH", "HOME", "TMPDIR", "MASTERING_PRESETS", kinds.VARIABLE)
@@ -61,14 +63,17 @@ class RenderForkServer:
         return ours
 
     async def end(self) -> None:
-        """Kill the fork server; the kernel ends the rendering processes with it."""
+        """End the fork server, which ends the rendering processes and all that they have begun."""
         if self._running is None:
             return
         process, control = self._running
         self._running = None
+        control.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await process.wait()
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        control.close()
         await process.wait()
 
     async def _control(self) -> socket.socket:
@@ -95,6 +100,8 @@ class RenderProcess:
         self._pidfd: int | None = None
         self.pid = 0
         self.device = ""
+        self.sandbox_gaps: tuple[str, ...] = ()
+        """What the sandbox should refuse and does not (`sandbox_check`)."""
 
     @classmethod
     async def start(cls, fork_server: RenderForkServer) -> RenderProcess:
@@ -159,7 +166,8 @@ class RenderProcess:
                     raise Fault(FaultCode.INTERNAL, "The rendering process could not be taken over.")
                 self.pid, self._pidfd = message.body["forked"], message.descriptors[0]
             else:
-                self.device = message.body["ready"]["device"]
+                ready = message.body["ready"]
+                self.device, self.sandbox_gaps = ready["device"], tuple(ready["sandbox_gaps"])
 
 
 def _socket_pair() -> tuple[socket.socket, socket.socket]:
@@ -174,6 +182,11 @@ def _post_mortem(status: int | None) -> Fault:
     if status == -signal.SIGKILL:
         # Nobody here killed it: on a machine without memory to spare the kernel does.
         return Fault(FaultCode.OUT_OF_MEMORY, "The rendering process was killed, most likely for want of memory.")
+    if status == -signal.SIGXCPU:
+        sentence = (
+            "This song took more processor time than an honest recording of its length. Export it as WAV or FLAC."
+        )
+        return Fault(FaultCode.RESOURCE_LIMIT, sentence)
     numbers = {} if status is None else {"status": status}
     return Fault(FaultCode.INTERNAL, "The rendering process ended in the middle of its work.", **numbers)
 

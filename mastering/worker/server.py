@@ -21,6 +21,10 @@ _DEAD_PEER_MS = 10_000
 """A caller's machine that fell silent is noticed in this time while there are bytes to deliver (heartbeats are)."""
 
 
+class IncompleteSandboxError(Exception):
+    """This machine can't refuse a rendering process all that it should, and nobody has allowed that."""
+
+
 class _DrainingServer(uvicorn.Server):
     """Stops in good order. On SIGTERM: no new slots, running renders end (within drain_s), then the process."""
 
@@ -28,6 +32,14 @@ class _DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._worker = worker
         self._log = worker.log
+        self._told_gaps: tuple[str, ...] = ()
+
+    async def on_tick(self, counter: int) -> bool:
+        pool = self._worker.render_pool
+        if pool.sandbox_gaps != self._told_gaps:
+            self._told_gaps = pool.sandbox_gaps
+            self._log.sandbox_incomplete(pool.sandbox_gaps)
+        return await super().on_tick(counter) or pool.is_refused
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not uvicorn's own: that raises the signal again in the end, and a stop in good order is no failure.
@@ -72,7 +84,7 @@ def allow_descriptors() -> None:
 
 
 def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> None:
-    """Serve until told to stop, on `listener` where one is given."""
+    """Serve until told to stop, on `listener` where one is given. Raises IncompleteSandboxError."""
     sandbox.forbid_core_dumps()
     sandbox.keep_memory_private()  # it holds the keys, and untrusted audio is parsed under the same user
     allow_descriptors()
@@ -99,4 +111,10 @@ def serve(settings: WorkerSettings, listener: socket.socket | None = None) -> No
     listener = listener or listen(settings.host, settings.port)
     log.listening(listener.getsockname()[1], settings.concurrency)
     _DrainingServer(config, app.state.worker).run(sockets=[listener])
+    pool = app.state.worker.render_pool
+    if pool.is_refused:
+        raise IncompleteSandboxError(
+            f"This machine does not keep a rendering process from: {', '.join(pool.sandbox_gaps)}. It needs Landlock "
+            "(Linux 5.13), seccomp and libseccomp; MASTERING_WORKER_ALLOW_INCOMPLETE_SANDBOX=true renders without."
+        )
     log.stopped()

@@ -41,6 +41,8 @@ class WorkerSettings(BaseSettings):
     """Seconds a stopping worker gives its running renders."""
     heartbeat_s: Annotated[float, Field(gt=0)] = HEARTBEAT_S
     """Seconds between the heartbeats of a render."""
+    allow_incomplete_sandbox: bool = False
+    """Whether to render although this machine can't refuse a rendering process all that it should; health tells it."""
     engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = MASTER.run
     """The function that makes masters, as module:function (`JobKind.run`)."""
     keys: dict[str, SecretStr] = Field(default_factory=dict)

@@ -39,6 +39,9 @@ class BackendStatus(BaseModel):
     quota_left_s: float | None = Field(description="Seconds of its device that may still be used; null: no limit.")
     kinds: list[str] | None = Field(description="Kinds of jobs that it does; null where it has not said.")
     device: str | None
+    sandbox_gaps: list[str] | None = Field(
+        description="What its sandbox does not refuse a rendering process and should; null where it has not said."
+    )
     engine_version: str | None
     region: str
     operator: str
@@ -93,6 +96,9 @@ class Status(BaseModel):
     spool: SpoolStatus
     events: list[EventStatus] = Field(description="The newest first.")
     catalogue_error: str | None
+    probe_sandbox_gaps: list[str] | None = Field(
+        description="The same of the router's own probe, which reads uploads; null until it has been tried."
+    )
     dropped_log_fields: int
 
 
@@ -113,6 +119,7 @@ async def current_status(services: Services) -> Status:
         ),
         events=[_event_status(entry, now) for entry in services.fleet.journal.latest(EVENTS_SHOWN)],
         catalogue_error=error,
+        probe_sandbox_gaps=None if services.probe.sandbox_gaps is None else list(services.probe.sandbox_gaps),
         dropped_log_fields=event_log.book.dropped,
     )
 
@@ -167,6 +174,7 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
         kinds=sorted(seen.kinds) if seen.kinds is not None else None,
         quota_left_s=seen.quota_left_s,
         device=member.health.device,
+        sandbox_gaps=None if member.health.sandbox_gaps is None else list(member.health.sandbox_gaps),
         engine_version=seen.engine_version,
         region=member.terms.region,
         operator=member.terms.operator,

@@ -61,7 +61,12 @@ async def open_services(settings: RouterSettings, backends: Sequence[Backend] | 
             )
         )
         spool = Spool(settings.spool_dir, settings.ram_dir / "keys", settings.spool_quota_bytes)
-        probe = Probe(concurrency=settings.probes, max_bytes=settings.max_bytes, max_duration_s=settings.max_duration_s)
+        probe = Probe(
+            concurrency=settings.probes,
+            max_bytes=settings.max_bytes,
+            max_duration_s=settings.max_duration_s,
+            allows_incomplete_sandbox=settings.allow_incomplete_sandbox,
+        )
         accounts = await cleanup.enter_async_context(
             open_accounts(settings.state_dir, [settings.ram_dir / "accounts.expected"])
         )
@@ -148,6 +153,8 @@ async def _warm(probe: Probe) -> None:
         await probe.start()
     except Fault as fault:
         log_exception(fault)
+    if probe.sandbox_gaps:
+        log("sandbox_incomplete", gaps=probe.sandbox_gaps)
 
 
 class _Modes:

@@ -99,6 +99,8 @@ def _relay_line(line: bytes) -> None:
     with suppress(ValueError, TypeError):
         said = dict(json.loads(line))
     if event_log.EVENTS["own_worker"]["said"].admits(said.get("event")):
-        event_log.log("own_worker", said=said["event"], **{name: said[name] for name in ("type", "at") if name in said})
+        event_log.log(
+            "own_worker", said=said["event"], **{name: said[name] for name in ("type", "at", "gaps") if name in said}
+        )
     else:
         event_log.book.dropped += 1

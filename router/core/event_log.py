@@ -31,6 +31,7 @@ from mastering.runtime.event_log import (
     capture_process_output,
     to_stream,
 )
+from mastering.runtime.sandbox_check import ATTEMPTS
 from router.core.errors import TABLE
 
 DAYS_KEPT = 7
@@ -77,6 +78,7 @@ def _field_type(field: LogField) -> FieldType:
 
 EVENTS: Events = {
     "started": {"tiers": Whole(), "resumed": Whole(), "wiped": Whole()},
+    "sandbox_incomplete": {"gaps": Several(Words(*ATTEMPTS))},
     "stopped": {},
     "http": {"route": ROUTES, "method": _METHODS, "status": Whole(100, 599), "ms": Whole(), "size": _SIZE},
     "render": {
@@ -105,7 +107,8 @@ EVENTS: Events = {
     "sign_in": {"outcome": SIGN_INS},
     "logs_removed": {"count": Whole()},
     "own_worker": {
-        "said": Words("listening", "stopping", "stopped", "render_ended", "broken", "ended"),
+        "said": Words("listening", "sandbox_incomplete", "stopping", "stopped", "render_ended", "broken", "ended"),
+        "gaps": Several(Words(*ATTEMPTS)),
         "type": CODE_NAME,
         "at": CODE_PLACE,
         "status": Whole(-64, 255),

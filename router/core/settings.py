@@ -139,6 +139,10 @@ class RouterSettings(BaseSettings):
     )
     concurrency: int = Field(8, ge=1, description="Attempts this router runs at once.")
     attempt_deadline_s: float = Field(30 * 60, gt=0, description="Longest time one attempt may take, in seconds.")
+    allow_incomplete_sandbox: bool = Field(
+        False,
+        description="Read uploads although this machine can't refuse the probe all that it should; health tells it.",
+    )
     probes: int = Field(2, ge=1, description="Files looked at at once.")
     body_threads: int = Field(
         32, ge=1, description="Threads that receive, encrypt, store, read and send audio; made as they are needed."

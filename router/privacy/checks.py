@@ -12,7 +12,14 @@ from router.privacy.finding import Finding, Installation
 from router.privacy.machine_checks import core_dumps, permissions, sandbox, storage
 from router.privacy.network_checks import headers, sockets, tls
 from router.privacy.packages import dependencies
-from router.privacy.service_checks import contact, current_policy, named_tiers, recent_log, strangers_sign_in
+from router.privacy.service_checks import (
+    contact,
+    current_policy,
+    named_tiers,
+    recent_log,
+    renderers,
+    strangers_sign_in,
+)
 
 CHECKS: dict[str, Callable[[Installation], Iterator[Finding]]] = {
     "storage": storage,
@@ -27,5 +34,6 @@ CHECKS: dict[str, Callable[[Installation], Iterator[Finding]]] = {
     "policy": current_policy,
     "contact": contact,
     "sandbox": sandbox,
+    "renderers": renderers,
     "dependencies": dependencies,
 }

@@ -79,6 +79,20 @@ def named_tiers(where: Installation) -> Iterator[Finding]:
         yield Finding("privacy.json names every tier", not missing, "restart the router: it has another catalogue")
 
 
+def renderers(where: Installation) -> Iterator[Finding]:
+    """What renders songs on each tier is kept from the network, other processes and files, by its own trial."""
+    if where.url is None:
+        yield Finding("renderers are kept from all but their song", None, "start the router: its workers tell it")
+        return
+    with httpx.Client(base_url=where.url, timeout=TIMEOUT_S, trust_env=False) as http:
+        tiers = http.get("/v1/health").json()["tiers"]
+    cure = "see the operators' page for what is missing; it takes Landlock (Linux 5.13), seccomp and libseccomp there"
+    for tier in tiers:
+        holds = {"whole": True, "incomplete": False}.get(tier["sandbox"])
+        why = cure if holds is False else "no backend of it has said so yet"
+        yield Finding(f"renderers of {tier['title']} are kept from all but their song", holds, "" if holds else why)
+
+
 def current_policy(_: Installation) -> Iterator[Finding]:
     """The newest edition of the privacy policy is of what this code does."""
     current = privacy_policy.editions()[-1]

@@ -59,19 +59,27 @@ class Probe:
         timeout_s: float = 30.0,
         max_bytes: int = MAX_INPUT_BYTES,
         max_duration_s: float = MAX_DURATION_S,
+        allows_incomplete_sandbox: bool = False,
     ) -> None:
+        """`allows_incomplete_sandbox`: to read files although this machine can't refuse a child all that it should."""
         # Apart: strangers' slow files must not keep finished masters waiting.
         self._probes, self._checks = asyncio.Semaphore(concurrency), asyncio.Semaphore(concurrency)
         self._taps_left = {"probe": concurrency, "verify": concurrency}
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
+        self._allows_incomplete_sandbox = allows_incomplete_sandbox
+        self.sandbox_gaps: tuple[str, ...] | None = None
         self._process = ProbeProcess()
         self._wav_headers = WavHeaderReader(self._process)
 
     async def start(self) -> None:
-        """Start the probe's process if it does not run, and wait until it takes requests. Raises Fault(internal)."""
+        """Start the probe's process if it does not run, try its sandbox, and wait until it takes requests.
+
+        Raises Fault(internal).
+        """
         try:
             await self._process.open()
+            await self._try_sandbox()
             await self._wav_headers.open()
         except ProbeLost:
             raise probe_broken() from None
@@ -116,6 +124,14 @@ class Probe:
             return None
         return self._tap(_verification(expected, size_bytes, timeout_s), VerifiedAudio, size_bytes)
 
+    async def _try_sandbox(self) -> None:
+        checks = await self._ask(SandboxChecks, ProbeRequest(op="selfcheck"), None)
+        self.sandbox_gaps = tuple(attempt for attempt, refused in checks.refused.items() if not refused)
+
+    @property
+    def _may_read(self) -> bool:
+        return self.sandbox_gaps is not None and (not self.sandbox_gaps or self._allows_incomplete_sandbox)
+
     async def selfcheck(self) -> tuple[SandboxLayer, ...]:
         """Which layers of the sandbox hold, tried from inside a child. Raises Fault(internal)."""
         checks = await self._ask(SandboxChecks, ProbeRequest(op="selfcheck"), None)
@@ -128,7 +144,7 @@ class Probe:
         return ProbeRequest.model_validate({"op": "probe", **limits})
 
     def _tap(self, request: ProbeRequest, kind: type[_R], size: int | None) -> StreamTap[_R] | None:
-        if not size:
+        if not size or not self._may_read:
             return None
         timeout_s = request.timeout_s + MAX_ARRIVAL_S
         limits = {"size": size, "most_kept_bytes": _MOST_KEPT_BYTES, "timeout_s": timeout_s}
@@ -158,6 +174,11 @@ class Probe:
             self._taps_left[op] += 1
 
     async def _ask(self, kind: type[AnswerT], request: ProbeRequest, feed: AsyncIterable[bytes] | None) -> AnswerT:
+        if request.op != "selfcheck":
+            if self.sandbox_gaps is None:
+                await self._try_sandbox()
+            if not self._may_read:
+                raise probe_broken()
         async with self._probes if request.op == "probe" else self._checks, self._answering(request):
             with await self._process.converse(request.model_dump_json().encode()) as conversation:
                 return await _exchange(kind, conversation, feed)

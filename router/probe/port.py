@@ -17,6 +17,11 @@ VERIFY_TIMEOUT_S = 120.0
 class AudioProbe(Protocol):
     """Facts from untrusted bytes. Every failure of a file is a `Fault`; so is a probe that broke (internal)."""
 
+    @property
+    def sandbox_gaps(self) -> tuple[str, ...] | None:
+        """What the sandbox of its children does not refuse and should; None until it has been tried."""
+        ...
+
     async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
         """Facts of a recording of `size` bytes, decoded as far as it matters. Raises Fault."""
         ...

@@ -24,6 +24,8 @@ class BackendHealth(NamedTuple):
     """How many renders it runs at once, the running ones included."""
     engine_version: str | None = None
     device: str | None = None
+    sandbox_gaps: tuple[str, ...] | None = None
+    """What its sandbox does not refuse a rendering process and should; None where it does not say."""
     reported_state: BackendState | None = None
     """Where it is not up and not failing either: warming, sleeping, paused or draining, as it reports itself."""
     free: int | None = None

@@ -22,6 +22,7 @@ _MAX_DIGITS = 6
 
 
 _ShortText = Annotated[str, Field(max_length=128)]
+_SANDBOX_GAPS = TypeAdapter(Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] | None)
 _KINDS: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(
     Annotated[dict[_ShortText, dict[_ShortText, _ShortText]], Field(max_length=64)]
 )
@@ -81,6 +82,11 @@ def retry_after_s(retry_after: str, otherwise: float) -> float:
 def short_text(value: Any, longest: int) -> str:
     """A value as text of at most `longest` characters that can be encoded as UTF-8."""
     return str(value)[:longest].encode("utf-8", "replace").decode()
+
+
+def sandbox_gaps_in(body: Any) -> tuple[str, ...] | None:
+    """What a health says that its sandbox lacks; None where it does not say. Raises ValueError for anything else."""
+    return _SANDBOX_GAPS.validate_python(body)
 
 
 def kinds_in(body: Any) -> dict[str, dict[str, str]]:

@@ -10,12 +10,23 @@ import os
 
 from mastering.contract import FaultCode
 from mastering.contract.kinds import job_kinds
-from mastering.runtime.event_log import EventLog, Events, Real, Whole, Words, capture_process_output, to_stream
+from mastering.runtime.event_log import (
+    EventLog,
+    Events,
+    Real,
+    Several,
+    Whole,
+    Words,
+    capture_process_output,
+    to_stream,
+)
+from mastering.runtime.sandbox_check import ATTEMPTS
 
 WORK = Words(*(f"{kind.name}/{pace}" for kind in job_kinds().values() for pace in kind.paces))
 """A kind of job and its pace, as `JobKind.work` names it."""
 EVENTS: Events = {
     "listening": {"port": Whole(0, 65_535), "concurrency": Whole()},
+    "sandbox_incomplete": {"gaps": Several(Words(*ATTEMPTS))},
     "stopping": {},
     "stopped": {},
     "render_ended": {"outcome": Words("done", *FaultCode), "work": WORK, "seconds": Real()},
@@ -36,6 +47,9 @@ class SpaceLog:
 
     def listening(self, port: int, concurrency: int) -> None:
         self._book.log("listening", port=port, concurrency=concurrency)
+
+    def sandbox_incomplete(self, gaps: tuple[str, ...]) -> None:
+        self._book.log("sandbox_incomplete", gaps=gaps)
 
     def stopping(self) -> None:
         self._book.log("stopping")

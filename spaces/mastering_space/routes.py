@@ -73,6 +73,7 @@ class Endpoints:
             "protocol": PROTOCOL_VERSION,
             "engine_version": ENGINE_VERSION,
             "device": "zero_gpu" if state.kind == "zero_gpu" else state.renderers.device,
+            "sandbox_gaps": state.renderers.sandbox_gaps,
             "state": "ready" if state.jobs.rendering and idle_state == "warming" else idle_state,
             "slots": {"total": total, "free": max(0, total - state.jobs.rendering)},
             "max_bytes": state.settings.max_bytes,

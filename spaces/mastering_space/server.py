@@ -37,6 +37,10 @@ _DELEGATE_DESCENTS = "mastering_space.remote_descent:delegate_descents"
 _STOP_GRACE_S = 0.5
 """Seconds from the end of the renders to the end of the process, for their last events to be sent."""
 
+_LOOK_S = 0.5
+"""Between two looks whether the renderers' sandbox is whole."""
+_INCOMPLETE_SANDBOX_STATUS = 3
+
 
 class Space(gradio.Server):
     """Gradio's server behind the request guard."""
@@ -47,7 +51,12 @@ class Space(gradio.Server):
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None)
         self.log = log
         self.jobs = SpaceJobs(settings)
-        self.renderers = RenderPool(settings.engine, settings.concurrency + 1, _DELEGATE_DESCENTS)
+        self.renderers = RenderPool(
+            settings.engine,
+            settings.concurrency + 1,
+            _DELEGATE_DESCENTS,
+            allows_incomplete_sandbox=settings.allow_incomplete_sandbox,
+        )
         self.loop: asyncio.AbstractEventLoop
         """Of the thread that serves, once it does."""
         self._settings = settings
@@ -73,7 +82,10 @@ class Space(gradio.Server):
 
 
 def serve(kind: SpaceKind, descend: DescendFunction | None = None) -> None:
-    """Serve one Space until SIGTERM or SIGINT. `descend` does the part of a `fit` that wants a GPU."""
+    """Serve one Space until SIGTERM or SIGINT, or until its sandbox is found to lack something.
+
+    `descend` does the part of a `fit` that wants a GPU.
+    """
     forbid_core_dumps()
     settings = SpaceSettings()
     log = SpaceLog()
@@ -88,9 +100,19 @@ def serve(kind: SpaceKind, descend: DescendFunction | None = None) -> None:
         log.broken(error)
         raise SystemExit(1) from None
     log.listening(space.get_blocks().server_port, settings.concurrency)
-    stop.wait()
+    _wait_until_stopped(space, stop)
     log.stopping()
     _stop(space)
+
+
+def _wait_until_stopped(space: Space, stop: threading.Event) -> None:
+    told_gaps: tuple[str, ...] = ()
+    while not (stop.wait(_LOOK_S) or space.renderers.is_refused):
+        if space.renderers.sandbox_gaps != told_gaps:
+            told_gaps = space.renderers.sandbox_gaps
+            space.log.sandbox_incomplete(told_gaps)
+    if space.renderers.is_refused:
+        space.log.sandbox_incomplete(space.renderers.sandbox_gaps)
 
 
 def _launch(space: Space) -> None:
@@ -116,7 +138,7 @@ def _stop(space: Space) -> None:
     space.loop.call_soon_threadsafe(space.jobs.forget_all)
     time.sleep(_STOP_GRACE_S)
     space.log.stopped()
-    os._exit(0)
+    os._exit(_INCOMPLETE_SANDBOX_STATUS if space.renderers.is_refused else 0)
 
 
 def _let_children_import() -> None:

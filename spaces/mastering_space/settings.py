@@ -42,5 +42,7 @@ class SpaceSettings(BaseSettings):
     """Seconds that one upload may take."""
     max_render_s: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds one render may take, its wait for a slot included; a caller may ask for less."""
+    allow_incomplete_sandbox: bool = False
+    """Whether to render although this machine can't refuse a rendering process all that it should; health tells it."""
     engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = MASTER.run
     """The function that masters, as module:function."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +26,7 @@ from mastering.contract import (
     Settings,
     Stage,
 )
+from mastering.runtime.sandbox_check import refused_attempts
 
 Opener = Callable[[OutputFormat], BinaryIO]
 Progress = Callable[[Stage, float], None]
@@ -104,6 +107,47 @@ def run_out_of_memory(source: BinaryIO, settings: Settings, **_: object) -> Repo
     raise MemoryError
 
 
+def take_memory(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    """Takes all that it gets, and touches it."""
+    kept = []
+    while True:
+        kept.append(b"x" * (16 << 20))
+
+
+def use_up_processor_time(source: BinaryIO, settings: Settings, **_: object) -> Report:
+    """Meets the end that the kernel gives a process whose processor time is used up."""
+    os.kill(os.getpid(), signal.SIGXCPU)
+    raise AssertionError
+
+
+def try_everything(source: BinaryIO, settings: Settings, *, open_output: Opener, **_: object) -> Report:
+    """Tries what the sandbox must refuse, and starts a thread; what was not refused, and the limits, are the output."""
+    gaps = [attempt for attempt, refused in refused_attempts().items() if not refused]
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+    limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_DATA", "RLIMIT_CPU")}
+    for wanted in settings.outputs:
+        open_output(wanted).write(json.dumps({"gaps": gaps, "limits": limits}).encode())
+    return _report(settings)
+
+
+def leave_a_process_behind(source: BinaryIO, settings: Settings, *, open_output: Opener, **_: object) -> Report:
+    """Has a grandchild in a session of its own, which sleeps; the pid is the output."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            time.sleep(600)
+        os.write(writing, str(pid).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    for wanted in settings.outputs:
+        open_output(wanted).write(os.read(reading, 16))
+    return _report(settings)
+
+
 def write_files(
     source: BinaryIO, settings: Settings, *, open_output: Opener, progress: Progress, **_: object
 ) -> Report:
@@ -143,8 +187,11 @@ def pry(source: BinaryIO, settings: Settings, *, open_output: Opener, **_: objec
         with contextlib.suppress(OSError), (worker / name).open("rb") as opened:
             opened.read(1 if name == "environ" else 0)
             found["read"].append(name)
-    with socket.socket() as outside:
-        found["connect"] = outside.connect_ex(("127.0.0.1", int(source.read())))
+    try:
+        with socket.socket() as outside:
+            found["connect"] = outside.connect_ex(("127.0.0.1", int(source.read())))
+    except PermissionError as error:
+        found["connect"] = error.errno
     for wanted in settings.outputs:
         open_output(wanted).write(json.dumps(found).encode())
     return _report(settings)

@@ -8,6 +8,7 @@ that does the work (`JobKind.run`).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
@@ -59,6 +60,14 @@ class LogField:
     text: str = ""
     """For the documentation, where the words alone do not say it."""
 
+
+_WORKING_BYTES = 384 * 1024 * 1024
+"""What any work may allocate, however short the song."""
+_SAMPLE_BYTES = 4
+"""And the song once, as float32: what is streamed needs less."""
+_PROCESSOR_FREE_S = 120.0
+_PROCESSOR_FACTOR = 8.0
+"""Times the slowest tier's pace: for slow machines, several threads and many outputs."""
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
 
@@ -115,6 +124,18 @@ class JobKind(Generic[OptionsT]):
     def output_bound_bytes(self, options: OptionsT, output: str, duration_s: float, rate_hz: int, channels: int) -> int:
         """The most bytes that the output can have, but for a cover picture."""
         raise NotImplementedError
+
+    def memory_bytes(self, options: OptionsT, duration_s: float, rate_hz: int, channels: int) -> int:
+        """The most that the work may allocate, beyond the code that does it, for recordings of `duration_s` together.
+
+        A work that wants more ends with Fault(resource_limit).
+        """
+        return _WORKING_BYTES + int(duration_s * rate_hz) * channels * _SAMPLE_BYTES
+
+    def processor_s(self, options: OptionsT, duration_s: float) -> int:
+        """The most processor time in seconds that the work may take for recordings of `duration_s` together."""
+        slowest = max(self.paces[self.pace(options)].values())
+        return math.ceil(_PROCESSOR_FREE_S + _PROCESSOR_FACTOR * slowest * duration_s / 60)
 
     def log_values(self, options: OptionsT) -> Mapping[str, object]:
         """The values of `log_fields`; None for one that does not apply."""

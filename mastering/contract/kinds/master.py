@@ -23,6 +23,8 @@ _BYTES_PER_SAMPLE = {
 """Lossless formats; a coder that gains nothing stores its samples as they are."""
 _LOSSY_BYTES_PER_S = 64_000
 """More than the 320 kbit/s and the variable rates that the lossy coders are asked for."""
+_FIT_BYTES = 512 * 1024 * 1024
+"""torch, loaded for the fit alone, and its tensors."""
 _OVERHEAD_BYTES = 1 << 20
 """Headers, tables and texts of one output, in bytes."""
 
@@ -63,6 +65,10 @@ class Master(JobKind[Settings]):
 
     def pace(self, options: Settings) -> str:
         return options.effort.value
+
+    def memory_bytes(self, options: Settings, duration_s: float, rate_hz: int, channels: int) -> int:
+        fit_bytes = _FIT_BYTES if options.effort is Effort.FIT else 0
+        return super().memory_bytes(options, duration_s, rate_hz, channels) + fit_bytes
 
     def expected(self, options: Settings, facts: Facts, output: str) -> ExpectedAudio:
         form = OutputFormat(output)

@@ -6,7 +6,7 @@
 /**
  * @typedef {{name: string, tier: string, state: string, reason: string, since_s: number, back_in_s: number | null,
  *   mode: string, in_flight: number, slots: number, weight: number, eta_s: number, quota_left_s: number | null,
- *   device: string | null, engine_version: string | null, kinds: string[] | null, region: string, operator: string}} Backend
+ *   device: string | null, sandbox_gaps: string[] | null, engine_version: string | null, kinds: string[] | null, region: string, operator: string}} Backend
  * @typedef {{name: string, title: string, up: boolean, in_flight: number, slots: number, backends: Backend[]}} Tier
  * @typedef {{ago_s: number, kind: string, tier: string, backend: string, what: string, detail: string,
  *   seconds: number | null}} Happening
@@ -88,6 +88,11 @@ function tiles({ queue, spool }) {
   ];
 }
 
+/** @param {string[] | null} names What a sandbox lacks. */
+function gaps(names) {
+  return names?.length ? make("small", { class: "warning" }, `Its sandbox does not refuse to: ${names.join(", ")}.`) : "";
+}
+
 /** @param {Backend} backend */
 function row(backend) {
   const back = backend.back_in_s ? `, tried again in ${span(backend.back_in_s)}` : "";
@@ -102,7 +107,7 @@ function row(backend) {
   const quota = backend.quota_left_s === null ? "no limit" : `${span(backend.quota_left_s)} left`;
   return make("tr", {},
     make("th", { scope: "row" }, backend.name, make("small", {}, [backend.device, backend.region, backend.kinds?.join(", ")].filter(Boolean).join(" · "))),
-    make("td", {}, badge(backend.state), make("small", {}, `${backend.reason}${back}${slow}`)),
+    make("td", {}, badge(backend.state), make("small", {}, `${backend.reason}${back}${slow}`), gaps(backend.sandbox_gaps)),
     make("td", { class: "figure" }, span(backend.since_s)),
     make("td", { class: "figure" }, `${backend.in_flight} of ${backend.slots}`),
     make("td", { class: "figure" }, span(backend.eta_s)),

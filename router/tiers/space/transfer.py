@@ -95,6 +95,7 @@ def _space_health(body: Any) -> BackendHealth:
             slots=int(body["slots"]["total"]),
             engine_version=responses.short_text(body["engine_version"], 32),
             device=responses.short_text(body["device"], 64),
+            sandbox_gaps=responses.sandbox_gaps_in(body.get("sandbox_gaps")),
             reported_state=reported_state,
             free=int(body["slots"]["free"]),
             max_bytes=int(body["max_bytes"]),

@@ -166,6 +166,7 @@ def _worker_health(body: Any) -> BackendHealth:
         slots=int(body["slots"]["total"]),
         engine_version=_optional_text(body.get("engine_version"), 32),
         device=_optional_text(body.get("device"), 64),
+        sandbox_gaps=responses.sandbox_gaps_in(body.get("sandbox_gaps")),
         reported_state=reported_state,
         kinds=responses.kinds_in(body["kinds"]),
     )

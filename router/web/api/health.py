@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -18,12 +19,16 @@ class TierHealth(BaseModel):
     name: str
     title: str
     up: bool = Field(description="It could take a song.")
+    sandbox: Literal["whole", "incomplete"] | None = Field(
+        description="Whether what renders songs there is kept from network, processes and files; null: it has not said."
+    )
 
 
 class Health(BaseModel):
     """Whether the service works."""
 
     status: Literal["ok", "degraded", "down"] = Field(description="All tiers that are set up are up, some, or none.")
+    sandbox: Literal["whole", "incomplete"] | None = Field(description="The same of what reads uploads here.")
     tiers: list[TierHealth]
 
 
@@ -34,6 +39,18 @@ async def health(services: TheServices, response: Response) -> Health:
     found = services.fleet.candidates()
     set_up = [name for name in TIER_ORDER if any(one.tier == name for one in found)]
     up = {one.tier for one in found if one.state in UP}
-    tiers = [TierHealth(name=name, title=TIER_TITLES[name], up=name in up) for name in set_up]
+    gaps = {
+        name: [m.health.sandbox_gaps for m in services.fleet.members() if m.backend.tier == name] for name in set_up
+    }
+    tiers = [
+        TierHealth(name=name, title=TIER_TITLES[name], up=name in up, sandbox=_sandbox(gaps[name])) for name in set_up
+    ]
     status: Literal["ok", "degraded"] = "ok" if len(up) == len(tiers) else "degraded"
-    return Health(status=status if up else "down", tiers=tiers)
+    return Health(status=status if up else "down", sandbox=_sandbox([services.probe.sandbox_gaps]), tiers=tiers)
+
+
+def _sandbox(gaps: Sequence[tuple[str, ...] | None]) -> Literal["whole", "incomplete"] | None:
+    """Of several machines: incomplete where one is."""
+    if any(gaps):
+        return "incomplete"
+    return None if None in gaps else "whole"

@@ -173,7 +173,8 @@ def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path
     assert set(calls) <= {
         "recvmsg", "getsockname", "getpeername", "recvfrom", "read", "write", "lseek", "pread64", "fstat", "newfstatat",
         "fcntl", "close", "close_range",
-        "memfd_create", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "prlimit64", "prctl", "rt_sigaction",
+        "memfd_create", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "prlimit64", "prctl", "seccomp",
+        "rt_sigaction",
         "rt_sigprocmask", "set_robust_list", "rseq", "gettid", "getpid", "getppid", "getrandom", "futex", "exit_group",
         "sched_yield", "clock_gettime",
     }  # fmt: skip

@@ -8,10 +8,13 @@ import sys
 
 import pytest
 
+from mastering.runtime.sandbox_check import ATTEMPTS
+
 PRELUDE = """import json, os, sys
-from mastering.probe.sandbox_check import refused_attempts
-from mastering.runtime import sandbox
+from mastering.runtime import sandbox, syscall_filter
+from mastering.runtime.sandbox_check import refused_attempts
 """
+LIMITS = {"have memory without end", "have processor time without end"}
 FILES = {"read a file", "list a folder", "create a file", "run a program"}
 
 
@@ -31,10 +34,42 @@ def test_landlock_alone_keeps_every_file_shut() -> None:
 
 
 def test_the_call_filter_alone_refuses_everything() -> None:
-    assert refused_after("assert sandbox.filter_calls()") == {
-        *FILES, "open a socket", "connect", "start a process", "signal another process",
-        "have a signal sent",
-    }  # fmt: skip
+    assert refused_after("assert syscall_filter.allow_decoding()") == {*ATTEMPTS} - LIMITS
+
+
+def test_a_renderers_filter_alone_refuses_all_that_is_no_file() -> None:
+    others = {*ATTEMPTS} - LIMITS - FILES | {"run a program"}
+    assert refused_after("assert syscall_filter.forbid_other_processes()") == others
+    with_daemons = "assert syscall_filter.forbid_other_processes(may_connect_locally=True)"
+    assert refused_after(with_daemons) == others
+
+
+def test_a_filter_holds_for_threads_that_run_already() -> None:
+    script = f"""{PRELUDE}import threading
+filtered, found = threading.Event(), []
+def look():
+    filtered.wait()
+    found.extend(name for name, refused in refused_attempts().items() if refused)
+other = threading.Thread(target=look)
+other.start()
+assert syscall_filter.forbid_other_processes()
+filtered.set()
+other.join()
+os.write(1, json.dumps(found).encode())"""
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    assert {"start a process", "connect", "share memory"} <= set(json.loads(shown))
+
+
+def test_a_machine_without_the_library_has_no_filter_and_says_so() -> None:
+    script = f"""{PRELUDE}syscall_filter._libseccomp = None
+assert not syscall_filter.allow_decoding()
+assert not syscall_filter.forbid_other_processes()"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_limits_of_work_alone_bound_memory_and_processor_time() -> None:
+    limits = "sandbox.limit_work(heap_bytes=sandbox.allocated_bytes() + (64 << 20), cpu_s=5, is_final=True)"
+    assert refused_after(limits) == LIMITS
 
 
 def test_a_network_namespace_alone_has_nowhere_to_connect_to() -> None:

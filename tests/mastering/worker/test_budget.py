@@ -13,7 +13,7 @@ import pytest
 from mastering.contract import Fault, FaultCode, OutputFormat, Settings
 from mastering.contract.kinds import MASTER
 from mastering.worker.budget import Budget
-from mastering.worker.size_bound import check_output_size
+from mastering.worker.work_bounds import check_output_size, read_header
 from tests.mastering.worker_process import FAKE, request_body, running_worker
 from tests.songs import demo
 
@@ -35,18 +35,18 @@ def test_ninety_minutes_at_192_khz_in_five_lossless_formats_are_some_thirty_giga
 def test_a_song_whose_masters_could_not_fit_is_refused_with_the_numbers(song: bytes) -> None:
     settings = Settings(outputs=LOSSLESS, rate_hz=192_000)
     with pytest.raises(Fault) as refused:
-        check_output_size(io.BytesIO(song), MASTER, settings, Budget(8 * MIB), None)
+        check_output_size(read_header(io.BytesIO(song)), MASTER, settings, Budget(8 * MIB), None)
     needed = MASTER.size_bound_bytes(settings, 4, 192_000, 2)
     assert (refused.value.code, refused.value.numbers) == (
         FaultCode.TOO_LARGE,
         {"allowed_bytes": 8 * MIB, "needed_bytes": needed},
     )
-    assert check_output_size(io.BytesIO(song), MASTER, settings, Budget(needed), None) == needed
+    assert check_output_size(read_header(io.BytesIO(song)), MASTER, settings, Budget(needed), None) == needed
 
 
 def test_a_song_longer_than_is_taken_here_is_refused(song: bytes) -> None:
     with pytest.raises(Fault) as refused:
-        check_output_size(io.BytesIO(song), MASTER, Settings(), Budget(1 << 30), 3.0)
+        check_output_size(read_header(io.BytesIO(song)), MASTER, Settings(), Budget(1 << 30), 3.0)
     assert (refused.value.code, refused.value.numbers) == (FaultCode.TOO_LONG, {"duration_s": 4.0, "allowed_s": 3.0})
 
 

@@ -225,7 +225,8 @@ def test_the_next_render_finds_a_warm_process_after_a_cancelled_one(hanging: Wor
         ("die", FaultCode.INTERNAL),
         ("be_killed", FaultCode.OUT_OF_MEMORY),
         ("fail", FaultCode.INTERNAL),
-        ("run_out_of_memory", FaultCode.OUT_OF_MEMORY),
+        ("run_out_of_memory", FaultCode.RESOURCE_LIMIT),
+        ("use_up_processor_time", FaultCode.RESOURCE_LIMIT),
         ("refuse", FaultCode.SILENT),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from mastering.contract import Facts, Fault, FaultCode
 from mastering.contract.kinds import ExpectedAudio, ExpectedJson
 from mastering.protocol.probe import VerifiedAudio
+from mastering.runtime import child_process
 from router.probe import answers as probe_answers
 from router.probe import client
 from router.probe.client import Probe
@@ -157,6 +158,36 @@ async def test_every_fence_stands_on_this_machine(probe: Probe) -> None:
     layers = await probe.selfcheck()
     assert len(layers) >= 10
     assert [layer for layer in layers if not layer.holds] == []
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_no_file_is_read_where_the_sandbox_lacks_something_and_nobody_has_allowed_that(
+    allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P73, the probe: on a machine without seccomp."""
+    python = child_process.python
+    monkeypatch.setattr(
+        child_process,
+        "python",
+        lambda *command: (sys.executable, "-m", "tests.refuse_calls", "seccomp", *python(*command)),
+    )
+    probe = Probe(allows_incomplete_sandbox=allowed)
+    await probe.start()
+    try:
+        assert probe.sandbox_gaps is not None
+        assert "share memory" in probe.sandbox_gaps
+        song = written(noise())
+        tap = probe.tap_song(len(song))
+        assert (tap is not None) == allowed
+        if tap is not None:
+            tap.close()
+            assert (await probe.probe(feed(song))).frames == len(noise())
+        else:
+            with pytest.raises(Fault) as refused:
+                await probe.probe(feed(song))
+            assert refused.value.code is FaultCode.INTERNAL
+    finally:
+        await probe.close()
 
 
 async def test_a_fault_leaves_the_next_file_alone(probe: Probe) -> None:

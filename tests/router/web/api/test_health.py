@@ -8,6 +8,7 @@ import pytest
 
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet.modes import Mode
+from router.tiers.policy.tier import TIER_ORDER
 from tests.served import served
 
 
@@ -28,9 +29,26 @@ async def test_health_says_which_tiers_would_take_a_song(
         body = answer.json()
         assert (body["status"], [tier["up"] for tier in body["tiers"]]) == (status, up)
         assert [tier["name"] for tier in body["tiers"]] == ["managed", "cpu_space"]
-        assert set(body) == {"status", "tiers"}
+        assert set(body) == {"status", "sandbox", "tiers"}
+
+
+async def test_health_says_where_a_sandbox_lacks_something(tmp_path: Path) -> None:
+    names = ("whole", "incomplete", "silent")
+    backends = [FakeBackend(name, [], tier=tier) for name, tier in zip(names, TIER_ORDER, strict=True)]
+    gaps: list[tuple[str, ...] | None] = [(), ("connect",), None]
+    for backend, found in zip(backends, gaps, strict=True):
+        backend.health = backend.health._replace(sandbox_gaps=found)
+    async with served(tmp_path, backends) as router:
+        await router.services.fleet.probe_all()
+        body = (await router.http.get("/v1/health")).json()
+        assert [tier["sandbox"] for tier in body["tiers"]] == ["whole", "incomplete", None]
+        assert body["sandbox"] == "whole"
 
 
 async def test_a_router_without_backends_is_down(tmp_path: Path) -> None:
     async with served(tmp_path) as router:
-        assert (await router.http.get("/v1/health")).json() == {"status": "down", "tiers": []}
+        assert (await router.http.get("/v1/health")).json() == {
+            "status": "down",
+            "sandbox": "whole",
+            "tiers": [],
+        }
