@@ -62,6 +62,8 @@ class BelievingProbe(Probe):
         """Raised by the next verifications, one each."""
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
+        self.accounts: list[str] = []
+        """Whose place each probe and each tap asked for."""
 
     async def start(self) -> None:
         return
@@ -69,7 +71,8 @@ class BelievingProbe(Probe):
     async def close(self) -> None:
         return
 
-    async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
+    async def probe(self, feed: AsyncIterable[bytes], *, account: str = "", **_: Any) -> Facts:
+        self.accounts.append(account)
         song = b"".join([chunk async for chunk in feed])
         await self.may_go_on.wait()
         if not song:
@@ -80,8 +83,8 @@ class BelievingProbe(Probe):
 
     sandbox_gaps: tuple[str, ...] | None = ()
 
-    def tap_song(self, size: int | None) -> None:
-        return
+    def tap_song(self, size: int | None, *, account: str = "") -> None:
+        self.accounts.append(account)
 
     def tap_output(self, *_: Any, **__: Any) -> None:
         return

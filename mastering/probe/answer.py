@@ -32,6 +32,11 @@ from mastering.runtime.sandbox_check import refused_attempts
 
 _READ_BYTES = 256 * 1024
 """Of a file of unknown size, in one call."""
+_FIRST_SOUND_S = 3.0
+"""Processor time up to a file's first samples, most of which honest files leave: libraries look each field of a tag up
+in a list of all others, so that a megabyte of tiny fields takes them minutes."""
+_TAKEN_BYTES_PER_S = 100_000_000
+"""Bytes a second that a slow machine takes from the socket: some files are opened when their last byte is there."""
 
 
 def answer(request: ProbeRequest, conversation: socket.socket) -> bytes:
@@ -118,12 +123,14 @@ def _too_large(request: ProbeRequest) -> Fault:
     )
 
 
-def _lock_up(request: ProbeRequest, mapped_bytes: int = 0) -> None:
+def _lock_up(request: ProbeRequest, size: int = 0) -> None:
     """From here on untrusted bytes are parsed: nothing can be opened, sent, started or written but the answer."""
+    is_decoded = size and not isinstance(request.expected, ExpectedJson)
     sandbox.limit(
-        address_bytes=request.memory_bytes + mapped_bytes,
+        address_bytes=request.memory_bytes + size,
         heap_bytes=request.memory_bytes,
         cpu_s=math.ceil(request.timeout_s),
+        early_cpu_s=round(_FIRST_SOUND_S + size / _TAKEN_BYTES_PER_S) if is_decoded else None,
     )
     syscall_filter.allow_decoding()
 
@@ -141,7 +148,13 @@ def probe_file(source: int, request: ProbeRequest, file: GrowingFile) -> Facts:
     if container == "mp3":
         recording = replace(recording, declared_frames=xing_frames(data))
     check_header(recording, request.max_duration_s)
-    summary = decode_summary(recording, request.max_duration_s, request.patience_s, lambda: file.waited_s)
+    summary = decode_summary(
+        recording,
+        request.max_duration_s,
+        request.patience_s,
+        lambda: file.waited_s,
+        sandbox.lift_early_cpu_limit,
+    )
     if not recording.is_settled:
         file.wait_for_all()
     is_cut_short = shortfall_of(container, data) is not None

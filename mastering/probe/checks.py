@@ -79,17 +79,20 @@ def decode_summary(
     max_duration_s: float,
     patience_s: float = _PATIENCE_S,
     waited_s: Callable[[], float] = lambda: 0.0,
+    on_first_sound: Callable[[], object] = lambda: None,
 ) -> DecodeSummary:
     """Decode for as long as it matters. Raises Fault(not_finite, too_long, unsupported_format, resource_limit).
 
     After `patience_s` seconds it goes on only while honest amounts of sound come out. `waited_s`: seconds that went by
-    waiting for bytes since the process began.
+    waiting for bytes since the process began. `on_first_sound` is called when the first samples are there.
     """
     frames, peak, has_failed = 0, 0.0, False
     began = time.monotonic() - waited_s()
     blocks = recording.blocks()
     try:
         for block in blocks:
+            if not frames and len(block):
+                on_first_sound()
             frames += len(block)
             check_length(frames, recording.rate_hz, max_duration_s)
             _check_pace(frames * recording.channels, time.monotonic() - began - waited_s(), patience_s)

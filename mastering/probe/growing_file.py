@@ -97,11 +97,14 @@ class GrowingFile:
 
 
 class GrowingFileReader:
-    """An unbuffered file object for a decoder that reads and seeks by itself. Reads wait for their bytes."""
+    """An unbuffered file object for a decoder that reads and seeks by itself. Reads wait for their bytes.
 
-    def __init__(self, file: GrowingFile) -> None:
-        self._file = file
-        self._at = 0
+    The decoder sees the file from `start` on.
+    """
+
+    def __init__(self, file: GrowingFile, start: int = 0) -> None:
+        self._file, self._start = file, start
+        self._at = start
 
     def read(self, size: int) -> bytes:
         self._file.wait_for(self._at + size)
@@ -111,9 +114,9 @@ class GrowingFileReader:
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
+        self._at = max(self._start, base + offset)
+        return self.tell()
 
     def tell(self) -> int:
-        return self._at
+        return self._at - self._start

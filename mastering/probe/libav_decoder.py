@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from mastering.audio.codecs import DEMUXERS, is_lossless, libav_codec
+from mastering.audio.container import id3_end
 from mastering.contract import Fault, FaultCode
 from mastering.probe.growing_file import GrowingFile, GrowingFileReader
 from mastering.probe.recording import (
@@ -29,11 +30,14 @@ _GUESSED_LENGTHS = frozenset({"mp3"})
 
 
 def open_with_libav(container: str, file: GrowingFile) -> ProbedRecording:
-    """Open a `container` that arrives as `file`. Raises Fault."""
+    """Open a `container` that arrives as `file`, whose ID3 tag has arrived. Raises Fault.
+
+    Only what stands behind the tag is shown: libav takes time by the square of its frames, and nothing of it is asked.
+    """
     try:
         # No protocol and no second demuxer: a file that names other files gets none of them.
         media = av.open(
-            GrowingFileReader(file),
+            GrowingFileReader(file, id3_end(file.data)),
             format=DEMUXERS[container],
             container_options={"protocol_whitelist": "none"},
             metadata_errors="ignore",

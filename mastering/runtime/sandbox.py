@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import signal
 import stat
 import struct
 from collections.abc import Iterable, Mapping
@@ -84,8 +85,12 @@ def forbid_new_privileges() -> None:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def limit(*, address_bytes: int, heap_bytes: int, cpu_s: int) -> None:
-    """Cap address space, heap and processor time; no new descriptor or process, no core dump, no file may grow."""
+def limit(*, address_bytes: int, heap_bytes: int, cpu_s: int, early_cpu_s: int | None = None) -> None:
+    """Cap address space, heap and processor time; no new descriptor or process, no core dump, no file may grow.
+
+    `early_cpu_s`: the kernel ends the process by SIGXCPU, in the midst of a library's call too, once it has spent so
+    many seconds of processor time since it began, unless it has called `lift_early_cpu_limit` before.
+    """
     _cap(
         {
             resource.RLIMIT_AS: address_bytes,
@@ -98,6 +103,15 @@ def limit(*, address_bytes: int, heap_bytes: int, cpu_s: int) -> None:
             resource.RLIMIT_CORE: 0,
         }
     )
+    if early_cpu_s is not None:
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (min(early_cpu_s, hard), hard))
+
+
+def lift_early_cpu_limit() -> None:
+    """From here on only the whole processor time counts, whose end no process survives."""
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
 
 
 def limit_work(*, heap_bytes: int, cpu_s: int, is_final: bool) -> None:

@@ -110,7 +110,8 @@ async def _probe(services: Services, job: Job, tap: StreamTap[Facts] | None) -> 
         raise Problem("input_lost")
     try:
         tapped = await tap.result() if tap else None
-        facts = tapped or await services.probe.probe(services.spool.read(job.input.ref), size=job.input.size_bytes)
+        song = services.spool.read(job.input.ref)
+        facts = tapped or await services.probe.probe(song, size=job.input.size_bytes, account=job.account)
     except Fault as fault:
         raise Problem(fault.code, fault.message, **fault.numbers) from fault
     except BlobGone:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from mastering.protocol.probe import AnswerT, ProbeRequest, SandboxChecks, Verif
 from router.probe.answers import parse_answer, probe_broken, read_line
 from router.probe.port import VERIFY_TIMEOUT_S
 from router.probe.process import ProbeLost, ProbeProcess
+from router.probe.shared_places import SharedPlaces
 from router.probe.stream_tap import MAX_ARRIVAL_S, StreamTap
 from router.probe.wav_header import WavHeaderReader
 
@@ -63,8 +65,9 @@ class Probe:
     ) -> None:
         """`allows_incomplete_sandbox`: to read files although this machine can't refuse a child all that it should."""
         # Apart: strangers' slow files must not keep finished masters waiting.
-        self._probes, self._checks = asyncio.Semaphore(concurrency), asyncio.Semaphore(concurrency)
-        self._taps_left = {"probe": concurrency, "verify": concurrency}
+        share = max(1, concurrency - 1)
+        self._probes, self._checks = SharedPlaces(concurrency, share), SharedPlaces(concurrency, concurrency)
+        self._taps = {"probe": SharedPlaces(concurrency, share), "verify": SharedPlaces(concurrency, concurrency)}
         self._timeout_s = timeout_s
         self._limits = {"max_bytes": max_bytes, "max_duration_s": max_duration_s}
         self._allows_incomplete_sandbox = allows_incomplete_sandbox
@@ -89,18 +92,21 @@ class Probe:
         await self._process.close()
         self._wav_headers.close()
 
-    async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
+    async def probe(
+        self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None, account: str = ""
+    ) -> Facts:
         """Facts of a recording of `size` bytes, decoded as far as it matters. Raises Fault.
 
-        A large file may take longer: ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. Past the
-        ordinary limit the probe stops where too little sound comes out for the time.
+        `account`, any string, never has all places at once, where there are several. A large file may take longer:
+        ninety minutes of Opus (90 MB) decode in 10 to 25 s on one shared core. Past the ordinary limit the probe stops
+        where too little sound comes out for the time.
         """
         request = self._song(size, timeout_s or self._timeout_s)
-        return await self._ask(Facts, request.model_copy(update={"size": size or None}), feed)
+        return await self._ask(Facts, request.model_copy(update={"size": size or None}), feed, account)
 
-    def tap_song(self, size: int | None) -> StreamTap[Facts] | None:
+    def tap_song(self, size: int | None, *, account: str = "") -> StreamTap[Facts] | None:
         """Probe an upload of `size` bytes while it arrives; None where the size is not known."""
-        return self._tap(self._song(size or 0, self._timeout_s), Facts, size)
+        return self._tap(self._song(size or 0, self._timeout_s), Facts, size, account)
 
     async def verify(
         self,
@@ -143,7 +149,7 @@ class Probe:
         limits = {"timeout_s": patience_s + size / _BYTES_PER_S, "patience_s": patience_s, **self._limits}
         return ProbeRequest.model_validate({"op": "probe", **limits})
 
-    def _tap(self, request: ProbeRequest, kind: type[_R], size: int | None) -> StreamTap[_R] | None:
+    def _tap(self, request: ProbeRequest, kind: type[_R], size: int | None, account: str = "") -> StreamTap[_R] | None:
         if not size or not self._may_read:
             return None
         timeout_s = request.timeout_s + MAX_ARRIVAL_S
@@ -154,34 +160,30 @@ class Probe:
             return self._wav_headers.read(kind, arriving, beginning)
 
         async def probe_in_child(tap: StreamTap[_R]) -> _R:
-            async with self._one_tap(request.op), self._answering(arriving):
-                conversation = await self._process.converse(arriving.model_dump_json().encode())
-                tap.attach(conversation)
-                return parse_answer(kind, await read_line(conversation))
+            with self._taps[request.op].one_if_free(account) as is_taken:
+                if not is_taken:
+                    raise probe_broken()  # it is probed from the spool, when there is a place
+                async with self._answering(arriving):
+                    conversation = await self._process.converse(arriving.model_dump_json().encode())
+                    tap.attach(conversation)
+                    return parse_answer(kind, await read_line(conversation))
 
         self._wav_headers.reopen_if_lost()
         return StreamTap(size, read_header, probe_in_child)
 
-    @asynccontextmanager
-    async def _one_tap(self, op: str) -> AsyncIterator[None]:
-        """Count a child that probes a file while it arrives. Raises Fault(internal) where all of them are in use."""
-        if not self._taps_left[op]:
-            raise probe_broken()
-        self._taps_left[op] -= 1
-        try:
-            yield
-        finally:
-            self._taps_left[op] += 1
-
-    async def _ask(self, kind: type[AnswerT], request: ProbeRequest, feed: AsyncIterable[bytes] | None) -> AnswerT:
+    async def _ask(
+        self, kind: type[AnswerT], request: ProbeRequest, feed: AsyncIterable[bytes] | None, account: str = ""
+    ) -> AnswerT:
         if request.op != "selfcheck":
             if self.sandbox_gaps is None:
                 await self._try_sandbox()
             if not self._may_read:
                 raise probe_broken()
-        async with self._probes if request.op == "probe" else self._checks, self._answering(request):
+        places = self._probes if request.op == "probe" else self._checks
+        async with places.one(account), self._answering(request):
+            deadline = time.monotonic() + request.timeout_s
             with await self._process.converse(request.model_dump_json().encode()) as conversation:
-                return await _exchange(kind, conversation, feed)
+                return await _exchange(kind, conversation, feed, deadline)
 
     @asynccontextmanager
     async def _answering(self, request: ProbeRequest) -> AsyncIterator[None]:
@@ -208,8 +210,13 @@ def _verification(expected: ExpectedOutput, size_bytes: int | None, timeout_s: f
     )
 
 
-async def _exchange(kind: type[AnswerT], conversation: socket.socket, feed: AsyncIterable[bytes] | None) -> AnswerT:
-    """Feed the child and read its answer, which may come before the feed has ended."""
+async def _exchange(
+    kind: type[AnswerT], conversation: socket.socket, feed: AsyncIterable[bytes] | None, deadline: float
+) -> AnswerT:
+    """Feed the child and read its answer, which may come before the feed has ended.
+
+    `deadline`, in monotonic seconds: a child that is ended then may have waited for the feed.
+    """
     pump = asyncio.create_task(_pump(conversation, feed))
     try:
         line = await read_line(conversation)
@@ -222,7 +229,7 @@ async def _exchange(kind: type[AnswerT], conversation: socket.socket, feed: Asyn
     try:
         return parse_answer(kind, line)
     except Fault as fault:
-        if fault.code is FaultCode.RESOURCE_LIMIT and not was_fed:
+        if fault.code is FaultCode.RESOURCE_LIMIT and not was_fed and time.monotonic() >= deadline:
             raise probe_broken() from None  # the feed was slow, not the file hard
         raise
 

@@ -22,11 +22,16 @@ class AudioProbe(Protocol):
         """What the sandbox of its children does not refuse and should; None until it has been tried."""
         ...
 
-    async def probe(self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None) -> Facts:
-        """Facts of a recording of `size` bytes, decoded as far as it matters. Raises Fault."""
+    async def probe(
+        self, feed: AsyncIterable[bytes], *, size: int = 0, timeout_s: float | None = None, account: str = ""
+    ) -> Facts:
+        """Facts of a recording of `size` bytes, decoded as far as it matters. Raises Fault.
+
+        `account`, any string, never has all places at once, where there are several.
+        """
         ...
 
-    def tap_song(self, size: int | None) -> StreamTap[Facts] | None:
+    def tap_song(self, size: int | None, *, account: str = "") -> StreamTap[Facts] | None:
         """Probe an upload of `size` bytes while it arrives; None where the size is not known."""
         ...
 

@@ -71,7 +71,7 @@ async def _store_reference(services: Services, job: Job, request: Request, numbe
         async with spool_errors_as_problems(services):
             with request_body(services, request, 0, size_bytes) as body:
                 extent = await services.spool.append(blob.ref, 0, body, size_bytes)
-        await services.probe.probe(services.spool.read(blob.ref), size=extent.size_bytes)
+        await services.probe.probe(services.spool.read(blob.ref), size=extent.size_bytes, account=job.account)
         await note_reference(services, job, number, blob.model_copy(update={"size_bytes": extent.size_bytes}))
     except Fault as fault:
         await forget_reference(services, job, number, blob)

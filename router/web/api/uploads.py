@@ -77,7 +77,7 @@ async def receive(
         raise uploads.upload_closed(job)
     total = uploads.total_bytes(job, offset or 0, content_length)
     refuse_too_large(services, kind_of(job), total)
-    tap = None if offset else services.probe.tap_song(total)
+    tap = None if offset else services.probe.tap_song(total, account=job.account)
     write = partial(_write_body, services, job, request, offset, content_length, tap)
     try:
         extent = await run_exclusively(request.app.state.uploads, job.id, write)

@@ -25,15 +25,22 @@ import numpy as np
 import pytest
 
 from mastering.audio import decode
-from mastering.audio.container import container_of
+from mastering.audio.container import container_of, id3_end
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import Fault, FaultCode
 from mastering.probe import libav_decoder
 from mastering.probe.checks import decode_summary
 from mastering.probe.recording import ProbedRecording
+from tests.crowded_tags import CROWDED, mp3_with_text_frames
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.mastering.worker_process import until
 from tests.processes import children
+
+
+def tagged(audio: bytes) -> bytes:
+    """Behind an ID3 tag of a picture's size, in place of the one that it has."""
+    return b"ID3\4\0\0" + bytes([0, 20, 0, 0]) + bytes(20 << 14) + audio[id3_end(audio) :]
+
 
 HONEST = {
     "wav": written(noise()),
@@ -43,6 +50,8 @@ HONEST = {
     "ogg": written(noise(), kind="OGG", subtype="VORBIS"),
     "opus": encoded("ogg", "libopus"),
     "mp3": encoded("mp3", "libmp3lame"),
+    "mp3 behind a large tag": tagged(encoded("mp3", "libmp3lame")),
+    "flac behind a tag": tagged(written(noise(), kind="FLAC")),
     "aac": encoded("mp4", "aac"),
     "alac": encoded("mp4", "alac"),
     "webm": encoded("webm", "libopus"),
@@ -147,6 +156,27 @@ def test_a_file_that_needs_more_memory_than_it_may_is_a_resource_limit(fork_serv
     flac = whole[:42] + block + whole[42:]
     assert fork_server.probe(flac)["ok"]["frames"] == len(noise())
     assert fork_server.probe(flac, memory_bytes=1 << 20)["fault"]["code"] == FaultCode.RESOURCE_LIMIT
+
+
+def processor_time_of_children_s(fork_server: ForkServerProcess) -> float:
+    """Of those that have ended."""
+    fields = Path(f"/proc/{fork_server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("kind", CROWDED)
+def test_a_tag_of_too_many_fields_is_given_up_after_three_seconds(fork_server: ForkServerProcess, kind: str) -> None:
+    data, before_s = CROWDED[kind](), processor_time_of_children_s(fork_server)
+    assert fork_server.probe(data)["fault"]["code"] == FaultCode.RESOURCE_LIMIT
+    until(lambda: processor_time_of_children_s(fork_server) > before_s + 2.5)
+    assert processor_time_of_children_s(fork_server) < before_s + 4.5
+
+
+def test_a_tag_that_no_library_is_shown_takes_no_time(fork_server: ForkServerProcess) -> None:
+    """260,000 fields, of which libav would look each up in a list of all others."""
+    data, before_s = mp3_with_text_frames(), processor_time_of_children_s(fork_server)
+    assert fork_server.probe(data)["ok"]["frames"] == 72_000
+    assert processor_time_of_children_s(fork_server) < before_s + 2.5
 
 
 def test_no_hostile_file_makes_a_child_open_a_file_or_touch_the_network(tmp_path: Path) -> None:

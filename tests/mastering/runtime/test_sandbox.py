@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import subprocess
 import sys
 
@@ -108,6 +110,20 @@ except BaseException as error:
 os._exit(0)"""
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     assert shown.decode() == ending
+
+
+@pytest.mark.parametrize(("before_it_spins", "limit_s"), [("", 1), ("sandbox.lift_early_cpu_limit()", 3)])
+def test_a_process_that_spins_early_is_stopped_early(before_it_spins: str, limit_s: int) -> None:
+    """In the midst of a call into a library too, where no handler of Python's is called."""
+    script = f"""{PRELUDE}sandbox.limit(address_bytes=1 << 30, heap_bytes=1 << 30, cpu_s=3, early_cpu_s=1)
+{before_it_spins}
+sum(range(10 ** 12))"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.returncode == -(signal.SIGXCPU if limit_s == 1 else signal.SIGKILL)
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert limit_s - 0.2 < spent_s < limit_s + 0.8
 
 
 def test_a_process_that_spins_is_stopped_by_its_processor_time() -> None:

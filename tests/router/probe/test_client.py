@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -19,6 +19,7 @@ from router.probe import answers as probe_answers
 from router.probe import client
 from router.probe.client import Probe
 from router.probe.process import ProbeLost
+from tests.crowded_tags import mp3_with_text_frames, opus_with_comments
 from tests.hostile_audio import all_hostile, encoded, noise, written
 from tests.probes import (
     decoding_children,
@@ -203,6 +204,35 @@ async def test_several_files_are_probed_at_once() -> None:
         lengths = [1.0 + 0.1 * index for index in range(8)]
         facts = await asyncio.gather(*(probe.probe(feed(written(noise(length)))) for length in lengths))
         assert [one.frames for one in facts] == [len(noise(length)) for length in lengths]
+    finally:
+        await probe.close()
+
+
+@pytest.mark.parametrize("crowded", [mp3_with_text_frames, opus_with_comments])
+async def test_slow_files_of_one_account_keep_no_other_account_waiting(crowded: Callable[[], bytes]) -> None:
+    """Four of 5 MB at once from one account, and an MP3 of another one just behind them."""
+    probe, slow_file, honest = Probe(concurrency=2), crowded(), encoded("mp3", "libmp3lame")
+    await probe.start()
+    slow = [asyncio.create_task(probe.probe(feed(slow_file), size=len(slow_file), account="a")) for _ in range(4)]
+    try:
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(10):  # a second at most on a machine that has a core to spare
+            facts = await probe.probe(feed(honest), size=len(honest), account="b")
+        assert facts.codec == "mp3"
+    finally:
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        await probe.close()
+
+
+async def test_a_file_whose_tags_take_too_long_is_refused_though_its_end_was_never_read() -> None:
+    probe, data = Probe(), opus_with_comments() + bytes(20_000_000)
+    await probe.start()
+    try:
+        with pytest.raises(Fault) as caught:
+            await probe.probe(feed(data), size=len(data))
+        assert caught.value.code is FaultCode.RESOURCE_LIMIT
     finally:
         await probe.close()
 

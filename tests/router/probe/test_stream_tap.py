@@ -315,10 +315,26 @@ async def test_there_are_only_so_many_taps_at_once_and_each_is_given_back() -> N
         await write_all(second, feed(data))
         assert await second.result() is None
         first.close()
-        await until(lambda: probe._taps_left["probe"] == 1)
+        await until(lambda: probe._taps["probe"]._free == 1)
         assert await probed_by_tap(probe, data) == await probe.probe(feed(data))
         assert probe.tap_song(None) is None
     finally:
+        await probe.close()
+
+
+async def test_an_account_never_has_all_taps() -> None:
+    """A file of the account's that gets none is probed from the spool."""
+    probe, data = Probe(concurrency=2), written(noise(), kind="FLAC")
+    await probe.start()
+    taps = [tap for account in "aab" if (tap := probe.tap_song(len(data), account=account)) is not None]
+    try:
+        await write_all(taps[0], feed(data[:1000]))
+        for tap in taps[1:]:
+            await write_all(tap, feed(data))
+        assert [await tap.result() for tap in taps[1:]] == [None, await probe.probe(feed(data))]
+    finally:
+        for tap in taps:
+            tap.close()
         await probe.close()
 
 
@@ -332,7 +348,7 @@ async def test_a_file_that_arrives_slowly_loses_its_tap(monkeypatch: pytest.Monk
 
         async def slowly() -> AsyncIterator[bytes]:
             yield data[:1000]
-            await until(lambda: probe._taps_left["probe"] == 1)
+            await until(lambda: probe._taps["probe"]._free == 1)
             yield data[1000:]
 
         await write_all(tap, slowly())

@@ -26,7 +26,7 @@ from router.tiers.fake import FakeBackend
 from router.web import request_body
 from tests.api import Api
 from tests.served import Served, served
-from tests.services import SONG, eventually, mastering, pieces
+from tests.services import SONG, BelievingProbe, eventually, mastering, pieces
 from tests.stack import stack
 
 MIB = 1024 * 1024
@@ -384,6 +384,19 @@ async def test_what_the_probe_found_is_answered_and_the_song_is_gone(tmp_path: P
         shown = await router.over(job["id"])
         assert (shown["state"], shown["error"]["code"]) == ("failed", code)
         assert router.services.spool.usage().blobs == 0
+
+
+async def test_a_probe_is_asked_for_by_the_account_that_sent_the_file(tmp_path: Path) -> None:
+    """So that its slow files are its own to wait for."""
+    async with served(tmp_path) as router:
+        job = await router.create()
+        for target in ("references/1", "audio"):
+            assert (await router.http.put(f"/v1/jobs/{job['id']}/{target}", content=SONG)).is_success
+        account = (await router.services.jobs.get(job["id"])).job.account
+        assert account
+        probe = router.services.probe
+        assert isinstance(probe, BelievingProbe)
+        assert probe.accounts == [account] * 3
 
 
 async def test_a_song_longer_than_allowed_is_refused_with_both_numbers(tmp_path: Path) -> None:
