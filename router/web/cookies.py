@@ -1,4 +1,4 @@
-"""The two cookies of this service: the session's, and the login's for the minutes of a sign-in.
+"""The two cookies of this service: the session's, and the login's for the minutes of the sign-ins that are under way.
 
 Browsers enforce the prefix `__Host-`: such a cookie comes from this host alone, over TLS, for every path. On a
 developer's loopback without TLS it can't be had, and the names say so: `dev-sid` and `dev-login`.
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from router.identity.login import LIFETIME_S
+from router.identity.login import LIFETIME_S, MOST_ATTEMPTS
 from router.jobs.services import Services
 
 SESSION, LOGIN = "sid", "login"
-MOST_CHARS = 128
-"""Longest cookie value that is read; ours have at most about 70 characters."""
+MOST_CHARS = {SESSION: 128, LOGIN: MOST_ATTEMPTS * 102}
+"""Longest value that is read of each cookie; a session's has 43 characters, the login's about 62 for each attempt."""
 
 
 def cookie_name(services: Services, kind: str) -> str:
@@ -27,7 +27,7 @@ def cookie_name(services: Services, kind: str) -> str:
 def read_cookie(request: Request, services: Services, kind: str) -> str | None:
     """The cookie's value as the browser sent it; None for none, or for a longer one than any of ours."""
     value = request.cookies.get(cookie_name(services, kind))
-    return value if value and len(value) <= MOST_CHARS else None
+    return value if value and len(value) <= MOST_CHARS[kind] else None
 
 
 def set_cookie(response: Response, services: Services, kind: str, value: str) -> None:

@@ -197,6 +197,43 @@ def test_p35_signing_in_needs_no_storage_but_the_cookie(context: BrowserContext,
     expect(page.locator("#choose")).to_be_visible()
 
 
+def test_a_person_signs_in_in_two_tabs_and_goes_back_and_sees_no_failure(
+    context: BrowserContext, services: House
+) -> None:
+    first, second = context.new_page(), context.new_page()
+    for page in (first, second):
+        page.goto("/")
+        page.get_by_role("link", name="Sign in with Google").click()
+        page.wait_for_url(f"{services.provider.url}/interaction/**")
+    back = []
+    first.on("request", lambda request: back.append(request.url) if "/sign-in/callback" in request.url else None)
+    for page in (second, first):
+        _agree(page)
+        page.wait_for_url(f"{services.url}/")
+        expect(page.locator("#choose")).to_be_visible()
+    first.goto(back[0])
+    assert first.url == f"{services.url}/"
+    first.go_back()
+    first.go_forward()
+    expect(first.locator("#choose")).to_be_visible()
+    assert {name for name in _names(context, services) if not name.startswith("_")} == {"dev-sid"}
+
+
+def _agree(page: Page) -> None:
+    """At the provider, which asks for a consent only once."""
+    page.fill("input[name=login]", LOGIN)
+    page.fill("input[name=password]", "whatever")
+    page.get_by_role("button", name="Sign-in").click()
+    consent = page.get_by_role("button", name="Continue")
+    expect(consent.or_(page.locator("#choose"))).to_be_visible()
+    if consent.is_visible():
+        consent.click()
+
+
+def _names(context: BrowserContext, services: House) -> set[str]:
+    return {cookie["name"] for cookie in context.cookies(services.url)}
+
+
 def test_a_person_who_says_no_stays_out_and_reads_a_sentence(context: BrowserContext, services: House) -> None:
     page = context.new_page()
     page.goto("/sign-in")

@@ -21,6 +21,7 @@ from router.identity import http_fetch
 from router.identity import login as attempts
 from router.identity import oidc as provider_module
 from router.identity.http_fetch import MAX_ANSWER_BYTES
+from router.web import cookies
 from router.web.pages import sign_in as sign_in_pages
 from tests.loopback import TLS
 from tests.openid import (
@@ -383,6 +384,94 @@ async def test_an_attempt_comes_back_once(router: Served, outcomes: list[str]) -
     router.http.cookies.clear()
     again = await router.http.get(back, headers={"cookie": f"dev-login={cookie}"})
     assert (again.status_code, outcomes) == (400, ["signed_in", "used_before"])
+
+
+# Several tabs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_two_tabs_sign_in_in_either_order(router: Served, outcomes: list[str], order: tuple[int, int]) -> None:
+    backs = [await agree_at_provider(await begin_at_provider(router)) for _ in range(2)]
+    for tab in order:
+        response = await router.http.get(backs[tab])
+        assert (response.status_code, response.headers.get("location")) == (303, "/")
+    assert set(outcomes) == {"signed_in"}
+    assert set(router.http.cookies) == {"dev-sid"}
+    assert (await router.http.get("/v1/account")).json()["kind"] == "person"
+    assert _rows(router) == 1, "the second sign-in took the place of the first one's session"
+
+
+async def test_each_tab_goes_on_to_the_page_where_it_began(router: Served) -> None:
+    begun = [await router.http.get("/sign-in", params={"then": then}) for then in ("account", "")]
+    backs = [await agree_at_provider(response.headers["location"]) for response in begun]
+    assert [(await router.http.get(back)).headers["location"] for back in backs] == ["/account", "/"]
+
+
+@pytest.mark.parametrize("again", ["the same address", "a second code for it", "a made-up state", "a no"])
+async def test_whoever_is_in_sees_the_page_and_not_a_failure(router: Served, outcomes: list[str], again: str) -> None:
+    """A reload, the way back to the provider's page, a forged answer, a no in a tab that was left open."""
+    at_provider = await begin_at_provider(router)
+    back = await agree_at_provider(at_provider)
+    other = await agree_at_provider(await begin_at_provider(router))
+    await router.http.get(back)
+    session = router.http.cookies["dev-sid"]
+    address = {
+        "the same address": back,
+        "a second code for it": await agree_at_provider(at_provider),
+        "a made-up state": f"{back.partition('?')[0]}?state=made-up&code=x",
+        "a no": f"{other}&error=access_denied",
+    }[again]
+    response = await router.http.get(address)
+    assert (response.status_code, response.headers.get("location")) == (303, "/")
+    assert outcomes[0] == "signed_in"
+    assert outcomes[1:] == [{"a made-up state": "wrong_state", "a no": "declined"}.get(again, "wrong_state")]
+    assert router.http.cookies["dev-sid"] == session
+    assert (await router.http.get("/v1/account")).json()["kind"] == "person"
+
+
+@pytest.mark.parametrize("failure", ["a no", "a forged answer", "an answer that says a thing twice", "no state"])
+async def test_an_answer_that_fails_in_one_tab_leaves_the_other_tab_its_sign_in(
+    router: Served, outcomes: list[str], failure: str
+) -> None:
+    kept, failing = [await agree_at_provider(await begin_at_provider(router)) for _ in range(2)]
+    before = router.http.cookies["dev-login"]
+    path = failing.partition("?")[0]
+    response = await router.http.get(
+        {
+            "a no": f"{failing}&error=access_denied",
+            "a forged answer": f"{path}?state=made-up&code=x",
+            "an answer that says a thing twice": f"{failing}&code=x",
+            "no state": path,
+        }[failure]
+    )
+    assert_not_signed_in(router, response)
+    own = failure == "a no"
+    assert ("set-cookie" in response.headers) == own, "what belongs to no attempt of this browser changes nothing"
+    assert router.http.cookies["dev-login"] == (before.partition("~")[0] if own else before)
+    assert (await router.http.get(kept)).headers.get("location") == "/"
+    assert outcomes[1:] == ["signed_in"]
+
+
+async def test_a_provider_that_is_away_for_one_tab_drops_no_other_tabs_sign_in(
+    router: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = await agree_at_provider(await begin_at_provider(router))
+    with monkeypatch.context() as away:
+        away.setattr(router.services.sign_in.provider, "metadata", _silent)  # type: ignore[union-attr]
+        assert (await router.http.get("/sign-in")).status_code == 503
+    assert (await router.http.get(back)).headers.get("location") == "/"
+
+
+async def _silent() -> None:
+    raise http_fetch.ProviderUnavailable("provider_silent")
+
+
+async def test_a_browser_has_five_sign_ins_under_way_at_most(router: Served, outcomes: list[str]) -> None:
+    backs = [await agree_at_provider(await begin_at_provider(router)) for _ in range(attempts.MOST_ATTEMPTS + 1)]
+    assert len(router.http.cookies["dev-login"]) <= cookies.MOST_CHARS[cookies.LOGIN]
+    assert_not_signed_in(router, await router.http.get(backs[0]))
+    assert (await router.http.get(backs[1])).headers.get("location") == "/"
+    assert outcomes == ["wrong_state", "signed_in"]
 
 
 async def test_an_answer_in_another_browser_signs_nobody_in(router: Served, outcomes: list[str]) -> None:
