@@ -22,7 +22,7 @@ from mastering.worker.exchange import RenderExchange
 from mastering.worker.problems import problem_response
 from mastering.worker.render_pool import RenderPool
 from mastering.worker.response import HEADERS
-from mastering.worker.served_kinds import model_digests
+from mastering.worker.served_kinds import model_digests, served_paces
 from mastering.worker.settings import WorkerSettings
 from mastering.worker.signature_check import SignatureMiddleware, keys_of
 from mastering.worker.slots import RenderSlots
@@ -93,6 +93,7 @@ async def health(request: Request) -> Response:
         "device": worker.render_pool.device,
         "sandbox_gaps": worker.render_pool.sandbox_gaps,
         "kinds": model_digests(),
+        "paces": served_paces(),
         "failed_starts": worker.render_pool.failures,
         "slots": worker.slots.counts(time.monotonic()),
         "load": os.getloadavg(),

@@ -1,4 +1,4 @@
-"""Which kinds of jobs this machine does: those whose modules are installed."""
+"""Which kinds of jobs this machine does, and at which paces: those whose modules are installed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def served_kind(name: str) -> JobKind[Any]:
         known = ", ".join(served_kinds())
         raise Fault(FaultCode.UNKNOWN_KIND, f"Jobs of the kind '{name}' are not done here, only: {known}.")
     return kind
+
+
+@cache
+def served_paces() -> dict[str, list[str]]:
+    """Kind → the paces that can be done here, for the health that callers ask for."""
+    return {
+        name: [pace for pace in kind.paces if all(map(find_spec, kind.pace_modules.get(pace, ())))]
+        for name, kind in served_kinds().items()
+    }
 
 
 def model_digests() -> dict[str, dict[str, str]]:

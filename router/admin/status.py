@@ -16,7 +16,7 @@ from router.tiers.fleet.journal import JournalEntry
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.backend_state import UP
 from router.tiers.policy.choice import TYPICAL_JOB, forecast
-from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
+from router.tiers.policy.tier import TIER_ORDER, tier_title
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
 """Label → upper limit in seconds of the groups in which the page counts waiting jobs."""
@@ -52,6 +52,7 @@ class TierStatus(BaseModel):
     name: str
     title: str
     up: bool = Field(description="At least one backend could take a job or is at one.")
+    condition: str = Field(description="up, on trial, in doubt, asleep, starting or down: its best backend's.")
     in_flight: int
     slots: int
     backends: list[BackendStatus]
@@ -136,7 +137,19 @@ def _summary(tiers: list[TierStatus], error: str | None) -> str:
         return f"All tiers take songs, but on trial after a fault: {', '.join(on_trial)}."
     if in_doubt := [tier.title for tier in tiers if _has_only(tier, "half-open", "suspect")]:
         return f"All tiers take songs, but in doubt until the next probe: {', '.join(in_doubt)}."
+    if asleep := [tier.title for tier in tiers if _has_only(tier, "half-open", "suspect", "sleeping")]:
+        return f"All tiers take songs, but asleep until one is needed: {', '.join(asleep)}."
     return "All tiers are up." if error is None else "All tiers are up, but the catalogue has a mistake."
+
+
+_CONDITIONS = {
+    "healthy": "up", "half-open": "on trial", "suspect": "in doubt", "sleeping": "asleep", "warming": "starting",
+}  # fmt: skip
+"""State → what is said of a tier none of whose backends is in a better one."""
+
+
+def _condition(states: set[str]) -> str:
+    return next((word for state, word in _CONDITIONS.items() if state in states), "down")
 
 
 def _has_only(tier: TierStatus, *states: str) -> bool:
@@ -149,8 +162,9 @@ def _tier_status(fleet: Fleet, name: str, now: float) -> TierStatus:
     backends = [_backend_status(s, now) for s in fleet.members() if s.backend.tier == name]
     return TierStatus(
         name=name,
-        title=TIER_TITLES[name],
+        title=tier_title(name, (backend.device for backend in backends)),
         up=any(backend.state in UP for backend in backends),
+        condition=_condition({backend.state for backend in backends}),
         in_flight=sum(backend.in_flight for backend in backends),
         slots=sum(backend.slots for backend in backends),
         backends=backends,

@@ -265,6 +265,8 @@ def _show_state(progress: Progress, task: TaskID, job: dict[str, Any]) -> None:
         progress.update(task, completed=running["fraction"], description=f"{running['tier_title']}: {stage}")
     elif job["state"] in _MASTERED:
         progress.update(task, completed=1.0, description="Done")
+    elif job["queue"] and job["queue"].get("reason"):
+        progress.update(task, description=f"Queued. {job['queue']['reason']}")
     else:
         progress.update(task, description=job["state"].capitalize())
 

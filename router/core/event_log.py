@@ -50,7 +50,7 @@ FAULTS = Words(
 )  # fmt: skip
 STATES = Words(
     "unknown", "warming", "healthy", "suspect", "open", "half-open", "sleeping", "paused", "quota-out", "draining",
-    "maintenance",
+    "maintenance", "incompatible",
 )  # fmt: skip
 OUTCOMES = Words(
     "mastered", "expired", "cancelled", *TABLE, text="mastered, expired, cancelled or a code of our errors"

@@ -51,7 +51,10 @@ def _overload(services: Services, need: JobRequirements) -> Problem | None:
     back_in_s = _soonest_return_s(services.fleet, need)
     if back_in_s is None:
         return None
-    return Problem("no_tier", found.reason + " Send the song again later.", retry_after_s=back_in_s)
+    allowed = [one for one in services.fleet.candidates() if not need.managed_only or one.tier == TIER_ORDER[0]]
+    is_never = all(why_not_done(one, need) for one in allowed)
+    what = "Ask for something else: nothing that is set up does this." if is_never else "Send the song again later."
+    return Problem("no_tier", f"{found.reason} {what}", retry_after_s=back_in_s)
 
 
 def _soonest_return_s(fleet: Fleet, need: JobRequirements) -> float | None:
@@ -78,7 +81,13 @@ def _outage(member: FleetMember, need: JobRequirements, now: float) -> _Outage:
     match member.state(now):
         case BackendState.OPEN | BackendState.HALF_OPEN:
             return _Outage(member.breaker.openings >= OUTAGE_OPENINGS, back_in_s or 0.0)
-        case BackendState.QUOTA_OUT | BackendState.PAUSED | BackendState.DRAINING | BackendState.MAINTENANCE:
+        case (
+            BackendState.QUOTA_OUT
+            | BackendState.PAUSED
+            | BackendState.DRAINING
+            | BackendState.MAINTENANCE
+            | BackendState.INCOMPATIBLE
+        ):
             return _Outage(True, RETURN_UNKNOWN_S if back_in_s is None else back_in_s)
         case _:
             return _Outage(False, 0.0)

@@ -70,6 +70,7 @@ def with_new_attempt(job: Job, choice: Choice, started_s: float) -> Job | None:
         reason=choice.reason,
         started_s=started_s,
         eta_s=round(choice.eta_s, 1),
+        device=choice.device,
     )
     # One that is open lost its lease: this machine slept, or stood still for longer than the lease.
     before = with_interrupted(job.attempts, started_s, "the router stood still for too long")

@@ -1,8 +1,9 @@
-"""Estimates of when a job will be done, as a person sees them: queued jobs by the fleet, running ones by progress."""
+"""When a job will be done and what it waits for, as a person sees it: queued jobs by the fleet, others by progress."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from router.core.clock import Clock
 from router.jobs import attempts
@@ -14,11 +15,23 @@ FRACTION_TRUSTED = 0.1
 """Share of a render (0 … 1) from which its own progress predicts the end better than the backend's usual pace."""
 
 
-def queued_eta_s(clock: Clock, fleet: Fleet, job: Job, ahead: int) -> float | None:
-    """Seconds until a waiting job is done, with `ahead` jobs before it; None while no tier can take it."""
+class Outlook(NamedTuple):
+    """When a waiting job will be done, in seconds, None while no tier can take it; and what it waits for."""
+
+    eta_s: float | None
+    reason: str
+
+
+def queued_outlook(clock: Clock, fleet: Fleet, job: Job, ahead: int) -> Outlook:
+    """The outlook at this moment of a waiting job with `ahead` jobs before it."""
     need = attempts.need_of(job, clock.now(), ahead, again=True)
     found = forecast(fleet.candidates(), need, fleet.draw)
-    return round(found.eta_s, 1) if math.isfinite(found.eta_s) else None
+    eta_s = round(found.eta_s, 1) if math.isfinite(found.eta_s) else None
+    if attempts.lacked_spool_space(job):
+        return Outlook(eta_s, "Its master found no room in the temporary store; it is tried again when there is some.")
+    if found.backend is None:
+        return Outlook(eta_s, found.reason)
+    return Outlook(eta_s, "It waits for its turn: others are before it." if ahead else "It starts in a moment.")
 
 
 def running_eta_s(clock: Clock, job: Job) -> float | None:

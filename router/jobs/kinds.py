@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from mastering.contract import JobOptions, Record
 from mastering.contract.kinds import JobKind, job_kind, job_kinds
 from router.core.errors import Problem
 from router.store.record import Job
+from router.tiers.fleet.fleet import Fleet
+from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.choice import TYPICAL_JOB, JobRequirements
+from router.tiers.policy.tier import TIER_ORDER
 
 
 def kind_of(job: Job) -> JobKind[Any]:
@@ -41,6 +45,39 @@ def requirements_of(kind: JobKind[Any], options: JobOptions) -> dict[str, Any]:
 def typical_job(kind: JobKind[Any], options: JobOptions | None = None) -> JobRequirements:
     """Stands for a job of this kind of which no more is known; `options`: its defaults unless given."""
     return TYPICAL_JOB._replace(**requirements_of(kind, options or kind.options()))
+
+
+@dataclass(frozen=True)
+class OfferedPace:
+    """A pace of a kind's work: its title for people, whether it is offered here, and if not, why."""
+
+    title: str
+    offered: bool
+    reason: str = ""
+
+
+def offered_paces(fleet: Fleet, kind: JobKind[Any], managed_only: bool) -> dict[str, OfferedPace]:
+    """The paces of a kind. One that needs more than the kind is offered where a backend has said that it can do it.
+
+    `managed_only`: by our own workers alone.
+    """
+    said = [
+        one.paces.get(kind.name, frozenset())
+        for one in fleet.candidates()
+        if one.paces is not None
+        and one.state is not BackendState.INCOMPATIBLE
+        and (one.tier == TIER_ORDER[0] or not managed_only)
+    ]
+    able = frozenset().union(*said) | (kind.paces.keys() - kind.pace_modules.keys())
+    return {
+        pace: OfferedPace(kind.pace_title(pace), pace in able, "" if pace in able else _not_offered(managed_only))
+        for pace in kind.paces
+    }
+
+
+def _not_offered(managed_only: bool) -> str:
+    where = "of our own workers" if managed_only else "of the tiers that are set up"
+    return f"Not offered now: none {where} can do it."
 
 
 def report_of(kind: JobKind[Any], report: dict[str, Any]) -> Record:

@@ -48,6 +48,8 @@ class Attempt(_Document):
     ended_s: float | None = None
     outcome: str = "running"
     detail: str = ""
+    device: str | None = None
+    """What the backend said that it renders on."""
 
 
 class JobProgress(_Document):

@@ -35,6 +35,8 @@ class BackendHealth(NamedTuple):
     """The largest file and the longest song that it takes; None where it does not say."""
     kinds: Mapping[str, Mapping[str, str]] | None = None
     """Kinds of jobs that it does → models that it has for each → their digests; None where it does not say."""
+    paces: Mapping[str, frozenset[str]] | None = None
+    """Kinds of jobs → which of their paces it can do; None where it does not say."""
     quota_left_s: float | None = None
     quota_resets_in_s: float | None = None
     """What its provider reports as left of its quota, in seconds of its device, and when the next period begins."""

@@ -26,6 +26,9 @@ _SANDBOX_GAPS = TypeAdapter(Annotated[tuple[Annotated[str, Field(max_length=64)]
 _KINDS: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(
     Annotated[dict[_ShortText, dict[_ShortText, _ShortText]], Field(max_length=64)]
 )
+_PACES: TypeAdapter[dict[str, frozenset[str]]] = TypeAdapter(
+    Annotated[dict[_ShortText, Annotated[frozenset[_ShortText], Field(max_length=64)]], Field(max_length=64)]
+)
 
 
 class ResponseTooLarge(httpx.TransportError):
@@ -92,6 +95,11 @@ def sandbox_gaps_in(body: Any) -> tuple[str, ...] | None:
 def kinds_in(body: Any) -> dict[str, dict[str, str]]:
     """The kinds of jobs that a health names, with their models' digests. Raises ValueError for anything else."""
     return _KINDS.validate_python(body)
+
+
+def paces_in(body: Any) -> dict[str, frozenset[str]] | None:
+    """Kinds of jobs with those of their paces that a health names; None where it names none. Raises ValueError."""
+    return None if body is None else _PACES.validate_python(body)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The player, the plots and the texts are the router's: in a Space's folder they l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mastering.contract import ENGINE_VERSION, OutputFormat
+from mastering.contract import ENGINE_VERSION, Effort, OutputFormat
 from mastering.contract.presets import Target, presets
 from mastering_space.problems import refused
 from mastering_space.settings import MIB, SpaceKind, SpaceSettings
@@ -35,9 +36,9 @@ _OFFERED = (OutputFormat.WAV24, OutputFormat.WAV16, OutputFormat.FLAC, OutputFor
 _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def create_page(kind: SpaceKind, settings: SpaceSettings) -> Starlette:
-    """The application of the page and its files."""
-    page = _html(kind, settings).encode()
+def create_page(kind: SpaceKind, settings: SpaceSettings, paces: Collection[str]) -> Starlette:
+    """The application of the page and its files; `paces` of a master are offered, since they can be done here."""
+    page = _html(kind, settings, paces).encode()
     static = {name: path.read_bytes() for name, path in page_files().items()}
 
     async def index(request: Request) -> Response:
@@ -62,7 +63,7 @@ def _cacheable(request: Request, content: bytes, media_type: str) -> Response:
     return Response(content, headers=headers, media_type=media_type)
 
 
-def _html(kind: SpaceKind, settings: SpaceSettings) -> str:
+def _html(kind: SpaceKind, settings: SpaceSettings, paces: Collection[str]) -> str:
     environment = Environment(
         loader=FileSystemLoader(template_folders()),
         autoescape=select_autoescape(),
@@ -73,6 +74,7 @@ def _html(kind: SpaceKind, settings: SpaceSettings) -> str:
     shown, others = _by_loudness(presets().targets)
     return environment.get_template("page.html").render(
         title=_TITLES[kind],
+        offers_fit=Effort.FIT in paces,
         fit_text=_FIT_TEXTS[kind],
         quota_text=_QUOTA_TEXTS[kind],
         wants_key=settings.key is not None,

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from mastering.contract import ENGINE_VERSION, Fault, FaultCode
 from mastering.protocol.frames import PROTOCOL_VERSION
 from mastering.worker.render_pool import RenderPool
-from mastering.worker.served_kinds import model_digests, served_kinds
+from mastering.worker.served_kinds import model_digests, served_kinds, served_paces
 from mastering_space.jobs import AUDIO, SpaceJobs, UploadConflict
 from mastering_space.memory import MemoryFile
 from mastering_space.problems import problem, refused
@@ -79,6 +79,7 @@ class Endpoints:
             "max_bytes": state.settings.max_bytes,
             "max_duration_s": state.settings.max_duration_s,
             "kinds": model_digests(),
+            "paces": served_paces(),
             "hardware": state.kind,
         }
         return JSONResponse(body, headers=_NO_STORE)

@@ -19,9 +19,10 @@ import gradio
 from starlette.types import ASGIApp
 
 import mastering
+from mastering.contract.kinds import MASTER
 from mastering.runtime.sandbox import forbid_core_dumps
 from mastering.worker.render_pool import RenderPool
-from mastering.worker.served_kinds import served_kinds
+from mastering.worker.served_kinds import served_kinds, served_paces
 from mastering_space import job_call
 from mastering_space.descent_relay import DescendFunction
 from mastering_space.jobs import SpaceJobs
@@ -68,7 +69,7 @@ class Space(gradio.Server):
     def build_middleware_stack(self) -> ASGIApp:
         """Ours is the outermost layer, in front of those that Gradio adds when it launches."""
         gradios = super().build_middleware_stack()
-        page = create_page(self._state.kind, self._settings)
+        page = create_page(self._state.kind, self._settings, served_paces()[MASTER.name])
         return SpaceRequestGuard(gradios, create_routes(self._state), page, self._settings.key)
 
     @contextlib.asynccontextmanager

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from ops.bench._setup import BenchSetup, running_setup, song
 from ops.topology import free_port
 
 SOON_MS = 20_000
+SHOTS = Path(__file__).parents[2] / "build" / "browser"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,29 @@ def test_nothing_but_the_tables_scrolls_sideways(page: Page, width: int) -> None
     expect(page.get_by_role("status")).to_have_text("All tiers are up.", timeout=SOON_MS)
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_worker_of_another_version_is_no_good_news(page: Page) -> None:
+    """What the status says of it is shown as it says it: `test_admin` has the status itself."""
+    expect(page.get_by_role("status")).to_have_text("All tiers are up.", timeout=SOON_MS)
+    reason = "speaks another version: its engine is 0.9.0, this router's 0.1.0"
+
+    def with_another_version(route: Route) -> None:
+        told = httpx.get(route.request.url).json()
+        managed = told["tiers"][0]
+        told["summary"] = "Songs are mastered, but without: Managed CPU workers."
+        managed |= {"title": "Managed CPU workers", "up": False, "condition": "down"}
+        next(one for one in managed["backends"] if one["name"] == "stub-1").update(state="incompatible", reason=reason)
+        route.fulfill(json=told)
+
+    page.route("**/v1/status", with_another_version)
+    expect(row(page, "stub-1")).to_contain_text(reason, timeout=SOON_MS)
+    tier = page.get_by_role("article").filter(has_text="Managed CPU workers")
+    for word in ("down", "incompatible"):
+        expect(tier.get_by_text(word, exact=True)).to_have_class("state bad")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / "dashboard-another-version.png", full_page=True)
+    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_a_backend_is_drained_and_brought_back_by_keyboard_without_losing_the_place(page: Page) -> None:

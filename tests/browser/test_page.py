@@ -21,7 +21,7 @@ import httpx
 import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import (
     NAME,
@@ -311,6 +311,43 @@ def test_a_refined_plan_can_be_asked_for_and_says_what_it_found(open_page: Opene
     wait_for_master(page)
     assert httpx.get(f"{running.url}/v1/jobs/{job_id(page)}").json()["settings"]["effort"] == "fit"
     expect(page.locator("#flags")).to_contain_text("refined")
+
+
+def test_refined_can_not_be_chosen_where_no_tier_can_do_it_and_the_page_says_why(open_page: Opener) -> None:
+    page, _ = open_page()
+    reason = "Not offered now: none of the tiers that are set up can do it."
+
+    def without_torch(route: Route) -> None:
+        told = route.fetch().json()
+        told["kinds"]["master"]["paces"]["fit"] |= {"offered": False, "reason": reason}
+        route.fulfill(json=told)
+
+    page.route("**/v1/options", without_torch)
+    page.reload()
+    page.get_by_text("Fine tuning").click()
+    expect(page.locator("#effort option[value=fit]")).to_be_disabled()
+    expect(page.locator("#effort-note")).to_have_text(f"Refined: {reason}")
+    assert _violations(page) == []
+    page.screenshot(path=SHOTS / "refined-not-offered.png", full_page=True)
+
+
+def test_a_song_that_waits_says_that_no_worker_is_up_and_goes_on_when_one_is(
+    open_page: Opener, running: Stack, song: Path
+) -> None:
+    page, _ = open_page()
+    running.workers[0].freeze()
+    try:
+        page.set_input_files("#file", song)
+        page.click("#start")
+        expect(page.locator("#work-title")).to_have_text("Waiting for a tier", timeout=60_000)
+        expect(page.locator("#reason")).to_have_text(
+            re.compile(r"^No tier can take the job now \(Managed CPU workers: .*tried again in about \d+ s\.$"),
+            timeout=60_000,
+        )
+        page.screenshot(path=SHOTS / "waiting-without-workers.png", full_page=True)
+    finally:
+        running.workers[0].thaw()
+    wait_for_master(page)
 
 
 def test_an_upload_cut_off_goes_on_where_it_stopped(open_page: Opener, running: Stack, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_tier_that_lacks_the_kind_is_passed_over_and_where_all_do_the_job_is_r
     refused = service.make()
     assert refused.status_code == 503
     assert refused.json()["code"] == "no_tier"
-    assert "Managed GPU workers: does no jobs of the kind 'levels'" in refused.json()["detail"]
+    assert "Managed CPU workers: does no jobs of the kind 'levels'" in refused.json()["detail"]
     assert int(refused.headers["retry-after"]) > 0
 
 
@@ -150,7 +150,7 @@ def test_it_is_done_by_both_spaces_and_a_worker_each_where_the_tiers_above_can_n
     check_outputs(service, job, song)
     (attempt,) = job["attempts"]
     assert attempt["tier"] == "gpu_space"
-    assert "Managed GPU workers: does no jobs of the kind 'levels'" in attempt["reason"]
+    assert "Managed CPU workers: does no jobs of the kind 'levels'" in attempt["reason"]
     gpu.kill()
     job = service.done(song, **asked)
     check_outputs(service, job, song)

@@ -96,6 +96,10 @@ class JobKind(Generic[OptionsT]):
     """Kinds of work that differ in their time → tier → seconds a minute of audio, before anything was measured."""
     gpu_paces: frozenset[str] = frozenset()
     """The paces of which a GPU does a part, where one is lent by the call."""
+    pace_titles: Mapping[str, str] = {}
+    """What people read of each pace, where it is more than its name."""
+    pace_modules: Mapping[str, tuple[str, ...]] = {}
+    """Pace → what must be installed for it beside `modules`."""
     modules: tuple[str, ...] = ()
     """What must be installed where it is done: torch, onnxruntime …"""
     models: Mapping[str, str] = {}
@@ -164,6 +168,10 @@ class JobKind(Generic[OptionsT]):
         parsed = parsed.model_copy(update={"outputs": wanted})
         self.check(parsed)
         return parsed
+
+    def pace_title(self, pace: str) -> str:
+        """What people read of a pace."""
+        return self.pace_titles.get(pace, pace)
 
     def work(self, options: OptionsT) -> str:
         """The name by which the time for such work is estimated: the kind's and the pace's."""

@@ -43,6 +43,8 @@ class Master(JobKind[Settings]):
         Effort.QUICK.value: {"managed": 4.0, "gpu_space": 6.0, "cpu_space": 25.0},
         Effort.FIT.value: {"managed": 12.0, "gpu_space": 14.0, "cpu_space": 60.0},
     }
+    pace_titles = {Effort.QUICK.value: "Quick", Effort.FIT.value: "Refined"}  # noqa: RUF012
+    pace_modules = {Effort.FIT.value: ("torch",)}  # noqa: RUF012
     gpu_paces = frozenset({Effort.FIT.value})
     max_references = 16
 

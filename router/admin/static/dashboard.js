@@ -7,7 +7,7 @@
  * @typedef {{name: string, tier: string, state: string, reason: string, since_s: number, back_in_s: number | null,
  *   mode: string, in_flight: number, slots: number, weight: number, eta_s: number, quota_left_s: number | null,
  *   device: string | null, sandbox_gaps: string[] | null, engine_version: string | null, kinds: string[] | null, region: string, operator: string}} Backend
- * @typedef {{name: string, title: string, up: boolean, in_flight: number, slots: number, backends: Backend[]}} Tier
+ * @typedef {{name: string, title: string, up: boolean, condition: string, in_flight: number, slots: number, backends: Backend[]}} Tier
  * @typedef {{ago_s: number, kind: string, tier: string, backend: string, what: string, detail: string,
  *   seconds: number | null}} Happening
  * @typedef {{at: string, summary: string, healthy: boolean, tiers: Tier[], events: Happening[],
@@ -19,8 +19,8 @@
 
 const EVERY_MS = 2000;
 const MODES = /** @type {const} */ ({ ready: "Ready", draining: "Drain", maintenance: "Maintenance" });
-const GOOD = new Set(["healthy", "ready", "done"]);
-const WARN = new Set(["suspect", "half-open", "warming", "sleeping", "draining", "capacity", "stopped"]);
+const GOOD = new Set(["healthy", "up", "done"]);
+const WARN = new Set(["on trial", "in doubt", "asleep", "starting", "suspect", "half-open", "warming", "sleeping", "draining", "capacity", "stopped"]);
 const CALM = new Set(["unknown", "maintenance", "paused", "user"]);
 
 /**
@@ -122,7 +122,7 @@ function card(tier) {
   const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)));
   const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...tier.backends.map(row)));
   return make("article", { class: "tier" },
-    make("header", {}, make("h2", {}, tier.title), badge(tier.up ? "ready" : "down")),
+    make("header", {}, make("h2", {}, tier.title), badge(tier.condition)),
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": tier.title }, table),
   );
 }

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mastering.contract import ENGINE_VERSION
 from router.tiers.fleet.modes import Mode
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.breaker import Breaker, Ticket
-from router.tiers.policy.choice import Candidate, JobRequirements
+from router.tiers.policy.choice import Candidate, JobRequirements, is_compatible
 from router.tiers.policy.estimate import AttemptTiming
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.policy.quota import Quota, QuotaHold
@@ -18,6 +19,8 @@ from router.tiers.port import Backend, BackendHealth
 
 UNREACHABLE_BACKOFF_S = 1.0
 """After a refused connection it gets no attempt until the probe that follows at once, a second at most, has decided."""
+_ANSWERED = frozenset({BackendState.DRAINING, BackendState.PAUSED, BackendState.SLEEPING, BackendState.INCOMPATIBLE})
+"""What a backend may report of itself without being at fault."""
 CAPACITY_BACKOFF_S = 1.0
 """After a busy answer that names no time of its own: a slot may be free at any moment."""
 
@@ -78,6 +81,8 @@ class FleetMember:
             return self.health.reported_state
         if self.quota.out_until_s(now_s) is not None:
             return BackendState.QUOTA_OUT
+        if self._is_incompatible():
+            return BackendState.INCOMPATIBLE
         return BackendState.SLEEPING if self.health.reported_state is BackendState.SLEEPING else self.breaker.state
 
     def reason(self, now_s: float) -> str:
@@ -87,6 +92,11 @@ class FleetMember:
                 return "an operator said so"
             case BackendState.QUOTA_OUT:
                 return "its quota is used up"
+            case BackendState.INCOMPATIBLE if not is_compatible(self.health.engine_version):
+                theirs, ours = self.health.engine_version, ENGINE_VERSION
+                return f"speaks another version: its engine is {theirs}, this router's {ours}"
+            case BackendState.INCOMPATIBLE:
+                return f"speaks another version: {self.health.detail}"
             case BackendState.SLEEPING | BackendState.PAUSED | BackendState.DRAINING:
                 return self.health.detail
             case _:
@@ -112,7 +122,7 @@ class FleetMember:
                 return self.breaker.reopens_in_s(now_s)
             case BackendState.QUOTA_OUT:
                 return (self.quota.out_until_s(now_s) or now_s) - now_s
-            case BackendState.DRAINING | BackendState.MAINTENANCE | BackendState.PAUSED:
+            case BackendState.DRAINING | BackendState.MAINTENANCE | BackendState.PAUSED | BackendState.INCOMPATIBLE:
                 return None
             case _:
                 return 0.0
@@ -135,7 +145,17 @@ class FleetMember:
             quota_left_s=self.quota.left_s(now_s),
             engine_version=self.health.engine_version,
             kinds=self.health.kinds,
+            paces=self.health.paces,
+            device=self.health.device,
+            back_in_s=self.back_in_s(now_s),
         )
+
+    def _is_incompatible(self) -> bool:
+        """Whether it answers, and can't be used for its version. Of one that is down its state says more."""
+        if self.breaker.state in (BackendState.OPEN, BackendState.UNKNOWN):
+            return False
+        says_so = self.health.reported_state is BackendState.INCOMPATIBLE
+        return says_so or not is_compatible(self.health.engine_version)
 
     def note_health(self, health: BackendHealth, now_s: float) -> None:
         """Take in a probe's answer."""
@@ -147,11 +167,7 @@ class FleetMember:
         )
         if health.quota_left_s is not None:
             self.quota.note_left(health.quota_left_s, health.quota_resets_in_s, now_s)
-        if (
-            health.up
-            or busy_warming
-            or health.reported_state in (BackendState.DRAINING, BackendState.PAUSED, BackendState.SLEEPING)
-        ):
+        if health.up or busy_warming or health.reported_state in _ANSWERED:
             self.breaker.probe_answered(now_s, health.detail)
         elif health.reported_state is BackendState.WARMING:
             self.breaker.probe_warming(now_s, health.detail)

@@ -9,7 +9,7 @@ class BackendState(StrEnum):
     """Whether a backend may get work, and if not, why.
 
     The circuit breaker moves through the first six. The others come from outside: the backend's own report, its
-    provider's quota, or an operator.
+    version, its provider's quota, or an operator.
     """
 
     UNKNOWN = "unknown"
@@ -21,6 +21,8 @@ class BackendState(StrEnum):
     SLEEPING = "sleeping"
     PAUSED = "paused"
     QUOTA_OUT = "quota-out"
+    INCOMPATIBLE = "incompatible"
+    """It answers, and speaks another version of the protocol, or has another engine."""
     DRAINING = "draining"
     MAINTENANCE = "maintenance"
 

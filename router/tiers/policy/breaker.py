@@ -78,6 +78,7 @@ class Breaker:
         self.generation = 0
         self._draw = draw
         self._openings = 0
+        self._is_alone = False
         self._open_until_s = now_s
         self._failed_probes = 0
         self._failures_in_a_row = 0
@@ -109,15 +110,18 @@ class Breaker:
 
     def reopens_in_s(self, now_s: float) -> float:
         """Seconds until it is tried again; 0 unless it is open."""
-        return max(0.0, self._open_until_s - now_s) if self.state is BackendState.OPEN else 0.0
+        return max(0.0, self._until_s() - now_s) if self.state is BackendState.OPEN else 0.0
 
     def tick(self, now_s: float, *, alone: bool = False) -> None:
         """Let time pass. `alone`: no other backend is left, so that this one is tried sooner."""
-        until_s = min(self._open_until_s, self.since_s + ALONE_S) if alone else self._open_until_s
-        if self.state is BackendState.OPEN and now_s >= until_s:
+        self._is_alone = alone
+        if self.state is BackendState.OPEN and now_s >= self._until_s():
             self.generation += 1
             self._probed, self._canary_out, self._canaries_ok = False, False, 0
             self._to(BackendState.HALF_OPEN, now_s, "its time is over; tried with one job at a time")
+
+    def _until_s(self) -> float:
+        return min(self._open_until_s, self.since_s + ALONE_S) if self._is_alone else self._open_until_s
 
     def probe_answered(self, now_s: float, detail: str = "answers") -> None:
         """A probe was answered well."""

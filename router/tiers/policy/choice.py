@@ -20,16 +20,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mastering.contract import ENGINE_VERSION
+from mastering.contract.kinds import job_kinds
+from router.tiers.policy import reasons
 from router.tiers.policy.backend_state import BackendState
 from router.tiers.policy.estimate import SpeedEstimate
 from router.tiers.policy.quota import HEADROOM
-from router.tiers.policy.tier import PRIORS, TIER_ORDER, TIER_TITLES
+from router.tiers.policy.tier import PRIORS, TIER_ORDER, tier_title
 
 TIER_BIAS, TIER_HANDICAP_S = 0.25, 5.0
 """How much sooner a tier must be done than the one above it to get the job: a quarter of its time, and 5 s."""
 
 _SERVING = frozenset({BackendState.HEALTHY, BackendState.SUSPECT, BackendState.HALF_OPEN})
 _STARTING = frozenset({BackendState.WARMING, BackendState.SLEEPING})
+_OUT = {BackendState.OPEN: "down", BackendState.UNKNOWN: "not asked yet"}
+"""What is said of a backend in such a state; of any other the state's own name."""
 
 
 class Candidate(NamedTuple):
@@ -54,6 +58,12 @@ class Candidate(NamedTuple):
     engine_version: str | None = None
     kinds: Mapping[str, Mapping[str, str]] | None = None
     """Kinds of jobs that it does → models that it has for each → their digests; None: it has not said."""
+    paces: Mapping[str, frozenset[str]] | None = None
+    """Kinds of jobs → which of their paces it can do (`JobKind.paces`); None: it has not said."""
+    device: str | None = None
+    """What it renders on; None: it has not said."""
+    back_in_s: float | None = None
+    """Seconds until it may take jobs again; None where nobody knows."""
 
     @property
     def is_free(self) -> bool:
@@ -92,6 +102,7 @@ class Choice(NamedTuple):
     tier: str
     reason: str
     eta_s: float = 0.0
+    device: str | None = None
 
 
 class Forecast(NamedTuple):
@@ -107,8 +118,11 @@ class _TierOffer(NamedTuple):
     """What one tier has for the job: its best backend, and after how many seconds the job would be done there."""
 
     tier: str
+    title: str
     rank: int
     candidate: Candidate
+    states: frozenset[BackendState]
+    """Of its eligible backends."""
     is_free: bool
     wait_s: float
     eta_s: float
@@ -123,7 +137,8 @@ def choose(candidates: Sequence[Candidate], need: JobRequirements, draw: Callabl
     found = forecast(candidates, need, draw)
     if found.tier is None or found.backend is None:
         return None
-    return Choice(found.backend, found.tier, found.reason, found.eta_s)
+    device = next(candidate.device for candidate in candidates if candidate.name == found.backend)
+    return Choice(found.backend, found.tier, found.reason, found.eta_s, device)
 
 
 def forecast(candidates: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]) -> Forecast:
@@ -136,17 +151,15 @@ def forecast(candidates: Sequence[Candidate], need: JobRequirements, draw: Calla
             continue
         offer, why_not = _tier_offer(tier, rank, here, need, draw)
         if offer is None:
-            skipped.append(f"{TIER_TITLES[tier]}: {why_not}")
+            skipped.append(f"{_title(here)}: {why_not}")
             continue
         offers.append(offer)
         if offer.is_free:
             break
     if not offers:
-        return Forecast(
-            None, None, math.inf, f"No tier can take the job now ({'; '.join(skipped) or 'none is set up'})."
-        )
+        return Forecast(None, None, math.inf, reasons.nowhere(skipped, _back_in_s(candidates, need)))
     best = min(offers, key=lambda offer: offer.biased_s)
-    skipped += [f"{TIER_TITLES[o.tier]}: busy for about {o.wait_s:.0f} s" for o in offers if o.rank < best.rank]
+    skipped += [f"{o.title}: {reasons.why_passed(o.states, o.wait_s)}" for o in offers if o.rank < best.rank]
     backend = best.candidate.name if best.is_free else None
     return Forecast(best.tier, backend, best.eta_s, _reason(best, skipped))
 
@@ -199,8 +212,8 @@ def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
         return "not consented to"
     if (lacking := why_not_done(candidate, need)) is not None:
         return lacking
-    if candidate.state not in _SERVING | _STARTING:
-        return "down" if candidate.state in (BackendState.OPEN, BackendState.UNKNOWN) else str(candidate.state)
+    if candidate.state not in _SERVING | _STARTING | {BackendState.INCOMPATIBLE}:
+        return _OUT.get(candidate.state, str(candidate.state))
     if candidate.name in need.avoid or candidate.tier in need.avoid_tiers:
         return "failed this job before"
     if candidate.max_bytes is not None and need.size_bytes > candidate.max_bytes:
@@ -209,6 +222,8 @@ def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
         return "the song is too long for it"
     if not is_compatible(candidate.engine_version):
         return "another engine version"
+    if candidate.state is BackendState.INCOMPATIBLE:
+        return "another version of the protocol"
     needed_s = HEADROOM * candidate.speed.render_s(need.duration_s, need.work)
     if candidate.quota_left_s is not None and candidate.quota_left_s < needed_s:
         return "its quota is used up"
@@ -219,13 +234,14 @@ def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
 
 def why_not_done(candidate: Candidate, need: JobRequirements) -> str | None:
     """Why this backend does no such jobs, in a few words; None where it does, or has not said."""
-    if candidate.kinds is None:
-        return None
-    models = candidate.kinds.get(need.kind)
+    models = need.models if candidate.kinds is None else candidate.kinds.get(need.kind)
     if models is None:
         return f"does no jobs of the kind '{need.kind}'"
     if any(models.get(name) != digest for name, digest in need.models.items()):
         return f"has other models for the kind '{need.kind}'"
+    pace = need.work.partition("/")[2]
+    if candidate.paces is not None and pace not in candidate.paces.get(need.kind, {pace}):
+        return f"can't do '{job_kinds()[need.kind].pace_title(pace)}'"
     return None
 
 
@@ -233,23 +249,24 @@ def _tier_offer(
     tier: str, rank: int, here: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]
 ) -> tuple[_TierOffer | None, str]:
     """What the tier has for the job, or None and why not."""
-    reasons = [(candidate, why_ineligible(candidate, need)) for candidate in here]
-    eligible = [candidate for candidate, reason in reasons if reason is None]
+    found = [(candidate, why_ineligible(candidate, need)) for candidate in here]
+    eligible = [candidate for candidate, why_not in found if why_not is None]
     if not eligible:
-        return None, ", ".join(sorted({reason for _, reason in reasons if reason}))
+        return None, ", ".join(sorted({why_not for _, why_not in found if why_not}))
+    title, states = _title(here), frozenset(candidate.state for candidate in eligible)
     # A suspect one only where nothing better is free: the next probe, seconds away, decides about it.
     free = [c for c in eligible if c.is_free and c.state is not BackendState.SUSPECT] or [
         c for c in eligible if c.is_free
     ]
     if free:
         chosen = _best_of_two(free, need, draw)
-        return _TierOffer(tier, rank, chosen, True, 0.0, _service_s(chosen, need)), ""
+        return _TierOffer(tier, title, rank, chosen, states, True, 0.0, _service_s(chosen, need)), ""
     serving = [candidate for candidate in eligible if candidate.state in _SERVING]
     chosen = min(serving or eligible, key=lambda c: (_eta_without_queue_s(c, need), c.name))
     wait_s = _wait_s(serving, need, _service_s(chosen, need)) if serving else chosen.speed.cold_start_s.cautious
     if wait_s + _service_s(chosen, need) > need.deadline_s:
         return None, "too much waiting for the time that is left"
-    return _TierOffer(tier, rank, chosen, False, wait_s, wait_s + _service_s(chosen, need)), ""
+    return _TierOffer(tier, title, rank, chosen, states, False, wait_s, wait_s + _service_s(chosen, need)), ""
 
 
 def _best_of_two(free: Sequence[Candidate], need: JobRequirements, draw: Callable[[], float]) -> Candidate:
@@ -279,11 +296,22 @@ def _eta_without_queue_s(candidate: Candidate, need: JobRequirements) -> float:
     return cold_s + _service_s(candidate, need)
 
 
+def _back_in_s(candidates: Sequence[Candidate], need: JobRequirements) -> float | None:
+    """Seconds until the first backend that is down, and could take the job, is tried again; None: nobody knows."""
+    up_again = [
+        candidate.back_in_s
+        for candidate in candidates
+        if candidate.back_in_s and why_ineligible(candidate._replace(state=BackendState.HEALTHY), need) is None
+    ]
+    return min(up_again, default=None)
+
+
+def _title(here: Sequence[Candidate]) -> str:
+    """What people read of a tier with these backends."""
+    return tier_title(here[0].tier, (candidate.device for candidate in here))
+
+
 def _reason(best: _TierOffer, skipped: Sequence[str]) -> str:
-    title = TIER_TITLES[best.tier]
-    because = f" ({'; '.join(skipped)})" if skipped else ""
-    if not best.is_free:
-        return f"{title} will be done first: free in about {best.wait_s:.0f} s{because}."
-    if not skipped:
-        return f"{title} come first and are up." if best.rank == 0 else f"{title} is the first that is set up."
-    return f"{title} is the best that is free{because}."
+    if best.is_free:
+        return reasons.placed_on(best.tier, best.title, best.candidate.state, skipped)
+    return reasons.waiting_for(best.title, best.states, best.wait_s, skipped)

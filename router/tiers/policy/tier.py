@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mastering.contract.kinds import job_kinds
 from router.tiers.policy.estimate import Ewma, SpeedEstimate
 
 TIER_ORDER = ("managed", "gpu_space", "cpu_space")
 """The most preferred first: machines of our own before other people's, GPUs before CPUs."""
 TIER_TITLES = {
-    "managed": "Managed GPU workers",
+    "managed": "Managed workers",
     "gpu_space": "Hugging Face GPU Space",
     "cpu_space": "Hugging Face CPU Space",
 }
-"""What people read of each tier, by its name in settings and records."""
+"""What people read of each tier, by its name in settings and records, where its devices do not matter."""
+_TITLES_ON_GPU = {"managed": "Managed GPU workers"}
+_TITLES_ON_CPU = {"managed": "Managed CPU workers", "gpu_space": "Hugging Face Space without a GPU"}
+CPU = "cpu"
+"""The device that a backend names which has no GPU."""
+
+
+def tier_title(tier: str, devices: Iterable[str | None]) -> str:
+    """What people read of backends of a tier that said these devices; None for one that has said nothing yet."""
+    found = set(devices)
+    if found == {CPU}:
+        return _TITLES_ON_CPU.get(tier, TIER_TITLES[tier])
+    is_all_gpu = bool(found) and found.isdisjoint({CPU, None})
+    return _TITLES_ON_GPU.get(tier, TIER_TITLES[tier]) if is_all_gpu else TIER_TITLES[tier]
 
 
 def _prior(tier: str, upload_mib_per_s: float, fetch_s: float, cold_start_s: float) -> SpeedEstimate:

@@ -60,7 +60,8 @@ class GradioBackend:
             await self._prefix()
         except TierFault as fault:
             return BackendHealth(False, fault.detail)
-        self._last = BackendHealth(True, "answers", kinds={MASTER.name: {}})
+        paces = frozenset(MASTER.paces) - MASTER.pace_modules.keys()  # an app of somebody's knows nothing of the others
+        self._last = BackendHealth(True, "answers", kinds={MASTER.name: {}}, paces={MASTER.name: paces})
         return self._address.with_quota(self._last)
 
     async def wake(self) -> None:

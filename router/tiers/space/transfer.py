@@ -87,7 +87,8 @@ def _space_health(body: Any) -> BackendHealth:
     """Parse a Space's health. Raises TierFault for anything else."""
     try:
         if body["protocol"] != PROTOCOL_VERSION:
-            return BackendHealth(False, other_version(responses.short_text(body["protocol"], 8)))
+            spoken = other_version(responses.short_text(body["protocol"], 8))
+            return BackendHealth(False, spoken, reported_state=BackendState.INCOMPATIBLE)
         reported_state = _SPACE_STATES.get(body["state"])
         return BackendHealth(
             up=reported_state is None,
@@ -101,6 +102,7 @@ def _space_health(body: Any) -> BackendHealth:
             max_bytes=int(body["max_bytes"]),
             max_duration_s=float(body["max_duration_s"]),
             kinds=responses.kinds_in(body["kinds"]),
+            paces=responses.paces_in(body.get("paces")),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         raise TierFault(FaultClass.UNREACHABLE, "something else than the Space answers at its address") from None

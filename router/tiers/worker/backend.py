@@ -158,7 +158,8 @@ class WorkerBackend:
 def _worker_health(body: Any) -> BackendHealth:
     """Parse a worker's health. Raises KeyError, TypeError, ValueError or OverflowError for anything else."""
     if body["protocol"] != frames.PROTOCOL_VERSION:
-        return BackendHealth(False, frames.other_version(responses.short_text(body["protocol"], 8)))
+        spoken = frames.other_version(responses.short_text(body["protocol"], 8))
+        return BackendHealth(False, spoken, reported_state=BackendState.INCOMPATIBLE)
     reported_state = _WORKER_STATES.get(body["state"])
     return BackendHealth(
         up=reported_state is None,
@@ -169,6 +170,7 @@ def _worker_health(body: Any) -> BackendHealth:
         sandbox_gaps=responses.sandbox_gaps_in(body.get("sandbox_gaps")),
         reported_state=reported_state,
         kinds=responses.kinds_in(body["kinds"]),
+        paces=responses.paces_in(body.get("paces")),
     )
 
 

@@ -15,9 +15,12 @@ from router.core import clock
 from router.core.errors import Problem
 from router.jobs.services import Services
 from router.store.port import JobEvents, JobMissing, Jobs, Versioned
+from router.store.state import JobState
 from router.web.api.views import is_over, shown_state, view
 from router.web.auth import visitor_of
 
+_QUEUE_LOOK_S = 2.0
+"""Seconds between two looks at what a waiting job waits for, which changes without the job."""
 HEARTBEAT_S = 15.0
 """Seconds without a change after which a comment is sent: proxies keep the connection, a gone client is noticed."""
 MAX_WAIT_S = 60.0
@@ -32,19 +35,24 @@ async def job_events(
     """The job's view as server-sent events, from `last_event_id` on, until it is over or must not be seen any more."""
     job_id = found.job.id
     async with services.events.subscribe(job_id) as changes:
-        seen = last_event_id or ""
+        seen, waits_for = last_event_id or "", ""
+        heard_s = clock.now()
         while await _may_still_see(request, found.job.account):
             try:
                 job, revision = await services.jobs.get(job_id)
             except JobMissing:
                 return
-            if str(revision) != seen:
-                seen = str(revision)
-                shown = await view(services, job, revision)
+            is_queued = job.state is JobState.QUEUED
+            shown = await view(services, job, revision) if is_queued or str(revision) != seen else None
+            reason = shown.queue.reason if shown and shown.queue else ""
+            if shown and (str(revision) != seen or reason != waits_for):
+                seen, waits_for, heard_s = str(revision), reason, clock.now()
                 yield f"id: {revision}\nevent: job\ndata: {shown.model_dump_json()}\n\n"
             if is_over(shown_state(job)):
                 return
-            if not await changes.wait(HEARTBEAT_S):
+            is_changed = await changes.wait(min(_QUEUE_LOOK_S, HEARTBEAT_S) if is_queued else HEARTBEAT_S)
+            if not is_changed and clock.now() - heard_s >= HEARTBEAT_S:
+                heard_s = clock.now()
                 yield ": still here\n\n"
             if services.events.is_closing:  # the client comes back by itself, with Last-Event-ID
                 return

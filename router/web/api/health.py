@@ -8,8 +8,9 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from router.jobs.services import Services
 from router.tiers.policy.backend_state import UP
-from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
+from router.tiers.policy.tier import TIER_ORDER, tier_title
 from router.web.dependencies import TheServices
 
 router = APIRouter(prefix="/v1", tags=["health"])
@@ -39,14 +40,15 @@ async def health(services: TheServices, response: Response) -> Health:
     found = services.fleet.candidates()
     set_up = [name for name in TIER_ORDER if any(one.tier == name for one in found)]
     up = {one.tier for one in found if one.state in UP}
-    gaps = {
-        name: [m.health.sandbox_gaps for m in services.fleet.members() if m.backend.tier == name] for name in set_up
-    }
-    tiers = [
-        TierHealth(name=name, title=TIER_TITLES[name], up=name in up, sandbox=_sandbox(gaps[name])) for name in set_up
-    ]
+    tiers = [_tier_health(services, name, name in up) for name in set_up]
     status: Literal["ok", "degraded"] = "ok" if len(up) == len(tiers) else "degraded"
     return Health(status=status if up else "down", sandbox=_sandbox([services.probe.sandbox_gaps]), tiers=tiers)
+
+
+def _tier_health(services: Services, name: str, up: bool) -> TierHealth:
+    healths = [member.health for member in services.fleet.members() if member.backend.tier == name]
+    title = tier_title(name, (health.device for health in healths))
+    return TierHealth(name=name, title=title, up=up, sandbox=_sandbox([health.sandbox_gaps for health in healths]))
 
 
 def _sandbox(gaps: Sequence[tuple[str, ...] | None]) -> Literal["whole", "incomplete"] | None:

@@ -16,13 +16,14 @@ from router.core.errors import Problem
 from router.http.problems import responses
 from router.jobs import lifecycle
 from router.jobs.create import NewJob, create_job
+from router.jobs.kinds import offered_paces
 from router.jobs.reservation import allowed_bytes
 from router.jobs.services import Services
 from router.jobs.uploads import MAX_REFERENCES
 from router.store.port import JobMissing, Versioned
 from router.store.record import Receipt
 from router.store.state import ACTIVE, JobState
-from router.tiers.policy.tier import TIER_ORDER, TIER_TITLES
+from router.tiers.policy.tier import TIER_ORDER, tier_title
 from router.web.api.account import consent_view
 from router.web.api.conditions import names_etag
 from router.web.api.events import granted_wait_s, job_events, preference_applied, wait_for_change
@@ -44,37 +45,41 @@ class JobsPage(BaseModel):
 async def options(services: TheServices, visitor: TheVisitor) -> dict[str, object]:
     """What can be asked for, and within which limits."""
     settings = services.settings
-    tiers = {member.backend.tier: member.terms for member in reversed(services.fleet.members())}
+    members = services.fleet.members()
+    tiers = {member.backend.tier: member.terms for member in reversed(members)}
+    titles = {t: tier_title(t, (one.health.device for one in members if one.backend.tier == t)) for t in tiers}
+    consent = await consent_view(services, visitor)
     return {
         "targets": {name: t.model_dump(by_alias=True) for name, t in presets().targets.items()},
         "styles": {name: s.model_dump(by_alias=True) for name, s in presets().styles.items()},
         "outputs": {
             o.value: {"media_type": o.media_type, "extension": o.extension, "title": o.label} for o in OutputFormat
         },
-        "kinds": {name: _kind_view(services, kind) for name, kind in job_kinds().items()},
+        "kinds": {name: _kind_view(services, kind, consent.managed_only) for name, kind in job_kinds().items()},
         "limits": {
             "max_bytes": settings.max_bytes,
             "max_duration_s": settings.max_duration_s,
             "output_ttl_s": settings.output_ttl_s,
         },
         "tiers": [
-            {"name": t, "title": TIER_TITLES[t], "operator": tiers[t].operator, "region": tiers[t].region}
+            {"name": t, "title": titles[t], "operator": tiers[t].operator, "region": tiers[t].region}
             for t in TIER_ORDER
             if t in tiers
         ],
         "engine_version": ENGINE_VERSION,
-        "account": {"kind": visitor.kind, **(await consent_view(services, visitor)).model_dump()},
+        "account": {"kind": visitor.kind, **consent.model_dump()},
     }
 
 
-def _kind_view(services: Services, kind: JobKind[Any]) -> dict[str, object]:
-    """What can be asked of a kind of job: its outputs, its options as a JSON schema, its limits."""
+def _kind_view(services: Services, kind: JobKind[Any], managed_only: bool) -> dict[str, object]:
+    """What can be asked of a kind of job: its outputs, its options as a JSON schema, its paces, its limits."""
     settings = services.settings
     return {
         "title": kind.title,
         "outputs": {name: asdict(output) for name, output in kind.outputs.items()},
         "options": kind.options.model_json_schema(),
         "stages": kind.stages,
+        "paces": {pace: asdict(one) for pace, one in offered_paces(services.fleet, kind, managed_only).items()},
         "max_bytes": allowed_bytes(services.settings, kind),
         "max_duration_s": min(settings.max_duration_s, kind.max_duration_s or settings.max_duration_s),
         "max_references": min(MAX_REFERENCES, kind.max_references),

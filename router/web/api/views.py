@@ -17,7 +17,7 @@ from router.jobs.services import Services
 from router.spool.port import BlobGone, Blobs
 from router.store.record import Attempt, Job, Receipt
 from router.store.state import CLOSED, DONE, JobState
-from router.tiers.policy.tier import TIER_TITLES
+from router.tiers.policy.tier import tier_title
 
 
 class _OfItsKind:
@@ -42,6 +42,7 @@ class UploadView(BaseModel):
 class QueueView(BaseModel):
     position: int = Field(description="Jobs ahead in line; approximate.")
     eta_s: float | None = None
+    reason: str = Field("", description="What it waits for, by the state of the tiers at this moment.")
 
 
 class ProgressView(BaseModel):
@@ -145,7 +146,8 @@ async def _upload_view(spool: Blobs, job: Job) -> UploadView:
 
 
 def _queue_view(services: Services, job: Job, ahead: int) -> QueueView:
-    return QueueView(position=ahead, eta_s=eta.queued_eta_s(services.clock, services.fleet, job, ahead))
+    outlook = eta.queued_outlook(services.clock, services.fleet, job, ahead)
+    return QueueView(position=ahead, eta_s=outlook.eta_s, reason=outlook.reason)
 
 
 def _progress_view(services: Services, job: Job) -> ProgressView | None:
@@ -156,7 +158,7 @@ def _progress_view(services: Services, job: Job) -> ProgressView | None:
         stage=progress.stage if progress else None,
         fraction=progress.fraction if progress else 0.0,
         tier=attempt.tier,
-        tier_title=TIER_TITLES[attempt.tier],
+        tier_title=tier_title(attempt.tier, [attempt.device]),
         reason=attempt.reason,
         eta_s=eta.running_eta_s(services.clock, job),
     )
@@ -166,7 +168,7 @@ def _attempt_view(attempt: Attempt) -> AttemptView:
     return AttemptView(
         number=attempt.number,
         tier=attempt.tier,
-        tier_title=TIER_TITLES[attempt.tier],
+        tier_title=tier_title(attempt.tier, [attempt.device]),
         reason=attempt.reason,
         outcome=attempt.outcome,
         detail=attempt.detail,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -33,7 +34,7 @@ from mastering.protocol.frames import (
     data_header,
     encode_event,
 )
-from mastering.worker import fork_server
+from mastering.worker import fork_server, served_kinds
 from mastering.worker.child import RenderProgram
 from tests.hostile_audio import noise, written
 from tests.mastering import worker_engines
@@ -382,6 +383,16 @@ def test_a_job_that_can_not_be_done_here_is_refused_before_its_song_is_read(work
 
 def test_the_health_says_which_kinds_are_done_here_and_with_which_models(worker: WorkerProcess) -> None:
     assert worker.health()["kinds"] == {"master": {}}
+
+
+def test_the_health_says_which_paces_can_be_done_here(worker: WorkerProcess) -> None:
+    """A refined master wants torch."""
+    assert worker.health()["paces"] == {"master": ["quick", *(["fit"] if find_spec("torch") else [])]}
+
+
+def test_a_pace_whose_module_is_missing_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_kinds, "find_spec", lambda name: None if name == "torch" else object())
+    assert served_kinds.served_paces.__wrapped__() == {"master": ["quick"]}
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)

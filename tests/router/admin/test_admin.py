@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mastering.contract import FaultCode
 from router.admin.app import make_admin
-from router.admin.status import BackendStatus, TierStatus, _summary
+from router.admin.status import BackendStatus, TierStatus, _condition, _summary
 from router.cli import operate
 from router.core.command_error import CommandError
 from router.core.errors import Problem
@@ -113,7 +113,9 @@ async def test_the_summary_is_one_true_sentence(
         (["suspect", "half-open", "open"], "in doubt until the next probe"),
         (["half-open", "healthy"], ""),
         (["suspect", "healthy"], ""),
-        (["sleeping"], ""),
+        (["sleeping"], "asleep until one is needed"),
+        (["sleeping", "open"], "asleep until one is needed"),
+        (["sleeping", "healthy"], ""),
     ],
 )
 async def test_a_tier_that_is_only_tried_or_in_doubt_is_not_said_to_be_up(states: list[str], but: str) -> None:
@@ -121,6 +123,36 @@ async def test_a_tier_that_is_only_tried_or_in_doubt_is_not_said_to_be_up(states
     tier = TierStatus.model_construct(title="Managed GPU workers", up=True, backends=backends)
     expected = f"All tiers take songs, but {but}: Managed GPU workers."
     assert _summary([tier], None) == (expected if but else "All tiers are up.")
+
+
+async def test_a_worker_of_another_version_is_shown_as_such_and_its_tier_as_down(tmp_path: Path) -> None:
+    old = fake("old")
+    old.health = BackendHealth(True, "answers", engine_version="999.0.0", device="cpu")
+    async with admin(tmp_path, old, fake("b", tier="cpu_space")) as (_, client):
+        body = (await client.get("/v1/status")).json()
+        assert body["summary"] == "Songs are mastered, but without: Managed CPU workers."
+        assert not body["healthy"]
+        managed, space = body["tiers"]
+        assert (managed["up"], managed["condition"], space["condition"]) == (False, "down", "up")
+        shown = managed["backends"][0]
+        assert shown["state"] == "incompatible"
+        assert shown["reason"].startswith("speaks another version: its engine is 999.0.0")
+        assert "Managed CPU workers: another engine version" in body["queue"]["outlook"]
+
+
+@pytest.mark.parametrize(
+    ("states", "condition"),
+    [
+        ({"healthy", "open"}, "up"),
+        ({"half-open", "suspect"}, "on trial"),
+        ({"suspect", "open"}, "in doubt"),
+        ({"sleeping", "open"}, "asleep"),
+        ({"warming"}, "starting"),
+        ({"incompatible", "draining"}, "down"),
+    ],
+)
+async def test_a_tiers_condition_is_its_best_backends(states: set[str], condition: str) -> None:
+    assert _condition(states) == condition
 
 
 async def test_a_drained_backend_gets_nothing_and_a_ready_one_gets_the_job_that_waited(tmp_path: Path) -> None:

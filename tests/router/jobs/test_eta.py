@@ -18,12 +18,15 @@ from tests.services import new_job, queue_song, services_in
 async def test_a_waiting_jobs_eta_counts_the_jobs_before_it_and_its_own_time(tmp_path: Path) -> None:
     async with services_in(tmp_path, [fake()]) as services:
         job = await queue_song(services)
-        assert eta.queued_eta_s(services.clock, services.fleet, job, 0) is None
+        assert eta.queued_outlook(services.clock, services.fleet, job, 0).eta_s is None
         await services.fleet.probe_all()
         member(services).speed = speed(20.0)
-        assert eta.queued_eta_s(services.clock, services.fleet, job, 0) == 20.0
+        assert eta.queued_outlook(services.clock, services.fleet, job, 0).eta_s == 20.0
         member(services).in_flight = 1
-        assert [eta.queued_eta_s(services.clock, services.fleet, job, ahead) for ahead in (0, 3)] == [40.0, 100.0]
+        assert [eta.queued_outlook(services.clock, services.fleet, job, ahead).eta_s for ahead in (0, 3)] == [
+            40.0,
+            100.0,
+        ]
 
 
 async def test_a_running_jobs_eta_is_its_backends_pace_first_and_its_own_progress_later(

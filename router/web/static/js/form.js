@@ -28,6 +28,7 @@ const view = {
   ceiling: find("ceiling", HTMLInputElement),
   rate: find("rate", HTMLSelectElement),
   effort: find("effort", HTMLSelectElement),
+  effortNote: find("effort-note", HTMLElement),
   tiers: find("tiers", HTMLOListElement),
   managed: find("managed", HTMLInputElement),
   managedRow: find("managed-row", HTMLElement),
@@ -59,6 +60,7 @@ export function openForm(given, handlers) {
     card("style", name, style.title, style.for, "", index === 0)));
   view.tiers.replaceChildren(...given.tiers.map((tier) =>
     make("li", {}, make("strong", {}, tier.title), ` · ${[tier.operator, tier.region].filter(Boolean).join(", ")}`)));
+  showPaces(given.kinds["master"]?.paces ?? {});
   const isAllOurs = given.tiers.every((tier) => tier.name === "managed");
   const { offered } = given.account;
   view.managedRow.hidden = !offered || (isAllOurs && !given.account.managed_only);
@@ -80,6 +82,18 @@ export function openForm(given, handlers) {
   });
 }
 
+/**
+ * What no tier can do can't be chosen, and the note says why.
+ * @param {Record<string, import("./types.js").Pace>} paces
+ */
+function showPaces(paces) {
+  for (const option of view.effort.options) {
+    const pace = paces[option.value];
+    option.disabled = pace?.offered === false;
+    if (pace?.offered === false) say(view.effortNote, `${pace.title}: ${pace.reason}`);
+  }
+}
+
 export function chosenSong() {
   return song;
 }
@@ -97,6 +111,7 @@ export function fillForm(asked) {
   }
   view.amount.value = String(asked.amount_percent);
   view.effort.value = asked.effort || "quick";
+  if (view.effort.selectedOptions[0]?.disabled !== false) view.effort.value = "quick";
   showAmount();
   hintTarget();
 }

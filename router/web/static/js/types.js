@@ -6,9 +6,11 @@
  * @typedef {{title: string, for: string}} Style
  * @typedef {{media_type: string, extension: string, title: string}} OutputKind
  * @typedef {{name: string, title: string, operator: string, region: string}} Tier
+ * @typedef {{title: string, offered: boolean, reason: string}} Pace How the settings are found.
  * @typedef {{max_bytes: number, max_duration_s: number, output_ttl_s: number}} Limits
  * @typedef {{
  *   targets: Record<string, Target>, styles: Record<string, Style>, outputs: Record<string, OutputKind>,
+ *   kinds: Record<string, {paces: Record<string, Pace>}>,
  *   limits: Limits, tiers: Tier[], engine_version: string, account: {kind: string, managed_only: boolean, offered: boolean, reason: string},
  * }} Options
  *
@@ -43,7 +45,7 @@
  * }} Progress
  * @typedef {{
  *   id: string, revision: number, state: string, expires_in_s: number, settings: Wish,
- *   facts: {duration_s: number} | null, queue: {position: number, eta_s: number | null} | null,
+ *   facts: {duration_s: number} | null, queue: {position: number, eta_s: number | null, reason: string} | null,
  *   progress: Progress | null, attempts: Attempt[], outputs: Output[], report: Report | null,
  *   error: Problem | null, receipt: Receipt | null,
  * }} Job

@@ -37,12 +37,13 @@ export function showSilence(isSilent) {
 export function showJob(job) {
   const { progress, queue } = job;
   if (progress) showProgress(progress);
-  else if (job.state === "queued") show("Waiting for a free place", "Waiting", queueLine(queue), null);
+  else if (job.state === "queued") show(queue?.eta_s === null ? "Waiting for a tier" : "Waiting for a free place", "Waiting", queueLine(queue), null);
   else if (job.state === "running") show("Starting", "Starting", "The render starts.", null);
   else if (job.state === "sealed" || job.state === "ending") show("Finishing", "Finishing", "Your song is being deleted.", 1);
   else show("Looking at the file", "Looking at the file", "Making sure that it is music.", null);
   const attempt = job.attempts.at(-1);
-  say(view.reason, progress?.reason ?? attempt?.reason ?? "");
+  // An earlier attempt's reason says nothing of what the song waits for now.
+  say(view.reason, progress?.reason ?? (job.state === "queued" ? queue?.reason : attempt?.reason) ?? "");
   view.attempts.replaceChildren(...job.attempts.filter((one) => one.outcome !== "running" && one.outcome !== "done").map((one) =>
     make("li", {}, `Attempt ${one.number} on ${one.tier_title} did not finish${one.detail ? `: ${one.detail}` : "."}`)));
 }

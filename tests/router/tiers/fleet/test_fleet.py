@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mastering.contract import ENGINE_VERSION
 from router.core import clock
 from router.core.command_error import CommandError
 from router.tiers.fake import FakeBackend
@@ -252,6 +253,50 @@ def member_of(backend: FakeBackend, terms: BackendTerms = BackendTerms()) -> Fle
     member = FleetMember(backend, terms, 0.0, lambda: 0.5)
     member.note_health(BackendHealth(True, "answers", slots=3), 0.0)
     return member
+
+
+@pytest.mark.parametrize(
+    ("health", "reason"),
+    [
+        (
+            BackendHealth(True, "answers", engine_version="999.1.0"),
+            f"speaks another version: its engine is 999.1.0, this router's {ENGINE_VERSION}",
+        ),
+        (
+            BackendHealth(False, "protocol 1 is not spoken here", reported_state=BackendState.INCOMPATIBLE),
+            "speaks another version: protocol 1 is not spoken here",
+        ),
+    ],
+)
+def test_a_backend_of_another_version_is_not_healthy_and_says_so(health: BackendHealth, reason: str) -> None:
+    member = member_of(fake())
+    for now in (1.0, 3.0, 5.0):
+        member.note_health(health, now)
+        assert (member.state(now), member.reason(now)) == (BackendState.INCOMPATIBLE, reason)
+        assert member.back_in_s(now) is None
+        assert member.candidate(now).state is BackendState.INCOMPATIBLE
+    for now in (7.0, 9.0):
+        member.note_health(DOWN, now)
+    assert (member.state(9.0), member.reason(9.0)) == (BackendState.OPEN, "silent"), "it is down now, whatever it was"
+    member.breaker.tick(100.0)
+    member.note_health(BackendHealth(True, "answers", engine_version=ENGINE_VERSION), 100.0)
+    assert member.state(100.0) is BackendState.HALF_OPEN
+
+
+async def test_a_lone_backend_that_is_down_says_when_it_is_tried_again() -> None:
+    """After five seconds however often it opened, since there is no other."""
+    backend = fake()
+    async with started(backend, probe_every_s=3600.0) as fleet:
+        member = fleet.member("a")
+        assert member is not None
+        for _ in range(6):
+            member.breaker.trip(clock.now(), "down")
+            member.breaker.tick(clock.now() + 1000)
+        member.breaker.trip(clock.now(), "down")
+        fleet._tick()
+        back_in_s = member.back_in_s(clock.now())
+        assert back_in_s is not None
+        assert 4.0 < back_in_s <= 5.0
 
 
 @pytest.mark.parametrize("reported_state", [BackendState.SLEEPING, BackendState.PAUSED, BackendState.DRAINING])

@@ -43,6 +43,7 @@ def test_in_ten_thousand_changes_of_health_the_first_tier_that_is_up_gets_the_jo
         BackendState.OPEN,
         BackendState.PAUSED,
         BackendState.QUOTA_OUT,
+        BackendState.INCOMPATIBLE,
         BackendState.DRAINING,
         BackendState.MAINTENANCE,
     ]
@@ -76,7 +77,7 @@ def test_a_busy_tier_is_waited_for_until_a_lower_one_would_be_done_first_by_the_
 def test_waiting_says_for_what_and_for_how_long() -> None:
     found = forecast([one("worker", in_flight=1, speed=speed(20.0))], SONG, lambda: 0.0)
     assert (found.tier, found.backend, found.eta_s) == ("managed", None, 120.0)
-    assert found.reason == "Managed GPU workers will be done first: free in about 60 s."
+    assert found.reason == "Managed workers will be done first: free in about 60 s."
 
 
 def test_a_spill_names_the_tier_it_passed() -> None:
@@ -84,24 +85,108 @@ def test_a_spill_names_the_tier_it_passed() -> None:
     found = choose([busy, one("space", "gpu_space", speed=speed(10.0))], SONG, lambda: 0.0)
     assert found is not None
     assert (found.backend, found.eta_s) == ("space", 30.0)
-    assert found.reason == (
-        "Hugging Face GPU Space is the best that is free (Managed GPU workers: busy for about 300 s)."
-    )
+    assert found.reason == ("Hugging Face GPU Space is the best that is free (Managed workers: busy for about 300 s).")
 
 
 def test_a_fallback_says_what_is_wrong_with_the_tier_above() -> None:
     found = choose([one("worker", state=BackendState.OPEN), one("space", "gpu_space")], SONG, lambda: 0.0)
     assert found is not None
-    assert found.reason == "Hugging Face GPU Space is the best that is free (Managed GPU workers: down)."
+    assert found.reason == "Hugging Face GPU Space is the best that is free (Managed workers: down)."
 
 
 def test_the_first_choice_needs_no_excuse() -> None:
     found = choose([one("worker")], SONG, lambda: 0.0)
     assert found is not None
-    assert found.reason == "Managed GPU workers come first and are up."
+    assert found.reason == "Managed workers come first and are up."
     found = choose([one("space", "cpu_space")], SONG, lambda: 0.0)
     assert found is not None
     assert found.reason == "Hugging Face CPU Space is the first that is set up."
+
+
+@pytest.mark.parametrize(
+    ("devices", "title"),
+    [
+        (["cpu", "cpu"], "Managed CPU workers"),
+        (["NVIDIA H200"], "Managed GPU workers"),
+        (["NVIDIA H200", "cpu"], "Managed workers"),
+        (["NVIDIA H200", None], "Managed workers"),
+        ([None], "Managed workers"),
+    ],
+)
+def test_a_tier_is_called_by_the_devices_that_it_has(devices: list[str | None], title: str) -> None:
+    here = [one(f"worker-{n}", device=device) for n, device in enumerate(devices)]
+    found = choose(here, SONG, lambda: 0.0)
+    assert found is not None
+    assert found.reason == f"{title} come first and are up."
+    assert found.device == next(c.device for c in here if c.name == found.backend)
+    assert forecast([c._replace(state=BackendState.OPEN) for c in here], SONG, lambda: 0.0).reason == (
+        f"No tier can take the job now ({title}: down)."
+    )
+
+
+def test_a_space_for_gpus_that_has_none_is_not_called_one() -> None:
+    found = choose([one("space", "gpu_space", device="cpu")], SONG, lambda: 0.0)
+    assert found is not None
+    assert found.reason == "Hugging Face Space without a GPU is the first that is set up."
+
+
+@pytest.mark.parametrize(
+    ("state", "first", "waiting", "passed"),
+    [
+        (BackendState.HEALTHY, " and are up", "will be done first: free in about 15 s", "busy for about 15 s"),
+        (
+            BackendState.HALF_OPEN,
+            ", on trial after a fault",
+            "will be tried first: on trial after a fault",
+            "on trial after a fault",
+        ),
+        (
+            BackendState.SUSPECT,
+            ", in doubt until the next probe",
+            "will be tried first: no answer a moment ago",
+            "no answer a moment ago",
+        ),
+    ],
+)
+def test_the_sentence_says_what_the_backend_is_and_not_what_it_was(
+    state: BackendState, first: str, waiting: str, passed: str
+) -> None:
+    """One that does not answer is not busy, one on trial is not up."""
+    found = choose([one("worker", state=state)], SONG, lambda: 0.0)
+    assert found is not None
+    assert found.reason == f"Managed workers come first{first}."
+    held = one("worker", state=state, in_flight=1)
+    assert forecast([held], SONG, lambda: 0.0).reason == f"Managed workers {waiting}."
+    found = choose([held._replace(in_flight=30), one("space", "gpu_space")], SONG, lambda: 0.0)
+    assert found is not None
+    assert found.reason.startswith("Hugging Face GPU Space is the best that is free (Managed workers: ")
+    assert (state is BackendState.HEALTHY) == ("busy" in found.reason)
+    assert state is BackendState.HEALTHY or passed in found.reason
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (BackendState.WARMING, "Managed workers will be done first: starting, ready in about 20 s."),
+        (BackendState.SLEEPING, "Managed workers will be done first: asleep, awake in about 20 s."),
+    ],
+)
+def test_a_tier_that_starts_is_neither_free_nor_busy(state: BackendState, sentence: str) -> None:
+    assert forecast([one("worker", state=state, speed=speed(5.0, 20.0))], SONG, lambda: 0.0).reason == sentence
+
+
+def test_a_job_that_no_tier_can_take_says_when_one_is_tried_again() -> None:
+    """Of those that could take it: not a Space that it may not go to, nor one that can't do it."""
+    down = [
+        one("worker", state=BackendState.OPEN, back_in_s=4.2),
+        one("other", state=BackendState.OPEN, back_in_s=2.0, kinds={}),
+        one("space", "gpu_space", state=BackendState.OPEN, back_in_s=1.0),
+    ]
+    found = forecast(down, SONG._replace(managed_only=True), lambda: 0.0)
+    assert found.reason == (
+        "No tier can take the job now (Managed workers: does no jobs of the kind 'master', down;"
+        " Hugging Face GPU Space: not consented to). The next is tried again in about 4 s."
+    )
 
 
 def test_nothing_set_up_is_said_in_so_many_words() -> None:
@@ -112,7 +197,7 @@ def test_nothing_set_up_is_said_in_so_many_words() -> None:
     ("known", "need", "reason"),
     [
         ({"state": BackendState.OPEN}, {}, "down"),
-        ({"state": BackendState.UNKNOWN}, {}, "down"),
+        ({"state": BackendState.UNKNOWN}, {}, "not asked yet"),
         ({"state": BackendState.PAUSED}, {}, "paused"),
         ({"state": BackendState.QUOTA_OUT}, {}, "quota-out"),
         ({"state": BackendState.DRAINING}, {}, "draining"),
@@ -123,6 +208,10 @@ def test_nothing_set_up_is_said_in_so_many_words() -> None:
         ({"max_bytes": 30 * 2**20 - 1}, {}, "the file is too large for it"),
         ({"max_duration_s": 179.9}, {}, "the song is too long for it"),
         ({"engine_version": "999.0.0"}, {}, "another engine version"),
+        ({"state": BackendState.INCOMPATIBLE, "engine_version": "999.0.0"}, {}, "another engine version"),
+        ({"state": BackendState.INCOMPATIBLE}, {}, "another version of the protocol"),
+        ({"paces": {"master": frozenset({"fit"})}}, {}, "can't do 'Quick'"),
+        ({"paces": {"master": frozenset({"quick"})}}, {"work": "master/fit"}, "can't do 'Refined'"),
         ({"kinds": {}}, {}, "does no jobs of the kind 'master'"),
         ({"kinds": {"master": {}}}, {"kind": "other"}, "does no jobs of the kind 'other'"),
         ({"kinds": {"master": {"net": "1"}}}, {"models": {"net": "2"}}, "has other models for the kind 'master'"),

@@ -9,6 +9,7 @@ import pytest
 from router.tiers.fake import FakeBackend
 from router.tiers.fleet.modes import Mode
 from router.tiers.policy.tier import TIER_ORDER
+from router.tiers.port import BackendHealth
 from tests.served import served
 
 
@@ -43,6 +44,17 @@ async def test_health_says_where_a_sandbox_lacks_something(tmp_path: Path) -> No
         body = (await router.http.get("/v1/health")).json()
         assert [tier["sandbox"] for tier in body["tiers"]] == ["whole", "incomplete", None]
         assert body["sandbox"] == "whole"
+
+
+async def test_a_tier_whose_engine_is_another_version_is_not_up(tmp_path: Path) -> None:
+    worker = FakeBackend("a", [])
+    worker.health = BackendHealth(True, "answers", engine_version="999.0.0", device="cpu")
+    async with served(tmp_path, [worker]) as router:
+        await router.services.fleet.probe_all()
+        body = (await router.http.get("/v1/health")).json()
+        assert body["status"] == "down"
+        (tier,) = body["tiers"]
+        assert (tier["title"], tier["up"]) == ("Managed CPU workers", False)
 
 
 async def test_a_router_without_backends_is_down(tmp_path: Path) -> None:

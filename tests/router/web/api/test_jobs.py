@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from mastering.contract import OutputFormat
 from router.core import clock
 from router.tiers.fake import FakeBackend, Hang
-from router.tiers.port import Accepted
+from router.tiers.fleet.modes import Mode
+from router.tiers.port import Accepted, BackendHealth
 from router.web.api import events
 from tests.probes import until
 from tests.served import Served, served
@@ -356,7 +358,91 @@ async def test_one_song_after_another_waits_in_line_and_is_told_its_place(tmp_pa
             async for _, shown in stream:
                 if shown["state"] == "running":
                     break
-        assert shown["progress"]["tier_title"] == "Managed GPU workers"
+        assert shown["progress"]["tier_title"] == "Managed workers"
         assert shown["progress"]["reason"].endswith(".")
         places = [(await router.send())["queue"]["position"] for _ in range(2)]
         assert places == [0, 1]
+
+
+async def test_a_waiting_job_says_what_it_waits_for_by_the_state_of_that_moment(tmp_path: Path) -> None:
+    worker = FakeBackend("a", [[Hang()]])
+    worker.health = BackendHealth(True, "answers", device="cpu")
+    async with served(tmp_path, [worker]) as router:
+        fleet = router.services.fleet
+        await fleet.probe_all()
+
+        async def waits_for() -> str:
+            return str((await router.http.get(f"/v1/jobs/{job['id']}")).json()["queue"]["reason"])
+
+        member = fleet.member("a")
+        assert member is not None
+        job = await router.create()
+        member.mode = Mode.DRAINING
+        await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
+        assert await waits_for() == "No tier can take the job now (Managed CPU workers: draining)."
+        member.mode = Mode.READY
+        member.in_flight = 1
+        assert (await waits_for()).startswith("Managed CPU workers will be done first: free in about ")
+        worker.health = BackendHealth(False, "silent")
+        await fleet.probe_all()
+        assert await waits_for() == "Managed CPU workers will be tried first: no answer a moment ago."
+        await fleet.probe_all()
+        said = await waits_for()
+        assert "Managed CPU workers: down" in said
+        assert re.search(r"tried again in about \d+ s\.$", said)
+        assert "busy" not in said
+
+
+async def test_an_open_stream_tells_when_what_a_job_waits_for_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's record does not change meanwhile."""
+    monkeypatch.setattr(events, "_QUEUE_LOOK_S", 0.05)
+    async with served(tmp_path, [FakeBackend("a", [[Hang()]])]) as router:
+        fleet = router.services.fleet
+        await fleet.probe_all()
+        job = await router.create()
+        await fleet.set_mode("a", Mode.DRAINING)
+        await router.http.put(f"/v1/jobs/{job['id']}/audio", content=SONG)
+        async with router.events(job["id"]) as stream:
+            _, first = await anext(stream)
+            assert "draining" in first["queue"]["reason"]
+            await fleet.set_mode("a", Mode.MAINTENANCE)
+            async with asyncio.timeout(10):
+                _, second = await anext(stream)
+        assert "maintenance" in second["queue"]["reason"]
+        assert second["revision"] == first["revision"]
+
+
+@pytest.mark.parametrize(
+    ("paces", "offered"), [({"master": frozenset({"quick", "fit"})}, True), ({"master": frozenset({"quick"})}, False)]
+)
+async def test_refined_is_offered_where_a_tier_has_said_that_it_can_and_refused_where_none_can(
+    tmp_path: Path, paces: dict[str, frozenset[str]], offered: bool
+) -> None:
+    worker = FakeBackend("a", [[Hang()]])
+    worker.health = BackendHealth(True, "answers", kinds={"master": {}}, paces=paces, device="cpu")
+    async with served(tmp_path, [worker]) as router:
+        await router.services.fleet.probe_all()
+        shown = (await router.http.get("/v1/options")).json()["kinds"]["master"]["paces"]
+        assert shown["quick"] == {"title": "Quick", "offered": True, "reason": ""}
+        reason = "" if offered else "Not offered now: none of the tiers that are set up can do it."
+        assert shown["fit"] == {"title": "Refined", "offered": offered, "reason": reason}
+        answer = await router.http.post("/v1/jobs", json={"effort": "fit"})
+        if offered:
+            assert answer.status_code == 201
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (503, "no_tier")
+            assert "Managed CPU workers: can't do 'Refined'" in answer.json()["detail"]
+            assert answer.json()["detail"].endswith("Ask for something else: nothing that is set up does this.")
+        assert (await router.http.post("/v1/jobs", json={"effort": "quick"})).status_code == 201
+
+
+async def test_refined_is_not_offered_by_a_tier_that_has_said_nothing_or_speaks_another_version(tmp_path: Path) -> None:
+    silent, other = FakeBackend("a", []), FakeBackend("b", [])
+    paces = {"master": frozenset({"quick", "fit"})}
+    other.health = BackendHealth(True, "answers", paces=paces, engine_version="999.0.0")
+    async with served(tmp_path, [silent, other]) as router:
+        await router.services.fleet.probe_all()
+        shown = (await router.http.get("/v1/options")).json()["kinds"]["master"]["paces"]
+        assert (shown["quick"]["offered"], shown["fit"]["offered"]) == (True, False)
