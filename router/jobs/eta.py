@@ -20,6 +20,8 @@ class Outlook(NamedTuple):
 
     eta_s: float | None
     reason: str
+    is_free: bool = False
+    """A backend could take it now."""
 
 
 def queued_outlook(clock: Clock, fleet: Fleet, job: Job, ahead: int) -> Outlook:
@@ -31,7 +33,7 @@ def queued_outlook(clock: Clock, fleet: Fleet, job: Job, ahead: int) -> Outlook:
         return Outlook(eta_s, "Its master found no room in the temporary store; it is tried again when there is some.")
     if found.backend is None:
         return Outlook(eta_s, found.reason)
-    return Outlook(eta_s, "It waits for its turn: others are before it." if ahead else "It starts in a moment.")
+    return Outlook(eta_s, "It waits for its turn: others are before it." if ahead else "It starts in a moment.", True)
 
 
 def running_eta_s(clock: Clock, job: Job) -> float | None:

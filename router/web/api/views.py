@@ -15,6 +15,7 @@ from mastering.contract.kinds import job_kinds
 from router.jobs import eta
 from router.jobs.services import Services
 from router.spool.port import BlobGone, Blobs
+from router.store.port import JobMissing
 from router.store.record import Attempt, Job, Receipt
 from router.store.state import CLOSED, DONE, JobState
 from router.tiers.policy.tier import tier_title
@@ -114,7 +115,7 @@ async def view(services: Services, job: Job, revision: int) -> JobView:
         upload=await _upload_view(services.spool, job),
         references=sorted(number for number, blob in job.references.items() if blob.size_bytes),
         facts=job.facts,
-        queue=_queue_view(services, job, ahead) if ahead is not None else None,
+        queue=await _queue_view(services, job, ahead) if ahead is not None else None,
         progress=_progress_view(services, job),
         attempts=[_attempt_view(attempt) for attempt in job.attempts],
         outputs=_output_views(job),
@@ -145,9 +146,23 @@ async def _upload_view(spool: Blobs, job: Job) -> UploadView:
     return UploadView(offset_bytes=offset, size_bytes=job.size_bytes)
 
 
-def _queue_view(services: Services, job: Job, ahead: int) -> QueueView:
-    outlook = eta.queued_outlook(services.clock, services.fleet, job, ahead)
-    return QueueView(position=ahead, eta_s=outlook.eta_s, reason=outlook.reason)
+async def _queue_view(services: Services, job: Job, ahead: int) -> QueueView:
+    outlook, reason = eta.queued_outlook(services.clock, services.fleet, job, ahead), ""
+    most = services.settings.max_running_per_account
+    if outlook.is_free and await _running_of(services, job.account, most) >= most:
+        reason = f"It waits for one of yours to be done: {most} are at work, the most at once."
+    return QueueView(position=ahead, eta_s=outlook.eta_s, reason=reason or outlook.reason)
+
+
+async def _running_of(services: Services, account: str, most: int) -> int:
+    """How many of the account's jobs are at work, counted up to `most`."""
+    running = 0
+    for job_id in await services.jobs.of(account):
+        with suppress(JobMissing):
+            running += (await services.jobs.get(job_id)).job.state in (JobState.RUNNING, JobState.SEALED)
+        if running >= most:
+            break
+    return running
 
 
 def _progress_view(services: Services, job: Job) -> ProgressView | None:

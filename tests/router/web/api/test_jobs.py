@@ -16,7 +16,7 @@ from router.tiers.port import Accepted, BackendHealth
 from router.web.api import events
 from tests.probes import until
 from tests.served import Served, served
-from tests.services import SONG, mastering
+from tests.services import SONG, eventually, mastering
 
 
 def scripted_backend(*scripts: object) -> list[FakeBackend]:
@@ -391,6 +391,21 @@ async def test_a_waiting_job_says_what_it_waits_for_by_the_state_of_that_moment(
         assert "Managed CPU workers: down" in said
         assert re.search(r"tried again in about \d+ s\.$", said)
         assert "busy" not in said
+
+
+async def test_a_job_that_waits_for_its_account_says_so_while_a_worker_is_free(tmp_path: Path) -> None:
+    worker = FakeBackend("a", [[Accepted("scripted"), Hang()]])
+    worker.health = BackendHealth(True, "answers", slots=3)
+    async with served(tmp_path, [worker], max_running_per_account=2) as router:
+        jobs = [await router.send() for _ in range(3)]
+
+        async def are_at_work() -> bool:
+            shown = [(await router.http.get(f"/v1/jobs/{job['id']}")).json()["state"] for job in jobs]
+            return shown == ["running", "running", "queued"]
+
+        await eventually(are_at_work)
+        shown = (await router.http.get(f"/v1/jobs/{jobs[2]['id']}")).json()
+        assert shown["queue"]["reason"] == "It waits for one of yours to be done: 2 are at work, the most at once."
 
 
 async def test_an_open_stream_tells_when_what_a_job_waits_for_has_changed(
