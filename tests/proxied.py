@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,20 +32,15 @@ class Proxy(NamedTuple):
 
 
 @contextmanager
-def proxy(folder: Path, upstream_port: int, https_port: int | None = None) -> Iterator[Proxy]:
-    """HAProxy with the shipped configuration, before a router on loopback."""
-    program = shutil.which("haproxy") or "/usr/sbin/haproxy"
+def proxy(
+    folder: Path, upstream_port: int, https_port: int | None = None, more: Sequence[Path] = ()
+) -> Iterator[Proxy]:
+    """HAProxy with the shipped configuration, before a router on loopback; `more` files add to it."""
     running = Proxy(https_port or free_port(), free_port(), _certificate(folder))
-    environment = {
-        "ROUTER_CERTIFICATE": str(running.certificate),
-        "ROUTER_UPSTREAM": f"127.0.0.1:{upstream_port}",
-        "ROUTER_HTTPS": f"127.0.0.1:{running.https_port}",
-        "ROUTER_HTTP": f"127.0.0.1:{running.http_port}",
-    }
     with (folder / "haproxy.txt").open("wb") as output:
         process = subprocess.Popen(
-            [program, "-db", "-f", str(CONFIGURATION)],
-            env={**os.environ, **environment},
+            [whole_program(), "-db", *(word for path in (CONFIGURATION, *more) for word in ("-f", str(path)))],
+            env=environment_of(running, upstream_port),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -56,6 +51,21 @@ def proxy(folder: Path, upstream_port: int, https_port: int | None = None) -> It
     finally:
         process.kill()
         process.wait(10)
+
+
+def whole_program() -> str:
+    """HAProxy's own path; Debian puts it where only root looks."""
+    return shutil.which("haproxy") or "/usr/sbin/haproxy"
+
+
+def environment_of(running: Proxy, upstream_port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "ROUTER_CERTIFICATE": str(running.certificate),
+        "ROUTER_UPSTREAM": f"127.0.0.1:{upstream_port}",
+        "ROUTER_HTTPS": f"127.0.0.1:{running.https_port}",
+        "ROUTER_HTTP": f"127.0.0.1:{running.http_port}",
+    }
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
