@@ -31,14 +31,14 @@ $(STAMP): pyproject.toml constraints.txt locks/uv.txt locks/run.txt
 
 setup-demo: $(DEMO_STAMP) ## add Gradio, for Spaces on this machine
 
-$(DEMO_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,space]'
+$(DEMO_STAMP): $(STAMP) locks/demo.txt
+	ops/install_locked.sh $(BIN) locks/demo.txt
 	@touch $@
 
 setup-test: $(TEST_STAMP) ## add what the tests need, Chromium and ffmpeg included
 
 # Programs by apt and packages by pip and npm don't wait for one another.
-$(TEST_STAMP): $(STAMP) locks/test.txt ops/test_prerequisites.sh tests/browser/package-lock.json tests/provider/package-lock.json
+$(TEST_STAMP): $(STAMP) locks/test.txt locks/torch-cpu.txt locks/torch.txt ops/test_prerequisites.sh tests/browser/package-lock.json tests/provider/package-lock.json
 	$(MAKE) --no-print-directory --jobs test-programs test-modules
 	@touch $@
 
@@ -46,10 +46,9 @@ $(TEST_STAMP): $(STAMP) locks/test.txt ops/test_prerequisites.sh tests/browser/p
 test-programs:
 	ops/test_prerequisites.sh
 
-# torch is pinned and has no checksum in locks/: the same version is another file on each index (CPU, CUDA).
 test-packages:
 	ops/install_locked.sh $(BIN) locks/test.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --editable '.[gpu]'
+	ops/install_torch.sh $(BIN)
 
 # npm comes with the tests' Python packages.
 test-modules: test-packages
@@ -86,8 +85,8 @@ OTHER_PYTHON ?= python3.12
 OTHER := build/other-python
 test-other-python: setup-test ## the same samples by another Python, both Spaces included: OTHER_PYTHON, python3.12 unless said
 	$(OTHER_PYTHON) -m venv $(OTHER)
-	sed '/torch/d' spaces/cpu/requirements.txt spaces/zero_gpu/requirements.txt | sort -u > $(OTHER)/requirements.txt
-	$(OTHER)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(OTHER)/requirements.txt gradio
+	sed -e '/^--/d' -e '/^torch==/,/[^\\]$$/d' spaces/cpu/pre-requirements.txt > $(OTHER)/requirements.txt
+	$(OTHER)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement $(OTHER)/requirements.txt
 	MASTERING_OTHER_PYTHON=$(OTHER)/bin/python $(BIN)/python -m pytest tests/mastering/engine/test_repeat.py tests/spaces/other_python.py
 
 check: setup-test ## lint, format, types (Python and JavaScript) and import contracts
@@ -103,7 +102,7 @@ core: setup-test ## hold the pure core to a branch coverage of 100 %
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 bench: setup-test ## measure in one run against peers; writes docs/benchmarks.json and .md
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[router,worker,test,bench]'
+	ops/install_locked.sh $(BIN) locks/bench.txt
 	$(BIN)/python -m ops.bench
 
 docs: setup-test ## write the pages that are made from the code's tables
@@ -123,7 +122,7 @@ fresh-check: ## README's commands in a minimal Debian made for it (as root); TES
 
 audit: ## look the pinned dependencies through for known holes (asks PyPI)
 	$(PYTHON) -m venv build/audit
-	build/audit/bin/pip install --quiet pip-audit
+	ops/install_locked.sh build/audit/bin locks/audit.txt
 	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 lock: ## write constraints.txt and locks/ anew from the newest releases that resolve together

@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from pathlib import Path
 
-from ops import policy_edition, privacy_page, space_requirements
+from ops import policy_edition, privacy_page
 from router.admin.gauges import HELP
 from router.core.errors import TABLE
 from router.core.metrics import Metrics
@@ -27,8 +27,6 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "catalogue.md": _catalogue(),
         "metrics.md": _metrics(),
-        "../spaces/cpu/requirements.txt": space_requirements.requirements("cpu"),
-        "../spaces/zero_gpu/requirements.txt": space_requirements.requirements("zero_gpu"),
         "privacy.md": privacy_page.page(),
     }
 

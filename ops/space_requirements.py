@@ -1,7 +1,6 @@
-"""Makes the requirements.txt of each Space, from pyproject.toml's extra `space` and the versions in constraints.txt.
+"""What each Space needs to have installed: the extra `space` of pyproject.toml, and what Hugging Face adds to it.
 
-The engine itself is uploaded beside `app.py`, so its dependencies are all that is left to install. Gradio is left out:
-Hugging Face installs the `sdk_version` of the Space's card before anything else.
+The engine itself is uploaded beside `app.py`, so its dependencies are all that is left to install.
 """
 
 from __future__ import annotations
@@ -12,37 +11,45 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).parent.parent
+SPACE_PYTHON = "3.12"
+"""What the Spaces' cards ask for."""
 ZERO_GPU_TORCH = "2.8.0"
 """Of the versions that ZeroGPU offers (docs/spaces.md), one that the engine knows."""
+_OF_BUILDER = ("uvicorn>=0.14.0", "websockets>=10.4", "spaces")
+"""What Hugging Face installs into every Space beside Gradio, as its builds' logs say."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _OURS = re.compile(r"mastering-router\[([a-z,]+)\]")
 
 
-def requirements(kind: str) -> str:
-    """The text of `spaces/<kind>/requirements.txt`."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
-    names = {
-        *package_names(project["dependencies"], project),
-        *package_names(project["optional-dependencies"]["space"], project),
-    }
-    names -= {"gradio"} if kind == "zero_gpu" else {"gradio", "spaces"}
-    pinned = _pinned()
-    lines = [f"{pinned[key(name)]}" for name in sorted(names, key=key)]
-    head = "# Made by `make docs` from pyproject.toml and constraints.txt."
-    return "\n".join([head, *lines, *_torch(kind, project)]) + "\n"
+def asked_for(kind: str) -> list[str]:
+    """Requirements of the Space `kind` (cpu, zero_gpu): its own, and those that Hugging Face's builder adds, so that
+    the builder finds all of them installed and takes none from the index without a checksum."""
+    return [
+        *sorted(own_packages(), key=key),
+        f"gradio[oauth,mcp]=={gradio_version()}",
+        *_OF_BUILDER,
+        f"torch=={torch_of(kind)}",
+    ]
+
+
+def own_packages() -> set[str]:
+    """Names of what the engine and a Space's server import."""
+    project = _project()
+    space = package_names(project["optional-dependencies"]["space"], project)
+    return package_names(project["dependencies"], project) | space
 
 
 def gradio_version() -> str:
     """The version that a card's `sdk_version` must name."""
-    return _pinned()["gradio"].partition("==")[2]
+    lines = (CHECKOUT / "constraints.txt").read_text("utf-8").splitlines()
+    (gradio,) = [line for line in lines if line.startswith("gradio==")]
+    return gradio.partition("==")[2]
 
 
-def _torch(kind: str, project: dict[str, Any]) -> list[str]:
-    if kind == "zero_gpu":
-        return [f"torch=={ZERO_GPU_TORCH}"]
-    (torch,) = project["optional-dependencies"]["gpu"]
-    index = "--extra-index-url https://download.pytorch.org/whl/cpu"
-    return ["# The build without CUDA: there is no GPU here.", index, f"{torch}+cpu"]
+def torch_of(kind: str) -> str:
+    """The version of torch on a Space; the CPU Space's is everybody's."""
+    (torch,) = _project()["optional-dependencies"]["gpu"]
+    return ZERO_GPU_TORCH if kind == "zero_gpu" else torch.partition("==")[2]
 
 
 def package_names(requirements: list[str], project: dict[str, Any]) -> set[str]:
@@ -57,9 +64,9 @@ def package_names(requirements: list[str], project: dict[str, Any]) -> set[str]:
     return found
 
 
-def _pinned() -> dict[str, str]:
-    lines = (CHECKOUT / "constraints.txt").read_text("utf-8").splitlines()
-    return {key(line.partition("==")[0]): line for line in lines if "==" in line}
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+    return project
 
 
 def key(name: str) -> str:

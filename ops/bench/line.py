@@ -55,7 +55,7 @@ machine. "Floor" is what decoding a 24-bit WAV and encoding it again takes with 
 
 Repeat it with `make bench` (everything) or `.venv/bin/python -m ops.bench --only NAME` (one group; the others' lines
 are kept from the last run, as are those that name a GPU or a number of cores that this machine lacks). The peers that
-are not ours are installed by `pip install -c constraints.txt '.[bench]'`.
+are not ours are installed by `make bench`, from locks/bench.txt.
 
 | what | value | limit | peer | peer's value |
 | --- | --- | --- | --- | --- |

@@ -56,7 +56,7 @@ def measure() -> list[BenchmarkLine]:
 def prepared(folder: Path) -> list[str]:
     """Names of the signals; the folder then holds NAME.wav, NAME-reference.wav and Matchering's NAME-peer.wav."""
     if find_spec("matchering") is None:
-        raise SystemExit("The peer Matchering is missing: .venv/bin/pip install -c constraints.txt '.[bench]'")
+        raise SystemExit("The peer Matchering is missing: ops/install_locked.sh .venv/bin locks/bench.txt")
     pairs = _pairs()
     for name, (mix, reference) in pairs.items():
         _write(folder / f"{name}.wav", mix, 0.5)

@@ -32,7 +32,7 @@ def dependencies(_: Installation) -> Iterator[Finding]:
         yield Finding(f"it was resolved {age_days:.0f} days ago", age_days <= _LOCK_DAYS, "make lock, then the tests")
         locks = sorted((checkout / "locks").glob("*.txt"))
         strays = [stray for held in locks for stray in unlocked(held.read_text(), pinned)]
-        cure = f"{', '.join(strays[:8]) or 'locks/ is missing'}: ops/lock_hashes.sh writes them anew"
+        cure = f"{', '.join(strays[:8]) or 'locks/ is missing'}: python -m ops.lock_hashes writes them anew"
         yield Finding("what is installed for service is held by checksums", bool(locks) and not strays, cure)
     else:
         yield Finding(
@@ -72,7 +72,7 @@ def _installed(name: str) -> str | None:
 
 
 def _audited() -> Finding:
-    what, cure = "no known hole in what is installed", "pip install pip-audit, then pip-audit (make audit does both)"
+    what, cure = "no known hole in what is installed", "make audit looks them up"
     if importlib.util.find_spec("pip_audit") is None:
         return Finding(what, None, cure)
     argv = [sys.executable, "-m", "pip_audit", "--progress-spinner", "off", "--skip-editable", "--format", "json"]

@@ -29,7 +29,7 @@ SHARED = (
 )
 """Files of router/web: the player, the plots and the texts are the same wherever a master is shown."""
 
-_OWN = {"app.py", "README.md", "requirements.txt", "Dockerfile"}
+_OWN = {"app.py", "README.md", "requirements.txt", "pre-requirements.txt", "Dockerfile"}
 _PARTS = {".py", ".typed", ".toml", ".txt", ".html", ".css", ".js", ".svg"}
 
 

@@ -1,4 +1,4 @@
-"""Both Spaces by another Python, with what their own requirements.txt installs there: the same samples as by this one.
+"""Both Spaces by another Python, with what their own lists install there: the same samples as by this one.
 
 Not collected by itself, since most machines have no other Python: `make test-other-python` prepares one and names this
 file. torch is left out of what it installs, being gigabytes; the Spaces then say so of a fit.

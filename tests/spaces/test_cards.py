@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import SpaceCardData, SpaceHardware
 
 from mastering_space import upload
-from ops.space_requirements import CHECKOUT, ZERO_GPU_TORCH, gradio_version, requirements
+from ops.space_requirements import CHECKOUT, ZERO_GPU_TORCH, gradio_version, key, own_packages
 from tests.songs import demo
 from tests.space_process import SpaceProcess, fetch, put_together
 
@@ -46,23 +46,27 @@ def test_the_card_says_who_may_call_and_whose_quota_that_spends(kind: str) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_installed_is_what_pyproject_asks_for(kind: str) -> None:
-    text = (CHECKOUT / "spaces" / kind / "requirements.txt").read_text("utf-8")
-    assert requirements(kind) == text
-    assert not re.search(r"^gradio==", text, re.M), "Hugging Face installs it, as the card's sdk_version says"
-    packages = [line for line in text.splitlines() if line and not line.startswith(("#", "--"))]
+    text = (CHECKOUT / "spaces" / kind / "pre-requirements.txt").read_text("utf-8")
+    pinned = {key(name) for name in re.findall(r"^([\w.-]+)==", text, re.M)}
+    assert {key(name) for name in own_packages()} <= pinned
+    assert f"\ngradio=={gradio_version()} " in text, "Hugging Face installs it too, as the card's sdk_version says"
+    packages = [line for line in text.splitlines() if line and not line.startswith(("#", "--", " "))]
     assert all("==" in line for line in packages)
 
 
 def test_zero_gpu_gets_a_torch_that_it_offers_and_the_cpu_space_one_without_cuda() -> None:
     pinned = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]["gpu"]
-    assert f"torch=={ZERO_GPU_TORCH}\n" in requirements("zero_gpu")
-    assert f"{pinned[0]}+cpu\n" in requirements("cpu")
+    cpu, zero_gpu = (
+        (CHECKOUT / "spaces" / kind / "pre-requirements.txt").read_text("utf-8") for kind in ("cpu", "zero_gpu")
+    )
+    assert f"\ntorch=={ZERO_GPU_TORCH} " in zero_gpu
+    assert f"\n{pinned[0]}+cpu " in cpu
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_spaces_folder_holds_all_that_its_app_imports(kind: str, tmp_path: Path) -> None:
     put_together("cpu" if kind == "cpu" else "zero_gpu", tmp_path)
-    assert {"app.py", "README.md", "requirements.txt", "mastering", "mastering_space"} <= {
+    assert {"app.py", "README.md", "requirements.txt", "pre-requirements.txt", "mastering", "mastering_space"} <= {
         path.name for path in tmp_path.iterdir()
     }
     assert (tmp_path / "mastering" / "contract" / "presets.toml").is_file()
