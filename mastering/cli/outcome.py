@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from typing import NoReturn
+
+from typer import Typer
 
 from mastering.contract import Fault, FaultCode
+from mastering.runtime import command_line
 
 EXIT_CODES = {
     FaultCode.EMPTY_FILE: 10,
@@ -41,27 +43,20 @@ class UsageError(Exception):
     """A file that can't be read or written; the text is for the person."""
 
 
-def run(app: Callable[[], object]) -> None:
+def run(app: Typer) -> NoReturn:
     """Run the command: every failure is one line on standard error and a code from `EXIT_CODES`."""
-    try:
-        app()
-    except Fault as fault:
-        fail(fault.message, EXIT_CODES[fault.code])
-    except UsageError as refusal:
-        fail(str(refusal), 1)
-    except KeyboardInterrupt:
-        fail("stopped.", 130)
-    except MemoryError:
-        fail("there is not enough memory for this song.", EXIT_CODES[FaultCode.OUT_OF_MEMORY])
-    except Exception as error:
-        where = type(error).__name__
-        fail(f"an error of our own ({where}). Please report it.", EXIT_CODES[FaultCode.INTERNAL])
+    command_line.run(app, "mastering", _told)
 
 
-def fail(message: str, code: int) -> None:
-    """End the command with one line on standard error."""
-    print(f"mastering: {message}", file=sys.stderr)  # noqa: T201 - this is a command
-    sys.exit(code)
+def _told(error: Exception) -> tuple[str, int]:
+    if isinstance(error, Fault):
+        return error.message, EXIT_CODES[error.code]
+    if isinstance(error, UsageError):
+        return str(error), 1
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this song.", EXIT_CODES[FaultCode.OUT_OF_MEMORY]
+    where = type(error).__name__
+    return f"an error of our own ({where}). Please report it.", EXIT_CODES[FaultCode.INTERNAL]
 
 
 def print_line(text: str) -> None:

@@ -81,9 +81,9 @@ def master(
     )
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
-        files = {form: stack.enter_context(writing(path, source)) for form, path in paths.items()}
-        progress = stack.enter_context(progress_bar(quiet=as_json))
         references = [stack.enter_context(reading(path)) for path in reference or ()]
+        files = {form: stack.enter_context(writing(path, source, *references)) for form, path in paths.items()}
+        progress = stack.enter_context(progress_bar(quiet=as_json))
         report = pipeline.master(
             source,
             settings,
@@ -119,7 +119,7 @@ def album(
         tracks = [stack.enter_context(reading(path)) for path in songs]
         references = [stack.enter_context(reading(path)) for path in reference or ()]
         masters = [folder / f"{path.stem}.{kind.extension}" for path in songs]
-        files = [stack.enter_context(writing(path, track)) for path, track in zip(masters, tracks, strict=True)]
+        files = [stack.enter_context(writing(path, *tracks, *references)) for path in masters]
         progress = stack.enter_context(progress_bar(quiet=False))
         reports = master_album(
             tracks,
@@ -158,7 +158,7 @@ def preview(
 
         def open_output(name: str) -> BinaryIO:
             paths[name] = folder / f"{song.stem} ({name}).{kind.extension}"
-            return stack.enter_context(writing(paths[name], source))
+            return stack.enter_context(writing(paths[name], source, *references))
 
         made = write_previews(
             source, settings, references=references, open_output=open_output, seconds=seconds, progress=progress
@@ -238,7 +238,7 @@ def demo_song(output: Annotated[Path, typer.Argument(help="Where to write the WA
     """Write half a minute of synthesised music, to try everything with."""
     from mastering.engine import demo
 
-    with writing(output, None) as file:
+    with writing(output) as file:
         demo.write_demo_song(file)
     print_line(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
 

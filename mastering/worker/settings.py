@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mastering.contract import MAX_INPUT_BYTES
 from mastering.contract.kinds import MASTER
@@ -19,7 +22,7 @@ class WorkerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MASTERING_WORKER_", frozen=True, extra="ignore")
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8101
     """Port to listen on; 0 takes a free one and says it in the first log line."""
@@ -47,7 +50,7 @@ class WorkerSettings(BaseSettings):
     """The function that makes masters, as module:function (`JobKind.run`)."""
     keys: dict[str, SecretStr] = Field(default_factory=dict)
     """The callers' keys, as JSON: {"key id": "secret of 32 bytes or more"}. Two ids at a time let a key be changed."""
-    authority: str | None = None
+    authority: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._:\[\]-]+$")] = None
     """The name and port that callers know this worker by, where a proxy changes the Host header."""
     tls_certificate: Path | None = None
     """Certificate chain (PEM); with it the worker speaks TLS 1.3 and nothing else."""
@@ -70,3 +73,33 @@ class WorkerSettings(BaseSettings):
                 "MASTERING_WORKER_TLS_CERTIFICATE and MASTERING_WORKER_TLS_KEY, or listen on 127.0.0.1"
             )
         return self
+
+
+class WrongSettingError(ValueError):
+    """A setting that can't be: the text names it in a line and shows no value, which may be a secret."""
+
+
+def read_settings(given: Mapping[str, Any]) -> WorkerSettings:
+    """The settings by environment and by what is `given`. Raises WrongSettingError."""
+    try:
+        return WorkerSettings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        raise WrongSettingError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+    except SettingsError as error:  # what is no JSON; its text names the field
+        name = str(error).partition('"')[2].partition('"')[0]
+        raise WrongSettingError(f"{name}: MASTERING_WORKER_{name.upper()} is JSON, see {__name__}") from None
+
+
+def misspelt_variables() -> list[str]:
+    """A sentence for each variable `MASTERING_WORKER_…` that nothing reads, with the nearest that is read."""
+    prefix = "MASTERING_WORKER_"
+    known = [prefix + name.upper() for name in WorkerSettings.model_fields]
+    sentences = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(prefix) and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, 1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else "."
+            sentences.append(f"{name} is no setting and changes nothing{hint}")
+    return sentences

@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import typer
@@ -49,28 +49,29 @@ def run(options: Mapping[str, Any], worker_count: int) -> None:
     # Nobody else on this machine may speak to our workers: they know a key of ours alone.
     key = {} if "ROUTER_WORKER_SECRET" in os.environ else {"worker_secret": secrets.token_hex(32)}
     try:
-        settings = read_settings(**{**own, **options, "workers": urls, **key})
-    except CommandError:
+        _serve(read_settings(**{**own, **options, "workers": urls, **key}), reserved)
+    finally:
         for one in reserved:
             one.close()
-        raise
-    _serve(settings, reserved)
 
 
 def _serve(settings: RouterSettings, reserved: Sequence[socket.socket]) -> None:
     startup.check_folders(settings)
     remove_old_logs = startup.prepare_process(settings)
-    listening = _listen(settings.host, settings.port)
-    operators = None if settings.admin_port is None else _listen(settings.admin_host, settings.admin_port)
-    app = make_app(
-        settings,
-        beside=lambda: _beside(settings, reserved, remove_old_logs),
-        within=lambda services: _operators_port(services, operators),
-    )
-    try:
-        _Server(_config(app)).run(sockets=[listening])
-    except SystemExit:  # how the server ends a start that failed
-        raise getattr(app.state, "command_error", CommandError("the start failed.")) from None
+    with ExitStack() as sockets:
+        listening = sockets.enter_context(_listen(settings.host, settings.port))
+        operators = None
+        if settings.admin_port is not None:
+            operators = sockets.enter_context(_listen(settings.admin_host, settings.admin_port))
+        app = make_app(
+            settings,
+            beside=lambda: _beside(settings, reserved, remove_old_logs),
+            within=lambda services: _operators_port(services, operators),
+        )
+        try:
+            _Server(_config(app)).run(sockets=[listening])
+        except SystemExit:  # how the server ends a start that failed
+            raise getattr(app.state, "command_error", CommandError("the start failed.")) from None
 
 
 def _config(app: FastAPI) -> uvicorn.Config:

@@ -7,6 +7,7 @@ checkout. Secrets are read from this process's environment by name, so that none
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from router.tiers.fleet import catalogue
 from router.tiers.space.hub import Hub, HubError, saved_token
 
 CHECKOUT = Path(__file__).parents[2]
+_REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 TOKEN_VARIABLES = ("HF_TOKEN", "ROUTER_HF_TOKEN")
 
 
@@ -64,6 +66,8 @@ class DeployStep(NamedTuple):
 
 def deploy(options: DeployOptions, *, dry_run: bool) -> None:
     """Create or update the Space. Raises CommandError."""
+    if not _REPO.fullmatch(options.repo):
+        raise CommandError("--repo: write owner/name, of letters, digits, '-', '_' and '.'.", exit_code=2)
     files = space_files(options)
     with tempfile.TemporaryDirectory() as staged:
         hub = Hub(None if dry_run else _hub_token())
@@ -152,6 +156,8 @@ def _hub_token() -> str:
     token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None) or saved_token()
     if not token:
         raise CommandError("a Hugging Face token that may write is needed: set HF_TOKEN, or run 'hf auth login'.")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise CommandError("the Hugging Face token holds a space, a line break or a letter beyond ASCII.", exit_code=2)
     return token
 
 

@@ -16,12 +16,24 @@ import typer
 
 from mastering.contract import Effort
 from mastering.contract.kinds import WrongVariableError, job_kinds
+from mastering.runtime import command_line
 from router.core.settings import read_settings
 from router.identity.port import Accounts
 
 T = TypeVar("T")
+_EXIT_INTERNAL = 70
+EXIT_CODES = {
+    0: "done",
+    1: "it can't be done here",
+    2: "wrong command line, setting or file",
+    3: "the router refused",
+    4: "no router answers",
+    _EXIT_INTERNAL: "an error of our own",
+}
+"""Stable: scripts rely on them."""
 app = typer.Typer(
     no_args_is_help=True,
+    epilog="Exit codes: " + ", ".join(f"{number} {meaning}" for number, meaning in EXIT_CODES.items()) + ".",
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Takes songs in, sends each to the best tier that is up, hands masters back, forgets the rest.",
@@ -124,15 +136,19 @@ app.add_typer(accounts_app, name="accounts")
 @accounts_app.command()
 def status() -> None:
     """Say whether the store is whole."""
-    is_whole = asyncio.run(_with_accounts(lambda accounts: accounts.is_trusted()))
-    typer.echo("whole" if is_whole else "lost: every job is managed only until 'router accounts confirm'")
-    raise typer.Exit(0 if is_whole else 1)
+
+    def tell() -> None:
+        is_whole = asyncio.run(_with_accounts(lambda accounts: accounts.is_trusted()))
+        typer.echo("whole" if is_whole else "lost: every job is managed only until 'router accounts confirm'")
+        raise typer.Exit(0 if is_whole else 1)
+
+    _with_one_line_errors(tell)
 
 
 @accounts_app.command()
 def confirm() -> None:
     """After the store was lost: let accounts start with the service's default again."""
-    asyncio.run(_with_accounts(lambda accounts: accounts.confirm()))
+    _with_one_line_errors(lambda: asyncio.run(_with_accounts(lambda accounts: accounts.confirm())))
     typer.echo("Confirmed: accounts that have not chosen start with the service's default, the tiers in order.")
 
 
@@ -201,10 +217,11 @@ def privacy_selfcheck(
     canary: Annotated[bool, typer.Option(help="Send a song through a router of its own and look what is left.")] = True,
 ) -> None:
     """Say of every promise whether it is kept here, and the cure where it is not. Exit code 1 if one is broken."""
+    from router.cli.server import checked_url
     from router.privacy.selfcheck import selfcheck
 
     def check() -> None:
-        raise typer.Exit(selfcheck(url, as_json=as_json, canary=canary))
+        raise typer.Exit(selfcheck(checked_url(url), as_json=as_json, canary=canary))
 
     _with_one_line_errors(check)
 
@@ -293,14 +310,21 @@ def _with_one_line_errors(command: Callable[[], object]) -> None:
     try:
         command()
     except CommandError as command_error:
-        typer.echo(f"router: {command_error}", err=True)
-        raise typer.Exit(command_error.exit_code) from None
+        command_line.fail("router", str(command_error), command_error.exit_code)
 
 
 def main() -> None:
+    """Entry point of the command: every failure is one line on standard error and a code from `EXIT_CODES`."""
     try:
         job_kinds()  # read by what the subcommands import
     except WrongVariableError as error:
-        typer.echo(f"router: {error}", err=True)
-        raise SystemExit(2) from None
-    app()
+        command_line.fail("router", str(error), command_line.WRONG_COMMAND_LINE)
+    command_line.run(app, "router", _told)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    from router.core.command_error import CommandError
+
+    if isinstance(error, CommandError):
+        return str(error), error.exit_code
+    return f"an error of our own ({type(error).__name__}). Please report it.", _EXIT_INTERNAL

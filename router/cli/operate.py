@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from router.cli.server import checked_url, why_no_answer
 from router.core.command_error import CommandError
 
+_EXIT_UNREACHABLE = 4
 _TIMEOUT_S = 10.0
 """Seconds for an answer of the operators' port, which is on this machine."""
 
@@ -27,19 +30,19 @@ def show_status(url: str, *, as_json: bool) -> None:
 
 def set_mode(url: str, backend: str, mode: str) -> None:
     """Set a backend's mode (ready, draining or maintenance) and print its state. Raises CommandError."""
-    status = _request("PUT", url, f"/v1/backends/{backend}/mode", {"mode": mode})
+    status = _request("PUT", url, f"/v1/backends/{quote(backend, safe='')}/mode", {"mode": mode})
     found = next(b for tier in status["tiers"] for b in tier["backends"] if b["name"] == backend)
     typer.echo(f"{backend} is {found['state']} ({found['reason']}); {found['in_flight']} in flight.")
 
 
 def _request(method: str, url: str, path: str, body: object = None) -> dict[str, Any]:
+    url = checked_url(url)
     try:
-        response = httpx.request(method, url.rstrip("/") + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
+        response = httpx.request(method, url + path, json=body, timeout=_TIMEOUT_S, trust_env=False)
         answer: dict[str, Any] = response.json()
-    except (httpx.HTTPError, ValueError):
-        raise CommandError(
-            f"no router answers at {url}. Start it with ROUTER_ADMIN_PORT set, or name its operators' port with --url."
-        ) from None
+    except (httpx.HTTPError, ValueError) as error:
+        cure = "Start it with ROUTER_ADMIN_PORT set, or name its operators' port with --url."
+        raise CommandError(f"{why_no_answer(url, error)}. {cure}", _EXIT_UNREACHABLE) from None
     if not response.is_success:
         raise CommandError(str(answer.get("detail", answer.get("title", "the router refused"))))
     return answer

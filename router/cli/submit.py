@@ -21,7 +21,8 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from router.cli.submit_files import check_paths, named_outputs, paths_of
+from router.cli.server import checked_token, checked_url, why_no_answer
+from router.cli.submit_files import check_paths, is_readable, named_outputs, paths_of
 from router.core.command_error import CommandError
 from router.core.retry import attempts
 
@@ -74,7 +75,8 @@ def submit(
     `token` is a personal one of the account page, for a router with sign-in. `resume` is the id of a job that an
     earlier call made, which goes on in place of a new one. A signal to end destroys the job, as Ctrl-C does.
     """
-    if not song.is_file() or not os.access(song, os.R_OK):
+    url, token = checked_url(url), checked_token(token)
+    if not is_readable(song):
         raise CommandError(f"{song} is not a file that can be read.", exit_code=2)
     console = Console(stderr=True)
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -88,12 +90,13 @@ def submit(
             offered = _offered_outputs(http, str(asked["kind"]))
             names = named_outputs(output, asked.get("outputs"), offered) if offered else None
             asked = {**asked, **({"outputs": names} if names else {})}
-            job = _ok(http.get(f"/v1/jobs/{resume}")) if resume else _make_job(http, asked, song.stat().st_size)
+            found = song.stat()
+            job = _ok(http.get(f"/v1/jobs/{resume}")) if resume else _make_job(http, asked, found.st_size)
             try:
                 usual = song.with_name(f"{song.stem} ({job['kind']})")
                 paths = paths_of(job["settings"]["outputs"], offered, output, usual)
                 check_paths(song, paths)
-                _upload_song(http, job["id"], song, progress, is_begun=bool(resume))
+                _upload_song(http, job["id"], song, found, progress, is_begun=bool(resume))
                 job = _follow(http, job["id"], progress)
                 for made, path in zip(job["outputs"], paths, strict=True):
                     _download(http, made, path, progress)
@@ -127,7 +130,7 @@ def _offered_outputs(http: httpx.Client, kind: str) -> dict[str, dict[str, Any]]
 
 def _lost(url: str, job: Mapping[str, Any], error: Exception) -> str:
     if not job:
-        return f"no answer from {url} ({type(error).__name__}). Is the router running? Start it with 'make run'."
+        return f"{why_no_answer(url, error)}. Is the router running? Start it with 'make run'."
     left_min = float(job["expires_in_s"]) / 60
     return (
         f"the connection to {url} broke and did not come back. Nothing is lost for {left_min:.0f} minutes: the same"
@@ -177,12 +180,14 @@ def _make_job(http: httpx.Client, asked: Mapping[str, object], size_bytes: int) 
     return job
 
 
-def _upload_song(http: httpx.Client, job_id: str, song: Path, progress: Progress, *, is_begun: bool) -> None:
-    """Send the song; after a broken connection, and where it `is_begun`, from where the router has it.
+def _upload_song(
+    http: httpx.Client, job_id: str, song: Path, found: os.stat_result, progress: Progress, *, is_begun: bool
+) -> None:
+    """Send the song as it was `found`; after a broken connection, or where it `is_begun`, from where the router has it.
 
-    Raises CommandError, TransportError.
+    Raises CommandError, also where the file changes meanwhile, and TransportError.
     """
-    size_bytes = song.stat().st_size
+    size_bytes = found.st_size
     task = progress.add_task("Uploading", total=size_bytes or 1)
     offset, is_first = 0, not is_begun
 
@@ -200,7 +205,8 @@ def _upload_song(http: httpx.Client, job_id: str, song: Path, progress: Progress
             file.seek(offset)
             progress.update(task, completed=offset)
             headers = {"content-length": str(size_bytes - offset), "upload-offset": str(offset)}
-            _ok(http.put(f"/v1/jobs/{job_id}/audio", content=_chunks(file, progress, task), headers=headers))
+            chunks = _chunks(file, found, progress, task)
+            _ok(http.put(f"/v1/jobs/{job_id}/audio", content=chunks, headers=headers))
 
 
 def _arrived_bytes(http: httpx.Client, job_id: str, size_bytes: int) -> int | None:
@@ -214,8 +220,14 @@ def _arrived_bytes(http: httpx.Client, job_id: str, size_bytes: int) -> int | No
     return offset
 
 
-def _chunks(file: BinaryIO, progress: Progress, task: TaskID) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
+def _chunks(file: BinaryIO, found: os.stat_result, progress: Progress, task: TaskID) -> Iterator[bytes]:
+    """The rest of the file. Raises CommandError before its last bytes where it is no longer as it was `found`: then
+    the router never has it whole, and nothing is mastered."""
+    while (left := found.st_size - file.tell()) > 0:
+        chunk = file.read(min(_CHUNK_BYTES, left))
+        now = os.fstat(file.fileno())
+        if not chunk or (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+            raise CommandError("the song changed while it was sent. Send it again when it is whole.", exit_code=2)
         progress.advance(task, len(chunk))
         yield chunk
 

@@ -50,14 +50,29 @@ def paths_of(names: Sequence[str], offered: Offered, output: Path | None, usual:
     ]
 
 
+def is_readable(song: Path) -> bool:
+    """Whether it is a file that can be read."""
+    try:
+        return song.is_file() and os.access(song, os.R_OK)
+    except OSError:  # such as a name too long for any file
+        return False
+
+
 def check_paths(song: Path, paths: Sequence[Path]) -> None:
     """Raise CommandError for a path that can't be written, or where a file would take the place of `song` itself."""
     for path in paths:
-        if path.is_dir():
-            raise CommandError(f"{path} is a folder. Name the file in it.", exit_code=2)
-        if not path.parent.is_dir():
-            raise CommandError(f"{path} can't be written: there is no folder {path.parent}.", exit_code=2)
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise CommandError(f"{path} can't be written: its folder is not yours to write to.", exit_code=2)
-        if path.exists() and path.samefile(song):  # by whatever link
-            raise CommandError(f"{path} is the song itself: nothing was sent. Name another file.", exit_code=2)
+        try:
+            _check_path(song, path)
+        except OSError as error:  # such as a name too long for any file
+            raise CommandError(f"{path} can't be written: {error.strerror}.", exit_code=2) from None
+
+
+def _check_path(song: Path, path: Path) -> None:
+    if path.is_dir():
+        raise CommandError(f"{path} is a folder. Name the file in it.", exit_code=2)
+    if not path.parent.is_dir():
+        raise CommandError(f"{path} can't be written: there is no folder {path.parent}.", exit_code=2)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise CommandError(f"{path} can't be written: its folder is not yours to write to.", exit_code=2)
+    if path.exists() and path.samefile(song):  # by whatever link
+        raise CommandError(f"{path} is the song itself: nothing was sent. Name another file.", exit_code=2)

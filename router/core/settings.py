@@ -39,7 +39,9 @@ class RouterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs sign-in.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on. Anything but loopback needs sign-in."
+    )
     port: int = Field(8080, ge=0, le=65535, description="Port of the page and the API.")
     public_url: str | None = Field(
         None,
@@ -92,7 +94,7 @@ class RouterSettings(BaseSettings):
     catalogue: Path | None = Field(
         None, description="TOML file of all backends with their terms; read again when it changes or on SIGHUP."
     )
-    admin_host: str = Field("127.0.0.1", description="Address of the operators' port. Loopback only.")
+    admin_host: str = Field("127.0.0.1", min_length=1, description="Address of the operators' port. Loopback only.")
     admin_port: int | None = Field(
         None, ge=0, le=65535, description="Port of the operators' page, metrics and health; none if not set."
     )
@@ -153,12 +155,29 @@ class RouterSettings(BaseSettings):
         description="Threads that talk to managed workers, one for each render in flight; made as they are needed.",
     )
 
+    @field_validator(
+        "host", "admin_host", "oidc_client_id", "oidc_client_secret", "worker_key_id", "hf_token", "space_key"
+    )
+    @classmethod
+    def _can_be_sent(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is not None and not (text.isascii() and text.isprintable() and text == text.strip()):
+            raise ValueError("a line break, a space at its ends or a letter beyond ASCII is in it")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _are_backends(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(backend_url(url) for url in urls)
+
     @field_validator("oidc_issuer")
     @classmethod
     def _is_secure(cls, issuer: str) -> str:
         parts = urlsplit(issuer)
         if not parts.hostname or parts.username or parts.query or parts.fragment:
             raise ValueError("a URL like https://accounts.google.com is needed, without user, query or fragment")
+        if not issuer.isprintable() or " " in issuer or parts.port == 0:  # `port` itself refuses one beyond 65535
+            raise ValueError("it holds a space, a control character or an impossible port")
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
             raise ValueError("https:// is needed; http:// is for loopback only")
         return issuer
@@ -194,6 +213,22 @@ class RouterSettings(BaseSettings):
 
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def backend_url(url: str) -> str:
+    """The address of a worker or a Space. Raises ValueError for one that no audio may travel to."""
+    parts = urlsplit(url)
+    is_web = parts.scheme in ("http", "https") and parts.hostname and url.isprintable() and " " not in url
+    # `port` itself refuses one beyond 65535.
+    if not is_web or "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.port == 0:
+        raise ValueError("write it like https://host:port, without a user or a path")
+    try:
+        str(parts.hostname).encode("idna")
+    except UnicodeError:
+        raise ValueError("there can't be a host of that name") from None
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_NAMES:
+        raise ValueError("audio travels by https only, except on loopback")
+    return url
 
 
 def is_loopback(host: str) -> bool:

@@ -30,13 +30,12 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mastering.contract import OutputFormat
 from router.core.command_error import CommandError
-from router.core.settings import LOOPBACK_NAMES
+from router.core.settings import backend_url
 from router.tiers.fleet.member import BackendTerms
 from router.tiers.space.hosts import is_hub_host
 
@@ -86,13 +85,7 @@ class CatalogueEntry(BaseModel):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "https://none")
-        is_web = parts.scheme in ("http", "https") and parts.hostname
-        if not is_web or "@" in parts.netloc or parts.path not in ("", "/") or parts.query:
-            raise ValueError("write it like https://host:port, without a user or a path")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_NAMES:
-            raise ValueError("audio travels by https only, except on loopback")
-        return url
+        return None if url is None else backend_url(url)
 
     @model_validator(mode="after")
     def _check_together(self) -> CatalogueEntry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -325,3 +327,34 @@ async def test_a_router_that_was_never_there_is_said_at_once(song: Path) -> None
     with pytest.raises(CommandError, match="Is the router running") as command_error:
         submit("http://127.0.0.1:9", song, None, OPTIONS, as_json=False, keep=False)
     assert command_error.value.exit_code == 4
+
+
+@pytest.mark.parametrize("change", ["grows", "shrinks", "is written anew"])
+async def test_a_song_that_changes_while_it_is_sent_is_said_so_and_never_mastered(
+    change: str, tmp_path: Path, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, changes = (
+        submit_module._chunks,
+        {
+            "grows": lambda: song.write_bytes(SONG + b"more"),
+            "shrinks": lambda: os.truncate(song, len(SONG) // 2),
+            "is written anew": lambda: song.write_bytes(bytes(len(SONG))),
+        },
+    )
+
+    def after_the_first(*arguments: Any) -> Iterator[bytes]:
+        for number, chunk in enumerate(sent(*arguments)):
+            if number == 0:
+                changes[change]()
+            yield chunk
+
+    monkeypatch.setattr(submit_module, "_CHUNK_BYTES", len(SONG) // 8)
+    monkeypatch.setattr(submit_module, "_TRIES", 3)
+    monkeypatch.setattr(submit_module, "_chunks", after_the_first)
+    backend = FakeBackend("a", [mastering()])
+    async with served(tmp_path, [backend]) as router:
+        with pytest.raises(CommandError, match="the song changed while it was sent") as told:
+            await send(router, song)
+        assert told.value.exit_code == 2
+        assert router.services.spool.usage().blobs == 0
+    assert [name for name in os.listdir(tmp_path) if name.startswith("song")] == ["song.wav"]  # noqa: PTH208

@@ -13,11 +13,9 @@ from router.core.settings import RouterSettings, misspelt_variables, read_settin
 
 WRONG = "\x1b?! wrong"
 FREE_TEXT = {
-    "host", "oidc_client_id", "oidc_client_secret", "oidc_issuer", "pepper", "worker_key_id", "worker_secret",
-    "worker_authority", "hf_token", "space_key", "catalogue", "admin_host", "ram_dir", "state_dir", "log_dir",
-    "spool_dir",
+    "pepper", "worker_secret", "worker_authority", "catalogue", "ram_dir", "state_dir", "log_dir", "spool_dir",
 }  # fmt: skip
-"""Fields that may hold any text as far as the settings alone can tell."""
+"""Secrets of any bytes, files and folders: what is wrong with them is found where they are used."""
 COMMANDS = (
     ["serve"],
     ["run"],
