@@ -1,4 +1,4 @@
-"""All tiers on one machine: a router, two local workers, both Spaces as real Gradio processes. All on loopback.
+"""All tiers on one machine: a router, local workers, both Spaces as real Gradio processes. All on loopback.
 
     with running_topology() as topology:
         topology.router.url
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,27 +113,50 @@ class Topology:
     gpu_space: TopologyProcess
     cpu_space: TopologyProcess
     ram: Path
+    folder: Path
+    """Of the processes' output, the router's spool and its state."""
 
     @property
     def backends(self) -> list[TopologyProcess]:
         return [*self.workers, self.gpu_space, self.cpu_space]
 
 
+def _itself(child: TopologyProcess) -> str:
+    return child.url
+
+
 @contextmanager
-def running_topology(*, port: int = 0, operators_port: int = 0, **settings: object) -> Iterator[Topology]:
-    """The whole topology, ready; ports of 0 take free ones. `settings` are the router's."""
+def running_topology(
+    *,
+    port: int = 0,
+    operators_port: int = 0,
+    workers: int = 2,
+    reached_by: Callable[[TopologyProcess], str] = _itself,
+    prepare: Callable[[Topology], None] | None = None,
+    with_router: bool = True,
+    **settings: object,
+) -> Iterator[Topology]:
+    """The whole topology, ready; ports of 0 take free ones. `settings` are the router's.
+
+    `reached_by`: the address by which the router reaches a backend, where something stands between them. `prepare` may
+    change what is to be started. Not `with_router`: the caller starts it, and it is stopped with the rest.
+    """
     with ExitStack() as cleanup:
         folder = cleanup.enter_context(own_folder(Path(tempfile.gettempdir())))
         ram = cleanup.enter_context(own_folder(SHM if os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())))
-        topology = _topology(folder, ram, port or free_port(), operators_port or free_port(), settings)
+        ports = port or free_port(), operators_port or free_port()
+        topology = _topology(folder, ram, ports, workers, reached_by, settings)
+        if prepare is not None:
+            prepare(topology)
         for child in (*topology.backends, topology.router):
             cleanup.callback(child.stop)
         for child in topology.backends:
             child.start()
         for child in topology.backends:
             child.wait()
-        topology.router.start()
-        topology.router.wait()
+        if with_router:
+            topology.router.start()
+            topology.router.wait()
         yield topology
 
 
@@ -149,13 +172,22 @@ def own_folder(beneath: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _topology(folder: Path, ram: Path, port: int, operators_port: int, settings: Mapping[str, object]) -> Topology:
-    key = secrets.token_hex(32)
-    workers = [_worker(folder, number, key) for number in (1, 2)]
+def _topology(
+    folder: Path,
+    ram: Path,
+    ports: tuple[int, int],
+    worker_count: int,
+    reached_by: Callable[[TopologyProcess], str],
+    settings: Mapping[str, object],
+) -> Topology:
+    """The processes, not started. `ports`: the router's, and the operators' port."""
+    key, (port, operators_port) = secrets.token_hex(32), ports
+    workers = [_worker(folder, number, key) for number in range(1, worker_count + 1)]
     gpu_space = _space(folder, "zero_gpu", "gpu_space")
     cpu_space = _space(folder, "cpu", "cpu_space")
     catalogue = folder / "catalogue.toml"
-    catalogue.write_text("\n".join(map(_entry, (*workers, gpu_space, cpu_space))), "utf-8")
+    entries = [_entry(child, reached_by(child)) for child in (*workers, gpu_space, cpu_space)]
+    catalogue.write_text("\n".join(entries), "utf-8")
     given = {
         "catalogue": catalogue,
         "worker_secret": key,
@@ -171,12 +203,12 @@ def _topology(folder: Path, ram: Path, port: int, operators_port: int, settings:
     router = TopologyProcess(
         "router", "", f"http://127.0.0.1:{port}", "/v1/options", command, folder / "router.txt", environment=environment
     )
-    return Topology(router, f"http://127.0.0.1:{operators_port}", workers, gpu_space, cpu_space, ram)
+    return Topology(router, f"http://127.0.0.1:{operators_port}", workers, gpu_space, cpu_space, ram, folder)
 
 
-def _entry(child: TopologyProcess) -> str:
+def _entry(child: TopologyProcess, url: str) -> str:
     region = "here, in place of Hugging Face" if child.tier != "managed" else "here"
-    return f'[[backend]]\nname = "{child.name}"\ntier = "{child.tier}"\nurl = "{child.url}"\nregion = "{region}"\n'
+    return f'[[backend]]\nname = "{child.name}"\ntier = "{child.tier}"\nurl = "{url}"\nregion = "{region}"\n'
 
 
 def _worker(folder: Path, number: int, key: str) -> TopologyProcess:
