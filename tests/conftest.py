@@ -18,6 +18,7 @@ from tests.stack import Stack, stack
 
 _HERE = Path(__file__).parent
 _LONGEST_FIRST = (
+    "scenarios/test_chaos.py",
     "scenarios/test_kills.py",
     "scenarios/test_spaces.py",
     "browser/test_page.py",
