@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mastering.runtime import child_process
-from ops.chaos.proxy import FaultProxy, Record
-from ops.chaos.schedule import MACHINE, ON_CONNECTION, WORKERS, FaultKind, PlannedFault
+from ops.chaos.proxy import FaultProxy, Record, strike_next
+from ops.chaos.schedule import MACHINE, ON_CONNECTION, SPACES, WORKERS, FaultKind, PlannedFault
 from ops.chaos.verdict import Outage
 from ops.topology import Topology, TopologyProcess
 
@@ -29,8 +29,8 @@ _AIM_S = 4.0
 _SPARE_S = 10.0
 """So long it waits while the target has one that was struck before: a second one would stop that song by design."""
 _DRAIN_S = 20.0
-_MEET_S = 12.0
-"""So long a fault on a connection waits for one that carries a song."""
+_MEET_S = 10.0
+"""So long a fault on a connection then waits for one with a song at any backend of the tier."""
 _LIBRARIES = ("lib/*/faketime", "lib/faketime", "lib64/faketime", "local/lib/faketime")
 """Under /usr, where distributions put libfaketime."""
 
@@ -133,6 +133,7 @@ class Faults:
         self._clocks, self._disk = clocks, disk
         self._backends = {child.name: child for child in topology.backends}
         self._busy: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in (*self._backends, MACHINE)}
+        self._breaking = asyncio.Lock()
         self.outages: list[Outage] = []
         self.skipped: list[str] = []
 
@@ -140,6 +141,8 @@ class Faults:
         """Do the fault, once those before on the same target are over, and undo it. Raises RuntimeError where a process
         does not come back."""
         await asyncio.sleep(fault.delay_s)
+        if fault.kind in ON_CONNECTION:
+            return await self._break_connection(fault)
         targets = self._targets(fault)
         for name in targets:
             await self._busy[name].acquire()
@@ -172,8 +175,6 @@ class Faults:
                 await self._aim(targets)
                 with self._outage(fault.kind, targets):
                     await self._proxies[fault.target].black_hole(fault.lasts_s)
-            case kind if kind in ON_CONNECTION:
-                await self._break_connection(fault)
             case _:
                 await self._signal(fault, targets)
 
@@ -210,11 +211,14 @@ class Faults:
             await asyncio.sleep(1.0)  # until libfaketime looks again
 
     async def _break_connection(self, fault: PlannedFault) -> None:
-        struck_s = await self._proxies[fault.target].strike_next(fault, _MEET_S)
-        if struck_s is None:
+        tier = [self._proxies[name] for name in (WORKERS if fault.target in WORKERS else SPACES)]
+        async with self._breaking:
+            strike = await strike_next([self._proxies[fault.target]], fault, _AIM_S)
+            strike = strike or await strike_next(tier, fault, _MEET_S)
+        if strike is None:
             return self.skipped.append(f"{fault.kind.value}: no song came")
         await asyncio.sleep(fault.lasts_s)
-        self.outages.append(Outage(fault.kind, frozenset({fault.target}), struck_s, struck_s + fault.lasts_s))
+        self.outages.append(Outage(fault.kind, frozenset({strike.backend}), strike.at_s, strike.at_s + fault.lasts_s))
 
     async def _signal(self, fault: PlannedFault, targets: list[str]) -> None:
         await self._aim(targets)

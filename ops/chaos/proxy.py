@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -81,6 +81,33 @@ class Record:
         self.strikes += [Strike(song, backend, now_s, kind) for song in sorted(self.songs_at(backend))]
 
 
+@dataclass
+class PendingFault:
+    """A fault that waits for an exchange to break, at one of the proxies that know of it."""
+
+    fault: PlannedFault
+    struck: asyncio.Future[Strike]
+    is_taken: bool = False
+    """An exchange has been found."""
+
+
+async def strike_next(proxies: Sequence[FaultProxy], fault: PlannedFault, limit_s: float) -> Strike | None:
+    """Break the next exchange, at one of these proxies, that carries a song which nothing has struck yet.
+
+    None where none came in time. One call at a time for each proxy.
+    """
+    pending = PendingFault(fault, asyncio.get_running_loop().create_future())
+    for proxy in proxies:
+        proxy.pending = pending
+    try:
+        return await asyncio.wait_for(pending.struck, limit_s)
+    except TimeoutError:
+        return None
+    finally:
+        for proxy in proxies:
+            proxy.pending = None
+
+
 class FaultProxy:
     """The proxy of one backend. `outage`: the kind of fault that holds the backend or its network now."""
 
@@ -88,8 +115,7 @@ class FaultProxy:
         parts = urlsplit(upstream)
         self.backend, self.record = backend, record
         self.outage: FaultKind | None = None
-        self._armed: PlannedFault | None = None
-        self._met: asyncio.Future[float] | None = None
+        self.pending: PendingFault | None = None
         self._address = (parts.hostname or "", parts.port or 80)
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,16 +132,6 @@ class FaultProxy:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def strike_next(self, fault: PlannedFault, limit_s: float) -> float | None:
-        """Break the next exchange that carries a song which nothing has struck yet; when, or None where none came."""
-        self._armed, self._met = fault, asyncio.get_running_loop().create_future()
-        try:
-            return await asyncio.wait_for(self._met, limit_s)
-        except TimeoutError:
-            return None
-        finally:
-            self._armed = None
 
     async def black_hole(self, lasts_s: float) -> None:
         """Let no byte through for so long, either way, and nobody know; then break the connections that were open."""
@@ -170,8 +186,8 @@ class FaultProxy:
         self.record.transfers.append(transfer)
         if self.outage is not None:
             self.record.strikes.append(Strike(song, self.backend, transfer.began_s, self.outage))
-        elif connection.space_job is None or (self._armed is not None and self._armed.on_upload):
-            self._arm(connection, song)
+        elif connection.space_job is None or (self.pending is not None and self.pending.fault.on_upload):
+            self._lay_on(connection, song)
         if connection.space_job is not None:
             self._space_songs[connection.space_job] = transfer
         return transfer
@@ -180,7 +196,7 @@ class FaultProxy:
         """A Space's master is being fetched: what strikes responses strikes this one."""
         transfer = self._space_songs.get(space_job)
         if transfer is not None and self.outage is None:
-            self._arm(connection, transfer.song)
+            self._lay_on(connection, transfer.song)
 
     def released(self, space_job: bytes) -> None:
         transfer = self._space_songs.pop(space_job, None)
@@ -188,17 +204,12 @@ class FaultProxy:
             transfer.ended_s = transfer.ended_s or time.monotonic()
             transfer.released_s = time.monotonic()
 
-    def struck(self, song: int, kind: FaultKind) -> None:
-        """The fault that was to strike the next connection has struck the one with this song."""
-        now_s = time.monotonic()
-        self.record.strikes.append(Strike(song, self.backend, now_s, kind))
-        if self._met is not None and not self._met.done():
-            self._met.set_result(now_s)
-
-    def _arm(self, connection: _Connection, song: int) -> None:
-        if self._armed is not None and song not in self.record.struck():
-            connection.fault, connection.song, connection.passed_bytes = self._armed, song, 0
-            self._armed = None
+    def _lay_on(self, connection: _Connection, song: int) -> None:
+        """Have the fault that waits strike this connection, if nothing has struck its song yet."""
+        if self.pending is not None and not self.pending.is_taken and song not in self.record.struck():
+            self.pending.is_taken = True
+            connection.pending, connection.fault = self.pending, self.pending.fault
+            connection.song, connection.passed_bytes = song, 0
 
 
 class _Connection:
@@ -208,6 +219,7 @@ class _Connection:
         self.proxy, self._to_router = proxy, to_router
         self.to_backend: asyncio.StreamWriter | None = None
         self.fault: PlannedFault | None = None
+        self.pending: PendingFault | None = None
         self.song = 0
         self.passed_bytes = 0
         self.space_job: bytes | None = None
@@ -285,14 +297,20 @@ class _Connection:
                 writer.transport.abort()
 
     def _break(self, *, by_reset: bool) -> None:
-        assert self.fault is not None  # noqa: S101
-        self.proxy.struck(self.song, self.fault.kind)
+        self._note_strike()
         if by_reset:
             self.reset()
 
+    def _note_strike(self) -> None:
+        assert self.pending is not None  # noqa: S101
+        strike = Strike(self.song, self.proxy.backend, time.monotonic(), self.pending.fault.kind)
+        self.proxy.record.strikes.append(strike)
+        if not self.pending.struck.done():
+            self.pending.struck.set_result(strike)
+
     async def _drip(self, data: bytes, fault: PlannedFault) -> None:
         """Let a byte through now and then, until the fault is over; then the rest, as fast as it comes."""
-        self.proxy.struck(self.song, fault.kind)
+        self._note_strike()
         ends_s, at = time.monotonic() + fault.lasts_s, 0
         while at < len(data) and time.monotonic() < ends_s:
             self._to_router.write(data[at : at + 1])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +56,7 @@ Say = Callable[[str], None]
 async def run_rounds(seed: int, first: int, jobs: int, end_s: float, say: Say) -> tuple[Verdict, list[str]]:
     """Rounds of jobs `first` … `first + jobs`; none begins that may end after `end_s`. Raises RuntimeError."""
     verdict, skipped, longest_s = Verdict(), [], 0.0
+    songs.prepare()
     say("starting a router, three workers and two Spaces")
     async with _running() as run:
         number, last = first // ROUND_JOBS, -(-(first + jobs) // ROUND_JOBS)
@@ -83,20 +86,30 @@ async def _play(run: Run, plan: Round, before: int, total: int, say: Say) -> lis
     """The round's jobs, as many at once as there are clients, and its faults beside."""
     histories: list[JobHistory] = []
     striking: list[asyncio.Task[None]] = []
-    with ThreadPoolExecutor(CLIENTS, "client") as pool:
+    stop = threading.Event()
+    with ThreadPoolExecutor(CLIENTS, "client") as pool, _setting(stop):
 
         async def one(job: PlannedJob) -> None:
             due = [fault for fault in plan.faults if fault.after_job == job.number]
             striking.extend(asyncio.create_task(_strike(run, fault, say)) for fault in due)
             token = run.tokens.honest if job.song is not None else run.tokens.hostile
-            loop = asyncio.get_running_loop()
-            histories.append(await loop.run_in_executor(pool, client.send, run.topology.router.url, token, job))
+            sending = partial(client.send, run.topology.router.url, token, job, stop)
+            histories.append(await asyncio.get_running_loop().run_in_executor(pool, sending))
             say(f"{before + len(histories)} of {total} jobs")
 
         for jobs in (plan.quiet, plan.storm):
             await _with_clients(jobs, one)
         await asyncio.gather(*striking)
     return histories
+
+
+@contextmanager
+def _setting(event: threading.Event) -> Iterator[None]:
+    """Set the event when the block ends, however it does: clients would go on for minutes."""
+    try:
+        yield
+    finally:
+        event.set()
 
 
 async def _strike(run: Run, fault: PlannedFault, say: Say) -> None:

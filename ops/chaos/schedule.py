@@ -51,7 +51,7 @@ class FaultKind(StrEnum):
 
 
 ON_CONNECTION = frozenset({FaultKind.SLOW_DRIP, FaultKind.RESET, FaultKind.TRUNCATED, FaultKind.HTML_200})
-"""They strike one exchange, the next that carries a song to the target."""
+"""They strike one exchange: the next that carries a song to the target, or, where none comes soon, to its tier."""
 _ON_SPACES = (FaultKind.RESET, FaultKind.TRUNCATED, FaultKind.HTML_200, FaultKind.SLOW_DRIP, FaultKind.SIGTERM,
               FaultKind.SIGKILL, FaultKind.BLACK_HOLE)  # fmt: skip
 _LASTS_S: dict[FaultKind, tuple[tuple[float, float], ...]] = {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mastering.engine.demo import demo_song
 from ops.chaos.proxy import MARKER
 from ops.chaos.schedule import TUNE_S, PlannedSong
-from tests.hostile_audio import chunk, encoded, form_chunk, noise, riff, two_faced, wav, written
+from tests.hostile_audio import chunk, form_chunk, noise, riff, two_faced, wav, written
 
 RATE_HZ = 44_100
 _SUBTYPES = {"wav16": "PCM_16", "wav24": "PCM_24"}
@@ -76,6 +76,11 @@ def why_not_its_master(plan: PlannedSong, master: bytes) -> str | None:
     if (likeness := _likeness(_cut(plan)[:, :frames].mean(axis=0), made[:frames].mean(axis=1))) < _LEAST_LIKENESS:
         return f"it is another song's: a correlation of {likeness:.2f}"
     return None
+
+
+def prepare() -> None:
+    """Make what all songs are cut from, before many threads ask for it at once."""
+    _tune()
 
 
 @cache
@@ -138,7 +143,7 @@ def _synchsafe(number: int) -> bytes:
 
 
 def _mp3() -> bytes:
-    return encoded("mp3", "libmp3lame", 3.0)
+    return written(noise(3.0), kind="MP3")
 
 
 def _pcm() -> bytes:

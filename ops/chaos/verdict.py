@@ -60,6 +60,10 @@ class Verdict:
     struck_twice: int = 0
     failovers_ms: dict[FaultKind, list[float]] = field(default_factory=lambda: defaultdict(list))
     faults: Counter[str] = field(default_factory=Counter)
+    hostile: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    """By kind and by how it ended: the most seconds that took."""
+    slowest_quiet_s: float = 0.0
+    """Of the honest jobs beside hostile ones."""
     evidence: list[str] = field(default_factory=list)
 
     @property
@@ -86,6 +90,11 @@ class Verdict:
                 self._note("avoidable_errors", history, _why_avoidable(history, outages))
         for kind, milliseconds in failovers_ms(record):
             self.failovers_ms[kind].append(milliseconds)
+        for history in hostile:
+            ends, end = self.hostile[history.plan.hostile or ""], history.code or history.state
+            ends[end] = max(ends.get(end, 0.0), round(_took_s(history), 1))
+        beside = [_took_s(one) for one in histories if one.plan.song and any(_overlap(one, other) for other in hostile)]
+        self.slowest_quiet_s = round(max([self.slowest_quiet_s, *beside]), 1)
 
     def _note(self, name: str, history: JobHistory, why: str | None) -> None:
         if why is not None:
@@ -107,6 +116,8 @@ class Verdict:
             },
             "struck_twice": self.struck_twice,
             "faults": dict(sorted(self.faults.items())),
+            "hostile_s": dict(sorted(self.hostile.items())),
+            "slowest_beside_hostile_s": self.slowest_quiet_s,
             "evidence": self.evidence,
         }
 
@@ -203,8 +214,12 @@ def _why_victim(history: JobHistory, hostile: Sequence[JobHistory], outages: Seq
     kinds = ", ".join(sorted({one.plan.hostile or "" for one in hostile if _overlap(history, one)}))
     if _has_failed(history):
         return f"{history.state} ({history.code}) beside {kinds}"
-    took_s, allowed_s = ended_s - history.began_s, VICTIM_S + VICTIM_FACTOR * song.seconds
+    took_s, allowed_s = _took_s(history), VICTIM_S + VICTIM_FACTOR * song.seconds
     return f"took {took_s:.0f} s, more than {allowed_s:.0f}, beside {kinds}" if took_s > allowed_s else None
+
+
+def _took_s(history: JobHistory) -> float:
+    return (history.ended_s or history.began_s) - history.began_s
 
 
 def _overlap(one: JobHistory, other: JobHistory) -> bool:
