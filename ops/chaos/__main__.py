@@ -31,15 +31,17 @@ def main() -> int:
     end_s, say = time.monotonic() + options.minutes * 60, _progress()
     try:
         running = run_rounds(options.seed, options.first, options.jobs, end_s, say)
-        verdict, skipped = asyncio.run(running)
+        verdict = asyncio.run(running)
     except RuntimeError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 1
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
     for sentence in verdict.evidence:
         print(sentence, file=sys.stderr)
-    _show(options, verdict, skipped)
+    _show(options, verdict)
     if (left := options.jobs - verdict.jobs) > 0:
         rest = f"SEED={options.seed} FIRST={options.first + verdict.jobs} JOBS={left}"
         print(f"The rest: make soak-chaos {rest}", file=sys.stderr)
@@ -63,8 +65,8 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _show(options: argparse.Namespace, verdict: Verdict, skipped: list[str]) -> None:
-    found = {"seed": options.seed, "first": options.first, **verdict.as_json(), "skipped": sorted(set(skipped))}
+def _show(options: argparse.Namespace, verdict: Verdict) -> None:
+    found = {"seed": options.seed, "first": options.first, **verdict.as_json()}
     if options.json:
         print(json.dumps(found))
         return

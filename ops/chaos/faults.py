@@ -6,7 +6,6 @@ Called on the event loop of the main thread: the kernel kills a child when the t
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import shutil
 import signal
@@ -136,6 +135,8 @@ class Faults:
         self._breaking = asyncio.Lock()
         self.outages: list[Outage] = []
         self.skipped: list[str] = []
+        self.died: list[str] = []
+        """Processes that ended though nobody struck them."""
 
     async def strike(self, fault: PlannedFault) -> None:
         """Do the fault, once those before on the same target are over, and undo it. Raises RuntimeError where a process
@@ -153,10 +154,11 @@ class Faults:
                 self._busy[name].release()
 
     async def all_well(self) -> None:
-        """Until every process answers. Raises RuntimeError."""
+        """Until every process answers; one that has ended by itself is noted and started again. Raises RuntimeError."""
         for child in (*self._topology.backends, self._topology.router):
             if not child.is_alive:
-                raise RuntimeError(f"{child.name} has ended by itself: {_end_of(child)}")
+                self.died.append(child.name)
+                child.start()
             await asyncio.to_thread(child.wait)
 
     def _targets(self, fault: PlannedFault) -> list[str]:
@@ -277,10 +279,3 @@ def _send(child: TopologyProcess, kind: FaultKind | None) -> None:
         child.process.send_signal(signals[kind])
     else:
         child.kill()
-
-
-def _end_of(child: TopologyProcess) -> str:
-    try:
-        return child.output.read_text("utf-8", errors="replace")[-2000:]
-    except OSError as error:
-        return os.strerror(error.errno or errno.EIO)

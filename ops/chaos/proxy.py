@@ -73,7 +73,8 @@ class Record:
         return {one.song for one in self.transfers if one.backend == backend and one.released_s is None}
 
     def struck(self) -> set[int]:
-        return {strike.song for strike in self.strikes}
+        """Songs of which an attempt was broken. A kill of the router breaks none: it counts against no song."""
+        return {strike.song for strike in self.strikes if strike.kind is not FaultKind.ROUTER_KILL}
 
     def strike_all(self, backend: str, kind: FaultKind) -> None:
         """Note that the backend has been struck, with all songs that are there."""

@@ -53,9 +53,9 @@ class Run(NamedTuple):
 Say = Callable[[str], None]
 
 
-async def run_rounds(seed: int, first: int, jobs: int, end_s: float, say: Say) -> tuple[Verdict, list[str]]:
+async def run_rounds(seed: int, first: int, jobs: int, end_s: float, say: Say) -> Verdict:
     """Rounds of jobs `first` … `first + jobs`; none begins that may end after `end_s`. Raises RuntimeError."""
-    verdict, skipped, longest_s = Verdict(), [], 0.0
+    verdict, longest_s = Verdict(), 0.0
     songs.prepare()
     say("starting a router, three workers and two Spaces")
     async with _running() as run:
@@ -65,14 +65,16 @@ async def run_rounds(seed: int, first: int, jobs: int, end_s: float, say: Say) -
             plan = _within(planned_round(seed, number, songs.hostile_kinds()), first, first + jobs)
             histories = await _play(run, plan, verdict.jobs, jobs, say)
             verdict.add(histories, run.record, run.faults.outages)
-            skipped += run.faults.skipped
-            for kept in (run.record.transfers, run.record.strikes, run.faults.outages, run.faults.skipped):
+            await run.faults.all_well()
+            verdict.skipped.update(run.faults.skipped)
+            verdict.died.update(run.faults.died)
+            seen = run.record.transfers, run.record.strikes
+            for kept in (*seen, run.faults.outages, run.faults.skipped, run.faults.died):
                 kept.clear()
             longest_s, number = max(longest_s, time.monotonic() - began_s), number + 1
             if number < last:
-                await run.faults.all_well()
                 await asyncio.sleep(RETURN_S)
-    return verdict, skipped
+    return verdict
 
 
 def _within(plan: Round, first: int, end: int) -> Round:

@@ -64,6 +64,10 @@ class Verdict:
     """By kind and by how it ended: the most seconds that took."""
     slowest_quiet_s: float = 0.0
     """Of the honest jobs beside hostile ones."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Faults that could not be done."""
+    died: Counter[str] = field(default_factory=Counter)
+    """Processes that ended by themselves."""
     evidence: list[str] = field(default_factory=list)
 
     @property
@@ -118,6 +122,8 @@ class Verdict:
             "faults": dict(sorted(self.faults.items())),
             "hostile_s": dict(sorted(self.hostile.items())),
             "slowest_beside_hostile_s": self.slowest_quiet_s,
+            "skipped": dict(sorted(self.skipped.items())),
+            "died_by_themselves": dict(sorted(self.died.items())),
             "evidence": self.evidence,
         }
 
