@@ -19,7 +19,7 @@ from mastering.runtime import child_process
 from ops.chaos.proxy import FaultProxy, Record, strike_next
 from ops.chaos.schedule import MACHINE, ON_CONNECTION, SPACES, WORKERS, FaultKind, PlannedFault
 from ops.chaos.verdict import Outage
-from ops.topology import Topology, TopologyProcess
+from ops.topology import SHM, Topology, TopologyProcess
 
 SPOOL_MIB = 384
 """Of the disk that gets full: room for what a round has at once, and a moment's work to fill."""
@@ -38,7 +38,7 @@ class Clocks:
     """The wall clocks of the router and the workers, by libfaketime, which reads a file for each."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._began_s = folder, time.time()
         found = [path for folder in _LIBRARIES for path in sorted(Path("/usr").glob(f"{folder}/libfaketime.so.1"))]
         self._library = found[0] if found else None
 
@@ -56,7 +56,6 @@ class Clocks:
             "FAKETIME_TIMESTAMP_FILE": str(self._file(process)),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DISABLE_SHM": "1",
         }
 
     def set(self, process: str, ahead_s: int) -> None:
@@ -64,6 +63,14 @@ class Clocks:
         part = self._file(process).with_suffix(".part")
         part.write_text(f"{ahead_s:+d}", "ascii")
         part.replace(self._file(process))
+
+    def remove_remains(self) -> None:
+        """Remove what libfaketime left in shared memory of processes that were killed during this run."""
+        for path in (*SHM.glob("faketime_shm_*"), *SHM.glob("sem.faketime_sem_*")):
+            is_alive = Path("/proc", path.name.rpartition("_")[2]).exists()
+            with suppress(OSError):
+                if not is_alive and path.stat().st_mtime >= self._began_s - 1:
+                    path.unlink()
 
     def _file(self, process: str) -> Path:
         return self._folder / f"clock-{process}"

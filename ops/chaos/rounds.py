@@ -138,6 +138,7 @@ async def _running() -> AsyncIterator[Run]:
     record = Record()
     async with AsyncExitStack() as cleanup:
         clocks = Clocks(Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mastering-chaos-"))))
+        cleanup.callback(clocks.remove_remains)
         sockets: dict[str, socket.socket] = {}
 
         def reached_by(child: TopologyProcess) -> str:

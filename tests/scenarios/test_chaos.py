@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.chaos import songs
+from ops.chaos import faults, songs
 from ops.chaos.client import JobHistory
 from ops.chaos.proxy import MARKER, FaultProxy, Record, Strike, Transfer, strike_next
 from ops.chaos.schedule import (
@@ -244,6 +246,19 @@ def test_a_failover_lasts_from_the_fault_to_the_next_marker() -> None:
     assert failovers_ms(record) == [(FaultKind.RESET, 250.0)]
     assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
     assert percentile([], 0.99) is None
+
+
+def test_of_killed_processes_nothing_of_their_clocks_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "SHM", tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    clocks = faults.Clocks(tmp_path)
+    names = [f"{start}_{pid}" for start in ("faketime_shm", "sem.faketime_sem") for pid in (ended.pid, os.getpid())]
+    for name in (*names, "another"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / names[0], (0, 0))  # of somebody else's run
+    clocks.remove_remains()
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[1], names[3], "another"}
 
 
 REQUEST = b"POST /v1/renders HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + MARKER % 5 + bytes(5000) + b"0\r\n\r\n"
