@@ -193,7 +193,8 @@ class Faults:
                 self._record.strike_all(name, fault.kind)
             self._topology.router.kill()
             await asyncio.sleep(fault.lasts_s)
-            await self._restart(self._topology.router)
+            self._topology.router.start()
+            await asyncio.to_thread(self._topology.router.wait)
 
     async def _fill_disk(self, fault: PlannedFault) -> None:
         if not self._disk.can_be_full:
@@ -245,7 +246,9 @@ class Faults:
                 if fault.kind is FaultKind.SIGSTOP:
                     _send(child, None)
                 else:
-                    await self._restart(child)
+                    child.start()
+            await asyncio.gather(*(asyncio.to_thread(child.wait) for child in children))
+            for child in children:
                 self._proxies[child.name].outage = None
 
     async def _aim(self, targets: list[str]) -> None:
@@ -256,10 +259,6 @@ class Faults:
 
         await _until(lambda: bool(songs()) and not songs() & self._record.struck(), _AIM_S)
         await _until(lambda: not songs() & self._record.struck(), _SPARE_S)
-
-    async def _restart(self, child: TopologyProcess) -> None:
-        child.start()
-        await asyncio.to_thread(child.wait)
 
     @contextmanager
     def _outage(self, kind: FaultKind, backends: Sequence[str]) -> Iterator[None]:
