@@ -58,6 +58,8 @@ class Verdict:
     avoidable_errors: int = 0
     victims: int = 0
     struck_twice: int = 0
+    failed: int = 0
+    """Honest jobs without a master, for whatever reason: those that the schedule excuses too."""
     failovers_ms: dict[FaultKind, list[float]] = field(default_factory=lambda: defaultdict(list))
     faults: Counter[str] = field(default_factory=Counter)
     hostile: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
@@ -83,6 +85,7 @@ class Verdict:
         for history in histories:
             is_struck_twice = _strikes(history, record) >= 2
             self.struck_twice += is_struck_twice
+            self.failed += _has_failed(history)
             findings = (
                 ("lost", _why_lost(history)),
                 ("delivered_twice", _why_twice(history, record, shared)),
@@ -118,6 +121,7 @@ class Verdict:
                 kind.value: {"count": len(found), "p50_ms": percentile(found, 0.5), "p99_ms": percentile(found, 0.99)}
                 for kind, found in sorted(self.failovers_ms.items())
             },
+            "honest_failed": self.failed,
             "struck_twice": self.struck_twice,
             "faults": dict(sorted(self.faults.items())),
             "hostile_s": dict(sorted(self.hostile.items())),

@@ -211,7 +211,7 @@ def test_a_job_that_chaos_struck_twice_is_no_avoidable_error_and_one_struck_once
     both = [sent("worker-1", 100.0, 101.0), sent("worker-2", 101.0, 102.0)]
     strikes = [Strike(0, "worker-1", 100.5, FaultKind.RESET), Strike(0, "worker-2", 101.5, FaultKind.SIGKILL)]
     twice = counted(history(**FAILED), record=Record(both, strikes))
-    assert (twice.avoidable_errors, twice.struck_twice) == (0, 1)
+    assert (twice.avoidable_errors, twice.struck_twice, twice.failed) == (0, 1, 1)
     once = counted(
         history(**FAILED), record=Record(both, [strikes[0], Strike(0, "worker-1", 100.6, FaultKind.SIGKILL)])
     )
