@@ -136,12 +136,13 @@ class Dispatcher:
                 return await lease.finish()
             lacks_room = fault.fault_class is FaultClass.ROOM  # it would be rendered for nothing elsewhere too
             placement = None if lacks_room else await self._placer.place(lease.job_id, has_waited=False)
-            wait_s = self._pause_s(fault)
+            goes_elsewhere = not (lacks_room or placement) and await self._placer.waits_for_another(lease.job_id)
+            wait_s = 0.0 if goes_elsewhere else self._pause_s(fault)
         await self._services.change(lease.job_id, attempts.requeued)
         await lease.release(wait_s)
 
     def _pause_s(self, fault: TierFault) -> float:
-        """What the backend asked for; else full jitter, so that many jobs do not come back together."""
+        """What the backend asked for; else full jitter, so that many jobs do not come back to it together."""
         if fault.retry_after_s is not None:
             return min(fault.retry_after_s, LONGEST_WAIT_S)
         return JITTER_S[0] + (JITTER_S[1] - JITTER_S[0]) * self._services.fleet.draw()

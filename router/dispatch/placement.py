@@ -77,6 +77,18 @@ class Placer:
             services.fleet.note_failover(choice, job.attempts[-1].outcome if job.attempts else "")
         return Placement(choice, services.fleet.reserve(choice, need, job.id), attempts.is_retry(job))
 
+    async def waits_for_another(self, job_id: str) -> bool:
+        """Whether a backend where the job has not failed would take it, once that is free."""
+        services = self._services
+        try:
+            job, _ = await services.jobs.get(job_id)
+        except JobMissing:
+            return False
+        need = attempts.need_of(job, services.clock.now(), await services.queue.depth())
+        failed_on = {job.attempts[-1].backend} if job.attempts else set()
+        others = [one for one in services.fleet.candidates() if one.name not in failed_on]
+        return forecast(others, need, services.fleet.draw).tier is not None
+
     async def _lacks_room(self, job: Job) -> bool:
         """Whether the spool has no room for its masters at their largest, once others' finished ones are evicted."""
         spool = self._services.spool

@@ -13,6 +13,7 @@ from router.dispatch import dispatcher, placement, stall
 from router.store.state import JobState
 from router.tiers.fake import FakeBackend, Script
 from router.tiers.fleet import member
+from router.tiers.fleet.fleet import ConfiguredBackend
 from router.tiers.policy.backend_state import UP
 from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import Accepted, Heartbeat, RenderProgress, TierEvent, Work
@@ -55,6 +56,38 @@ async def test_songs_that_break_what_they_run_on_do_not_take_the_tier_from_other
             assert services.fleet.candidates()[0].state in UP
         honest = await until(services, (await queue_song(services)).id, *ENDS)
         assert [(a.backend, a.outcome) for a in honest.attempts] == [("a", "done")]
+
+
+class BusyAtFirst(FakeBackend):
+    """Renders nothing until its gate is open."""
+
+    gate: asyncio.Event
+
+    async def run(self, work: Work) -> AsyncGenerator[TierEvent]:
+        yield Accepted("scripted")
+        await self.gate.wait()
+        async for event in super().run(work):
+            yield event
+
+
+async def test_a_song_that_failed_waits_no_longer_than_until_another_worker_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause is for a return to the same worker: the other one is busy only for a moment."""
+    monkeypatch.setattr(dispatcher, "JITTER_S", (300.0, 300.0))
+    busy, broken = BusyAtFirst("b", [mastering()]), FakeBackend("a", failing(FaultClass.CRASH, 9))
+    busy.gate = asyncio.Event()
+    async with working(tmp_path, [busy]) as services:
+        other = await queue_song(services)
+        await until(services, other.id, JobState.RUNNING)
+        await services.fleet.replace({one.name: ConfiguredBackend(one) for one in (broken, busy)})
+        job = await queue_song(services)
+        async with services.events.subscribe(job.id) as changes:
+            while not broken.runs:
+                assert await changes.wait(5.0)
+        busy.gate.set()
+        ended = await until(services, job.id, *ENDS)
+        assert [(a.backend, a.outcome) for a in ended.attempts] == [("a", "crash"), ("b", "done")]
 
 
 async def test_a_song_never_goes_back_to_a_worker_it_broke_while_another_tier_can_take_it(tmp_path: Path) -> None:
