@@ -72,7 +72,9 @@ def start_in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 async def result_of(running: Future[T]) -> T:
     """What the call returns or raises. The call goes on when this wait is cancelled."""
     if not running.done():
-        await asyncio.shield(asyncio.wrap_future(running))
+        ending = asyncio.wrap_future(running)
+        ending.add_done_callback(_retrieve)
+        await asyncio.shield(ending)
     return running.result()
 
 
@@ -90,7 +92,12 @@ async def wait_until_ended(running: Future[T] | None) -> None:
     """Return when the call has ended, whoever cancels this wait, and whatever the call raised."""
     while running is not None and not running.done():
         ending = asyncio.wrap_future(running)
+        ending.add_done_callback(_retrieve)
         with suppress(asyncio.CancelledError):
             await asyncio.wait([ending])
-        if ending.done() and not ending.cancelled():
-            ending.exception()  # retrieved, so that asyncio does not log it as lost
+
+
+def _retrieve(ending: asyncio.Future[T]) -> None:
+    """Look at what the call raised: asyncio logs as lost what nobody looked at, and whoever waited may be gone."""
+    if not ending.cancelled():
+        ending.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import wait
 
@@ -60,6 +61,27 @@ async def test_work_that_fails_while_nobody_waits_is_no_news(caplog: pytest.LogC
     await settling
     assert isinstance(running.exception(), OSError)
     assert caplog.records == []
+
+
+async def test_work_that_fails_after_its_caller_was_cancelled_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """As a body's sender does, whose caller has hung up: the cancellation comes first, the thread's error after it."""
+    started, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        go.wait(10)
+        raise ConnectionError
+
+    waiting = asyncio.create_task(run_in_thread(work))
+    await asyncio.to_thread(started.wait, 10)
+    waiting.cancel()
+    await turns()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await turns()
+    gc.collect()  # asyncio logs an error that nobody has looked at when its future goes
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_pool_runs_as_many_calls_at_once_as_it_has_threads_and_counts_those_that_have_not_ended() -> None:
