@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from router.core import clock, event_log
 from router.core.threads import POOLS
+from router.http.connection import RouterConnection
 from router.jobs.services import Services
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.backend_state import BackendState
@@ -25,6 +26,8 @@ HELP = {
     "router_queue_jobs": "Jobs in line that nobody works on.",
     "router_threads": "Threads that a pool may have (ROUTER_BODY_THREADS, ROUTER_WORKER_THREADS).",
     "router_threads_unfinished_calls": "Calls that run in a pool's threads or wait for one.",
+    "router_connections": "Connections that are open, on all ports.",
+    "router_connections_closed_total": "Connections closed on their callers: slow_head, unread, evicted.",
     "router_log_dropped_total": "What was kept out of the log: fields not on the list, repetitions, words of children.",
 }
 
@@ -56,6 +59,13 @@ class Gauges(Collector):
         yield _single_gauge("router_queue_jobs", self._waiting)
         yield _by_pool("router_threads", {pool.name: pool.threads for pool in POOLS})
         yield _by_pool("router_threads_unfinished_calls", {pool.name: pool.unfinished for pool in POOLS})
+        yield _single_gauge("router_connections", RouterConnection.count_open())
+        closed = CounterMetricFamily(
+            "router_connections_closed", HELP["router_connections_closed_total"], labels=("outcome",)
+        )
+        for why, count in RouterConnection.closed.items():
+            closed.add_metric((why,), count)
+        yield closed
         yield CounterMetricFamily("router_log_dropped", HELP["router_log_dropped_total"], event_log.book.dropped)
 
     def _state_metric(self, members: list[FleetMember], now: float) -> GaugeMetricFamily:

@@ -17,7 +17,7 @@ from router.tiers.port import Backend
 from router.web import routes
 from router.web.api import tus
 from router.web.auth import counted_account
-from router.web.stream_limits import Streams
+from router.web.stream_limits import Downloads, Streams
 
 
 @asynccontextmanager
@@ -45,6 +45,7 @@ def make_app(
         opening = open_services(settings, backends)
         app.state.uploads = {}
         app.state.streams = Streams(settings.streams_per_account)
+        app.state.downloads = Downloads(settings.streams_per_account)
         try:
             async with beside(), opening as app.state.services, within(app.state.services):
                 yield

@@ -112,6 +112,12 @@ class _Connection(connection.RouterConnection):
         Problem("bad_request", "Only HTTP/1.1 is spoken here. Send this without Upgrade (curl: without --http2)."),
         ALWAYS,
     )
+    unknown_coding = problems.as_bytes(
+        Problem("transfer_coding", "Send the body as it is, with Content-Length or Transfer-Encoding: chunked."), ALWAYS
+    )
+    cut_short = problems.as_bytes(
+        Problem("bad_request", "The request ended before it was whole. Send all that its head announces."), ALWAYS
+    )
 
 
 class _OperatorsServer(uvicorn.Server):

@@ -57,8 +57,11 @@ def check_folders(settings: RouterSettings) -> None:
 
 
 def prepare_router(settings: RouterSettings) -> None:
-    """What every router needs: files that are its user's alone, its thread pools, and large reads from Spaces."""
+    """What every router needs: files that are its user's alone, its thread pools, limits for callers who do not read,
+    and large reads from Spaces."""
     os.umask(0o077)
+    RouterConnection.stall_s = settings.response_stall_s
+    RouterConnection.least_bytes_per_s = settings.response_bytes_per_s
     threads.BODY_POOL.resize(settings.body_threads)
     threads.WORKER_POOL.resize(settings.worker_threads)
     httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ_BYTES

@@ -131,10 +131,19 @@ class RouterSettings(BaseSettings):
         10 * 60, gt=0, description="A job of which nothing was sent for so long ends, and its room is free again."
     )
     upload_silence_s: float = Field(60, gt=0, description="An upload that sends nothing for so long is put down.")
+    response_stall_s: float = Field(
+        60, gt=0, description="A response that its caller does not read for so long is ended with its connection."
+    )
+    response_bytes_per_s: int = Field(
+        1024, ge=1, description="Who reads less than this a second, over that time, counts as not reading."
+    )
     max_queued_per_account: int = Field(10, ge=1, description="Jobs an account may have waiting or running.")
     max_running_per_account: int = Field(2, ge=1, description="Jobs an account may have running.")
     streams_per_account: int = Field(
-        20, ge=1, description="Event streams and waiting requests that an account may have open at once."
+        20,
+        ge=1,
+        description="Event streams and waiting requests that an account may have open at once, and as many downloads"
+        " beside them.",
     )
     daily_audio_s_per_account: int | None = Field(
         None, ge=1, description="Seconds of audio an account may have mastered a day; unlimited if not set."

@@ -31,6 +31,11 @@ class BodySender:
         self._sent_bytes = 0
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def rest_bytes(self) -> int:
+        """Of the piece that is being sent, what the socket has not taken yet."""
+        return len(self._rest)
+
     async def send(self, buffer: ReadBuffer) -> None:
         """Send all of `buffer`. Raises what that raises; where the connection is lost, it waits to be cancelled."""
         try:

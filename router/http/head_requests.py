@@ -11,6 +11,14 @@ from collections.abc import Iterable
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_HEAD_EXTENSION = "router.head"
+"""The ASGI extension that tells an application that the body of its response is not sent."""
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether a request that looks like GET is one for the head alone."""
+    return _HEAD_EXTENSION in scope.get("extensions", {})
+
 
 class _HeadSent(Exception):
     """Raised where the application begins the body, which nobody wants."""
@@ -26,7 +34,7 @@ class HeadRequests:
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
         if not is_head or any(path.match(scope["path"]) for path in self._own):
             return await self._app(scope, receive, send)
-        as_get = {**scope, "method": "GET", "extensions": {}}
+        as_get = {**scope, "method": "GET", "extensions": {_HEAD_EXTENSION: {}}}
 
         async def send_head(message: Message) -> None:
             await send(message)

@@ -17,7 +17,7 @@ from router.identity.account import Account
 from router.jobs.services import Services
 from router.store.port import JobMissing, Versioned
 from router.web.auth import account_of, owner_of, visitor_of
-from router.web.stream_limits import Streams
+from router.web.stream_limits import Downloads, Streams
 
 
 class _Authenticated(SecurityBase):
@@ -56,8 +56,14 @@ async def streams_of(request: Request) -> Streams:
     return streams
 
 
+async def downloads_of(request: Request) -> Downloads:
+    downloads: Downloads = request.app.state.downloads
+    return downloads
+
+
 TheServices = Annotated[Services, Depends(services_of)]
 TheStreams = Annotated[Streams, Depends(streams_of)]
+TheDownloads = Annotated[Downloads, Depends(downloads_of)]
 TheAccount = Annotated[Account, Depends(_AccountBy(account_of))]
 TheOwner = Annotated[Account, Depends(_AccountBy(owner_of))]
 TheVisitor = Annotated[Account, Depends(_AccountBy(visitor_of))]

@@ -8,6 +8,7 @@ A stream ends with the session or token that it began with, at the latest at its
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from urllib.request import parse_http_list
 
 from fastapi import Request
 
@@ -100,9 +101,9 @@ async def _wait(
                 return
 
 
-def granted_wait_s(prefer: str | None) -> float | None:
+def granted_wait_s(prefer: list[str] | None) -> float | None:
     """Seconds of `Prefer: wait=30` (RFC 7240 §4.3), MAX_WAIT_S at most; None without that preference."""
-    for part in (prefer or "").split(","):
+    for part in parse_http_list(", ".join(prefer or ())):
         name, _, value = part.partition(";")[0].partition("=")
         if name.strip().lower() == "wait" and (seconds := value.strip().strip('"')).isdecimal():
             return min(float(seconds), MAX_WAIT_S)

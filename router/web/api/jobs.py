@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -13,6 +14,7 @@ from mastering.contract import ENGINE_VERSION, OutputFormat
 from mastering.contract.kinds import JobKind, job_kinds
 from mastering.contract.presets import presets
 from router.core.errors import Problem
+from router.http.negotiation import combined, prefers_events
 from router.http.problems import responses
 from router.jobs import lifecycle
 from router.jobs.create import NewJob, create_job
@@ -71,13 +73,20 @@ async def options(services: TheServices, visitor: TheVisitor) -> dict[str, objec
     }
 
 
+@cache
+def _options_schema(options: type[BaseModel]) -> dict[str, object]:
+    """The JSON schema of a kind's options: some 10 ms of work, and anybody may ask for it."""
+    return options.model_json_schema()
+
+
 def _kind_view(services: Services, kind: JobKind[Any], managed_only: bool) -> dict[str, object]:
     """What can be asked of a kind of job: its outputs, its options as a JSON schema, its paces, its limits."""
     settings = services.settings
+    options: type[BaseModel] = kind.options
     return {
         "title": kind.title,
         "outputs": {name: asdict(output) for name, output in kind.outputs.items()},
-        "options": kind.options.model_json_schema(),
+        "options": _options_schema(options),
         "stages": kind.stages,
         "paces": {pace: asdict(one) for pace, one in offered_paces(services.fleet, kind, managed_only).items()},
         "max_bytes": allowed_bytes(services.settings, kind),
@@ -152,15 +161,15 @@ async def show(
     services: TheServices,
     streams: TheStreams,
     request: Request,
-    prefer: Annotated[str | None, Header()] = None,
+    prefer: Annotated[list[str] | None, Header()] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The job as JSON (`Prefer: wait=30` waits for its next change of state), or its changes as server-sent events."""
-    if "text/event-stream" in request.headers.get("accept", "").lower():
+    if prefers_events(request.headers):
         ended = streams.take(found.job.account)
         return EventStream(job_events(services, found, request, last_event_id), ended)
     etag = f'"{found.revision}"'
-    if prefer is None and names_etag(request.headers.get("if-none-match"), etag):
+    if prefer is None and names_etag(combined(request.headers, "if-none-match"), etag):
         return Response(status_code=304, headers={"etag": etag})
     if (wait_s := granted_wait_s(prefer)) is not None:
         with streams.held(found.job.account):

@@ -13,6 +13,8 @@ from mastering.contract.kinds import OutputType, job_kinds
 from router.core.errors import Problem
 from router.http.body_sender import BodySender
 from router.http.connection import BODY_EXTENSION, SEND_BODY_KEY, SendBody
+from router.http.head_requests import is_head
+from router.http.negotiation import combined
 from router.http.problems import responses
 from router.jobs.kinds import kind_of
 from router.jobs.services import Services
@@ -22,14 +24,15 @@ from router.store.record import BlobRef, Job
 from router.store.state import ACTIVE, DONE, JobState
 from router.web.api.conditions import names_etag
 from router.web.api.events import granted_wait_s, preference_applied, wait_for_master
-from router.web.dependencies import TheJob, TheServices, TheStreams, owned_job_again
+from router.web.dependencies import TheDownloads, TheJob, TheServices, TheStreams, owned_job_again
+from router.web.stream_limits import CountedResponse, nothing_counted
 
 router = APIRouter(prefix="/v1", tags=["outputs"])
 
 _GONE = "The master's time is over or it was deleted. Send the song again."
 _SEND_DIRECTLY_FROM_BYTES = 256 * 1024
 """Bytes from which a body is sent past ASGI: a shorter one is sent sooner than a thread can be woken."""
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 
 
 @router.get(
@@ -39,7 +42,13 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
         206: {"description": "The range asked for"},
         304: {"description": "The master is the one that If-None-Match names"},
         **responses(
-            "not_found", "gone", "not_ready", "range_not_satisfiable", "precondition_failed", "too_many_streams"
+            "not_found",
+            "gone",
+            "not_ready",
+            "range_not_satisfiable",
+            "precondition_failed",
+            "too_many_streams",
+            "too_many_downloads",
         ),
     },
     response_class=StreamingResponse,
@@ -49,10 +58,11 @@ async def fetch(
     output_format: str,
     services: TheServices,
     streams: TheStreams,
+    downloads: TheDownloads,
     request: Request,
     range_: Annotated[str | None, Header(alias="range")] = None,
     if_range: Annotated[str | None, Header()] = None,
-    prefer: Annotated[str | None, Header()] = None,
+    prefer: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """One output of the job, a format of the master, as soon as it is made with `Prefer: wait=60`."""
     _refuse_other_format(found.job, output_format)
@@ -63,9 +73,9 @@ async def fetch(
     output_type, blob = _finished_output(found.job, output_format, services.clock.now())
     etag = f'"{found.job.generation}-{output_format}"'
     await _check_present(services.spool, blob)
-    if (matched := request.headers.get("if-match")) is not None and not names_etag(matched, etag):
+    if "if-match" in request.headers and not names_etag(combined(request.headers, "if-match"), etag):
         raise Problem("precondition_failed", "The master is another one than If-Match names.", headers={"etag": etag})
-    if names_etag(request.headers.get("if-none-match"), etag):
+    if names_etag(combined(request.headers, "if-none-match"), etag):
         return Response(status_code=304, headers={"etag": etag, "cache-control": "no-store"})
     byte_range = _byte_range(range_, blob.size_bytes) if range_ and if_range in (None, etag) else None
     start, end = byte_range or (0, blob.size_bytes)
@@ -81,7 +91,8 @@ async def fetch(
         headers["content-range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
     send_directly: SendBody | None = request.scope.get("extensions", {}).get(BODY_EXTENSION, {}).get(SEND_BODY_KEY)
     body = _body(services, found.job, blob, start, end, send_directly)
-    return StreamingResponse(body, 206 if byte_range else 200, headers, media_type=output_type.media_type)
+    ended = nothing_counted if is_head(request.scope) else downloads.take(found.job.account)
+    return CountedResponse(body, 206 if byte_range else 200, headers, output_type.media_type, ended)
 
 
 def _finished_output(job: Job, name: str, now_s: float) -> tuple[OutputType, BlobRef]:

@@ -239,6 +239,29 @@ async def test_an_account_holds_only_so_many_streams_and_waits_open_and_each_tha
         assert (await router.http.get(address, headers={"prefer": "wait=0"})).status_code == 200
 
 
+async def test_what_a_caller_prefers_is_read_in_any_case_on_any_line_and_by_weight(tmp_path: Path) -> None:
+    async with served(tmp_path) as router:
+        job = await router.create()
+        address = f"/v1/jobs/{job['id']}"
+        await router.http.delete(address)
+        for lines in (
+            [("Prefer", "respond-async"), ("Prefer", "WAIT=7")],
+            [("prefer", 'handling="strict, wait=3", wait=7')],
+        ):
+            answer = await router.http.get(address, headers=lines)
+            assert answer.headers["preference-applied"] == "wait=7"
+        for accept, expected in (
+            ("Text/Event-Stream", "text/event-stream"),
+            ("text/event-stream;q=0, application/json", "application/json"),
+            ("text/html;q=0.1, text/event-stream;q=0.2, application/json;q=0.9", "application/json"),
+        ):
+            answer = await router.http.get(address, headers={"accept": accept})
+            assert answer.headers["content-type"].split(";")[0] == expected
+        etag = (await router.http.get(address)).headers["etag"]
+        named = [("if-none-match", '"another"'), ("if-none-match", etag)]
+        assert (await router.http.get(address, headers=named)).status_code == 304
+
+
 @pytest.mark.parametrize("prefer", ["wait=", "wait=-1", "wait=x", "wait=\xb2", "wait=" + "9" * 400, ",;=", "wait"])
 async def test_a_preference_that_makes_no_sense_does_no_harm(tmp_path: Path, prefer: str) -> None:
     async with served(tmp_path) as router:

@@ -127,6 +127,7 @@ async def test_a_format_that_nobody_asked_for_is_not_waited_for(router: Served) 
     ("asked", "start", "end"),
     [
         ("bytes=0-", 0, SIZE),
+        ("Bytes=2-4", 2, 5),
         ("bytes=0-0", 0, 1),
         ("bytes=10-19", 10, 20),
         ("bytes=100-", 100, SIZE),
@@ -329,6 +330,28 @@ def _client_that_reads_nothing(router: Served, address: str) -> Iterator[socket.
         caller.connect(("127.0.0.1", router.port))
         caller.sendall(_get_request(router, address))
         yield caller
+
+
+async def test_an_account_has_only_so_many_downloads_open_and_each_that_ends_makes_room(
+    tmp_path: Path, senders: list[body_sender.BodySender]
+) -> None:
+    async with served(tmp_path, [FakeBackend("a", [mastering(LARGE)])], streams_per_account=2) as router:
+        job_id, address = await mastered(router)
+        with _client_that_reads_nothing(router, address) as first, _client_that_reads_nothing(router, address):
+            await until(lambda: len(senders) == 2)
+            refused = await router.http.get(address)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_downloads")
+            assert (refused.json()["allowed"], refused.headers["retry-after"]) == (2, "5")
+            assert refused.json()["detail"].startswith("You have 2 downloads open")
+            etag = (await router.http.head(address)).headers["etag"]
+            assert (await router.http.get(address, headers={"if-none-match": etag})).status_code == 304
+            waited = await router.http.get(f"/v1/jobs/{job_id}", headers={"prefer": "wait=0"})
+            assert waited.status_code == 200, "who downloads may still wait"
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            first.close()
+            await until(lambda: router.app.state.downloads._open.total() == 1)
+            assert (await router.http.get(address)).content == LARGE
+        await until(lambda: not router.app.state.downloads._open)
 
 
 async def test_a_caller_who_hangs_up_in_the_middle_leaves_nothing_open_and_no_error(
