@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def names_etag(header: str | None, etag: str) -> bool:
+def names_etag(header: str, etag: str) -> bool:
     """Whether an If-None-Match or If-Match names `etag`, which is quoted; weakly too. `*` names every one."""
-    named = [one.strip().removeprefix("W/") for one in (header or "").split(",")]
+    named = [one.strip().removeprefix("W/") for one in header.split(",")]
     return "*" in named or etag in named

@@ -16,12 +16,12 @@ _SHARED = ("js/api.js", "js/dom.js", "js/framed.js", "js/words.js")
 
 
 @router.get("/")
-def index(request: Request) -> Response:
+async def index(request: Request) -> Response:
     return file_response(request, _page_with_scripts("index.html"), REVALIDATE)
 
 
 @router.get("/account")
-def account(request: Request) -> Response:
+async def account(request: Request) -> Response:
     return file_response(request, _page_with_scripts("account.html"), REVALIDATE)
 
 

@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, Request, Response
 
 from router.core.errors import Problem
+from router.http.negotiation import combined, takes_gzip
 
 router = APIRouter(include_in_schema=False)
 
@@ -70,7 +71,7 @@ def static_digest() -> str:
 
 
 @router.get("/static/{digest}/{path:path}")
-def static(request: Request, digest: str, path: str) -> Response:
+async def static(request: Request, digest: str, path: str) -> Response:
     """The file; one asked for under another release's digest is sent too, but not for keeping."""
     file = static_files().get(path)
     if file is None:
@@ -80,10 +81,10 @@ def static(request: Request, digest: str, path: str) -> Response:
 
 def file_response(request: Request, file: StaticFile, cache_control: str) -> Response:
     """The file gzipped where the browser takes that, or 304 where its ETag is the one that the browser has."""
-    packs = "gzip" in request.headers.get("accept-encoding", "")
+    packs = takes_gzip(request.headers)
     etag = f'"{file.etag}-gzip"' if packs else f'"{file.etag}"'
     headers = {"ETag": etag, "Cache-Control": cache_control, "Vary": "Accept-Encoding"}
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    known = [tag.strip().removeprefix("W/") for tag in combined(request.headers, "if-none-match").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     if packs:
