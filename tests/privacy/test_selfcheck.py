@@ -22,7 +22,7 @@ from router.privacy.selfcheck import promise_lines
 from tests import warm_start
 from tests.stack import ram, stack
 
-ALL = [f"P{number:02d}" for number in range(1, 68)]
+ALL = [f"P{number:02d}" for number in (*range(1, 68), 73, 74)]
 
 
 def test_the_register_has_every_promise_and_each_is_kept_by_a_test_a_check_or_the_text() -> None:

@@ -79,8 +79,13 @@ async def test_a_space_that_does_not_run_is_neither_asked_nor_sent_a_byte(
     stage: str, hub: FakeHub, server: RoughSpace
 ) -> None:
     hub.spaces[NAME].stage = stage
-    async with _Named(hub) as backend:
+    named = _Named(hub)
+    async with named as backend:
         health = await backend.probe()
+        for _ in range(100):
+            if named.watch.name:
+                break
+            health = await backend.probe()  # the Hub's answer may take longer than a probe waits for it
         with pytest.raises(TierFault) as caught:
             _ = [event async for event in backend.run(work())]
     assert (health.up, health.reported_state) == (False, STAGES[stage].health.reported_state)
