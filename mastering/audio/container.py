@@ -11,6 +11,7 @@ from mastering.audio.riff import RandomAccessBytes
 
 CONTAINER_HEAD_BYTES = 16 * 1024
 """Enough of a file's beginning, behind a tag, to tell its container: an MP3 frame of the largest size, and the next."""
+_MAX_ID3_TAGS = 8
 _LAYER_3_KBPS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -44,12 +45,15 @@ def container_of(data: RandomAccessBytes) -> str | None:
 
 
 def id3_end(data: RandomAccessBytes) -> int:
-    """The first byte behind an ID3 tag at the file's start; 0 without one."""
-    head = data[:10]
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    a, b, c, d = head[6:10]
-    return 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 0x10 else 0)
+    """The first byte behind the ID3 tags at the file's start; 0 without one. Some programs put one before another's."""
+    end = 0
+    for _ in range(_MAX_ID3_TAGS):
+        head = data[end : end + 10]
+        if head[:3] != b"ID3" or len(head) < 10:
+            break
+        a, b, c, d = head[6:10]
+        end += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 0x10 else 0)
+    return end
 
 
 def ends_inside_id3(data: RandomAccessBytes) -> bool:

@@ -165,8 +165,9 @@ def probe_file(source: int, request: ProbeRequest, file: GrowingFile) -> Facts:
 def _container(file: GrowingFile) -> str:
     """Raises Fault(truncated, unsupported_format)."""
     data = file.data
-    file.wait_for(CONTAINER_HEAD_BYTES)
-    file.wait_for(id3_end(data) + CONTAINER_HEAD_BYTES)
+    tags_end = -1
+    while tags_end != (tags_end := id3_end(data)):  # behind a tag that has arrived another one may begin
+        file.wait_for(tags_end + CONTAINER_HEAD_BYTES)
     if ends_inside_id3(data):
         raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
     container = container_of(data)

@@ -161,6 +161,13 @@ def test_honest_tags_are_read_as_mutagen_reads_them(
     assert not sieved.getall("TXXX")
 
 
+def test_a_tag_before_another_programs_is_read_and_the_sound_behind_both_is_found() -> None:
+    song = io.BytesIO(_tag(TITLE + bytes(70_000)) + _tag(_frame(b"TPE1", b"\x00Other") + bytes(70_000)) + MP3)
+    assert tags.read(song).texts == {"title": "Real"}
+    recording = decode.open_recording(song)
+    assert (recording.container, sum(block.shape[1] for block in recording.decode())) == ("mp3", len(SOUND))
+
+
 def test_a_size_that_itunes_wrote_with_eight_bits_a_byte_is_understood() -> None:
     long = b"\x00" + b"x" * 335  # 0x150: read in seven bits it is 208
     name = b"TIT2" + struct.pack(">IH", len(long), 0)

@@ -51,6 +51,7 @@ HONEST = {
     "opus": encoded("ogg", "libopus"),
     "mp3": encoded("mp3", "libmp3lame"),
     "mp3 behind a large tag": tagged(encoded("mp3", "libmp3lame")),
+    "mp3 behind two tags": b"ID3\4\0\0" + bytes([0, 1, 0, 0]) + bytes(1 << 14) + tagged(encoded("mp3", "libmp3lame")),
     "flac behind a tag": tagged(written(noise(), kind="FLAC")),
     "aac": encoded("mp4", "aac"),
     "alac": encoded("mp4", "alac"),

@@ -49,6 +49,7 @@ HONEST = {
     "ogg": written(noise(), kind="OGG", subtype="VORBIS"),
     "opus": encoded("ogg", "libopus"),
     "mp3": encoded("mp3", "libmp3lame"),
+    "mp3 behind two tags": 2 * (b"ID3\4\0\0" + bytes([0, 2, 0, 0]) + bytes(2 << 14)) + encoded("mp3", "libmp3lame"),
     "m4a": encoded("mp4", "aac"),
     "webm": encoded("webm", "libopus"),
 }
