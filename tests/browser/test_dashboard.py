@@ -85,6 +85,26 @@ def test_a_worker_of_another_version_is_no_good_news(page: Page) -> None:
     page.unroute_all(behavior="ignoreErrors")
 
 
+def test_a_sandbox_that_lacks_something_is_no_secret(page: Page) -> None:
+    """P73: an operator may allow it, and whoever looks sees it."""
+    expect(page.get_by_role("status")).to_have_text("All tiers are up.", timeout=SOON_MS)
+
+    def with_gaps(route: Route) -> None:
+        told = httpx.get(route.request.url).json()
+        told["probe_sandbox_gaps"] = ["use io_uring"]
+        next(one for one in told["tiers"][0]["backends"] if one["name"] == "stub-1")["sandbox_gaps"] = ["connect"]
+        route.fulfill(json=told)
+
+    page.route("**/v1/status", with_gaps)
+    expect(row(page, "stub-1")).to_contain_text("Its sandbox does not refuse to: connect.", timeout=SOON_MS)
+    expect(row(page, "stub-2")).not_to_contain_text("sandbox")
+    expect(page.get_by_role("alert")).to_have_text("What reads uploads here is not refused to: use io_uring.")
+    assert Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]}).response["violations"] == []
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / "dashboard-sandbox.png", full_page=True)
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_a_backend_is_drained_and_brought_back_by_keyboard_without_losing_the_place(page: Page) -> None:
     button = page.get_by_role("button", name="Drain: stub-2")
     button.focus()

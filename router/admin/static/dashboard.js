@@ -14,7 +14,7 @@
  *   queue: {waiting: number, running: number, oldest_s: number | null, by_age: Record<string, number>, by_kind: Record<string, number>,
  *     eta_s: number | null, outlook: string},
  *   spool: {used_bytes: number, quota_bytes: number, files: number, oldest_s: number | null},
- *   catalogue_error: string | null}} Status
+ *   catalogue_error: string | null, probe_sandbox_gaps: string[] | null}} Status
  */
 
 const EVERY_MS = 2000;
@@ -90,7 +90,7 @@ function tiles({ queue, spool }) {
 
 /** @param {string[] | null} names What a sandbox lacks. */
 function gaps(names) {
-  return names?.length ? make("small", { class: "warning" }, `Its sandbox does not refuse to: ${names.join(", ")}.`) : "";
+  return names?.length ? make("small", { class: "gaps" }, `Its sandbox does not refuse to: ${names.join(", ")}.`) : "";
 }
 
 /** @param {Backend} backend */
@@ -149,6 +149,10 @@ function show(status) {
   const catalogue = find("catalogue");
   catalogue.hidden = status.catalogue_error === null;
   catalogue.textContent = status.catalogue_error === null ? "" : `The catalogue has a mistake, the one before is in force: ${status.catalogue_error}`;
+  const probe = find("probe");
+  const ours = status.probe_sandbox_gaps ?? [];
+  probe.hidden = ours.length === 0;
+  probe.textContent = ours.length === 0 ? "" : `What reads uploads here is not refused to: ${ours.join(", ")}.`;
   find("tiles").replaceChildren(...tiles(status));
   find("tiers").replaceChildren(...status.tiers.map(card));
   find("events").replaceChildren(...status.events.map(happened));
