@@ -98,7 +98,7 @@ def test_a_sandbox_that_lacks_something_is_no_secret(page: Page) -> None:
     page.route("**/v1/status", with_gaps)
     expect(row(page, "stub-1")).to_contain_text("Its sandbox does not refuse to: connect.", timeout=SOON_MS)
     expect(row(page, "stub-2")).not_to_contain_text("sandbox")
-    expect(page.get_by_role("alert")).to_have_text("What reads uploads here is not refused to: use io_uring.")
+    expect(page.get_by_role("alert")).to_have_text("The sandbox around uploads does not refuse to: use io_uring.")
     assert Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]}).response["violations"] == []
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / "dashboard-sandbox.png", full_page=True)

@@ -152,7 +152,7 @@ function show(status) {
   const probe = find("probe");
   const ours = status.probe_sandbox_gaps ?? [];
   probe.hidden = ours.length === 0;
-  probe.textContent = ours.length === 0 ? "" : `What reads uploads here is not refused to: ${ours.join(", ")}.`;
+  probe.textContent = ours.length === 0 ? "" : `The sandbox around uploads does not refuse to: ${ours.join(", ")}.`;
   find("tiles").replaceChildren(...tiles(status));
   find("tiers").replaceChildren(...status.tiers.map(card));
   find("events").replaceChildren(...status.events.map(happened));
