@@ -3,7 +3,8 @@
 No clock, no network: time and random numbers are passed in. Each change between letting attempts through and holding
 them back starts a new `generation`; an attempt that ends late, with a ticket of an older one, changes nothing.
 
-- unknown → healthy by a probe's answer, → open by the second failed probe.
+- unknown → healthy by a probe's answer, → open by the second failed probe. One that opened so was only not there yet:
+  its first answer makes it healthy at once, without a trial.
 - healthy → suspect by one failed probe, or by a refused or broken connection; the next probe decides.
 - suspect → open by a failed probe; → healthy by a good one.
 - healthy or suspect → open also by three failures in a row, or by half of at least five within a minute.
@@ -83,7 +84,7 @@ class Breaker:
         self._failed_probes = 0
         self._failures_in_a_row = 0
         self._window: deque[tuple[float, bool]] = deque()
-        self._probed = False
+        self._has_answered = self._probed = False
         self._canary_out = False
         self._canaries_ok = 0
         self._slow_since_s: float | None = None
@@ -126,7 +127,12 @@ class Breaker:
     def probe_answered(self, now_s: float, detail: str = "answers") -> None:
         """A probe was answered well."""
         self._failed_probes = 0
+        is_first, self._has_answered = not self._has_answered, True
         match self.state:
+            case BackendState.OPEN | BackendState.HALF_OPEN if is_first:
+                self._openings = 0
+                self.generation += 1
+                self._to(BackendState.HEALTHY, now_s, detail)
             case BackendState.UNKNOWN | BackendState.SUSPECT:
                 self._to(BackendState.HEALTHY, now_s, detail)
             case BackendState.WARMING:

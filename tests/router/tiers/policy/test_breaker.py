@@ -65,6 +65,22 @@ def test_a_backend_that_never_answered_opens_at_its_second_failed_probe() -> Non
     assert made.state is BackendState.OPEN
 
 
+@pytest.mark.parametrize("later_s", [0.0, 1000.0])
+def test_one_that_was_only_not_there_yet_is_healthy_by_its_first_answer_without_a_trial(later_s: float) -> None:
+    """As a worker that is started together with the router."""
+    made = Breaker(0.0, lambda: 0.5)
+    made.probe_failed(1.0, "silent")
+    made.probe_failed(3.0, "silent")
+    made.tick(4.0 + later_s)
+    assert made.state is (BackendState.HALF_OPEN if later_s else BackendState.OPEN)
+    made.probe_answered(4.0 + later_s)
+    assert (made.state, made.openings, made.weight(5.0), made.admits()) == (BackendState.HEALTHY, 0, 1.0, True)
+    made.probe_failed(1010.0, "silent")
+    made.probe_failed(1012.0, "silent")
+    made.probe_answered(1013.0)
+    assert made.state is BackendState.OPEN
+
+
 def test_a_broken_connection_and_a_failed_instant_probe_open_it() -> None:
     made = healthy()
     made.failed(made.begin(), 1.0, "reset", broken=True)
@@ -304,6 +320,7 @@ class Breakers(stateful.RuleBasedStateMachine):
         self.tickets: list[Ticket] = []
         self.canaries_ok = 0
         self.generation = 0
+        self.has_answered = False
 
     @stateful.rule(seconds=st.floats(0, 400))
     def time_passes(self, seconds: float) -> None:
@@ -320,7 +337,9 @@ class Breakers(stateful.RuleBasedStateMachine):
         match kind:
             case "answered":
                 self.breaker.probe_answered(self.now)
-                assert before not in (BackendState.OPEN, BackendState.HALF_OPEN) or self.breaker.state is before
+                is_closed_to_probes = before in (BackendState.OPEN, BackendState.HALF_OPEN) and self.has_answered
+                assert not is_closed_to_probes or self.breaker.state is before
+                self.has_answered = True
             case "failed":
                 self.breaker.probe_failed(self.now, "silent")
                 assert self.breaker.state is not BackendState.HEALTHY
