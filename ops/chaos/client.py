@@ -44,6 +44,8 @@ class JobHistory:
     """The last one that the client saw."""
     code: str = ""
     """Of the error with which it ended."""
+    attempts: list[str] = field(default_factory=list)
+    """What its view said of each attempt in the end: tier, outcome, detail."""
     refusals: list[str] = field(default_factory=list)
     """Codes of answers after which the client tried again."""
     ids: set[str] = field(default_factory=set)
@@ -185,6 +187,7 @@ class _Client:
                 raise _Gone
         self._history.state = job["state"]
         self._history.code = str((job["error"] or {}).get("code", ""))
+        self._history.attempts = [f"{one['tier']} {one['outcome']} {one['detail']}".strip() for one in job["attempts"]]
         return job
 
     def _shown(self, job_id: str, give_up_s: float) -> dict[str, Any]:

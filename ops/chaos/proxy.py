@@ -166,8 +166,8 @@ class FaultProxy:
     async def _serve(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         if self.outage is FaultKind.BLACK_HOLE:
             connection.is_swallowed = True
-            while await reader.read(_CHUNK_BYTES):
-                continue
+            while data := await reader.read(_CHUNK_BYTES):
+                connection.note_request(data)
             return
         async with asyncio.timeout(_CONNECT_S):
             upstream, connection.to_backend = await asyncio.open_connection(*self._address)
@@ -233,9 +233,9 @@ class _Connection:
     async def pump_requests(self, reader: asyncio.StreamReader) -> None:
         assert self.to_backend is not None  # noqa: S101
         while data := await reader.read(_CHUNK_BYTES):
+            self.note_request(data)
             if self.is_swallowed:
                 continue
-            self._note_request(data)
             if self.fault is not None and self.fault.on_upload:
                 self.passed_bytes += len(data)
                 if self.passed_bytes >= self.fault.at_byte:
@@ -321,7 +321,8 @@ class _Connection:
         self._to_router.write(data[at:])
         self.fault = None
 
-    def _note_request(self, data: bytes) -> None:
+    def note_request(self, data: bytes) -> None:
+        """Look for songs and a Space's jobs in what the router sends, also where it goes into a black hole."""
         seen, done = self._requested + data, 0
         for found in _TOKEN.finditer(seen):
             done = found.end()

@@ -92,9 +92,9 @@ class Verdict:
                 ("victims", _why_victim(history, hostile, outages)),
             )
             for name, why in findings:
-                self._note(name, history, why)
+                self._note(name, history, why, record)
             if findings[2][1] is None and not is_struck_twice:
-                self._note("avoidable_errors", history, _why_avoidable(history, outages))
+                self._note("avoidable_errors", history, _why_avoidable(history, outages), record)
         for kind, milliseconds in failovers_ms(record):
             self.failovers_ms[kind].append(milliseconds)
         for history in hostile:
@@ -103,10 +103,10 @@ class Verdict:
         beside = [_took_s(one) for one in histories if one.plan.song and any(_overlap(one, other) for other in hostile)]
         self.slowest_quiet_s = round(max([self.slowest_quiet_s, *beside]), 1)
 
-    def _note(self, name: str, history: JobHistory, why: str | None) -> None:
+    def _note(self, name: str, history: JobHistory, why: str | None, record: Record) -> None:
         if why is not None:
             setattr(self, name, getattr(self, name) + 1)
-            self.evidence.append(f"{name}: job {history.plan.number}: {why}")
+            self.evidence.append(f"{name}: job {history.plan.number}: {why}{_story(history, record)}")
 
     def as_json(self) -> dict[str, Any]:
         every = [one for kind in self.failovers_ms.values() for one in kind]
@@ -149,6 +149,25 @@ def failovers_ms(record: Record) -> list[tuple[FaultKind, float]]:
         if later:
             found.append((strike.kind, (min(later) - strike.at_s) * 1000))
     return found
+
+
+def _story(history: JobHistory, record: Record) -> str:
+    """What the router said of the attempts, and what the proxies saw of the song, in seconds since its job began."""
+    song, began_s = history.plan.song, history.began_s
+    seen = [
+        (one.began_s, f"at {one.backend} until {'now' if one.ended_s is None else f'{one.ended_s - began_s:.2f}'}")
+        for one in record.transfers
+        if song is not None and one.song == song.number
+    ]
+    seen += [
+        (one.at_s, f"{one.kind} at {one.backend}")
+        for one in record.strikes
+        if song is not None and one.song == song.number
+    ]
+    told = "; ".join(history.attempts) or "none"
+    return (
+        f" (attempts: {told}; seen: {', '.join(f'{at - began_s:.2f} {what}' for at, what in sorted(seen)) or 'none'})"
+    )
 
 
 def _shared_songs(histories: Sequence[JobHistory]) -> set[int]:

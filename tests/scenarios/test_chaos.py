@@ -216,6 +216,7 @@ def test_a_job_that_chaos_struck_twice_is_no_avoidable_error_and_one_struck_once
         history(**FAILED), record=Record(both, [strikes[0], Strike(0, "worker-1", 100.6, FaultKind.SIGKILL)])
     )
     assert (once.avoidable_errors, once.struck_twice) == (1, 0)
+    assert "1.50 reset at worker-1" in once.evidence[0]
     by_router = counted(
         history(**FAILED), record=Record(both, [strikes[0], Strike(0, "worker-2", 101.5, FaultKind.ROUTER_KILL)])
     )
@@ -345,7 +346,7 @@ async def test_a_song_that_was_struck_is_spared() -> None:
 
 
 async def test_a_black_hole_says_nothing_and_breaks_what_it_held_in_the_end() -> None:
-    async with proxied(Record()) as (proxy, ask):
+    async with proxied(record := Record()) as (proxy, ask):
         hole = asyncio.create_task(proxy.black_hole(0.4))
         await asyncio.sleep(0)
         asked = asyncio.create_task(ask())
@@ -353,5 +354,6 @@ async def test_a_black_hole_says_nothing_and_breaks_what_it_held_in_the_end() ->
         assert not asked.done()
         with pytest.raises(ConnectionResetError):
             await asked
+        assert [(strike.song, strike.kind) for strike in record.strikes] == [(5, FaultKind.BLACK_HOLE)]
         await hole
         assert await ask() == RESPONSE
