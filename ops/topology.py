@@ -36,7 +36,7 @@ START_S = 180.0
 STOP_S = 15.0
 _KEPT = ("HOME", "TMPDIR", "XDG_STATE_HOME")
 """Of this environment; no setting of a router, worker or Space: the children know only what they are told here."""
-_PREFIX = "mastering-demo-"
+_DEMO = "mastering-demo-"
 SHM = Path("/dev/shm")  # noqa: S108 — the folders made in it are random and 0700
 """Where keys and songs are, if they can be: a folder in RAM."""
 
@@ -134,16 +134,18 @@ def running_topology(
     reached_by: Callable[[TopologyProcess], str] = _itself,
     prepare: Callable[[Topology], None] | None = None,
     with_router: bool = True,
+    prefix: str = _DEMO,
     **settings: object,
 ) -> Iterator[Topology]:
     """The whole topology, ready; ports of 0 take free ones. `settings` are the router's.
 
     `reached_by`: the address by which the router reaches a backend, where something stands between them. `prepare` may
-    change what is to be started. Not `with_router`: the caller starts it, and it is stopped with the rest.
+    change what is to be started. Not `with_router`: the caller starts it, and it is stopped with the rest. `prefix`: of
+    the names of its folders.
     """
     with ExitStack() as cleanup:
-        folder = cleanup.enter_context(own_folder(Path(tempfile.gettempdir())))
-        ram = cleanup.enter_context(own_folder(SHM if os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())))
+        folder = cleanup.enter_context(own_folder(Path(tempfile.gettempdir()), prefix))
+        ram = cleanup.enter_context(own_folder(SHM if os.access(SHM, os.W_OK) else Path(tempfile.gettempdir()), prefix))
         ports = port or free_port(), operators_port or free_port()
         topology = _topology(folder, ram, ports, workers, reached_by, settings)
         if prepare is not None:
@@ -161,13 +163,13 @@ def running_topology(
 
 
 @contextmanager
-def own_folder(beneath: Path) -> Iterator[Path]:
+def own_folder(beneath: Path, prefix: str = _DEMO) -> Iterator[Path]:
     """A folder that is removed with this process, after those that killed processes left behind."""
-    for stale in beneath.glob(f"{_PREFIX}*"):
+    for stale in beneath.glob(f"{prefix}*"):
         with suppress(OSError), (stale / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=beneath) as folder, (Path(folder) / "lock").open("wb") as lock:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=beneath) as folder, (Path(folder) / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield Path(folder)
 

@@ -201,21 +201,25 @@ class _Client:
 
     def _fetch(self, job: dict[str, Any]) -> None:
         """Fetch the master twice and compare; look at it as its song's master."""
-        masters = [self._master(job["id"]) for _ in range(2)]
-        history = self._history
-        if masters[0] is None or masters[1] is None:
+        first, second = (self._master(job["id"]) for _ in range(2))
+        history, song = self._history, self._history.plan.song
+        if first is None or first.status_code != httpx.codes.OK:
             history.master = "it could not be fetched"
             return
-        history.has_two_masters = masters[0] != masters[1]
-        song = history.plan.song
-        history.master = (song and songs.why_not_its_master(song, masters[0])) or "sound"
+        # On a full disk what was fetched goes first (P74): the second fetch may find it gone, as its owner is told.
+        if second is None or second.status_code not in (httpx.codes.OK, httpx.codes.GONE):
+            history.master = "it could not be fetched again"
+            return
+        history.has_two_masters = second.status_code == httpx.codes.OK and first.content != second.content
+        history.master = (song and songs.why_not_its_master(song, first.content)) or "sound"
 
-    def _master(self, job_id: str) -> bytes | None:
+    def _master(self, job_id: str) -> httpx.Response | None:
+        """The master, or the answer that it is gone; None where neither came in time."""
         give_up_s = time.monotonic() + FETCH_LIMIT_S
         while time.monotonic() < give_up_s:
             answer = self._ask("GET", f"/v1/jobs/{job_id}/outputs/wav24")
-            if answer is not None and answer.status_code == 200:
-                return answer.content
+            if answer is not None and answer.status_code in (httpx.codes.OK, httpx.codes.GONE):
+                return answer
         return None
 
     def _delete(self, job_id: str) -> None:

@@ -25,6 +25,8 @@ from router.identity.accounts import open_accounts
 
 CLIENTS = 5
 """Who send at once: as many as there are backends, so that a fault meets a song."""
+_PREFIX = "mastering-chaos-run-"
+"""Of its folders: a demo beside it has others."""
 _SETTINGS: dict[str, Any] = {
     "max_queued_per_account": 100,
     "max_running_per_account": 8,
@@ -151,7 +153,12 @@ async def _running() -> AsyncIterator[Run]:
 
         topology = cleanup.enter_context(
             running_topology(
-                workers=len(WORKERS), reached_by=reached_by, prepare=prepare, with_router=False, **_SETTINGS
+                workers=len(WORKERS),
+                reached_by=reached_by,
+                prepare=prepare,
+                with_router=False,
+                prefix=_PREFIX,
+                **_SETTINGS,
             )
         )
         disk = cleanup.enter_context(small_disk(topology.folder / "spool"))
