@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -31,7 +32,7 @@ from mastering_space.page import create_page
 from mastering_space.rendering import Rendering
 from mastering_space.request_guard import SpaceRequestGuard
 from mastering_space.routes import SpaceState, create_routes
-from mastering_space.settings import SpaceKind, SpaceSettings
+from mastering_space.settings import SpaceKind, SpaceSettings, WrongSettingError, read_settings
 
 _DELEGATE_DESCENTS = "mastering_space.remote_descent:delegate_descents"
 """What a rendering process calls before a fit, so that the server does its descents."""
@@ -40,7 +41,7 @@ _STOP_GRACE_S = 0.5
 
 _LOOK_S = 0.5
 """Between two looks whether the renderers' sandbox is whole."""
-_INCOMPLETE_SANDBOX_STATUS = 3
+_WRONG_SETTING_STATUS, _INCOMPLETE_SANDBOX_STATUS = 2, 3
 
 
 class Space(gradio.Server):
@@ -88,7 +89,11 @@ def serve(kind: SpaceKind, descend: DescendFunction | None = None) -> None:
     `descend` does the part of a `fit` that wants a GPU.
     """
     forbid_core_dumps()
-    settings = SpaceSettings()
+    try:
+        settings = read_settings()
+    except WrongSettingError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(_WRONG_SETTING_STATUS) from None
     log = SpaceLog()
     _let_children_import()
     stop = threading.Event()

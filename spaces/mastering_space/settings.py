@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastering.contract import MAX_DURATION_S, MAX_INPUT_BYTES
@@ -46,3 +46,17 @@ class SpaceSettings(BaseSettings):
     """Whether to render although this machine can't refuse a rendering process all that it should; health tells it."""
     engine: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.]+:[a-zA-Z0-9_]+$")] = MASTER.run
     """The function that masters, as module:function."""
+
+
+class WrongSettingError(ValueError):
+    """A setting that can't be: the text names its variable in a line and shows no value, which may be a secret."""
+
+
+def read_settings() -> SpaceSettings:
+    """The settings by environment. Raises WrongSettingError."""
+    try:
+        return SpaceSettings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        raise WrongSettingError(f"MASTERING_SPACE_{name}: {first['msg']}") from None
