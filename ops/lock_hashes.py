@@ -76,7 +76,7 @@ def for_cpus(lock: str) -> str:
     """
     builds = [line.split() for line in CPU_TORCH.read_text("utf-8").splitlines()]
     whole = []
-    for entry in entries(lock):
+    for entry in requirements_in(lock):
         if entry.startswith("torch=="):
             version = entry.split()[0].partition("==")[2] + "+cpu"
             if any(not name.startswith(f"torch-{version}-") for _, name in builds):
@@ -87,7 +87,7 @@ def for_cpus(lock: str) -> str:
     return "".join(whole)
 
 
-def entries(lock: str) -> list[str]:
+def requirements_in(lock: str) -> list[str]:
     """A lock's requirements, each with its checksums."""
     return re.findall(r"^\w.*\n(?:[ \t].*\n)*", lock, re.MULTILINE)
 

@@ -126,7 +126,7 @@ def _too_large(request: ProbeRequest) -> Fault:
 def _lock_up(request: ProbeRequest, size: int = 0) -> None:
     """From here on untrusted bytes are parsed: nothing can be opened, sent, started or written but the answer."""
     is_decoded = size and not isinstance(request.expected, ExpectedJson)
-    sandbox.limit(
+    sandbox.limit_decoding(
         address_bytes=request.memory_bytes + size,
         heap_bytes=request.memory_bytes,
         cpu_s=math.ceil(request.timeout_s),

@@ -85,8 +85,8 @@ def forbid_new_privileges() -> None:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def limit(*, address_bytes: int, heap_bytes: int, cpu_s: int, early_cpu_s: int | None = None) -> None:
-    """Cap address space, heap and processor time; no new descriptor or process, no core dump, no file may grow.
+def limit_decoding(*, address_bytes: int, heap_bytes: int, cpu_s: int, early_cpu_s: int | None = None) -> None:
+    """Cap a decoder's address space, heap and processor time; no new descriptor or process, no core dump, no file may grow.
 
     `early_cpu_s`: the kernel ends the process by SIGXCPU, in the midst of a library's call too, once it has spent so
     many seconds of processor time since it began, unless it has called `lift_early_cpu_limit` before.
@@ -114,8 +114,8 @@ def lift_early_cpu_limit() -> None:
     signal.signal(signal.SIGXCPU, signal.SIG_IGN)
 
 
-def limit_work(*, heap_bytes: int, cpu_s: int, is_final: bool) -> None:
-    """Cap what this process has allocated (`allocated_bytes`) and its processor time; a final cap can't be raised.
+def limit_rendering(*, heap_bytes: int, cpu_s: int, is_final: bool) -> None:
+    """Cap what a renderer has allocated (`allocated_bytes`) and its processor time; a final cap can't be raised.
 
     Heap and not address space: a GPU's driver maps more addresses than there is memory.
     """

@@ -142,7 +142,7 @@ def _render(link: Link, program: RenderProgram, asked: dict[str, Any], descripto
     link.tell({"needs": check_output_size(headers[0], kind, options, budget, max_duration_s)})
     budget.enforce()
     work = longest(headers, max_duration_s)
-    sandbox.limit_work(
+    sandbox.limit_rendering(
         heap_bytes=sandbox.allocated_bytes() + kind.memory_bytes(options, *work),
         cpu_s=kind.processor_s(options, work.duration_s),
         is_final=True,
@@ -205,5 +205,5 @@ def _lock_up(parent: int, readable: tuple[Path, ...]) -> str:
     sandbox.keep_to(readable)
     syscall_filter.forbid_other_processes(may_connect_locally=has_gpu)
     heap_bytes = sandbox.allocated_bytes() + _READING_HEADER_BYTES
-    sandbox.limit_work(heap_bytes=heap_bytes, cpu_s=_READING_HEADER_S, is_final=False)
+    sandbox.limit_rendering(heap_bytes=heap_bytes, cpu_s=_READING_HEADER_S, is_final=False)
     return device

@@ -22,7 +22,7 @@ _DEAD_PEER_MS = 10_000
 
 
 class IncompleteSandboxError(Exception):
-    """This machine can't refuse a rendering process all that it should, and nobody has allowed that."""
+    """The sandbox of rendering processes lacks something on this machine, and the operator has not allowed that."""
 
 
 class _DrainingServer(uvicorn.Server):

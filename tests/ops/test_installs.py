@@ -85,7 +85,7 @@ def test_both_builds_of_torch_have_theirs_and_only_the_one_with_cuda_brings_it()
     assert {name.split("-")[1] for _, name in builds} == {small["torch"]}
     assert {name.split("-")[2] for _, name in builds} >= {"cp311", "cp312", "cp313", "cp314"}
     text = (CHECKOUT / "locks" / "torch-cpu.txt").read_text("utf-8")
-    (entry,) = [each for each in lock_hashes.entries(text) if each.startswith("torch==")]
+    (entry,) = [each for each in lock_hashes.requirements_in(text) if each.startswith("torch==")]
     assert re.findall(r"sha256:(\w+)", entry) == [found for found, _ in builds]
 
 

@@ -70,7 +70,7 @@ assert not syscall_filter.forbid_other_processes()"""
 
 
 def test_limits_of_work_alone_bound_memory_and_processor_time() -> None:
-    limits = "sandbox.limit_work(heap_bytes=sandbox.allocated_bytes() + (64 << 20), cpu_s=5, is_final=True)"
+    limits = "sandbox.limit_rendering(heap_bytes=sandbox.allocated_bytes() + (64 << 20), cpu_s=5, is_final=True)"
     assert refused_after(limits) == LIMITS
 
 
@@ -102,7 +102,7 @@ def test_who_is_kept_to_some_files_reads_those_and_writes_none() -> None:
 def test_limits_end_what_wants_too_much(attempt: str, ending: str) -> None:
     """As an ordinary user: root's processes are not counted."""
     script = f"""{PRELUDE}sandbox.drop_root()
-sandbox.limit(address_bytes=300 << 20, heap_bytes=200 << 20, cpu_s=5)
+sandbox.limit_decoding(address_bytes=300 << 20, heap_bytes=200 << 20, cpu_s=5)
 try:
     {attempt}
 except BaseException as error:
@@ -115,7 +115,7 @@ os._exit(0)"""
 @pytest.mark.parametrize(("before_it_spins", "limit_s"), [("", 1), ("sandbox.lift_early_cpu_limit()", 3)])
 def test_a_process_that_spins_early_is_stopped_early(before_it_spins: str, limit_s: int) -> None:
     """In the midst of a call into a library too, where no handler of Python's is called."""
-    script = f"""{PRELUDE}sandbox.limit(address_bytes=1 << 30, heap_bytes=1 << 30, cpu_s=3, early_cpu_s=1)
+    script = f"""{PRELUDE}sandbox.limit_decoding(address_bytes=1 << 30, heap_bytes=1 << 30, cpu_s=3, early_cpu_s=1)
 {before_it_spins}
 sum(range(10 ** 12))"""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -127,6 +127,6 @@ sum(range(10 ** 12))"""
 
 
 def test_a_process_that_spins_is_stopped_by_its_processor_time() -> None:
-    script = f"{PRELUDE}sandbox.limit(address_bytes=1 << 30, heap_bytes=1 << 30, cpu_s=1)\nwhile True: pass"
+    script = f"{PRELUDE}sandbox.limit_decoding(address_bytes=1 << 30, heap_bytes=1 << 30, cpu_s=1)\nwhile True: pass"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
     assert ended.returncode < 0
