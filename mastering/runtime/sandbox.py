@@ -86,7 +86,7 @@ def forbid_new_privileges() -> None:
 
 
 def limit_decoding(*, address_bytes: int, heap_bytes: int, cpu_s: int, early_cpu_s: int | None = None) -> None:
-    """Cap a decoder's address space, heap and processor time; no new descriptor or process, no core dump, no file may grow.
+    """Cap a decoder's memory and processor time; no new descriptor or process, no core dump, no file may grow.
 
     `early_cpu_s`: the kernel ends the process by SIGXCPU, in the midst of a library's call too, once it has spent so
     many seconds of processor time since it began, unless it has called `lift_early_cpu_limit` before.
