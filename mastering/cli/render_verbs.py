@@ -181,9 +181,12 @@ def plan(
     max_crest_loss: MaxCrestLoss = None,
     effort: EffortOption = Effort.QUICK,
     as_json: AsJson = False,
+    as_pedalboard: Annotated[
+        bool, typer.Option("--as-pedalboard", help="Print the board as a script for Python and pedalboard.")
+    ] = False,
 ) -> None:
     """Say what mastering SONG would do, with a reason for every step, without writing a master."""
-    from mastering.engine import pipeline
+    from mastering.engine import board_script, inputs, pipeline
 
     settings = settings_of(
         outputs=(OutputFormat.WAV24,),
@@ -202,7 +205,10 @@ def plan(
         progress = stack.enter_context(progress_bar(quiet=as_json))
         references = [stack.enter_context(reading(path)) for path in reference or ()]
         chosen = pipeline.make_plan(source, settings, references=references, progress=progress)
-    if as_json:
+        channels = inputs.channels_of(source) if as_pedalboard else 0
+    if as_pedalboard:
+        print_line(board_script.as_pedalboard(chosen, channels).removesuffix("\n"))
+    elif as_json:
         print_line(chosen.model_dump_json(indent=2))
     else:
         print_plan(chosen)

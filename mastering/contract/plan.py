@@ -11,21 +11,20 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
+from mastering.contract.board import Processor
 from mastering.contract.limits import MAX_RATE_HZ
 from mastering.contract.records import Record, Settings
 
-CHAIN = ("tone", "compressor", "saturation", "loudness", "limiter")
+CHAIN = ("board", "tone", "compressor", "saturation", "loudness", "limiter")
 """The names of all steps in the order in which the chain takes them. Plans list their steps in this order, the fit's
 model of the chain follows it, and a step that has nothing to do is left out."""
 SHAPING = CHAIN[: CHAIN.index("loudness")]
 """Those before the gain: what shapes the sound. Gain and limiter are solved for the shaped song."""
 
-ENGINE_VERSION = "0.1.0"
+ENGINE_VERSION = "0.2.0"
 """Same plan, same decoded PCM, same engine version: the same 24-bit master."""
 
 Reason = Annotated[str, Field(max_length=500)]
-FrequencyHz = Annotated[float, Field(ge=0, le=MAX_RATE_HZ / 2)]
-"""0 where the step's docstring says what it switches off."""
 CurvePoints = Annotated[tuple[float, ...], Field(min_length=2, max_length=1024)]
 """Decibels. A curve has at least two points; the engine makes one for each third octave, about thirty."""
 Positive = Annotated[float, Field(gt=0)]
@@ -34,16 +33,18 @@ CrossoverHz = Annotated[float, Field(gt=0, le=MAX_RATE_HZ / 2)]
 Ratio = Annotated[float, Field(ge=1)]
 
 
+class BoardParameters(Record):
+    """Processors of pedalboard, one after the other, each with its reason."""
+
+    processors: Annotated[tuple[Processor, ...], Field(min_length=1, max_length=128)]
+
+
 class ToneParameters(Record):
     """A linear-phase tone curve for mid and side: gains in dB at rising frequencies, straight over log frequency."""
 
     hz: CurveFrequencies
     mid_db: CurvePoints
     side_db: CurvePoints
-    cut_hz: FrequencyHz = 0.0
-    """Below it mid and side fall away; 0 for no cut."""
-    mono_hz: FrequencyHz = 0.0
-    """Below it the side falls away; 0 keeps the bass as wide as it is."""
 
     @model_validator(mode="after")
     def _check_points(self) -> ToneParameters:
@@ -101,8 +102,16 @@ class LimiterParameters(Record):
     ceiling. A render by this plan reads from the same one on, for the same samples. Its JSON key is older."""
 
 
+class BoardStep(Record):
+    """Clean-up, corrections and the style."""
+
+    name: Literal["board"] = "board"
+    parameters: BoardParameters
+    reason: Reason
+
+
 class ToneStep(Record):
-    """Tone, width and clean-up, in one filter each for mid and side."""
+    """The tone of a reference, in one filter each for mid and side."""
 
     name: Literal["tone"] = "tone"
     parameters: ToneParameters
@@ -142,11 +151,11 @@ class LimiterStep(Record):
 
 
 PlanStep = Annotated[
-    ToneStep | CompressorStep | SaturationStep | LoudnessStep | LimiterStep, Field(discriminator="name")
+    BoardStep | ToneStep | CompressorStep | SaturationStep | LoudnessStep | LimiterStep, Field(discriminator="name")
 ]
 """One decision of the plan: what will be done, with which numbers, and why."""
 
-StepKind = TypeVar("StepKind", ToneStep, CompressorStep, SaturationStep, LoudnessStep, LimiterStep)
+StepKind = TypeVar("StepKind", BoardStep, ToneStep, CompressorStep, SaturationStep, LoudnessStep, LimiterStep)
 
 
 class Plan(Record):
@@ -163,6 +172,10 @@ class Plan(Record):
     def step(self, name: str) -> PlanStep | None:
         """The step of that name, if the plan has it."""
         return next((step for step in self.steps if step.name == name), None)
+
+    @property
+    def board(self) -> BoardStep | None:
+        return self._step_of(BoardStep)
 
     @property
     def tone(self) -> ToneStep | None:

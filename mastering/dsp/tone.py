@@ -1,4 +1,4 @@
-"""Tone and stereo width in one linear-phase filter each for mid and side.
+"""The tone of a reference in one linear-phase filter each for mid and side.
 
 A curve of decibels over frequency becomes a symmetric FIR filter (frequency sampling, then a window: Oppenheim and
 Schafer, "Discrete-Time Signal Processing", 7.5), applied by overlap-save in blocks. Its delay is taken out, so that
@@ -26,37 +26,22 @@ _TOP_HZ = 20_300.0
 
 @dataclass(frozen=True)
 class ToneCurve:
-    """Gains in dB at rising frequencies, for mid and side; straight over log frequency in between.
-
-    Below `cut_hz` both fall away, below `mono_hz` the side does; 0 means neither.
-    """
+    """Gains in dB at rising frequencies, for mid and side; straight over log frequency in between."""
 
     hz: tuple[float, ...]
     mid_db: tuple[float, ...]
     side_db: tuple[float, ...]
-    cut_hz: float = 0.0
-    mono_hz: float = 0.0
 
     def gains(self, hz: NDArray[np.float64]) -> NDArray[np.float64]:
         """Linear gains (2, frequencies)."""
         octave = np.log2(np.maximum(hz, 1.0))
         points = np.log2(np.array(self.hz))
         in_db = np.array([np.interp(octave, points, self.mid_db), np.interp(octave, points, self.side_db)])
-        if self.cut_hz:
-            in_db += _fall(hz, self.cut_hz, 36.0)
-        if self.mono_hz:
-            in_db[1] += _fall(hz, self.mono_hz, 24.0)
         # The last octave fraction, which no ear hears, makes peaks between samples that no meter agrees on.
         in_db -= 120.0 * np.maximum(octave - math.log2(_TOP_HZ), 0.0) * (hz[-1] < _TOP_HZ * 1.25)
         gains: NDArray[np.float64] = 10 ** (np.maximum(in_db, _SILENT_DB) / 20)
         gains[:, hz <= 0] = 0.0
         return gains
-
-
-def _fall(hz: NDArray[np.float64], below_hz: float, db_per_octave: float) -> NDArray[np.float64]:
-    """0 dB above `below_hz`, falling by `db_per_octave` beneath it."""
-    octaves: NDArray[np.float64] = np.log2(np.maximum(hz, 0.01) / below_hz)
-    return np.minimum(octaves, 0.0) * db_per_octave
 
 
 def _reach(rate_hz: int) -> int:

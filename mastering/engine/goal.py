@@ -1,6 +1,6 @@
 """The goal of a fit: the features (`mastering.dsp.features`) that a song's master shall have.
 
-The song's own features, moved by the amount towards the weighted references', with the style on top: its curve and
+The song's own features, moved by the amount towards the weighted references', with the style on top: its filters and
 width on the spectrum, its compression as a static curve on the levels (a static curve takes quantiles to quantiles).
 """
 
@@ -16,8 +16,9 @@ from mastering.dsp.dynamics import Compressor, reduction_db
 from mastering.dsp.features import QUANTILES, Layout, Vector, reference_features
 from mastering.dsp.spectrum import band_levels_db, bin_frequencies_hz
 from mastering.engine import plan
+from mastering.engine.board_plan import style_gains
 from mastering.engine.match import reference_levels
-from mastering.engine.steps import tone_curve
+from mastering.engine.steps import shaping_gains
 
 _NOTHING = 1e-15
 
@@ -30,10 +31,9 @@ def goal_features(chosen: Plan, power: plan.Power, source: Vector, references: S
     if references:
         goal += amount * (_reference_features(layout, references, settings.reference_weights) - source)
         before = np.nan_to_num(goal[: 2 * layout.centres_hz.size].reshape(2, -1), nan=-200.0)
-        after, _ = plan.with_style(before, layout.centres_hz, style, amount)
+        after = before + 20 * np.log10(style_gains(style, amount, chosen.rate_hz, layout.centres_hz))
     else:
-        curve = tone_curve(chosen.tone)
-        gains = curve.gains(bin_frequencies_hz(chosen.rate_hz)) if curve else 1.0
+        gains = shaping_gains(chosen, bin_frequencies_hz(chosen.rate_hz))
         before, after = (band_levels_db(part, chosen.rate_hz) for part in (power, power * gains**2))
     _set_spectrum(goal, layout, before, after)
     if style.compression and amount:

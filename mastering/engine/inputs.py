@@ -67,6 +67,11 @@ def _ticking(blocks: Blocks, tick: Callable[[int], None]) -> Blocks:
         yield block
 
 
+def channels_of(source: BinaryIO) -> int:
+    """Channels of the song by its header. Raises Fault."""
+    return decode.open_recording(source).channels
+
+
 def measure(source: BinaryIO, *, with_character: bool = False) -> Measurements:
     """The measurements of `source`, decoded once and not kept; its character costs a second meter. Raises Fault."""
     recording = decode.open_recording(source, most_bytes=MAX_INPUT_BYTES)

@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mastering.contract import CompressorStep, Plan, SaturationParameters, SaturationStep, ToneStep
+from mastering.contract import (
+    BoardParameters,
+    BoardStep,
+    CompressorStep,
+    Plan,
+    SaturationParameters,
+    SaturationStep,
+    ToneStep,
+)
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.features import COUNTED_HZ, Layout, MeasuredRecording, Vector
-from mastering.dsp.spectrum import NEAR_SILENCE_DB, band_centres_hz, bin_frequencies_hz
+from mastering.dsp.spectrum import band_centres_hz, bin_frequencies_hz
 from mastering.engine import plan, steps
-from mastering.engine.match import MOST_GAIN_DB
+from mastering.engine.board_plan import octave_bells
+from mastering.engine.match import most_gain_db, most_lift_db
 
 if TYPE_CHECKING:
     from mastering.fit import Knobs, PlannedSong
@@ -37,9 +46,8 @@ def planned_song(chosen: Plan, song: MeasuredRecording, features: Vector) -> Pla
     """The song with what its plan keeps fixed; `features` are the song's own."""
     from mastering.fit import PlannedSong
 
-    curve, saturation = steps.tone_curve(chosen.tone), chosen.saturation
-    hz = bin_frequencies_hz(chosen.rate_hz)
-    gains = curve.gains(hz) if curve else np.ones((2, hz.size))
+    saturation = chosen.saturation
+    gains = steps.shaping_gains(chosen, bin_frequencies_hz(chosen.rate_hz))
     return PlannedSong(
         contour=song.contour,
         power=song.power,
@@ -63,10 +71,11 @@ def start_and_bounds(chosen: Plan, song: MeasuredRecording, features: Vector) ->
     no_change, three = np.zeros(bands), np.zeros(3)
     tone_db = _tone_db(chosen)
     spectrum = features[: 2 * bands].reshape(2, bands)
-    quiet = spectrum < spectrum.max() + NEAR_SILENCE_DB
-    low = np.maximum(-_MOST_CORRECTION_DB, -MOST_GAIN_DB - tone_db)
-    high = np.minimum(_MOST_CORRECTION_DB, np.where(quiet, np.maximum(-tone_db, 0.0), MOST_GAIN_DB - tone_db))
-    wide = _MOST_WIDTH_DB * (not quiet[1].all())
+    most_db = most_gain_db(chosen.settings.amount_percent / 100)
+    lift_db = most_lift_db(spectrum, most_db)
+    low = np.maximum(-_MOST_CORRECTION_DB, np.minimum(-most_db - tone_db, 0.0))
+    high = np.minimum(_MOST_CORRECTION_DB, np.maximum(lift_db - tone_db, 0.0))
+    wide = _MOST_WIDTH_DB * bool(lift_db[1].any())
     start = Knobs(no_change, no_change, three, compressor.thresholds_db, compressor.slopes, compressor.gains_db, drive)
     lowest = Knobs(
         *(low[0], low[1], three - wide, levels_db - _BELOW_DB),
@@ -85,13 +94,17 @@ def with_knobs(chosen: Plan, knobs: Knobs, goal: Vector) -> tuple[Plan, Knobs]:
     Steps that the knobs change have no reason yet.
     """
     knobs = replace(knobs, **{name: np.round(getattr(knobs, name), 3) for name in knobs.__dataclass_fields__})
-    shaping = (_fitted_tone(chosen, knobs, goal), _fitted_compressor(chosen, knobs), _fitted_saturation(chosen, knobs))
+    shaping = (
+        _with_correction(chosen, knobs, goal),
+        _fitted_compressor(chosen, knobs),
+        _fitted_saturation(chosen, knobs),
+    )
     return chosen.with_steps(*shaping), knobs
 
 
 def _compressor(chosen: Plan, song: MeasuredRecording) -> tuple[Compressor, NDArray[np.float64], float]:
     """The plan's compressor, or one that does nothing; each band's mean level; the least slope allowed."""
-    levels_db = np.array(plan.thresholds_db(song.power, chosen.rate_hz, steps.tone_curve(chosen.tone), 1.0))
+    levels_db = np.array(plan.thresholds_db(song.power, chosen, 1.0))
     if chosen.compressor is None:
         low, middle, high = (round(float(level), 2) + 4.0 for level in levels_db)
         return Compressor(low, middle, high, 1.0, 1.0, 1.0), levels_db, 0.0
@@ -106,7 +119,8 @@ def _tone_db(chosen: Plan) -> NDArray[np.float64]:
     return np.array([chosen.tone.parameters.mid_db, chosen.tone.parameters.side_db])
 
 
-def _fitted_tone(chosen: Plan, knobs: Knobs, goal: Vector) -> ToneStep | None:
+def _with_correction(chosen: Plan, knobs: Knobs, goal: Vector) -> ToneStep | BoardStep | None:
+    """The step with the knobs' correction of the spectrum: the tone to a reference, else the board with bells more."""
     layout = Layout(chosen.rate_hz)
     widths = (knobs.width_db[:, None] * layout.band_gains() ** 2).sum(axis=0)
     change = np.stack([knobs.mid_db, knobs.side_db + widths])
@@ -114,11 +128,11 @@ def _fitted_tone(chosen: Plan, knobs: Knobs, goal: Vector) -> ToneStep | None:
     change = _extended(change, known & (layout.centres_hz >= COUNTED_HZ[0]) & (layout.centres_hz <= COUNTED_HZ[1]))
     if np.abs(change).max() < _AUDIBLE:
         return None
-    cut_hz, mono_hz = (chosen.tone.parameters.cut_hz, chosen.tone.parameters.mono_hz) if chosen.tone else (0.0, 0.0)
-    gains_db = np.clip(_tone_db(chosen) + change, -MOST_GAIN_DB, MOST_GAIN_DB)
-    return ToneStep(
-        parameters=steps.tone_parameters(layout.centres_hz, gains_db, cut_hz=cut_hz, mono_hz=mono_hz), reason=""
-    )
+    if chosen.tone is not None:
+        return ToneStep(parameters=steps.tone_parameters(layout.centres_hz, _tone_db(chosen) + change), reason="")
+    bells = octave_bells(change, chosen.rate_hz, "refined by gradient descent")
+    processors = (*steps.processors(chosen.board), *bells)
+    return BoardStep(parameters=BoardParameters(processors=processors), reason="")
 
 
 def _extended(change: NDArray[np.float64], fitted: NDArray[np.bool_]) -> NDArray[np.float64]:

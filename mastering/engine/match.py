@@ -19,8 +19,11 @@ from mastering.dsp.tone import ToneCurve
 
 Levels = NDArray[np.float64]
 
-MOST_GAIN_DB = 24.0
-"""No band is moved by more: what differs further is another instrumentation, not another tone."""
+_MOST_GAIN_DB = ((0.6, 6.0), (1.0, 24.0))
+"""At amounts up to 60 % no band is moved by more than 6 dB: what differs further is another instrumentation, not
+another tone. Who asks for more gets it, up to 24 dB at 100 %."""
+_HEARD_DB = 0.5
+"""Less than this held back is not worth a remark."""
 _ROUNDS = 6
 """Corrections of the curve: each brings the reached levels nearer to the goal, and after six little is left."""
 _MEAN_LEVEL_HZ = (60.0, 12_000.0)
@@ -33,6 +36,18 @@ class Match:
 
     gains_db: Levels
     remarks: tuple[str, ...]
+
+
+def most_gain_db(amount: float) -> float:
+    """The most that a match moves a band, at an amount of 0 … 1; straight in decibels of decibels between the two."""
+    amounts, gains_db = zip(*_MOST_GAIN_DB, strict=True)
+    return float(2 ** np.interp(amount, amounts, np.log2(gains_db)))
+
+
+def most_lift_db(levels_db: Levels, most_db: float) -> Levels:
+    """How far each band of a recording may be lifted: never a noise floor, so less towards near silence."""
+    lift_db: Levels = np.clip(levels_db - levels_db.max() - NEAR_SILENCE_DB, 0.0, most_db)
+    return lift_db
 
 
 def reference_levels(references: Sequence[Measurements], weights: Sequence[float], rate_hz: int) -> Levels:
@@ -67,7 +82,8 @@ def match(power: NDArray[np.float64], rate_hz: int, reference: Levels, amount: f
     centres = np.array(band_centres_hz(rate_hz))
     source = band_levels_db(power, rate_hz)
     known = np.isfinite(reference[0])
-    quiet = source < source.max() + NEAR_SILENCE_DB
+    most_db = most_gain_db(amount)
+    lift_db = most_lift_db(source, most_db)
     gains = np.zeros_like(source)
     goal = np.where(
         known, source + amount * (reference - source + _offset_db(source, reference, centres, known)), source
@@ -77,8 +93,8 @@ def match(power: NDArray[np.float64], rate_hz: int, reference: Levels, amount: f
             power * curve_through_bands(gains, rate_hz).gains(bin_frequencies_hz(rate_hz)) ** 2, rate_hz
         )
         gains += np.where(known, goal - reached, 0.0)
-        gains = np.clip(gains, -MOST_GAIN_DB, np.where(quiet, 0.0, MOST_GAIN_DB))
-    return Match(_with_unknown_bands(gains, known), _remarks(goal - source, quiet & known, known))
+        gains = np.clip(gains, -most_db, lift_db)
+    return Match(_with_unknown_bands(gains, known), _remarks(goal - source, lift_db, most_db, centres, known))
 
 
 def _offset_db(source: Levels, reference: Levels, centres: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
@@ -99,14 +115,24 @@ def _with_unknown_bands(gains: Levels, known: NDArray[np.bool_]) -> Levels:
     return gains
 
 
-def _remarks(change_db: Levels, quiet: NDArray[np.bool_], known: NDArray[np.bool_]) -> tuple[str, ...]:
+def _remarks(
+    asked_db: Levels, lift_db: Levels, most_db: float, centres: NDArray[np.float64], known: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """What was held back of the change that was asked for (2, bands), in words and numbers."""
     found = []
-    beyond = int((np.abs(change_db[:, known]) > MOST_GAIN_DB).sum())
-    if beyond:
-        found.append(f"Match reduced because {beyond} bands lie more than {MOST_GAIN_DB:.0f} dB from the reference.")
-    lifted = int((quiet & (change_db > 0)).sum())
-    if lifted:
-        found.append(f"Match reduced because {lifted} bands of the source are near silence: a boost would lift noise.")
-    if float(np.abs(change_db[0, known]).mean()) > 6:
+    beyond = known & (np.abs(asked_db).max(axis=0) > most_db + _HEARD_DB)
+    if beyond.any():
+        furthest = np.abs(np.where(beyond, asked_db, 0.0)).max(axis=0).argmax()
+        asked = max(asked_db[:, furthest], key=abs)
+        found.append(
+            f"Match reduced: {beyond.sum()} bands lie further from the reference than the {most_db:.0f} dB that a band "
+            f"is moved by at this amount, the furthest {asked:+.1f} dB at {centres[furthest]:.0f} Hz."
+        )
+    lifted = known & (asked_db > lift_db + _HEARD_DB).any(axis=0) & (lift_db < most_db).any(axis=0)
+    if lifted.any():
+        found.append(
+            f"Match reduced: {lifted.sum()} bands of the song are so quiet that lifting them would lift its noise."
+        )
+    if float(np.abs(asked_db[0, known]).mean()) > 6:
         found.append("Reference mismatch: its spectrum is very far from the song's; another one may serve better.")
     return tuple(found)

@@ -1,6 +1,6 @@
 """Analysis + Settings (+ references) → Plan: every parameter of the render, each with its reason. No audio in here.
 
-Every rule of the engine's taste stands in this file and nowhere else, which makes it long. The order of the steps is
+The rules of the engine's taste stand here and, for the board, in `board_plan`. The order of the steps is
 that of `contract.CHAIN`; one that has nothing to do is left out.
 """
 
@@ -30,21 +30,14 @@ from mastering.contract import (
 from mastering.contract.presets import Style, presets
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.limiter import Limiter
-from mastering.dsp.spectrum import band_centres_hz, band_levels_db, bin_frequencies_hz
-from mastering.dsp.tone import ToneCurve
-from mastering.engine.match import match, reference_levels
-from mastering.engine.steps import compressor_parameters, limiter_parameters, tone_curve, tone_parameters
+from mastering.dsp.spectrum import band_centres_hz, bin_frequencies_hz
+from mastering.engine import board_plan
+from mastering.engine.board_plan import style_gains
+from mastering.engine.match import match, most_gain_db, reference_levels
+from mastering.engine.steps import compressor_parameters, limiter_parameters, shaping_gains, tone_parameters
 
 Power = NDArray[np.float64]
 
-_SUB_HZ = 24.0
-"""Where rumble or an offset is cut: below the lowest string of a bass."""
-_INFRASONIC_HZ = 21.0
-"""The cut where a reference says how deep the bass shall be: just above where hearing begins."""
-_BASS_MONO_HZ = 110.0
-"""Below it a wide bass is folded to the centre: ears hear no direction there, and vinyl and clubs want one channel."""
-_BOXY_DB = 4.0
-"""How far a third-octave band must stand out of its surroundings before a neutral master touches it."""
 _COMFORTABLE_LIMITING_DB = 9.0
 """What the limiter may take at the highest peaks before a compressor shares the work."""
 
@@ -69,98 +62,51 @@ def tone_plan(
     `power` is the source's mean power in each FFT bin, mid and side (2, bins).
     """
     style = presets().styles[settings.style]
-    tone, remarks = _tone_step(measured, power, settings, style, references)
-    compressor = _compressor_step(measured, power, settings, style, tone_curve(tone))
+    board_step, board_remarks = board_plan.board_step(measured, power, settings, style, corrects=not references)
     plan = Plan(
         engine_version=ENGINE_VERSION,
         settings=settings,
         rate_hz=measured.rate_hz,
         loudness_lufs=loudness_lufs(settings),
         ceiling_dbtp=ceiling_dbtp(settings),
-        steps=(),
+        steps=(board_step,),
         seed=_seed(settings),
     )
-    return plan.with_steps(tone, compressor, _saturation_step(measured, settings, style)), remarks
+    tone, tone_remarks = _tone_step(measured, power, settings, plan, references)
+    plan = plan.with_steps(tone)
+    compressor = _compressor_step(measured, power, settings, style, plan)
+    return (
+        plan.with_steps(compressor, _saturation_step(measured, settings, style)),
+        (*board_remarks, *tone_remarks),
+    )
 
 
 def _tone_step(
-    measured: Measurements, power: Power, settings: Settings, style: Style, references: Sequence[Measurements]
+    measured: Measurements,
+    power: Power,
+    settings: Settings,
+    chosen: Plan,
+    references: Sequence[Measurements],
 ) -> tuple[ToneStep | None, tuple[str, ...]]:
-    rate_hz = measured.rate_hz
-    amount = settings.amount_percent / 100
-    reasons: list[str] = []
-    remarks: tuple[str, ...] = ()
-    centres = np.array(band_centres_hz(rate_hz))
-    levels = band_levels_db(power, rate_hz)
-    if references:
-        matched = match(power, rate_hz, reference_levels(references, settings.reference_weights, rate_hz), amount)
-        gains, remarks = matched.gains_db, matched.remarks
-        reasons.append(f"matches the spectrum of {len(references)} reference(s) by {settings.amount_percent:.0f} %")
-    else:
-        gains = np.tile(_resonance_cuts_db(levels[0], centres) * amount, (2, 1))
-        if gains.any():
-            hz = centres[int(np.argmin(gains[0]))]
-            reasons.append(f"takes {-gains[0].min():.1f} dB of what stands out near {hz:.0f} Hz")
-    gains, style_reasons = with_style(gains, centres, style, amount)
-    reasons += style_reasons
-    # A reference says itself how deep and how wide the bass shall be, down to where hearing ends.
-    cut_hz, mono_hz = (
-        (_INFRASONIC_HZ, style.bass_mono_hz) if references else _bass_limits_hz(measured, levels, centres, style)
+    """The filters to the references' spectrum, from where the board's clean-up leaves it; the style comes on top."""
+    if not references:
+        return None, ()
+    rate_hz, amount, hz = measured.rate_hz, settings.amount_percent / 100, bin_frequencies_hz(measured.rate_hz)
+    style = presets().styles[settings.style]
+    clean = power * (shaping_gains(chosen, hz) / style_gains(style, amount, rate_hz, hz)) ** 2
+    matched = match(clean, rate_hz, reference_levels(references, settings.reference_weights, rate_hz), amount)
+    if not matched.gains_db.any():
+        return None, matched.remarks
+    reason = (
+        f"Matches the spectrum of {len(references)} reference(s) by {settings.amount_percent:.0f} %, "
+        f"no band by more than {most_gain_db(amount):.0f} dB."
     )
-    reasons += [f"cuts what lies below {cut_hz:.0f} Hz: rumble or offset"] if cut_hz else []
-    reasons += [f"folds the bass below {mono_hz:.0f} Hz to the centre"] if mono_hz else []
-    if not reasons:
-        return None, remarks
-    parameters = tone_parameters(centres, gains, cut_hz=cut_hz, mono_hz=mono_hz)
-    return ToneStep(parameters=parameters, reason=_sentence(reasons)), remarks
-
-
-def _sentence(parts: list[str]) -> str:
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
-
-
-def _resonance_cuts_db(mid_db: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cuts (dB, ≤ 0) for bands that tower over the mean of their neighbours within an octave and a half."""
-    audible = mid_db > mid_db.max() - 50
-    gains = np.zeros_like(mid_db)
-    for band in np.flatnonzero(audible & (centres > 80) & (centres < 12_000)):
-        around = [n for n in range(band - 4, band + 5) if abs(n - band) > 1 and 0 <= n < mid_db.size and audible[n]]
-        if len(around) >= 4:
-            gains[band] = -np.clip(mid_db[band] - mid_db[around].mean() - _BOXY_DB, 0.0, 4.0)
-    return np.where(gains > -0.3, 0.0, gains)
-
-
-def with_style(
-    gains: NDArray[np.float64], centres: NDArray[np.float64], style: Style, amount: float
-) -> tuple[NDArray[np.float64], list[str]]:
-    """The gains with the style's curve and width added, and that in words."""
-    reasons = []
-    if style.curve and amount:
-        hz, in_db = zip(*style.curve, strict=True)
-        gains = gains + amount * np.interp(np.log2(centres), np.log2(hz), in_db)
-        reasons.append(f"adds the {style.title.lower()} curve")
-    if style.width_db and amount:
-        gains = gains + np.array([[0.0], [style.width_db * amount]])
-        reasons.append(f"sets the sides {style.width_db * amount:+.1f} dB")
-    return gains, reasons
-
-
-def _bass_limits_hz(
-    measured: Measurements, levels: NDArray[np.float64], centres: NDArray[np.float64], style: Style
-) -> tuple[float, float]:
-    """(frequency below which all is cut, frequency below which the bass is mono), in Hz; 0 for neither."""
-    lowest = levels[0, centres < _SUB_HZ]
-    rumbles = bool(lowest.size) and float(lowest.max()) > float(levels[0].max()) - 30
-    cut_hz = _SUB_HZ if rumbles or measured.dc_offset > 0.0005 else 0.0
-    bass = (centres > 30) & (centres < _BASS_MONO_HZ)
-    loud = levels[0] > levels[0].max() - 40
-    wide = measured.channels == 2 and bool((levels[1, bass & loud] > levels[0, bass & loud] - 6).any())
-    return cut_hz, style.bass_mono_hz or (_BASS_MONO_HZ if wide else 0.0)
+    parameters = tone_parameters(np.array(band_centres_hz(rate_hz)), matched.gains_db)
+    return ToneStep(parameters=parameters, reason=reason), matched.remarks
 
 
 def _compressor_step(
-    measured: Measurements, power: Power, settings: Settings, style: Style, curve: ToneCurve | None
+    measured: Measurements, power: Power, settings: Settings, style: Style, chosen: Plan
 ) -> CompressorStep | None:
     amount = settings.amount_percent / 100
     if measured.integrated_lufs is None:
@@ -174,7 +120,7 @@ def _compressor_step(
         return None
     ratio = round(1 + 2 * strength, 3)
     compressor = Compressor(
-        *thresholds_db(power, measured.rate_hz, curve, strength),
+        *thresholds_db(power, chosen, strength),
         *(ratio, ratio, ratio),
         attack_ms=round(10 + 25 * style.punch * amount, 1),
     )
@@ -186,11 +132,12 @@ def _compressor_step(
     return CompressorStep(parameters=compressor_parameters(compressor), reason=reason)
 
 
-def thresholds_db(power: Power, rate_hz: int, curve: ToneCurve | None, strength: float) -> tuple[float, float, float]:
-    """Compressor thresholds (dBFS) a little above each band's mean level after the tone; lower for more strength."""
-    hz = bin_frequencies_hz(rate_hz)
-    shaped = (power if curve is None else power * curve.gains(hz) ** 2).sum(axis=0) / 2
-    edges = (0.0, 160.0, 2800.0, rate_hz)
+def thresholds_db(power: Power, chosen: Plan, strength: float) -> tuple[float, float, float]:
+    """Compressor thresholds (dBFS) a little above each band's mean level after board and tone; lower for more
+    strength."""
+    hz = bin_frequencies_hz(chosen.rate_hz)
+    shaped = (power * shaping_gains(chosen, hz) ** 2).sum(axis=0) / 2
+    edges = (0.0, 160.0, 2800.0, chosen.rate_hz)
     levels = [shaped[(hz >= low) & (hz < high)].sum() for low, high in pairwise(edges)]
     low, middle, high = (round(10 * float(np.log10(max(level, 1e-12))) + 4 - 4 * strength, 2) for level in levels)
     return low, middle, high

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mastering.contract import CompressorStep, Fault, FaultCode, Plan, ToneStep
 from mastering.dsp import limiter, loudness
+from mastering.dsp.board import through
 from mastering.dsp.dynamics import BandCompressor
 from mastering.dsp.limiter import Curve, Limiter
 from mastering.dsp.saturation import saturated
@@ -24,7 +25,7 @@ from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import HALF_TAPS, PeakMeter, Peaks, block_length
 from mastering.engine.progress import Tick
-from mastering.engine.steps import compressor_settings, tone_curve
+from mastering.engine.steps import compressor_settings, processors, tone_curve
 
 _GUARD_DB = 1.2
 """Blocks whose peak by the 4 x reading comes this near to the ceiling are read again at 16 x."""
@@ -86,7 +87,9 @@ def shape(
 
 
 def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
-    """Clean-up, tone and width, then dynamics, then saturation; tone and the compressor's bands are one filter."""
+    """The board, then the tone, then dynamics, then saturation; tone and the compressor's bands are one filter."""
+    if plan.board:
+        blocks = through(blocks, processors(plan.board), source.rate_hz, source.channels)
     if plan.tone or plan.compressor:
         blocks = reblock(_tone_and_compression(blocks, source.rate_hz, plan.tone, plan.compressor))
     if plan.saturation:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mastering.contract import (
+    BoardStep,
     CompressorParameters,
     CompressorStep,
     Fault,
@@ -24,6 +25,8 @@ from mastering.contract import (
     ToneParameters,
     ToneStep,
 )
+from mastering.contract.board import Processor
+from mastering.dsp import board
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.limiter import Limiter
 from mastering.dsp.tone import ToneCurve
@@ -31,25 +34,29 @@ from mastering.dsp.tone import ToneCurve
 _MISSING = "The plan has no step '{name}'. Make it anew with this engine."
 
 
-def tone_parameters(
-    centres_hz: Sequence[float] | NDArray[np.float64],
-    gains_db: NDArray[np.float64],
-    *,
-    cut_hz: float = 0.0,
-    mono_hz: float = 0.0,
-) -> ToneParameters:
+def tone_parameters(centres_hz: Sequence[float] | NDArray[np.float64], gains_db: NDArray[np.float64]) -> ToneParameters:
     """Gains (2, bands), mid and side, at the band centres."""
     return ToneParameters(
         hz=tuple(round(float(hz), 2) for hz in centres_hz),
         mid_db=tuple(round(float(gain), 3) for gain in gains_db[0]),
         side_db=tuple(round(float(gain), 3) for gain in gains_db[1]),
-        cut_hz=cut_hz,
-        mono_hz=mono_hz,
     )
 
 
 def tone_curve(step: ToneStep | None) -> ToneCurve | None:
     return None if step is None else ToneCurve(**dict(step.parameters))
+
+
+def processors(step: BoardStep | None) -> tuple[Processor, ...]:
+    """The board's, none where the plan has no board."""
+    return () if step is None else step.parameters.processors
+
+
+def shaping_gains(plan: Plan, hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear gains (2, frequencies) that board and tone give to the mid and the side."""
+    curve = tone_curve(plan.tone)
+    board_gains = board.gains(processors(plan.board), plan.rate_hz, hz)
+    return board_gains if curve is None else board_gains * curve.gains(hz)
 
 
 def compressor_parameters(compressor: Compressor) -> CompressorParameters:

@@ -9,6 +9,8 @@ from mastering.contract import (
     CHAIN,
     ENGINE_VERSION,
     SHAPING,
+    BoardParameters,
+    BoardStep,
     CompressorStep,
     LimiterParameters,
     LimiterStep,
@@ -21,13 +23,18 @@ from mastering.contract import (
     ToneParameters,
     ToneStep,
 )
+from mastering.contract.board import Gain, HighpassFilter
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.limiter import Limiter
 from mastering.engine import steps
 
-TONE = ToneStep(
-    parameters=ToneParameters(hz=(100.0, 1000.0), mid_db=(0.0, 1.5), side_db=(0.0, -1.0), cut_hz=24.0), reason="A."
+BOARD = BoardStep(
+    parameters=BoardParameters(
+        processors=(HighpassFilter(cutoff_frequency_hz=4), Gain(on="side", gain_db=1.5, reason="F."))
+    ),
+    reason="G.",
 )
+TONE = ToneStep(parameters=ToneParameters(hz=(100.0, 1000.0), mid_db=(0.0, 1.5), side_db=(0.0, -1.0)), reason="A.")
 COMPRESSOR = CompressorStep(
     parameters=steps.compressor_parameters(Compressor(-20.0, -21.0, -22.0, attack_ms=20.0)), reason="B."
 )
@@ -46,7 +53,7 @@ def _plan() -> Plan:
         steps=(),
         seed=1,
     )
-    return empty.with_steps(LIMITER, SATURATION, TONE, LOUDNESS, COMPRESSOR)
+    return empty.with_steps(LIMITER, SATURATION, TONE, LOUDNESS, COMPRESSOR, BOARD)
 
 
 def test_steps_stand_in_the_order_of_the_chain_however_they_were_given() -> None:
@@ -68,10 +75,14 @@ def test_a_plan_shapes_the_sound_by_any_step_before_the_gain_and_by_none_after()
 def test_each_step_is_an_object_of_name_parameters_and_reason_with_the_keys_that_reports_have() -> None:
     found = json.loads(_plan().model_dump_json())["steps"]
     assert [set(step) for step in found] == [{"name", "parameters", "reason"}] * len(CHAIN)
-    assert found[0]["parameters"] == {
-        "hz": [100.0, 1000.0], "mid_db": [0.0, 1.5], "side_db": [0.0, -1.0], "cut_hz": 24.0, "mono_hz": 0.0
+    assert found[0]["parameters"] == {"processors": [
+        {"on": "both", "reason": "", "cutoff_frequency_hz": 4.0, "processor": "HighpassFilter"},
+        {"on": "side", "reason": "F.", "processor": "Gain", "gain_db": 1.5},
+    ]}  # fmt: skip
+    assert found[1]["parameters"] == {
+        "hz": [100.0, 1000.0], "mid_db": [0.0, 1.5], "side_db": [0.0, -1.0]
     }  # fmt: skip
-    assert list(found[4]["parameters"]) == [
+    assert list(found[5]["parameters"]) == [
         "ceiling_dbtp", "lookahead_ms", "release_db_per_s", "hold_ms", "heeded_from"
     ]  # fmt: skip
 
@@ -87,7 +98,8 @@ def test_settings_of_the_processors_come_back_from_their_steps() -> None:
     assert steps.limiter_settings(_plan()) == Limiter(-1.0)
     curve = steps.tone_curve(TONE)
     assert curve is not None
-    assert (curve.hz, curve.mid_db, curve.side_db, curve.cut_hz) == ((100.0, 1000.0), (0.0, 1.5), (0.0, -1.0), 24.0)
+    assert (curve.hz, curve.mid_db, curve.side_db) == ((100.0, 1000.0), (0.0, 1.5), (0.0, -1.0))
+    assert steps.processors(BOARD) == BOARD.parameters.processors
 
 
 @pytest.mark.parametrize(
@@ -100,9 +112,24 @@ def test_settings_of_the_processors_come_back_from_their_steps() -> None:
         {"name": "saturation", "parameters": {"drive": 1.5, "peak": 0.5}, "reason": ""},
         {"name": "tone", "parameters": {"hz": [100, 1000], "mid_db": [0], "side_db": [0, 0]}, "reason": ""},
         {"name": "tone", "parameters": {"hz": [100], "mid_db": [0], "side_db": [0]}, "reason": ""},
+        {"name": "board", "parameters": {"processors": []}, "reason": ""},
+        {"name": "board", "parameters": {"processors": [{"processor": "Reverb"}]}, "reason": ""},
+        {"name": "board", "parameters": {"processors": [{"processor": "PeakFilter", "gain_db": 3}]}, "reason": ""},
         {"name": "limiter", "parameters": {"ceiling_dbtp": -1.0}, "reason": ""},
     ],
-    ids=["unknown", "empty", "no number", "nan", "out of bounds", "uneven", "one point", "incomplete"],
+    ids=[
+        "unknown",
+        "empty",
+        "no number",
+        "nan",
+        "out of bounds",
+        "uneven",
+        "one point",
+        "empty board",
+        "not ours",
+        "no frequency",
+        "incomplete",
+    ],
 )
 def test_a_step_that_no_render_could_take_is_no_step(step: dict[str, object]) -> None:
     data = json.loads(_plan().model_dump_json())

@@ -55,13 +55,6 @@ def test_a_curve_moves_each_tone_by_its_own_gain(hz: float, gain_db: float) -> N
     assert _level_db(_filtered(tone, curve)) - _level_db(tone) == pytest.approx(gain_db, abs=0.15)
 
 
-def test_bass_is_folded_to_the_centre_and_the_rest_stays_wide() -> None:
-    curve = ToneCurve(_FLAT.hz, _FLAT.mid_db, _FLAT.side_db, mono_hz=110.0)
-    low, high = (np.stack([_sine(hz), -_sine(hz)]) for hz in (40.0, 1000.0))
-    assert _level_db(_filtered(low, curve)) < _level_db(low) - 25
-    assert _level_db(_filtered(high, curve)) == pytest.approx(_level_db(high), abs=0.1)
-
-
 def test_offset_is_taken_out() -> None:
     samples = music(seconds=3) + np.float32(0.05)
     assert abs(float(_filtered(samples, _FLAT)[:, RATE_HZ : 2 * RATE_HZ].mean())) < 1e-4
