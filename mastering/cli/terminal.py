@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mastering.cli.outcome import print_line
 from mastering.contract import BoardStep, Measurements, Plan, Report, Stage
-from mastering.contract.board import Processor
+from mastering.contract.board import described
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,28 +49,7 @@ def print_plan(chosen: Plan) -> None:
         print_line(f"{step.name:12} {step.reason}")
         if isinstance(step, BoardStep):
             for each in step.parameters.processors:
-                print_line(f"{'':12} · {_processor(each)}")
-
-
-def _processor(processor: Processor) -> str:
-    """As an engineer says it: "PeakFilter 155 Hz, +1.4 dB, Q 0.45 on both"."""
-    values = processor.model_dump(exclude={"processor", "on", "reason"})
-    return (
-        f"{processor.processor} {', '.join(_NUMBERS[name].format(at) for name, at in values.items())} on {processor.on}"
-    )
-
-
-_NUMBERS = {
-    "cutoff_frequency_hz": "{:g} Hz",
-    "gain_db": "{:+.2f} dB",
-    "q": "Q {:g}",
-    "threshold_db": "threshold {:g} dB",
-    "ratio": "{:g}:1",
-    "attack_ms": "attack {:g} ms",
-    "release_ms": "release {:g} ms",
-    "drive_db": "drive {:+.2f} dB",
-}
-"""How a processor's parameters are written."""
+                print_line(f"{'':12} · {described(each)}")
 
 
 _ROWS = (

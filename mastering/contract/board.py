@@ -128,10 +128,35 @@ Processor = Annotated[
 
 LEVEL_DEPENDENT = (Compressor, Distortion, Clipping)
 """Those whose effect depends on how loud the song comes in."""
-PROCESSORS = frozenset(
-    (
-        *("HighpassFilter", "LowpassFilter", "LowShelfFilter", "PeakFilter", "HighShelfFilter"),
-        *("Gain", "Compressor", "Distortion", "Clipping"),
-    )
-)
+_TITLES = {
+    "HighpassFilter": "high-pass",
+    "LowpassFilter": "low-pass",
+    "LowShelfFilter": "low shelf",
+    "PeakFilter": "bell",
+    "HighShelfFilter": "high shelf",
+    "Gain": "gain",
+    "Compressor": "compressor",
+    "Distortion": "soft clipper",
+    "Clipping": "hard clipper",
+}
+PROCESSORS = frozenset(_TITLES)
 """Names of all processors."""
+_NUMBERS = {
+    "cutoff_frequency_hz": "{:g} Hz",
+    "gain_db": "{:+.2f} dB",
+    "q": "Q {:g}",
+    "threshold_db": "threshold {:g} dB",
+    "ratio": "{:g}:1",
+    "attack_ms": "attack {:g} ms",
+    "release_ms": "release {:g} ms",
+    "drive_db": "drive {:+.2f} dB",
+}
+"""How parameters are written."""
+
+
+def described(processor: Processor) -> str:
+    """The processor as an engineer says it: "high shelf 5400 Hz, +1.50 dB, Q 0.7, on the side"."""
+    values = processor.model_dump(exclude={"processor", "on", "reason"})
+    numbers = ", ".join(_NUMBERS[name].format(value) for name, value in values.items()).replace("-", "−")
+    where = "" if processor.on == "both" else f", on the {processor.on}"
+    return f"{_TITLES[processor.processor]} {numbers}{where}"

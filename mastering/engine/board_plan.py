@@ -24,6 +24,8 @@ _OFFSET_HZ, _OFFSET_FILTERS = 4.0, 2
 """Takes an offset out, and 0.3 dB at 20 Hz."""
 _RUMBLE_HZ, _RUMBLE_FILTERS = 12.0, 4
 """24 dB an octave; takes 4 dB at 24 Hz, 1.5 at 40."""
+_INFRASONIC_HZ = 6.0
+"""The same where a reference says how deep the bass shall be: takes 1 dB at 25 Hz."""
 _SUB_HZ = 24.0
 """Below the lowest string of a bass: what is loud there is rumble."""
 _BASS_MONO_HZ = 110.0
@@ -52,19 +54,20 @@ _NOMINAL_LUFS = -18.0
 
 
 def board_step(
-    measured: Measurements, power: NDArray[np.float64], settings: Settings, style: Style, *, corrects: bool
+    measured: Measurements, power: NDArray[np.float64], settings: Settings, style: Style, *, has_reference: bool
 ) -> tuple[BoardStep, tuple[str, ...]]:
     """The board for a song of mean power `power` (2, bins), and remarks on what it leaves alone.
 
-    `corrects`: whether it takes down what stands out; a reference says itself how the spectrum shall be.
+    A reference says itself how the spectrum shall be, and how deep and wide the bass: then nothing is corrected.
     """
     amount, rate_hz = settings.amount_percent / 100, measured.rate_hz
     levels, centres = band_levels_db(power, rate_hz), np.array(band_centres_hz(rate_hz))
-    processors = list(clean_up(measured, levels, centres))
-    mono_hz, remarks = _mono_hz(measured, levels, centres, style.bass_mono_hz if amount else 0.0)
+    processors = list(clean_up(measured, levels, centres, rumble_hz=_INFRASONIC_HZ if has_reference else _RUMBLE_HZ))
+    from_style_hz = style.bass_mono_hz if amount else 0.0
+    mono_hz, remarks = _mono_hz(measured, levels, centres, from_style_hz, corrects=not has_reference)
     if mono_hz:
         processors += _bass_fold(mono_hz)
-    if corrects and amount:
+    if amount and not has_reference:
         processors += _corrections(levels[0], centres, amount)
     if amount:
         processors += styled(style, amount, measured.integrated_lufs)
@@ -80,12 +83,14 @@ def sentence(parts: Sequence[str]) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def clean_up(measured: Measurements, levels: Levels, centres: Levels) -> Iterator[Processor]:
+def clean_up(
+    measured: Measurements, levels: Levels, centres: Levels, *, rumble_hz: float = _RUMBLE_HZ
+) -> Iterator[Processor]:
     """High-pass filters for what nobody hears: an offset, and rumble where there is any."""
     lowest = levels[0, centres < _SUB_HZ]
     if lowest.size and float(lowest.max()) > float(levels[0].max()) - 30:
         reason = f"cuts the rumble below {_SUB_HZ:.0f} Hz"
-        yield from _highpass(_RUMBLE_HZ, _RUMBLE_FILTERS, reason)
+        yield from _highpass(rumble_hz, _RUMBLE_FILTERS, reason)
     else:
         offset = f"an offset of {measured.dc_offset:.4f}" if measured.dc_offset > 0.0005 else "any offset"
         yield from _highpass(_OFFSET_HZ, _OFFSET_FILTERS, f"takes out {offset} and what lies below hearing")
@@ -102,12 +107,12 @@ def _bass_fold(mono_hz: float) -> list[Processor]:
 
 
 def _mono_hz(
-    measured: Measurements, levels: Levels, centres: Levels, from_style_hz: float
+    measured: Measurements, levels: Levels, centres: Levels, from_style_hz: float, *, corrects: bool
 ) -> tuple[float, tuple[str, ...]]:
     """(frequency below which the bass is made mono or 0, remarks)."""
     if measured.channels == 1:
         return 0.0, ()
-    if not from_style_hz and not _is_bass_over(levels, centres, _BASS_MONO_HZ, _WIDE_DB):
+    if not from_style_hz and not (corrects and _is_bass_over(levels, centres, _BASS_MONO_HZ, _WIDE_DB)):
         return 0.0, ()
     mono_hz = from_style_hz or _BASS_MONO_HZ
     own = np.array([(band.mid_db, band.side_db) for band in measured.spectrum]).T

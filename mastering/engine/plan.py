@@ -32,12 +32,13 @@ from mastering.dsp.dynamics import Compressor
 from mastering.dsp.limiter import Limiter
 from mastering.dsp.spectrum import band_centres_hz, bin_frequencies_hz
 from mastering.engine import board_plan
-from mastering.engine.board_plan import style_gains
 from mastering.engine.match import match, most_gain_db, reference_levels
 from mastering.engine.steps import compressor_parameters, limiter_parameters, shaping_gains, tone_parameters
 
 Power = NDArray[np.float64]
 
+_AUDIBLE_DB = 0.05
+"""A tone of less is none."""
 _COMFORTABLE_LIMITING_DB = 9.0
 """What the limiter may take at the highest peaks before a compressor shares the work."""
 
@@ -62,7 +63,7 @@ def tone_plan(
     `power` is the source's mean power in each FFT bin, mid and side (2, bins).
     """
     style = presets().styles[settings.style]
-    board_step, board_remarks = board_plan.board_step(measured, power, settings, style, corrects=not references)
+    board_step, board_remarks = board_plan.board_step(measured, power, settings, style, has_reference=bool(references))
     plan = Plan(
         engine_version=ENGINE_VERSION,
         settings=settings,
@@ -72,7 +73,7 @@ def tone_plan(
         steps=(board_step,),
         seed=_seed(settings),
     )
-    tone, tone_remarks = _tone_step(measured, power, settings, plan, references)
+    tone, tone_remarks = _tone_step(measured, power, settings, references)
     plan = plan.with_steps(tone)
     compressor = _compressor_step(measured, power, settings, style, plan)
     return (
@@ -82,20 +83,14 @@ def tone_plan(
 
 
 def _tone_step(
-    measured: Measurements,
-    power: Power,
-    settings: Settings,
-    chosen: Plan,
-    references: Sequence[Measurements],
+    measured: Measurements, power: Power, settings: Settings, references: Sequence[Measurements]
 ) -> tuple[ToneStep | None, tuple[str, ...]]:
-    """The filters to the references' spectrum, from where the board's clean-up leaves it; the style comes on top."""
+    """The filters to the references' spectrum. The board's clean-up is not made up for, and its style comes on top."""
     if not references:
         return None, ()
-    rate_hz, amount, hz = measured.rate_hz, settings.amount_percent / 100, bin_frequencies_hz(measured.rate_hz)
-    style = presets().styles[settings.style]
-    clean = power * (shaping_gains(chosen, hz) / style_gains(style, amount, rate_hz, hz)) ** 2
-    matched = match(clean, rate_hz, reference_levels(references, settings.reference_weights, rate_hz), amount)
-    if not matched.gains_db.any():
+    rate_hz, amount = measured.rate_hz, settings.amount_percent / 100
+    matched = match(power, rate_hz, reference_levels(references, settings.reference_weights, rate_hz), amount)
+    if np.abs(matched.gains_db).max() < _AUDIBLE_DB:
         return None, matched.remarks
     reason = (
         f"Matches the spectrum of {len(references)} reference(s) by {settings.amount_percent:.0f} %, "

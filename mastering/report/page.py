@@ -7,7 +7,8 @@ from html import escape
 
 import numpy as np
 
-from mastering.contract import BandLevel, Measurements, Report
+from mastering.contract import BandLevel, BoardStep, Measurements, PlanStep, Report
+from mastering.contract.board import described
 from mastering.contract.presets import Target, presets
 from mastering.report.certificate import Certificate
 from mastering.report.plots import STYLE, Plot, Points, plain_number, svg
@@ -80,8 +81,17 @@ def _flags(report: Report) -> str:
 
 
 def _steps(report: Report) -> str:
-    rows = "".join(f"<dt>{escape(step.name)}</dt><dd>{escape(step.reason)}</dd>" for step in report.plan.steps)
+    rows = "".join(
+        f"<dt>{escape(step.name)}</dt><dd>{escape(step.reason)}{_processors(step)}</dd>" for step in report.plan.steps
+    )
     return f"<h2>What was done, and why</h2><dl>{rows}</dl>"
+
+
+def _processors(step: PlanStep) -> str:
+    if not isinstance(step, BoardStep):
+        return ""
+    items = (f"<li>{escape(described(each))}: {escape(each.reason)}</li>" for each in step.parameters.processors)
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _figure(plot: Plot) -> str:

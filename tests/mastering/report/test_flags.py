@@ -45,8 +45,8 @@ _BAND = np.arange(len(band_centres_hz(44_100)))
 _FAR = np.zeros_like(_LEVELS)
 _FAR[0, 10], _FAR[0, 14], _FAR[1, 20] = 40.0, 40.0, 30.0
 _REFERENCES = {
-    "3 bands lie more than 24 dB": (_EVEN, _LEVELS + _FAR),
-    "bands of the source are near silence": (np.where(_HZ > 8000, 1e-16, _EVEN), _LEVELS),
+    "3 bands lie further from the reference than the 24 dB": (_EVEN, _LEVELS + _FAR),
+    "bands of the song are so quiet that lifting them": (np.where(_HZ > 8000, 1e-16, _EVEN), _LEVELS),
     "Reference mismatch": (_EVEN, _LEVELS + 9.0 * (-1.0) ** _BAND),
 }
 

@@ -7,7 +7,7 @@
  */
 import { find, make } from "./dom.js";
 import { showFigures } from "./figures_view.js";
-import { change, label, number, parameter } from "./words.js";
+import { change, label, number, parameter, processor } from "./words.js";
 
 /** @type {[key: keyof Measurements & string, title: string, unit: string, meaning: string, digits: number][]} */
 const ROWS = [
@@ -67,13 +67,17 @@ function numbersRow(title, unit, meaning, digits, was, is) {
 }
 
 /** @param {import("./types.js").PlanStep} one */
-function step({ name, parameters, reason }) {
+function step({ name, parameters: { processors, ...parameters }, reason }) {
   const list = make("dl");
   for (const [key, value] of Object.entries(parameters)) {
     const { label: text, unit } = label(key);
     list.append(make("div", {}, make("dt", {}, text), make("dd", {}, `${parameter(value)}${unit ? ` ${unit}` : ""}`)));
   }
   const item = make("li", { class: "panel" }, make("h3", {}, label(name).label), make("p", {}, reason));
+  if (processors) {
+    const items = processors.map((one) => make("li", {}, processor(one), make("span", { class: "meaning" }, one.reason)));
+    item.append(make("ul", { class: "processors" }, ...items));
+  }
   if (list.childElementCount) item.append(make("details", { class: "fine" }, make("summary", {}, "Numbers", make("span", { class: "visually-hidden" }, ` of ${label(name).label}`)), list));
   return item;
 }

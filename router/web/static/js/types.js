@@ -28,7 +28,11 @@
  *   correlation: number | null, width_db: number | null, clipped_samples: number, spectrum: BandLevel[],
  * }} Measurements
  * @typedef {number | boolean | string | number[]} Parameter
- * @typedef {{name: string, parameters: Record<string, Parameter>, reason: string}} PlanStep
+ * @typedef {{
+ *   processor: string, on: "both" | "mid" | "side", reason: string, cutoff_frequency_hz?: number, gain_db?: number, q?: number,
+ *   threshold_db?: number, ratio?: number, attack_ms?: number, release_ms?: number, drive_db?: number,
+ * }} Processor One processor of a board; what it has no use for it lacks.
+ * @typedef {{name: string, parameters: {processors?: Processor[]} & Record<string, Parameter>, reason: string}} PlanStep
  * @typedef {{
  *   before: Measurements, after: Measurements, flags: string[],
  *   plan: {loudness_lufs: number, ceiling_dbtp: number, steps: PlanStep[]}, traces: Traces | null,

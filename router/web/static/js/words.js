@@ -83,6 +83,36 @@ export function parameter(value) {
 }
 
 /** @type {Record<string, string>} */
+const PROCESSORS = {
+  HighpassFilter: "High-pass",
+  LowpassFilter: "Low-pass",
+  LowShelfFilter: "Low shelf",
+  PeakFilter: "Bell",
+  HighShelfFilter: "High shelf",
+  Distortion: "Soft clipper",
+  Clipping: "Hard clipper",
+};
+
+/**
+ * A processor of the board as an engineer says it: "High shelf 5.4 kHz, +1.5 dB, Q 0.70".
+ * @param {import("./types.js").Processor} one
+ */
+export function processor(one) {
+  const parts = [
+    one.cutoff_frequency_hz === undefined ? "" : hertz(one.cutoff_frequency_hz),
+    one.threshold_db === undefined ? "" : `from ${number(one.threshold_db)} dB`,
+    one.ratio === undefined ? "" : `${number(one.ratio, 2)}:1`,
+    one.attack_ms === undefined ? "" : `attack ${number(one.attack_ms, 0)} ms`,
+    one.release_ms === undefined ? "" : `release ${number(one.release_ms, 0)} ms`,
+    one.drive_db === undefined ? "" : `drive ${change(one.drive_db)} dB`,
+    one.gain_db === undefined ? "" : `${change(one.gain_db)} dB`,
+    one.q === undefined ? "" : `Q ${number(one.q, 2)}`,
+    one.on === "both" ? "" : `on the ${one.on}`,
+  ];
+  return `${PROCESSORS[one.processor] ?? one.processor} ${parts.filter(Boolean).join(", ")}`;
+}
+
+/** @type {Record<string, string>} */
 const STAGES = {
   decode: "Decoding",
   analyse: "Listening and measuring",
