@@ -15,7 +15,6 @@ app = typer.Typer(
     help="Master a song: loudness, true peak and tone for where it is going.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

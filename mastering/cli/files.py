@@ -1,49 +1,214 @@
-"""The files that a command line names: opened for reading, or written whole or not at all; formats by extension."""
+"""The files that a command line names: opened for reading, or written whole or not at all; formats by extension.
+
+`-` is standard input or output. A regular file is made beside its place and renamed to it when it is whole. Whatever
+else has a name (a pipe, a device) is never replaced: it gets the bytes when the work is done, and what comes from it
+is kept in a file without a name first, since audio is read and written back and forth.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import secrets
+import shutil
+import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from mastering.cli.outcome import UsageError
-from mastering.contract import Fault, FaultCode, OutputFormat
+from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode, OutputFormat
+from mastering.runtime.command_line import check_ended, reason
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+STANDARD = Path("-")
+"""Standard input where a file is read, standard output where one is written."""
+_STANDARD_OUTPUTS = {STANDARD, Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")}
+_DESCRIPTOR_FOLDERS = {Path("/dev/fd"), Path("/proc/self/fd")}
+_NO_FILE = {stat.S_IFDIR: "a folder. Name the file in it", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
+"""What no master can be written to."""
+_MOST_NAME_BYTES = 255
+_CHUNK_BYTES = 1 << 18
+"""Of what comes from a pipe."""
 _CHANGED = "the input changed while it was read, so no master is of all of it. Try again when it is whole."
 
 
+class _File(io.FileIO):
+    """A file that keeps its failure for `_told_failure` instead of raising it.
+
+    libsndfile calls back to read and write, and what is raised there is printed as a traceback and lost.
+    """
+
+    failure: OSError | None = None
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            self.failure = error
+            return 0
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            if self.failure is None:
+                return super().write(data)
+        except OSError as error:
+            self.failure = error
+        return memoryview(data).nbytes
+
+
+@contextmanager
+def _told_failure(file: _File, what: str) -> Iterator[None]:
+    """Raises UsageError where the file failed in the block, in place of whatever came of that."""
+    try:
+        yield
+    except Exception as error:
+        if file.failure is None:
+            raise
+        raise UsageError(f"{what}: {reason(file.failure)}.") from error
+    if file.failure is not None:
+        raise UsageError(f"{what}: {reason(file.failure)}.")
+
+
 def paths_by_format(paths: list[Path], kind: OutputFormat | None) -> dict[OutputFormat, Path]:
-    """Each output path under its format: `kind` for a single one, else what the extension says. Raises Fault."""
+    """Each output path under its format: `kind` for one that it is meant for, else what the extension says.
+
+    `kind` is meant for a single path, else for standard output and for those with its extension. Raises Fault.
+    """
     found: dict[OutputFormat, Path] = {}
     for path in paths:
-        form = kind if kind is not None and len(paths) == 1 else format_of(path)
+        form = kind if kind is not None and (len(paths) == 1 or _is_meant(kind, path)) else format_of(path)
         if form in found:
             raise Fault(FaultCode.BAD_SETTINGS, f"Two outputs of the format {form} were asked for; one is enough.")
         found[form] = path
+    if kind is not None and kind not in found:
+        raise Fault(FaultCode.BAD_SETTINGS, f"None of the outputs is one for --format {kind}.")
     return found
+
+
+def _is_meant(kind: OutputFormat, path: Path) -> bool:
+    return is_standard_output(path) or _extension(path) == kind.extension
 
 
 def format_of(path: Path) -> OutputFormat:
     """The first format with the path's extension. Raises Fault(bad_settings)."""
-    extension = path.suffix.lower().removeprefix(".")
     for form in OutputFormat:
-        if form.extension == extension:
+        if form.extension == _extension(path):
             return form
     known = ", ".join(sorted({f".{form.extension}" for form in OutputFormat}))
     raise Fault(FaultCode.BAD_SETTINGS, f"The output's extension says no format. Use one of {known}, or --format.")
 
 
+def _extension(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether what is written there goes to standard output."""
+    return path in _STANDARD_OUTPUTS
+
+
+def check_places(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Raise UsageError for an input that is not there and an output that would replace an input or another output.
+
+    By whatever links or ways their names lead to them, and before anything is read or written. A file of presets is an
+    input too.
+    """
+    if own_presets := os.environ.get("MASTERING_PRESETS"):
+        inputs = [*inputs, Path(own_presets)]
+    if inputs.count(STANDARD) > 1:
+        raise UsageError("standard input can be read but once. Name the other files.")
+    read, written = {}, dict[object, Path]()
+    for path in inputs:
+        with _told_as(_reading(path)):
+            read[_place(path)] = path
+    for path in outputs:
+        with _told_as(_writing(path)):
+            place = _place_to_be(path)
+        if place is None:
+            continue
+        if place in read:
+            raise UsageError(f"the output {path} would overwrite the input {read[place]}. Choose another name.")
+        if place in written:
+            raise UsageError(f"the outputs {written[place]} and {path} are one file. Choose another name.")
+        written[place] = path
+
+
+def _place(path: Path, standard_stream: int = 0) -> object:
+    """What a file is known by, whatever its names; None for a device or socket, which holds nothing to overwrite.
+
+    Raises OSError.
+    """
+    found = os.fstat(standard_stream) if path == STANDARD else path.stat()
+    return (found.st_dev, found.st_ino) if stat.S_IFMT(found.st_mode) in (stat.S_IFREG, stat.S_IFIFO) else None
+
+
+def _place_to_be(path: Path) -> object:
+    """The same of an output, which may not be there. Raises OSError."""
+    try:
+        return _place(path, standard_stream=1)
+    except FileNotFoundError:
+        return os.path.realpath(path)
+
+
+def _reading(path: Path) -> str:
+    return f"cannot read {'standard input' if path == STANDARD else path}"
+
+
+def _writing(path: Path) -> str:
+    return f"cannot write {'standard output' if path == STANDARD else path}"
+
+
+@contextmanager
+def _told_as(what: str) -> Iterator[None]:
+    """Raises UsageError in place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{what}: {reason(error)}.") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, and those above it, where they are not there. Raises UsageError."""
+    with _told_as(f"cannot make the folder {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def name_within(stem: str, ending: str) -> str:
+    """A file's name of `stem` and `ending`, the stem cut where file systems take no longer name."""
+    room, encoded = _MOST_NAME_BYTES - len(os.fsencode(ending)), os.fsencode(stem)
+    return (stem if len(encoded) <= room else encoded[:room].decode(errors="ignore")) + ending
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """The file open for reading. Raises UsageError, also where it changes meanwhile."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UsageError(f"cannot read the input: {os.strerror(error.errno or 0).lower()}.") from None
-    with file, _unchanged([file]):
+    """The file open for reading and seeking. Raises UsageError, also where it changes meanwhile."""
+    with _told_as(_reading(path)):
+        opened = _opened(path)
+    with _told_failure(opened, _reading(path)), cast(BinaryIO, io.BufferedReader(opened)) as file, _unchanged([file]):
         yield file
+
+
+def _opened(path: Path) -> _File:
+    """Raises OSError and Fault(too_large)."""
+    found = _File(os.dup(0)) if path == STANDARD else _File(path)
+    if stat.S_ISREG(os.fstat(found.fileno()).st_mode) and not found.tell():
+        return found
+    with found, TemporaryFile() as copy:
+        for chunk in iter(partial(os.read, found.fileno(), _CHUNK_BYTES), b""):
+            copy.write(chunk)
+            if copy.tell() > MAX_INPUT_BYTES:
+                most_mib = MAX_INPUT_BYTES >> 20
+                raise Fault(FaultCode.TOO_LARGE, f"More than {most_mib} MiB came, which is the most that is read.")
+        copy.seek(0)
+        return _File(os.dup(copy.fileno()), "r+b")
 
 
 @contextmanager
@@ -67,27 +232,62 @@ def _state(file: BinaryIO) -> tuple[int, int]:
 
 @contextmanager
 def writing(path: Path, *sources: BinaryIO) -> Iterator[BinaryIO]:
-    """A new file that is renamed to `path` when the block ends well, and removed if not. Raises UsageError.
+    """An empty file whose bytes are at `path` when the block ends well, and nowhere if not. Raises UsageError.
 
-    It refuses to overwrite one of the `sources`, and writes nothing where one changes meanwhile.
+    It writes nothing where one of the `sources` changes meanwhile.
     """
+    with _told_as(_writing(path)):
+        begin = _through if _is_written_through(path) else _beside
+        with begin(path, sources) as file:
+            yield file
+
+
+def _is_written_through(path: Path) -> bool:
+    """Whether the path names no file of its own. Raises UsageError for what can't be written, and OSError."""
+    if is_standard_output(path) and os.isatty(1):
+        raise UsageError("standard output is a terminal, which would show a master as letters. Name a file.")
+    if path == STANDARD:
+        return True
     try:
-        if path.is_dir():
-            raise UsageError("the output is a folder. Name the file in it.")
-        if path.exists() and any(os.path.samestat(os.fstat(source.fileno()), path.stat()) for source in sources):
-            raise UsageError("the output would overwrite the input. Choose another name.")
-    except OSError as error:
-        raise UsageError(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if what := _NO_FILE.get(stat.S_IFMT(mode)):
+        raise UsageError(f"the output {path} is {what}.")
+    if stat.S_ISREG(mode):
+        return is_standard_output(path) or path == Path("/dev/stderr") or path.parent in _DESCRIPTOR_FOLDERS
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "")
+    return True
+
+
+@contextmanager
+def _beside(path: Path, sources: Sequence[BinaryIO]) -> Iterator[BinaryIO]:
+    place = path.resolve()  # what a link leads to is written, and the link stays
+    part = place.with_name(f".mastering-{secrets.token_hex(8)}.part")
     try:
-        file = part.open("w+b")
-    except OSError as error:
-        raise UsageError(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
-    try:
-        with file, _unchanged(sources):
-            yield cast(BinaryIO, file)
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write the output: {os.strerror(error.errno or 0).lower()}.") from None
+        opened = _File(part, "x+b")
+        with _told_failure(opened, _writing(path)), _buffered(opened) as file, _unchanged(sources):
+            yield file
+        check_ended()
+        part.replace(place)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _buffered(file: _File) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedRandom(file))
+
+
+@contextmanager
+def _through(path: Path, sources: Sequence[BinaryIO]) -> Iterator[BinaryIO]:
+    with TemporaryFile(buffering=0) as unnamed:
+        opened = _File(os.dup(unnamed.fileno()), "r+b")
+    with _told_failure(opened, _writing(path)), _buffered(opened) as file:
+        with _unchanged(sources):
+            yield file
+        check_ended()
+        file.seek(0)
+        sys.stdout.flush()
+        with open(os.dup(1) if path == STANDARD else path, "wb") as target:  # noqa: PTH123
+            shutil.copyfileobj(file, target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import NoReturn
 
 from typer import Typer
@@ -34,8 +36,11 @@ EXIT_CODES = {
 }
 """Stable: scripts rely on them. 0 is success, 1 a file that can't be read or written, 2 a wrong command line."""
 
-EPILOG = "Exit codes: 0 done, 1 a file cannot be read or written, 2 wrong command line, " + ", ".join(
-    f"{number} {code.replace('_', ' ')}" for code, number in EXIT_CODES.items()
+EPILOG = (
+    "A file may be '-', which is standard input or output, a pipe or a device. Exit codes: 0 done, 1 a file cannot be "
+    "read or written, 2 wrong command line, "
+    + ", ".join(f"{number} {code.replace('_', ' ')}" for code, number in EXIT_CODES.items())
+    + ", 128 and more: ended by a signal"
 )
 
 
@@ -45,14 +50,17 @@ class UsageError(Exception):
 
 def run(app: Typer) -> NoReturn:
     """Run the command: every failure is one line on standard error and a code from `EXIT_CODES`."""
-    command_line.run(app, "mastering", _told)
+    with command_line.ended_by_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        command_line.run(app, "mastering", _told)
 
 
 def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, Fault):
         return error.message, EXIT_CODES[error.code]
     if isinstance(error, UsageError):
-        return str(error), 1
+        return str(error), command_line.CANNOT_WRITE
+    if isinstance(error, OSError):
+        return f"a file cannot be read or written: {command_line.reason(error)}.", command_line.CANNOT_WRITE
     if isinstance(error, MemoryError):
         return "there is not enough memory for this song.", EXIT_CODES[FaultCode.OUT_OF_MEMORY]
     where = type(error).__name__
@@ -62,3 +70,8 @@ def _told(error: Exception) -> tuple[str, int]:
 def print_line(text: str) -> None:
     """One line on standard output."""
     print(text)  # noqa: T201 - this is a command
+
+
+def print_remark(text: str) -> None:
+    """One line on standard error: where standard output holds the master itself."""
+    print(text, file=sys.stderr)  # noqa: T201

@@ -5,7 +5,8 @@ Over 250 lines, because each verb spells out its options, which are its help.
 
 from __future__ import annotations
 
-import os
+import unicodedata
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -13,7 +14,17 @@ from typing import Annotated, BinaryIO
 import typer
 
 from mastering.cli.app import app
-from mastering.cli.files import format_of, paths_by_format, reading, writing
+from mastering.cli.files import (
+    STANDARD,
+    check_places,
+    format_of,
+    is_standard_output,
+    make_folder,
+    name_within,
+    paths_by_format,
+    reading,
+    writing,
+)
 from mastering.cli.options import (
     Amount,
     AsJson,
@@ -30,8 +41,8 @@ from mastering.cli.options import (
     settings_of,
     with_output,
 )
-from mastering.cli.outcome import EPILOG, UsageError, print_line
-from mastering.cli.terminal import print_plan, print_report, print_table, progress_bar
+from mastering.cli.outcome import EPILOG, UsageError, print_line, print_remark
+from mastering.cli.terminal import Printer, print_plan, print_report, print_table, progress_bar
 from mastering.contract import Effort, Fault, OutputFormat, Report
 
 
@@ -40,7 +51,11 @@ def master(
     song: Song,
     output: Annotated[
         list[Path],
-        typer.Option("--output", "-o", help="Where to write; the extension says the format. May be repeated."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write; the extension says the format. '-' is standard output. May be repeated.",
+        ),
     ],
     kind: Annotated[
         OutputFormat | None, typer.Option("--format", "-f", help="Format, where the extension does not say enough.")
@@ -66,6 +81,8 @@ def master(
     from mastering.engine import pipeline
 
     paths = paths_by_format(output, kind)
+    written = [*paths.values(), *([] if report_page is None else [report_page])]
+    line = _printer(written, as_json=as_json)
     settings = settings_of(
         outputs=tuple(paths),
         target=target,
@@ -79,10 +96,12 @@ def master(
         reference_weights=tuple(weight or ()),
         keep_tags=not strip_tags,
     )
+    check_places([song, *(reference or ())], written)
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
         references = [stack.enter_context(reading(path)) for path in reference or ()]
         files = {form: stack.enter_context(writing(path, source, *references)) for form, path in paths.items()}
+        page = None if report_page is None else stack.enter_context(writing(report_page, source, *references))
         progress = stack.enter_context(progress_bar(quiet=as_json))
         report = pipeline.master(
             source,
@@ -90,20 +109,23 @@ def master(
             references=references,
             open_output=files.__getitem__,
             progress=progress,
-            with_costs=report_page is not None,
+            with_costs=page is not None,
         )
-    if report_page is not None:
-        _write_page(report, report_page, output[0])
+        if page is not None:
+            # The report is of the first format that was written, lossless before lossy, and so are the second meters'.
+            _write_page(report, page, files[min(files, key=lambda form: form.is_lossy)])
     if as_json:
         print_line(report.model_dump_json(indent=2))
     else:
-        print_report(report)
+        print_report(report, line)
 
 
 @app.command()
 def album(
     songs: Annotated[list[Path], typer.Argument(help="The tracks, in order.", show_default=False)],
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masters; names are kept.")],
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the masters, made if need be; names are kept.")
+    ],
     kind: Annotated[OutputFormat, typer.Option("--format", "-f", help="Format of all of them.")] = OutputFormat.WAV24,
     target: TargetOption = "streaming",
     style: StyleOption = "neutral",
@@ -115,10 +137,13 @@ def album(
     from mastering.engine.album import master_album
 
     settings = settings_of(target=target, style=style, amount_percent=amount, rate_hz=rate, outputs=(kind,))
+    masters = [folder / f"{path.stem}.{kind.extension}" for path in songs]
+    _check_names(songs, masters)
+    check_places([*songs, *(reference or ())], masters)
+    make_folder(folder)
     with ExitStack() as stack:
         tracks = [stack.enter_context(reading(path)) for path in songs]
         references = [stack.enter_context(reading(path)) for path in reference or ()]
-        masters = [folder / f"{path.stem}.{kind.extension}" for path in songs]
         files = [stack.enter_context(writing(path, *tracks, *references)) for path in masters]
         progress = stack.enter_context(progress_bar(quiet=False))
         reports = master_album(
@@ -143,22 +168,23 @@ def preview(
     seconds: Annotated[float, typer.Option(min=5, max=120, help="How much of the song.")] = 30.0,
 ) -> None:
     """Write the loudest half minute of SONG in every style, all equally loud, with the original beside them."""
-    from mastering.engine.preview import write_previews
+    from mastering.contract.presets import presets
+    from mastering.engine.preview import ORIGINAL, write_previews
 
     settings = settings_of(target=target, amount_percent=amount, outputs=(kind,))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder: {os.strerror(error.errno or 0).lower()}.") from None
+    paths = {
+        style: folder / name_within(song.stem if song != STANDARD else "song", f" ({style}).{kind.extension}")
+        for style in (ORIGINAL, *presets().styles)
+    }
+    check_places([song, *(reference or ())], list(paths.values()))
+    make_folder(folder)
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
         references = [stack.enter_context(reading(path)) for path in reference or ()]
         progress = stack.enter_context(progress_bar(quiet=False))
-        paths = {}
 
-        def open_output(name: str) -> BinaryIO:
-            paths[name] = folder / f"{song.stem} ({name}).{kind.extension}"
-            return stack.enter_context(writing(paths[name], source, *references))
+        def open_output(style: str) -> BinaryIO:
+            return stack.enter_context(writing(paths[style], source, *references))
 
         made = write_previews(
             source, settings, references=references, open_output=open_output, seconds=seconds, progress=progress
@@ -218,7 +244,9 @@ def plan(
 def render_by_plan(
     song: Song,
     plan_file: Annotated[Path, typer.Option("--plan", help="A plan or report as JSON, from plan or master --json.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write; .wav or .flac.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write; .wav or .flac, or '-' with --format.")
+    ],
     kind: Annotated[
         OutputFormat | None, typer.Option("--format", "-f", help="Instead of the extension's format.")
     ] = None,
@@ -227,16 +255,18 @@ def render_by_plan(
     """Render SONG by a finished plan: the same samples as when the plan was made."""
     from mastering.engine import replay
 
+    form = kind or format_of(output)
+    line = _printer([output], as_json=as_json)
+    check_places([song, plan_file], [output])
     with reading(plan_file) as file:
         chosen = replay.read_plan(file)
-    form = kind or format_of(output)
     chosen = with_output(chosen, form)
     with reading(song) as source, writing(output, source) as target, progress_bar(quiet=as_json) as progress:
         after = replay.render_plan(source, chosen, open_output=lambda kind: target, progress=progress)
     if as_json:
         print_line(after.model_dump_json(indent=2))
     else:
-        print_table({"after": after})
+        print_table({"after": after}, line)
 
 
 @app.command(name="demo-song")
@@ -244,23 +274,41 @@ def demo_song(output: Annotated[Path, typer.Argument(help="Where to write the WA
     """Write half a minute of synthesised music, to try everything with."""
     from mastering.engine import demo
 
+    check_places([], [output])
     with writing(output) as file:
         demo.write_demo_song(file)
-    print_line(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
+    if not is_standard_output(output):
+        print_line(f"Half a minute of music is in {output.name}. Try: mastering master {output.name} -o master.wav")
 
 
-def _write_page(report: Report, path: Path, written: Path) -> None:
+def _printer(outputs: Sequence[Path], *, as_json: bool = False) -> Printer:
+    """Where results are printed: on standard output unless it gets one of the outputs. Raises for both at once."""
+    if not any(map(is_standard_output, outputs)):
+        return print_line
+    if as_json:
+        raise typer.BadParameter("standard output can't hold both an output and what --json prints.")
+    return print_remark
+
+
+def _check_names(songs: Sequence[Path], masters: Sequence[Path]) -> None:
+    """Raise UsageError where two masters would have one name, for file systems that ignore case too."""
+    found: dict[str, Path] = {}
+    for song, master_path in zip(songs, masters, strict=True):
+        if song == STANDARD:
+            raise UsageError("the masters of an album have the names of its songs, and standard input has none.")
+        name = unicodedata.normalize("NFC", master_path.name).casefold()
+        if name in found:
+            raise UsageError(f"{found[name]} and {song} would both become {master_path}. Rename one of them.")
+        found[name] = song
+
+
+def _write_page(report: Report, page: BinaryIO, written: BinaryIO) -> None:
     """Write the report page, with the readings of the second meters where the master is short enough for them."""
     from mastering.report.certificate import certify
     from mastering.report.page import html
 
     try:
-        # The report is of the first format that was written, lossless before lossy, and so are the second meters'.
-        with reading(written) as file:
-            certificate = certify(file)
+        certificate = certify(written)
     except Fault:
         certificate = None
-    try:
-        path.write_text(html(report, certificate), "utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write the report: {os.strerror(error.errno or 0).lower()}.") from None
+    page.write(html(report, certificate).encode())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from mastering.cli.outcome import print_line
 from mastering.contract import BoardStep, Measurements, Plan, Report, Stage
 from mastering.contract.board import described
+from mastering.runtime.command_line import check_ended
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,33 +25,42 @@ def _console() -> Console:
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Callable[[Stage, float], None]]:
-    """A bar on standard error, if that is a terminal."""
+    """A bar on standard error, if that is a terminal. Each step ends the command where a signal has come."""
     if quiet or not sys.stderr.isatty():
-        yield lambda stage, fraction: None
+        yield lambda stage, fraction: check_ended()
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns: tuple[Any, ...] = (TextColumn("{task.description:8}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task("decode", total=1.0)
-        yield lambda stage, fraction: bar.update(task, completed=fraction, description=str(stage))
+
+        def show(stage: Stage, fraction: float) -> None:
+            check_ended()
+            bar.update(task, completed=fraction, description=str(stage))
+
+        yield show
 
 
-def print_report(report: Report) -> None:
+Printer = Callable[[str], None]
+"""`print_line`, or `print_remark` where standard output holds a master."""
+
+
+def print_report(report: Report, line: Printer = print_line) -> None:
     """Before and after, the plan, and the remarks."""
-    print_table({"before": report.before, "after": report.after})
-    print_plan(report.plan)
+    print_table({"before": report.before, "after": report.after}, line)
+    print_plan(report.plan, line)
     for flag in report.flags:
-        print_line(f"note: {flag}")
+        line(f"note: {flag}")
 
 
-def print_plan(chosen: Plan) -> None:
+def print_plan(chosen: Plan, line: Printer = print_line) -> None:
     """Each step with its reason."""
     for step in chosen.steps:
-        print_line(f"{step.name:12} {step.reason}")
+        line(f"{step.name:12} {step.reason}")
         if isinstance(step, BoardStep):
             for each in step.parameters.processors:
-                print_line(f"{'':12} · {described(each)}")
+                line(f"{'':12} · {described(each)}")
 
 
 _ROWS = (
@@ -65,7 +76,7 @@ _ROWS = (
 )
 
 
-def print_table(columns: dict[str, Measurements]) -> None:
+def print_table(columns: dict[str, Measurements], line: Printer = print_line) -> None:
     """Measurements side by side, one column for each."""
     from rich.console import Console
     from rich.table import Table
@@ -78,5 +89,6 @@ def print_table(columns: dict[str, Measurements]) -> None:
     for title, field, unit in _ROWS:
         values = [getattr(found, field) for found in columns.values()]
         table.add_row(title, *("–" if value is None else f"{value:.2f}" for value in values), unit)
-    out: IO[str] = sys.stdout
-    Console(file=out).print(table)
+    shown = io.StringIO()
+    Console(file=shown).print(table)
+    line(shown.getvalue().rstrip("\n"))
