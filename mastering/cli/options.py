@@ -74,19 +74,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing el
 
 
 _OF_FIELDS = {
-    "amount_percent": ("amount", "percent"),
-    "loudness_lufs": ("loudness", "LUFS"),
-    "ceiling_dbtp": ("ceiling", "dBTP"),
-    "rate_hz": ("rate", "Hz"),
-    "max_crest_loss_db": ("max-crest-loss", "dB"),
+    "amount_percent": ("amount", " percent"),
+    "loudness_lufs": ("loudness", " LUFS"),
+    "ceiling_dbtp": ("ceiling", " dBTP"),
+    "rate_hz": ("rate", " Hz"),
+    "max_crest_loss_db": ("max-crest-loss", " dB"),
     "reference_weights": ("weight", ""),
 }
 """Field of the settings → the option that sets it, where that has another name, and its unit."""
 _RULES = {
-    "greater_than_equal": "at least {ge:g}",
-    "less_than_equal": "at most {le:g}",
-    "greater_than": "more than {gt:g}",
-    "finite_number": "a finite number of",
+    "greater_than_equal": "at least {ge:g}{unit}",
+    "less_than_equal": "at most {le:g}{unit}",
+    "greater_than": "more than {gt:g}{unit}",
+    "finite_number": "a finite number",
     "too_long": "given at most {max_length} times",
     "string_pattern_mismatch": "made of a-z, 0-9, '-' and '_'",
 }
@@ -118,10 +118,10 @@ def settings_of(**asked: Any) -> Settings:
 def _mistake(error: ErrorDetails) -> str:
     field = str(error["loc"][0])
     option, unit = _OF_FIELDS.get(field, (field, ""))
-    rule = _RULES.get(error["type"], error["msg"].lower()).format(**error.get("ctx", {}))
+    rule = _RULES.get(error["type"], error["msg"].lower()).format(unit=unit, **error.get("ctx", {}))
     given = error["input"]
     was = f", not {given:g}" if isinstance(given, float | int) else f", not '{given}'" if isinstance(given, str) else ""
-    return f"--{option} must be {' '.join(filter(None, (rule, unit)))}{was}"
+    return f"--{option} must be {rule}{was}"
 
 
 def with_output(chosen: Plan, form: OutputFormat) -> Plan:

@@ -61,7 +61,7 @@ def read_plan(file: BinaryIO) -> Plan:
     try:
         data = json.loads(file.read(inputs.MOST_JSON_BYTES))
         return Plan.model_validate(data.get("plan", data))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise Fault(
             FaultCode.BAD_SETTINGS, "This is no plan: give what 'mastering plan --json' or 'master --json' wrote."
         ) from None

@@ -10,11 +10,11 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
-from mastering.contract import Effort
+from mastering.contract import Effort, Fault
 from mastering.contract.kinds import WrongVariableError, job_kinds
 from mastering.runtime import command_line
 from router.core.settings import read_settings
@@ -34,7 +34,6 @@ EXIT_CODES = {
 app = typer.Typer(
     no_args_is_help=True,
     epilog="Exit codes: " + ", ".join(f"{number} {meaning}" for number, meaning in EXIT_CODES.items()) + ".",
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Takes songs in, sends each to the best tier that is up, hands masters back, forgets the rest.",
 )
@@ -42,6 +41,21 @@ app = typer.Typer(
 ROUTER_URL = "http://127.0.0.1:8080"
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8080]")]
+
+
+def _completed(presets: Literal["targets", "styles"]) -> Callable[[str], list[tuple[str, str]]]:
+    """What the shell offers for an option that takes a preset: this machine's names, each with what it is for."""
+
+    def names(incomplete: str) -> list[tuple[str, str]]:
+        from mastering.contract.presets import presets as known
+
+        try:
+            found = getattr(known(), presets)
+        except Fault:
+            return []
+        return [(name, one.purpose) for name, one in found.items() if name.startswith(incomplete)]
+
+    return names
 
 
 @app.command()
@@ -74,8 +88,12 @@ def submit(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to put it; of several formats, each by its extension.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Delivery target. [default: streaming]")] = None,
-    style: Annotated[str | None, typer.Option(help="Style. [default: neutral]")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Delivery target. [default: streaming]", autocompletion=_completed("targets"))
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="Style. [default: neutral]", autocompletion=_completed("styles"))
+    ] = None,
     amount: Annotated[
         float | None, typer.Option(min=0, max=100, help="How much to change, in percent. [default: 60]")
     ] = None,

@@ -11,9 +11,7 @@ import json
 import os
 import secrets
 import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,8 +19,9 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from mastering.runtime.command_line import ended_by_signals
 from router.cli.server import checked_token, checked_url, why_no_answer
-from router.cli.submit_files import check_paths, is_readable, named_outputs, paths_of
+from router.cli.submit_files import check_paths, check_song, named_outputs, part_of, paths_of
 from router.core.command_error import CommandError
 from router.core.retry import attempts
 
@@ -76,14 +75,13 @@ def submit(
     earlier call made, which goes on in place of a new one. A signal to end destroys the job, as Ctrl-C does.
     """
     url, token = checked_url(url), checked_token(token)
-    if not is_readable(song):
-        raise CommandError(f"{song} is not a file that can be read.", exit_code=2)
+    check_song(song)
     console = Console(stderr=True)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     job: dict[str, Any] = {}
     try:
         with (
-            _ended_by_signals(),
+            ended_by_signals(signal.SIGTERM, signal.SIGHUP),
             httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False, headers=headers) as http,
             _progress_bars(console) as progress,
         ):
@@ -136,24 +134,6 @@ def _lost(url: str, job: Mapping[str, Any], error: Exception) -> str:
         f"the connection to {url} broke and did not come back. Nothing is lost for {left_min:.0f} minutes: the same"
         f" command with --resume {job['id']} goes on."
     )
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Where a signal ends the command, its `finally` blocks run: no job is left behind. Only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _progress_bars(console: Console) -> Progress:
@@ -286,9 +266,10 @@ def _show_state(progress: Progress, task: TaskID, job: dict[str, Any]) -> None:
 def _download(http: httpx.Client, output: dict[str, Any], path: Path, progress: Progress) -> None:
     """Write the master to `path`, whole or not at all. Raises CommandError, TransportError."""
     task = progress.add_task("Downloading", total=output["size_bytes"])
-    part = path.with_name(path.name + ".part")
+    path = path.resolve()  # what a link leads to is written, and the link stays
+    part = part_of(path)
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             etag = ""
             for attempt in attempts(_is_broken_connection, tries=_TRIES, progress=file.tell):
                 with attempt:

@@ -6,6 +6,8 @@ All of it is found out before a byte of the song is sent.
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from router.core.command_error import CommandError
 
 Offered = Mapping[str, Mapping[str, Any]]
 """The outputs of a kind of job by name, as `GET /v1/options` describes them."""
+
+_STANDARD = Path("-")
+"""A standard stream, as commands that can use one call it."""
+_ONLY_FILES = "what breaks off on the way goes on from a file, so name one in place of a pipe or device"
 
 
 def named_outputs(output: Path | None, asked: Sequence[str] | None, offered: Offered) -> list[str] | None:
@@ -50,12 +56,21 @@ def paths_of(names: Sequence[str], offered: Offered, output: Path | None, usual:
     ]
 
 
-def is_readable(song: Path) -> bool:
-    """Whether it is a file that can be read."""
+def check_song(song: Path) -> None:
+    """Raise CommandError for a song that is no file which can be read."""
     try:
-        return song.is_file() and os.access(song, os.R_OK)
-    except OSError:  # such as a name too long for any file
-        return False
+        mode = stat.S_IFIFO if song == _STANDARD else song.stat().st_mode
+    except OSError as error:  # such as a name too long for any file
+        raise CommandError(f"{song} can't be read: {os.strerror(error.errno or 0).lower()}.", exit_code=2) from None
+    if stat.S_ISREG(mode) and os.access(song, os.R_OK):
+        return
+    cure = "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else f": {_ONLY_FILES}"
+    raise CommandError(f"{song} is not a file that can be read{cure}.", exit_code=2)
+
+
+def part_of(path: Path) -> Path:
+    """Where the file is made that is renamed to `path` when it is whole: beside it, by a name of nobody else's."""
+    return path.with_name(f".router-{secrets.token_hex(8)}.part")
 
 
 def check_paths(song: Path, paths: Sequence[Path]) -> None:
@@ -70,9 +85,12 @@ def check_paths(song: Path, paths: Sequence[Path]) -> None:
 def _check_path(song: Path, path: Path) -> None:
     if path.is_dir():
         raise CommandError(f"{path} is a folder. Name the file in it.", exit_code=2)
-    if not path.parent.is_dir():
-        raise CommandError(f"{path} can't be written: there is no folder {path.parent}.", exit_code=2)
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if path == _STANDARD or (path.exists() and not path.is_file()):
+        raise CommandError(f"{path} is no file: {_ONLY_FILES}.", exit_code=2)
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise CommandError(f"{path} can't be written: there is no folder {folder}.", exit_code=2)
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise CommandError(f"{path} can't be written: its folder is not yours to write to.", exit_code=2)
     if path.exists() and path.samefile(song):  # by whatever link
         raise CommandError(f"{path} is the song itself: nothing was sent. Name another file.", exit_code=2)

@@ -31,7 +31,7 @@ for = "Less top"
             {"loudness_lufs": -2.0, "ceiling_dbtp": 5.0},
             "--loudness must be at most -5 LUFS, not -2; --ceiling must be at most 0 dBTP, not 5.",
         ),
-        ({"loudness_lufs": math.nan}, "--loudness must be a finite number of LUFS, not nan."),
+        ({"loudness_lufs": math.nan}, "--loudness must be a finite number, not nan."),
         ({"max_crest_loss_db": -1.0}, "--max-crest-loss must be at least 0 dB, not -1."),
         ({"rate_hz": 1}, "--rate must be at least 8000 Hz, not 1."),
         ({"reference_weights": (1.0, 0.0)}, "--weight must be more than 0, not 0."),

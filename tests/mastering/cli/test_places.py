@@ -36,6 +36,7 @@ def folder(tmp_path: Path, song: bytes) -> Path:
     for name in ("song.wav", "other.wav"):
         (tmp_path / name).write_bytes(song)
     (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "symlink.wav").symlink_to("song.wav")
     (tmp_path / "hard-link.wav").hardlink_to(tmp_path / "song.wav")
     (tmp_path / "here").symlink_to(".")
@@ -59,6 +60,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
         (("master", "song.wav", "-o", "other.wav", "-r", "other.wav"), "would overwrite the input other.wav"),
         (("render", "song.wav", "--plan", "plan.json", "-o", "plan.json", "-f", "flac"), "the input plan.json"),
         (("render", "song.wav", "--plan", "plan.json", "-o", "here/song.wav"), "would overwrite the input song.wav"),
+        (("render", "song.wav", "--plan", "deep.json", "-o", "m.wav"), "This is no plan"),
         (("album", "song.wav", "other.wav", "-o", "."), "would overwrite the input song.wav"),
         (("album", "song.wav", "here/song.wav", "-o", "new"), "song.wav and here/song.wav would both become new/song"),
         (("--presets", "presets.toml", "demo-song", "presets.toml"), "would overwrite the input presets.toml"),

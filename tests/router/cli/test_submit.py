@@ -157,6 +157,9 @@ PATHS_THAT_CAN_NOT_BE = {
     "a folder": ("", "is a folder"),
     "an extension of no format": ("out.xyz", "says no format"),
     "a name for another format": ("out.flac", "is no name for wav24"),
+    "a pipe": ("pipe", "pipe is no file: what breaks off on the way goes on from a file"),
+    "a link to a pipe": ("link.wav", "link.wav is no file"),
+    "too long a name": ("n" * 252 + ".wav", "[Ff]ile name too long"),
 }
 
 
@@ -165,6 +168,8 @@ async def test_a_place_where_no_output_can_be_is_said_before_a_byte_is_sent(
     tmp_path: Path, song: Path, name: str
 ) -> None:
     where, says = PATHS_THAT_CAN_NOT_BE[name]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.wav").symlink_to("pipe")
     formats = ["wav24"] if name == "a name for another format" else None
     backend = FakeBackend("a", [mastering()])
     async with served(tmp_path, [backend]) as router:
@@ -175,6 +180,42 @@ async def test_a_place_where_no_output_can_be_is_said_before_a_byte_is_sent(
         assert command_error.value.exit_code == 2
         assert backend.runs == []
         assert router.services.spool.usage().blobs == 0
+
+
+async def test_standard_streams_pipes_and_missing_songs_are_refused_each_for_its_reason(
+    tmp_path: Path, song: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    said = {
+        "-": "name one in place of a pipe",
+        "pipe": "name one in place of a pipe",
+        "absent": "no such file or directory",
+        ".": "not a file that can be read.$",
+    }
+    for name, cause in said.items():
+        given = Path(name) if name == "-" else tmp_path / name
+        with pytest.raises(CommandError, match=cause):
+            submit("http://127.0.0.1:9", given, None, OPTIONS, as_json=False, keep=False)
+    async with served(tmp_path, [FakeBackend("a", [mastering()])]) as router:
+        with pytest.raises(CommandError, match="- is no file: "):
+            await send(router, song, Path("-"))
+
+
+async def test_the_longest_names_are_written_links_are_followed_and_nobody_s_part_is_taken(
+    tmp_path: Path, song: Path
+) -> None:
+    longest = tmp_path / ("n" * 251 + ".wav")
+    link = tmp_path / "link.wav"
+    link.symlink_to(longest.name)
+    mine = tmp_path / "link.wav.part"
+    await asyncio.to_thread(mine.write_bytes, b"mine")
+    async with served(tmp_path, [FakeBackend("a", [mastering(), mastering()])]) as router:
+        await send(router, song, link)
+        assert link.is_symlink()
+        assert await asyncio.to_thread(longest.read_bytes) == MASTER
+        assert await asyncio.to_thread(mine.read_bytes) == b"mine"
+        await send(router, song, longest)
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []  # noqa: PTH208
 
 
 @pytest.mark.parametrize(("name", "form"), [("out.mp3", OutputFormat.MP3), ("OUT.FLAC", OutputFormat.FLAC)])
