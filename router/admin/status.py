@@ -15,7 +15,7 @@ from router.tiers.fleet.fleet import Fleet
 from router.tiers.fleet.journal import JournalEntry
 from router.tiers.fleet.member import FleetMember
 from router.tiers.policy.backend_state import UP
-from router.tiers.policy.choice import TYPICAL_JOB, forecast
+from router.tiers.policy.choice import TYPICAL_JOB, Candidate, forecast
 from router.tiers.policy.tier import TIER_ORDER, tier_title
 
 AGES_S = {"under 10 s": 10.0, "under 1 min": 60.0, "under 10 min": 600.0, "longer": math.inf}
@@ -38,6 +38,7 @@ class BackendStatus(BaseModel):
     eta_s: float = Field(description="What a typical song would take on it now, without waiting.")
     quota_left_s: float | None = Field(description="Seconds of its device that may still be used; null: no limit.")
     kinds: list[str] | None = Field(description="Kinds of jobs that it does; null where it has not said.")
+    lacks: list[str] = Field(description="Paces of those kinds that it can't do, each with the cure, as sentences.")
     device: str | None
     sandbox_gaps: list[str] | None = Field(
         description="What its sandbox does not refuse a rendering process and should; null where it has not said."
@@ -186,6 +187,7 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
         weight=round(seen.weight, 2),
         eta_s=round(seen.speed.service_s(TYPICAL_JOB.size_bytes, TYPICAL_JOB.duration_s, TYPICAL_JOB.work), 1),
         kinds=sorted(seen.kinds) if seen.kinds is not None else None,
+        lacks=_lacks(seen),
         quota_left_s=seen.quota_left_s,
         device=member.health.device,
         sandbox_gaps=None if member.health.sandbox_gaps is None else list(member.health.sandbox_gaps),
@@ -194,6 +196,16 @@ def _backend_status(member: FleetMember, now: float) -> BackendStatus:
         operator=member.terms.operator,
         cost_per_hour=member.terms.cost_per_hour,
     )
+
+
+def _lacks(seen: Candidate) -> list[str]:
+    return [
+        f"can't do '{kind.pace_title(pace)}'. {kind.pace_cures.get(pace, '')}".strip()
+        for name, kind in job_kinds().items()
+        if seen.paces is not None and name in seen.paces
+        for pace in kind.paces
+        if pace not in seen.paces[name]
+    ]
 
 
 async def _queue_status(services: Services) -> QueueStatus:

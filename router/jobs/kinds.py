@@ -70,14 +70,16 @@ def offered_paces(fleet: Fleet, kind: JobKind[Any], managed_only: bool) -> dict[
     ]
     able = frozenset().union(*said) | (kind.paces.keys() - kind.pace_modules.keys())
     return {
-        pace: OfferedPace(kind.pace_title(pace), pace in able, "" if pace in able else _not_offered(managed_only))
+        pace: OfferedPace(
+            kind.pace_title(pace), pace in able, "" if pace in able else _not_offered(kind, pace, managed_only)
+        )
         for pace in kind.paces
     }
 
 
-def _not_offered(managed_only: bool) -> str:
+def _not_offered(kind: JobKind[Any], pace: str, managed_only: bool) -> str:
     where = "of our own workers" if managed_only else "of the tiers that are set up"
-    return f"Not offered now: none {where} can do it."
+    return f"Not offered now: none {where} can do it. {kind.pace_cures.get(pace, '')}".strip()
 
 
 def report_of(kind: JobKind[Any], report: dict[str, Any]) -> Record:

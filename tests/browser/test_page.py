@@ -315,7 +315,10 @@ def test_a_refined_plan_can_be_asked_for_and_says_what_it_found(open_page: Opene
 
 def test_refined_can_not_be_chosen_where_no_tier_can_do_it_and_the_page_says_why(open_page: Opener) -> None:
     page, _ = open_page()
-    reason = "Not offered now: none of the tiers that are set up can do it."
+    reason = (
+        "Not offered now: none of the tiers that are set up can do it. It needs torch: 'make setup-torch' on a worker's"
+        " machine installs it; then start that anew."
+    )
 
     def without_torch(route: Route) -> None:
         told = route.fetch().json()

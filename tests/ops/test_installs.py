@@ -89,6 +89,49 @@ def test_both_builds_of_torch_have_theirs_and_only_the_one_with_cuda_brings_it()
     assert re.findall(r"sha256:(\w+)", entry) == [found for found, _ in builds]
 
 
+_PIP = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$*" in
+  *"pip list"*) echo "$INSTALLED" ;;
+  *torch-cpu.txt*extra-index-url*) [ -n "$PYTORCH_HAS_IT" ] || { echo "$FAILURE"; exit 1; } ;;
+  *torch-cpu.txt*) [ -n "$INDEX_HAS_IT" ] || { echo "$FAILURE"; exit 1; } ;;
+esac
+"""
+_NONE = "ERROR: No matching distribution found for torch==2.13.0+cpu"
+_BY_LIST = "locks/torch-cpu.txt"
+_BY_PYTORCH = "locks/torch-cpu.txt --extra-index-url https://download.pytorch.org/whl/cpu"
+_FOR_CUDA = "locks/torch.txt"
+
+
+@pytest.mark.parametrize(
+    ("build", "machine", "installed"),
+    [
+        ("", {"DRIVER": "1"}, [_FOR_CUDA]),
+        ("", {"DRIVER": "1", "INSTALLED": "torch==2.13.0+cpu"}, ["-m pip uninstall --quiet --yes torch", _FOR_CUDA]),
+        ("cpu", {"DRIVER": "1", "INDEX_HAS_IT": "1"}, [_BY_LIST]),
+        ("cpu", {"PYTORCH_HAS_IT": "1"}, [_BY_LIST, _BY_PYTORCH]),
+        ("cpu", {}, [_BY_LIST, _BY_PYTORCH, _FOR_CUDA]),
+        ("cpu", {"FAILURE": "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"}, [_BY_LIST]),
+    ],
+    ids=["driver", "driver, build for CPUs", "cpu said", "by PyTorch", "by nobody", "another file"],
+)
+def test_torch_is_installed_for_what_is_there_and_from_where_it_is_offered(
+    build: str, machine: dict[str, str], installed: list[str], tmp_path: Path
+) -> None:
+    for name, text in {"python": _PIP, "nvidia-smi": '#!/bin/sh\n[ -n "$DRIVER" ]\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CALLS": str(calls), "FAILURE": _NONE, **machine}
+    command = ["ops/install_torch.sh", str(tmp_path), *filter(None, [build])]
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    refusal = "" if environment["FAILURE"] == _NONE else environment["FAILURE"]
+    assert (done.returncode, done.stderr.strip()) == (bool(refusal), refusal)
+    found = [call for call in calls.read_text().splitlines() if " list " not in call]
+    by_list = "-m pip install --quiet --require-hashes --no-deps --requirement "
+    assert [call.removeprefix(by_list) for call in found] == installed
+
+
 def test_checksums_of_another_torch_are_noticed() -> None:
     with pytest.raises(ValueError, match=r"not of torch 2\.99\.0\+cpu"):
         lock_hashes.for_cpus("torch==2.99.0 \\\n    --hash=sha256:00\n")

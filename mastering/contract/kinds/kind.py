@@ -100,6 +100,8 @@ class JobKind(Generic[OptionsT]):
     """What people read of each pace, where it is more than its name."""
     pace_modules: Mapping[str, tuple[str, ...]] = {}
     """Pace → what must be installed for it beside `modules`."""
+    pace_cures: Mapping[str, str] = {}
+    """Pace → what installs that, as a sentence for whoever runs the machine."""
     modules: tuple[str, ...] = ()
     """What must be installed where it is done: torch, onnxruntime …"""
     models: Mapping[str, str] = {}

@@ -45,6 +45,9 @@ class Master(JobKind[Settings]):
     }
     pace_titles = {Effort.QUICK.value: "Quick", Effort.FIT.value: "Refined"}  # noqa: RUF012
     pace_modules = {Effort.FIT.value: ("torch",)}  # noqa: RUF012
+    pace_cures = {  # noqa: RUF012
+        Effort.FIT.value: "It needs torch: 'make setup-torch' on a worker's machine installs it; then start that anew."
+    }
     gpu_paces = frozenset({Effort.FIT.value})
     max_references = 16
 

@@ -6,7 +6,7 @@
 /**
  * @typedef {{name: string, tier: string, state: string, reason: string, since_s: number, back_in_s: number | null,
  *   mode: string, in_flight: number, slots: number, weight: number, eta_s: number, quota_left_s: number | null,
- *   device: string | null, sandbox_gaps: string[] | null, engine_version: string | null, kinds: string[] | null, region: string, operator: string}} Backend
+ *   device: string | null, sandbox_gaps: string[] | null, engine_version: string | null, kinds: string[] | null, lacks: string[], region: string, operator: string}} Backend
  * @typedef {{name: string, title: string, up: boolean, condition: string, in_flight: number, slots: number, backends: Backend[]}} Tier
  * @typedef {{ago_s: number, kind: string, tier: string, backend: string, what: string, detail: string,
  *   seconds: number | null}} Happening
@@ -107,7 +107,7 @@ function row(backend) {
   const quota = backend.quota_left_s === null ? "no limit" : `${span(backend.quota_left_s)} left`;
   return make("tr", {},
     make("th", { scope: "row" }, backend.name, make("small", {}, [backend.device, backend.region, backend.kinds?.join(", ")].filter(Boolean).join(" · "))),
-    make("td", {}, badge(backend.state), make("small", {}, `${backend.reason}${back}${slow}`), gaps(backend.sandbox_gaps)),
+    make("td", {}, badge(backend.state), make("small", {}, `${backend.reason}${back}${slow}`), ...backend.lacks.map((lack) => make("small", {}, lack)), gaps(backend.sandbox_gaps)),
     make("td", { class: "figure" }, span(backend.since_s)),
     make("td", { class: "figure" }, `${backend.in_flight} of ${backend.slots}`),
     make("td", { class: "figure" }, span(backend.eta_s)),

@@ -82,6 +82,26 @@ async def test_the_status_says_what_is_up_what_runs_and_what_happened(tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("paces", "lacks"),
+    [
+        ({"master": frozenset({"quick", "fit"})}, []),
+        ({"master": frozenset({"quick"})}, ["can't do 'Refined'. It needs torch: 'make setup-torch' "]),
+        (None, []),
+    ],
+    ids=["all", "no torch", "not said"],
+)
+async def test_the_status_says_what_a_backend_can_not_do_and_what_would_cure_it(
+    tmp_path: Path, paces: dict[str, frozenset[str]] | None, lacks: list[str]
+) -> None:
+    worker = fake()
+    worker.health = BackendHealth(True, "answers", kinds={"master": {}}, paces=paces)
+    async with admin(tmp_path, worker) as (services, client):
+        await services.fleet.probe_all()
+        (backend,) = (await client.get("/v1/status")).json()["tiers"][0]["backends"]
+        assert [said.partition("on a worker")[0] for said in backend["lacks"]] == lacks
+
+
+@pytest.mark.parametrize(
     ("health", "error", "summary"),
     [
         ([], None, "No backend is set up."),
@@ -261,7 +281,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
     """The requests of the operators' commands, which get a prepared answer without a socket."""
     asked: list[tuple[str, str, object]] = []
     backend = {"name": "a", "state": "draining", "reason": "an operator said so", "in_flight": 1, "slots": 2}
-    backend["kinds"] = ["master"]
+    backend |= {"kinds": ["master"], "lacks": ["can't do 'Refined'. It needs torch."]}
     backend |= {"since_s": 3.0, "eta_s": 14.0}
     status = {
         "summary": "All tiers are up.",
@@ -293,6 +313,7 @@ def test_the_verbs_show_the_status_and_tell_backends(
         "1/2",
         "2 waiting, the oldest for 5 s",
         "5 of 1000 MB",
+        "a can't do 'Refined'. It needs torch.",
     ):
         assert words in shown
     operate.show_status("http://127.0.0.1:1", as_json=True)

@@ -464,7 +464,8 @@ async def test_refined_is_offered_where_a_tier_has_said_that_it_can_and_refused_
         await router.services.fleet.probe_all()
         shown = (await router.http.get("/v1/options")).json()["kinds"]["master"]["paces"]
         assert shown["quick"] == {"title": "Quick", "offered": True, "reason": ""}
-        reason = "" if offered else "Not offered now: none of the tiers that are set up can do it."
+        cure = "It needs torch: 'make setup-torch' on a worker's machine installs it; then start that anew."
+        reason = "" if offered else f"Not offered now: none of the tiers that are set up can do it. {cure}"
         assert shown["fit"] == {"title": "Refined", "offered": offered, "reason": reason}
         answer = await router.http.post("/v1/jobs", json={"effort": "fit"})
         if offered:
