@@ -63,7 +63,7 @@ def _print_status(status: dict[str, Any]) -> None:
     console.print(table)
     for backend in (each for tier in status["tiers"] for each in tier["backends"]):
         for lack in backend["lacks"]:
-            console.print(f"{backend['name']} {lack}", markup=False)
+            console.print(f"{backend['name']} {lack}", markup=False, soft_wrap=True)
     oldest = f", the oldest for {queue['oldest_s']:.0f} s" if queue["oldest_s"] is not None else ""
     console.print(f"Queue: {queue['waiting']} waiting{oldest}; {queue['running']} running. {queue['outlook']}")
     used, quota = spool["used_bytes"] / 1e6, spool["quota_bytes"] / 1e6

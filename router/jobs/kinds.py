@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,17 +70,16 @@ def offered_paces(fleet: Fleet, kind: JobKind[Any], managed_only: bool) -> dict[
         and (one.tier == TIER_ORDER[0] or not managed_only)
     ]
     able = frozenset().union(*said) | (kind.paces.keys() - kind.pace_modules.keys())
+    where = "of our own workers" if managed_only else "of the tiers that are set up"
+    cures = kind.pace_cures if said else {}  # what none has said may be there
     return {
-        pace: OfferedPace(
-            kind.pace_title(pace), pace in able, "" if pace in able else _not_offered(kind, pace, managed_only)
-        )
+        pace: OfferedPace(kind.pace_title(pace), pace in able, "" if pace in able else _not_offered(where, cures, pace))
         for pace in kind.paces
     }
 
 
-def _not_offered(kind: JobKind[Any], pace: str, managed_only: bool) -> str:
-    where = "of our own workers" if managed_only else "of the tiers that are set up"
-    return f"Not offered now: none {where} can do it. {kind.pace_cures.get(pace, '')}".strip()
+def _not_offered(where: str, cures: Mapping[str, str], pace: str) -> str:
+    return f"Not offered now: none {where} can do it. {cures.get(pace, '')}".strip()
 
 
 def report_of(kind: JobKind[Any], report: dict[str, Any]) -> Record:

@@ -485,3 +485,4 @@ async def test_refined_is_not_offered_by_a_tier_that_has_said_nothing_or_speaks_
         await router.services.fleet.probe_all()
         shown = (await router.http.get("/v1/options")).json()["kinds"]["master"]["paces"]
         assert (shown["quick"]["offered"], shown["fit"]["offered"]) == (True, False)
+        assert "torch" not in shown["fit"]["reason"], "which may be there"
