@@ -115,7 +115,7 @@ def is_standard_output(path: Path) -> bool:
     return path in _STANDARD_OUTPUTS
 
 
-def check_places(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+def check_places(inputs: Sequence[Path], outputs: Sequence[Path] = ()) -> None:
     """Raise UsageError for an input that is not there and an output that would replace an input or another output.
 
     By whatever links or ways their names lead to them, and before anything is read or written. A file of presets is an
@@ -125,10 +125,13 @@ def check_places(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
         inputs = [*inputs, Path(own_presets)]
     if inputs.count(STANDARD) > 1:
         raise UsageError("standard input can be read but once. Name the other files.")
-    read, written = {}, dict[object, Path]()
+    read, written = dict[object, Path](), dict[object, Path]()
     for path in inputs:
         with _told_as(_reading(path)):
-            read[_place(path)] = path
+            place = _place(path)
+        if place in read and (path.is_fifo() or read[place].is_fifo()):
+            raise UsageError(f"{path} is a pipe, and can be read but once. Name the other files.")
+        read[place] = path
     for path in outputs:
         with _told_as(_writing(path)):
             place = _place_to_be(path)

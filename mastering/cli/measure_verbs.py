@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from mastering.cli.app import app
-from mastering.cli.files import reading
+from mastering.cli.files import check_places, reading
 from mastering.cli.options import AsJson, Ceiling, Loudness, Song, TargetOption, settings_of, with_output
 from mastering.cli.outcome import print_line
 from mastering.cli.terminal import print_table
@@ -29,6 +29,7 @@ def analyse(song: Song, as_json: AsJson = False) -> None:
 @app.command()
 def compare(first: Song, second: Song, as_json: AsJson = False) -> None:
     """Measure FIRST and SECOND side by side, as before and after."""
+    check_places([first, second])
     pair = {"first": _measure(first), "second": _measure(second)}
     if as_json:
         print_line(json.dumps({name: found.model_dump(mode="json") for name, found in pair.items()}, indent=2))
@@ -48,12 +49,12 @@ def certify(
 
     Ours, and pyloudnorm (De Man's filters) with a true peak by soxr at 16 x. Exit code 34 if one of them does not.
     """
-    from mastering.engine import plan, verify
+    from mastering.engine import inputs, plan, verify
     from mastering.report.certificate import certify as second_opinion
 
     settings = settings_of(target=target, loudness_lufs=loudness, ceiling_dbtp=ceiling)
-    ours = _measure(master_file)
     with reading(master_file) as file:
+        ours = inputs.measure(file)
         theirs = second_opinion(file)
     target_lufs, ceiling_dbtp = plan.loudness_lufs(settings), plan.ceiling_dbtp(settings)
     readings = {
@@ -89,6 +90,7 @@ def verify_plan(
     from mastering.engine import replay
     from mastering.engine.plan import plan_hash
 
+    check_places([song, master_file, plan_file])
     with reading(plan_file) as file:
         chosen = replay.read_plan(file)
     chosen = with_output(chosen, OutputFormat.WAV24)

@@ -226,6 +226,7 @@ def plan(
         effort=effort,
         reference_weights=tuple(weight or ()),
     )
+    check_places([song, *(reference or ())])
     with ExitStack() as stack:
         source = stack.enter_context(reading(song))
         progress = stack.enter_context(progress_bar(quiet=as_json))

@@ -7,8 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ def folder(tmp_path: Path, song: bytes) -> Path:
     (tmp_path / "symlink.wav").symlink_to("song.wav")
     (tmp_path / "hard-link.wav").hardlink_to(tmp_path / "song.wav")
     (tmp_path / "here").symlink_to(".")
+    os.mkfifo(tmp_path / "pipe")
     return tmp_path
 
 
@@ -66,6 +67,9 @@ def _contents(folder: Path) -> dict[str, bytes]:
         (("--presets", "presets.toml", "demo-song", "presets.toml"), "would overwrite the input presets.toml"),
         (("master", "song.wav", "-o", "here", "-f", "flac"), "the output here is a folder"),
         (("master", "-", "-o", "m.wav", "-r", "-"), "standard input can be read but once"),
+        (("compare", "-", "-"), "standard input can be read but once"),
+        (("compare", "pipe", "here/pipe"), "here/pipe is a pipe, and can be read but once"),
+        (("verify-plan", "song.wav", "absent.wav", "--plan", "plan.json"), "cannot read absent.wav"),
         (("album", "-", "-o", "new"), "standard input has none"),
         (("master", "song.wav", "-o", "-"), "extension says no format"),
         (("master", "song.wav", "-o", "-", "-f", "flac", "--json"), "standard output can't hold both"),
@@ -116,30 +120,26 @@ def test_the_longest_names_are_read_and_written(song: bytes, tmp_path: Path) -> 
 
 
 def test_a_song_goes_through_pipes_and_standard_streams_as_through_files(song: bytes, folder: Path) -> None:
-    os.mkfifo(folder / "in")
+    assert _run("master", "song.wav", "-o", "file.wav", folder=folder).returncode == 0
+    usual = (folder / "file.wav").read_bytes()
     os.mkfifo(folder / "out")
-    got: dict[str, bytes] = {}
-    threads = [
-        threading.Thread(target=lambda: (folder / "in").write_bytes(song)),
-        threading.Thread(target=lambda: got.update(pipe=(folder / "out").read_bytes())),
-    ]
-    for thread in threads:
-        thread.start()
-    through = _run("master", "in", "-o", "out", "-f", "wav24", folder=folder)
-    assert (through.returncode, through.stderr) == (0, "")
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as others:
+        others.submit((folder / "pipe").write_bytes, song)
+        got = others.submit((folder / "out").read_bytes)
+        through = _run("master", "pipe", "-o", "out", "-f", "wav24", folder=folder)
+        assert (through.returncode, through.stderr) == (0, "")
+        assert got.result() == usual
+        others.submit((folder / "pipe").write_bytes, usual)
+        certified = _run("certify", "pipe", folder=folder)  # by two sets of meters, each of which reads all of it
+        assert (certified.returncode, certified.stderr) == (0, "")
+    assert stat.S_ISFIFO((folder / "out").stat().st_mode)
     command = f"cat song.wav | {_COMMAND} master - -o - -o also.flac -f wav24 --report page.html > stdout.wav"
     piped = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)  # noqa: S602
     assert piped.returncode == 0
     assert "integrated loudness" in piped.stderr, "the table is told beside the master"
-    assert _run("master", "song.wav", "-o", "file.wav", folder=folder).returncode == 0
-    usual = (folder / "file.wav").read_bytes()
-    assert got == {"pipe": usual}
     assert (folder / "stdout.wav").read_bytes() == usual
     assert soundfile.info(folder / "also.flac").format == "FLAC"
     assert "<html" in (folder / "page.html").read_text("utf-8")
-    assert stat.S_ISFIFO((folder / "out").stat().st_mode)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
