@@ -100,6 +100,18 @@ def test_what_a_link_leads_to_is_written_and_the_link_stays(target: str, tmp_pat
     assert (tmp_path / target).read_bytes() == b"after"
 
 
+def test_a_link_that_somebody_has_put_in_the_place_of_the_part_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "guessed")
+    (tmp_path / "mine").write_bytes(b"mine")
+    planted = tmp_path / ".mastering-guessed.part"
+    planted.symlink_to("mine")
+    with pytest.raises(UsageError, match="file exists"), writing(tmp_path / "out.wav") as file:
+        file.write(b"master")
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
 def test_a_device_is_written_through_and_stays_one(tmp_path: Path) -> None:
     device = tmp_path / "null"
     try:
