@@ -1,6 +1,6 @@
-"""The files that a command line names: opened for reading, or written whole or not at all; formats by extension.
+"""The files that a command line names: opened for reading, or written whole or not at all.
 
-`-` is standard input or output. A regular file is made beside its place and renamed to it when it is whole. Whatever
+A regular file is made beside its place and renamed to it when it is whole. Whatever
 else has a name (a pipe, a device) is never replaced: it gets the bytes when the work is done, and what comes from it
 is kept in a file without a name first, since audio is read and written back and forth.
 """
@@ -22,19 +22,16 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from mastering.cli.outcome import UsageError
-from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode, OutputFormat
+from mastering.cli.places import STANDARD, is_standard_output, reading_of, told_as, writing_of
+from mastering.contract import MAX_INPUT_BYTES, Fault, FaultCode
 from mastering.runtime.command_line import check_ended, reason
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-STANDARD = Path("-")
-"""Standard input where a file is read, standard output where one is written."""
-_STANDARD_OUTPUTS = {STANDARD, Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")}
 _DESCRIPTOR_FOLDERS = {Path("/dev/fd"), Path("/proc/self/fd")}
 _NO_FILE = {stat.S_IFDIR: "a folder. Name the file in it", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
 """What no master can be written to."""
-_MOST_NAME_BYTES = 255
 _CHUNK_BYTES = 1 << 18
 """Of what comes from a pipe."""
 _CHANGED = "the input changed while it was read, so no master is of all of it. Try again when it is whole."
@@ -77,125 +74,12 @@ def _told_failure(file: _File, what: str) -> Iterator[None]:
         raise UsageError(f"{what}: {reason(file.failure)}.")
 
 
-def paths_by_format(paths: list[Path], kind: OutputFormat | None) -> dict[OutputFormat, Path]:
-    """Each output path under its format: `kind` for one that it is meant for, else what the extension says.
-
-    `kind` is meant for a single path, else for standard output and for those with its extension. Raises Fault.
-    """
-    found: dict[OutputFormat, Path] = {}
-    for path in paths:
-        form = kind if kind is not None and (len(paths) == 1 or _is_meant(kind, path)) else format_of(path)
-        if form in found:
-            raise Fault(FaultCode.BAD_SETTINGS, f"Two outputs of the format {form} were asked for; one is enough.")
-        found[form] = path
-    if kind is not None and kind not in found:
-        raise Fault(FaultCode.BAD_SETTINGS, f"None of the outputs is one for --format {kind}.")
-    return found
-
-
-def _is_meant(kind: OutputFormat, path: Path) -> bool:
-    return is_standard_output(path) or _extension(path) == kind.extension
-
-
-def format_of(path: Path) -> OutputFormat:
-    """The first format with the path's extension. Raises Fault(bad_settings)."""
-    for form in OutputFormat:
-        if form.extension == _extension(path):
-            return form
-    known = ", ".join(sorted({f".{form.extension}" for form in OutputFormat}))
-    raise Fault(FaultCode.BAD_SETTINGS, f"The output's extension says no format. Use one of {known}, or --format.")
-
-
-def _extension(path: Path) -> str:
-    return path.suffix.lower().removeprefix(".")
-
-
-def is_standard_output(path: Path) -> bool:
-    """Whether what is written there goes to standard output."""
-    return path in _STANDARD_OUTPUTS
-
-
-def check_places(inputs: Sequence[Path], outputs: Sequence[Path] = ()) -> None:
-    """Raise UsageError for an input that is not there and an output that would replace an input or another output.
-
-    By whatever links or ways their names lead to them, and before anything is read or written. A file of presets is an
-    input too.
-    """
-    if own_presets := os.environ.get("MASTERING_PRESETS"):
-        inputs = [*inputs, Path(own_presets)]
-    if inputs.count(STANDARD) > 1:
-        raise UsageError("standard input can be read but once. Name the other files.")
-    read, written = dict[object, Path](), dict[object, Path]()
-    for path in inputs:
-        with _told_as(_reading(path)):
-            place = _place(path)
-        if place in read and (path.is_fifo() or read[place].is_fifo()):
-            raise UsageError(f"{path} is a pipe, and can be read but once. Name the other files.")
-        read[place] = path
-    for path in outputs:
-        with _told_as(_writing(path)):
-            place = _place_to_be(path)
-        if place is None:
-            continue
-        if place in read:
-            raise UsageError(f"the output {path} would overwrite the input {read[place]}. Choose another name.")
-        if place in written:
-            raise UsageError(f"the outputs {written[place]} and {path} are one file. Choose another name.")
-        written[place] = path
-
-
-def _place(path: Path, standard_stream: int = 0) -> object:
-    """What a file is known by, whatever its names; None for a device or socket, which holds nothing to overwrite.
-
-    Raises OSError.
-    """
-    found = os.fstat(standard_stream) if path == STANDARD else path.stat()
-    return (found.st_dev, found.st_ino) if stat.S_IFMT(found.st_mode) in (stat.S_IFREG, stat.S_IFIFO) else None
-
-
-def _place_to_be(path: Path) -> object:
-    """The same of an output, which may not be there. Raises OSError."""
-    try:
-        return _place(path, standard_stream=1)
-    except FileNotFoundError:
-        return os.path.realpath(path)
-
-
-def _reading(path: Path) -> str:
-    return f"cannot read {'standard input' if path == STANDARD else path}"
-
-
-def _writing(path: Path) -> str:
-    return f"cannot write {'standard output' if path == STANDARD else path}"
-
-
-@contextmanager
-def _told_as(what: str) -> Iterator[None]:
-    """Raises UsageError in place of an OSError."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{what}: {reason(error)}.") from None
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder, and those above it, where they are not there. Raises UsageError."""
-    with _told_as(f"cannot make the folder {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def name_within(stem: str, ending: str) -> str:
-    """A file's name of `stem` and `ending`, the stem cut where file systems take no longer name."""
-    room, encoded = _MOST_NAME_BYTES - len(os.fsencode(ending)), os.fsencode(stem)
-    return (stem if len(encoded) <= room else encoded[:room].decode(errors="ignore")) + ending
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
     """The file open for reading and seeking. Raises UsageError, also where it changes meanwhile."""
-    with _told_as(_reading(path)):
+    with told_as(reading_of(path)):
         opened = _opened(path)
-    with _told_failure(opened, _reading(path)), cast(BinaryIO, io.BufferedReader(opened)) as file, _unchanged([file]):
+    with _told_failure(opened, reading_of(path)), cast(BinaryIO, io.BufferedReader(opened)) as file, _unchanged([file]):
         yield file
 
 
@@ -239,7 +123,7 @@ def writing(path: Path, *sources: BinaryIO) -> Iterator[BinaryIO]:
 
     It writes nothing where one of the `sources` changes meanwhile.
     """
-    with _told_as(_writing(path)):
+    with told_as(writing_of(path)):
         begin = _through if _is_written_through(path) else _beside
         with begin(path, sources) as file:
             yield file
@@ -270,7 +154,7 @@ def _beside(path: Path, sources: Sequence[BinaryIO]) -> Iterator[BinaryIO]:
     part = place.with_name(f".mastering-{secrets.token_hex(8)}.part")
     try:
         opened = _File(part, "x+b")
-        with _told_failure(opened, _writing(path)), _buffered(opened) as file, _unchanged(sources):
+        with _told_failure(opened, writing_of(path)), _buffered(opened) as file, _unchanged(sources):
             yield file
         check_ended()
         part.replace(place)
@@ -286,9 +170,10 @@ def _buffered(file: _File) -> BinaryIO:
 def _through(path: Path, sources: Sequence[BinaryIO]) -> Iterator[BinaryIO]:
     with TemporaryFile(buffering=0) as unnamed:
         opened = _File(os.dup(unnamed.fileno()), "r+b")
-    with _told_failure(opened, _writing(path)), _buffered(opened) as file:
-        with _unchanged(sources):
+    with _buffered(opened) as file:
+        with _told_failure(opened, writing_of(path)), _unchanged(sources):
             yield file
+            file.flush()
         check_ended()
         file.seek(0)
         sys.stdout.flush()

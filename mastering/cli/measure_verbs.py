@@ -9,9 +9,10 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from mastering.cli.app import app
-from mastering.cli.files import check_places, reading
+from mastering.cli.files import reading
 from mastering.cli.options import AsJson, Ceiling, Loudness, Song, TargetOption, settings_of, with_output
 from mastering.cli.outcome import print_line
+from mastering.cli.places import check_places
 from mastering.cli.terminal import print_table
 from mastering.contract import Fault, FaultCode, Measurements, OutputFormat
 

@@ -14,17 +14,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from mastering.cli.app import app
-from mastering.cli.files import (
-    STANDARD,
-    check_places,
-    format_of,
-    is_standard_output,
-    make_folder,
-    name_within,
-    paths_by_format,
-    reading,
-    writing,
-)
+from mastering.cli.files import reading, writing
 from mastering.cli.options import (
     Amount,
     AsJson,
@@ -42,6 +32,15 @@ from mastering.cli.options import (
     with_output,
 )
 from mastering.cli.outcome import EPILOG, UsageError, print_line, print_remark
+from mastering.cli.places import (
+    STANDARD,
+    check_places,
+    format_of,
+    is_standard_output,
+    make_folder,
+    name_within,
+    paths_by_format,
+)
 from mastering.cli.terminal import Printer, print_plan, print_report, print_table, progress_bar
 from mastering.contract import Effort, Fault, OutputFormat, Report
 

@@ -21,6 +21,7 @@ import soundfile
 from mastering.cli import files
 from mastering.cli.files import reading, writing
 from mastering.cli.outcome import UsageError
+from mastering.cli.places import check_places
 from mastering.contract import Fault, FaultCode
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -163,6 +164,28 @@ def test_a_disk_that_is_full_is_one_sentence_whichever_library_writes(
         write()
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_pipe_gets_nothing_of_a_master_that_found_no_room_before_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def write() -> None:
+        with _files_of_at_most(4096), writing(tmp_path / "pipe") as file:  # whom no one reads: to open it would wait
+            file.write(bytes(100_000))
+
+    with pytest.raises(UsageError, match=r"^cannot write .*/pipe: file too large\.$"):
+        write()
+
+
+def test_presets_that_are_not_there_stop_nothing_that_does_not_want_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "presets.toml"
+    monkeypatch.setenv("MASTERING_PRESETS", str(own))
+    check_places([], [own])
+    own.touch()
+    with pytest.raises(UsageError, match="would overwrite the input"):
+        check_places([], [own])
 
 
 def test_a_disk_that_fails_while_it_is_read_is_one_sentence() -> None:
