@@ -6,6 +6,7 @@ import datetime as dt
 import sys
 from pathlib import Path
 
+from mastering.audio.tag_fields import FIELDS
 from ops import policy_edition, privacy_page
 from router.admin.gauges import HELP
 from router.core.errors import TABLE
@@ -27,6 +28,7 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "catalogue.md": _catalogue(),
         "metrics.md": _metrics(),
+        "tags.md": _tags(),
         "privacy.md": privacy_page.page(),
     }
 
@@ -60,6 +62,29 @@ def _settings() -> str:
     for name, field in RouterSettings.model_fields.items():
         default = "by the user id" if field.default_factory else f"`{field.default}`"
         lines.append(f"| `ROUTER_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _tags() -> str:
+    lines = [
+        "# A song's tags",
+        "",
+        "What a master's tags may hold, and its name in each container. Vorbis comments are in",
+    ]
+    lines += [
+        "FLAC, Ogg and Opus, ID3 (version 2.4) in MP3 and WAV, where an INFO list stands beside it. Names in quotes"
+    ]
+    lines += [
+        "are freeform items of `com.apple.iTunes`. [mastering.md](mastering.md#output) says what is read, what stays"
+    ]
+    lines += ["out, and what becomes of a value that a container cannot hold.", ""]
+    lines += ["| field | Vorbis comment | ID3 | MP4 | INFO | read too |", "| --- | --- | --- | --- | --- | --- |"]
+    for field in FIELDS:
+        id3 = field.id3 if ":" in field.id3 else field.id3.split()[0]
+        mp4 = f"`{field.mp4}`".replace("\xa9", "©") if field.is_atom else f'"{field.mp4}"'
+        info = f"`{field.info}`" if field.info else "–"
+        also = ", ".join(f"`{name}`" for name in field.also) or "–"
+        lines.append(f"| {field.words} | `{field.name.upper()}` | `{id3}` | {mp4} | {info} | {also} |")
     return "\n".join(lines) + "\n"
 
 

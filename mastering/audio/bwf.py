@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from mastering.audio.riff import FileBytes, wav_chunks
+from mastering.audio.tag_allowance import MAX_FIELDS
+from mastering.audio.tag_fields import FIELDS, Texts
 from mastering.contract import ENGINE_VERSION, Measurements
 
 _MOST_CHUNK_BYTES = 1 << 20
@@ -23,17 +25,12 @@ _FIXED_BYTES = 602
 _HEAD = struct.Struct("<256s32s32s10s8sQH64s5h180s")
 _MOVE_BYTES = 1 << 20
 """Of a master, moved at a time to make room for chunks before its audio."""
-_INFO = {
-    b"INAM": "title",
-    b"IART": "artist",
-    b"IPRD": "album",
-    b"IGNR": "genre",
-    b"ICRD": "date",
-    b"ITRK": "tracknumber",
-    b"ICMT": "comment",
-    b"ICOP": "copyright",
-    b"ISRC": "isrc",
-}
+_INFO = {field.info.encode(): field.name for field in FIELDS if field.info}
+_ALSO_INFO = {b"IPRT": "tracknumber"}
+"""Read, and not written."""
+_MAX_LISTS = 4
+_JOINT = "; "
+"""Between values, of which an INFO list has one a field."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,10 @@ class Broadcast:
     ixml: bytes = b""
 
 
-def read(source: BinaryIO) -> tuple[dict[str, str], Broadcast | None]:
+def read(source: BinaryIO) -> tuple[Texts, Broadcast | None]:
     """(texts of the INFO list, the broadcast extension) of a WAV; nothing of anything else."""
-    texts: dict[str, str] = {}
-    bext, ixml, rate_hz = b"", b"", 0
+    texts: Texts = {}
+    bext, ixml, rate_hz, lists = b"", b"", 0, 0
     for name, at, size in _chunks(source):
         if name not in (b"bext", b"iXML", b"fmt ", b"LIST") or size > _MOST_CHUNK_BYTES:
             continue
@@ -66,8 +63,9 @@ def read(source: BinaryIO) -> tuple[dict[str, str], Broadcast | None]:
             ixml = content
         elif name == b"fmt " and len(content) >= 8:
             rate_hz = struct.unpack_from("<I", content, 4)[0]
-        elif content[:4] == b"INFO":
+        elif content[:4] == b"INFO" and lists < _MAX_LISTS:
             texts |= _info(content[4:])
+            lists += 1
     return texts, _broadcast(bext, ixml, rate_hz) if bext or ixml else None
 
 
@@ -85,13 +83,17 @@ def _chunks(source: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     return wav_chunks(data) if is_wav else iter(())
 
 
-def _info(content: bytes) -> dict[str, str]:
-    texts, at = {}, 0
-    while at + 8 <= len(content):
+def _info(content: bytes) -> Texts:
+    texts: Texts = {}
+    at = 0
+    for _ in range(MAX_FIELDS):
+        if at + 8 > len(content):
+            break
         name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
         text = _text(content[at + 8 : at + 8 + size])
-        if name in _INFO and text:
-            texts[_INFO[name]] = text
+        field = (_INFO | _ALSO_INFO).get(name)
+        if field and text:
+            texts[field] = (*texts.get(field, ()), text)
         at += 8 + size + size % 2
     return texts
 
@@ -105,13 +107,24 @@ def _text(content: bytes) -> str:
         return content.decode("latin-1").strip()
 
 
-def texts_of(broadcast: Broadcast) -> dict[str, str]:
+def texts_of(broadcast: Broadcast) -> Texts:
     """What a container without `bext` can say of it."""
     found = {"comment": _text(broadcast.description), "date": _text(broadcast.date)}
-    return {name: text for name, text in found.items() if text}
+    return {name: (text,) for name, text in found.items() if text}
 
 
-def write(target: BinaryIO, texts: dict[str, str], broadcast: Broadcast | None, after: Measurements, bits: str) -> bool:
+def only_in_wav(broadcast: Broadcast) -> list[str]:
+    """In words, what a container without `bext` cannot say of it."""
+    held = {
+        "originator": broadcast.originator + broadcast.reference,
+        "time reference": broadcast.time.strip(b"\0 ") or broadcast.time_reference_s,
+        "coding history": broadcast.history,
+        "iXML": broadcast.ixml,
+    }
+    return [words for words, content in held.items() if content]
+
+
+def write(target: BinaryIO, texts: Texts, broadcast: Broadcast | None, after: Measurements, bits: str) -> bool:
     """Put an INFO list and `broadcast` into a finished WAV, before its sound; False where there is no room (RF64).
 
     The coding history gets a line, and the loudness fields are those of the master.
@@ -131,9 +144,9 @@ def write(target: BinaryIO, texts: dict[str, str], broadcast: Broadcast | None, 
     return True
 
 
-def _list_chunk(texts: dict[str, str]) -> bytes:
+def _list_chunk(texts: Texts) -> bytes:
     """For the many programs that look for no ID3 in a WAV."""
-    held = [_chunk(name, texts[key].encode() + b"\0") for name, key in _INFO.items() if key in texts]
+    held = [_chunk(name, _JOINT.join(texts[key]).encode() + b"\0") for name, key in _INFO.items() if key in texts]
     return _chunk(b"LIST", b"INFO" + b"".join(held)) if held else b""
 
 

@@ -14,16 +14,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mastering.audio.riff import RandomAccessBytes
+from mastering.audio.tag_allowance import MAX_FIELDS, MAX_PICTURES_BYTES, Allowance
 
 _HEADER_BYTES = 10
-_MAX_FRAMES = 4096
-"""Looked at in one tag; music libraries write a few dozen."""
-_MAX_TEXT_BYTES = 256 * 1024
-"""Of a frame that is no picture."""
-_MAX_PICTURE_BYTES = 16 * 1024 * 1024
-_MAX_UNSYNCHRONISED_BYTES = 2 * _MAX_PICTURE_BYTES
+_MAX_UNSYNCHRONISED_BYTES = 2 * MAX_PICTURES_BYTES
 """Of a tag that must be taken apart as a whole, as version 2.3 wants it where no sync pattern may stand in a tag."""
 _PICTURES = (b"APIC", b"PIC")
+_DESCRIBED = (b"TXXX", b"TXX")
+_DESCRIPTION_BYTES = 128
+"""Of a TXXX frame, where its description is looked for: in UTF-16 one has up to 66."""
 _UNSYNCHRONISED, _EXTENDED_HEADER = 0x80, 0x40
 
 
@@ -41,10 +40,19 @@ class _Version:
 _VERSIONS = {2: _Version(3, 6, 0), 3: _Version(4, 10, 0x00C0), 4: _Version(4, 10, 0x000C)}
 
 
-def wanted_frames(data: RandomAccessBytes, at: int, names: Collection[str]) -> bytes:
-    """The ID3v2 tag at byte `at` of `data` with the frames in `names` alone, as bytes; empty where there is no tag.
+@dataclass(frozen=True)
+class Wanted:
+    """Names of frames, in every version, and the descriptions (lower case) of those TXXX frames that are wanted."""
 
-    Left out are compressed and encrypted frames, texts above 256 KiB, pictures but the first, and one above 16 MiB.
+    names: Collection[str]
+    descriptions: Collection[str] = ()
+
+
+def wanted_frames(data: RandomAccessBytes, at: int, wanted: Wanted, allowance: Allowance) -> bytes:
+    """The ID3v2 tag at byte `at` of `data` with the wanted frames alone, as bytes; empty where there is no tag.
+
+    Left out are compressed and encrypted frames, and what the allowance does not take. Pictures come first: for each
+    frame the tag library copies all that is behind it.
     """
     header = data[at : at + _HEADER_BYTES]
     version = _VERSIONS.get(header[3]) if len(header) == _HEADER_BYTES and header[:3] == b"ID3" else None
@@ -54,39 +62,55 @@ def wanted_frames(data: RandomAccessBytes, at: int, names: Collection[str]) -> b
     start, end = at + _HEADER_BYTES, min(at + _HEADER_BYTES + _syncsafe(header[6:10]), len(data))
     if flags & _UNSYNCHRONISED and major < 4:
         if end - start > _MAX_UNSYNCHRONISED_BYTES:
+            allowance.left_out.add("an unsynchronised tag above 32 MiB")
             return b""
         data = data[start:end].replace(b"\xff\x00", b"\xff")
         start, end = 0, len(data)
     if flags & _EXTENDED_HEADER and major > 2:
         size = data[start : start + 4]
         start += _syncsafe(size) if major == 4 else 4 + int.from_bytes(size, "big")
-    # Some programs write names of version 2.2 into tags of 2.3.
-    wanted = {name.encode() for name in names} | {name.encode() + b"\0" for name in names if len(name) == 3}
-    frames = b"".join(_chosen(data, start, end, major, wanted))
+    pictures: list[bytes] = []
+    others: list[bytes] = []
+    for name, frame in _chosen(data, start, end, major, wanted, allowance):
+        (pictures if name in _PICTURES else others).append(frame)
+    frames = b"".join((*pictures, *others))
     # In 2.4 each frame is unsynchronised for itself, and the flag says that all are.
     kept_flags = flags & _UNSYNCHRONISED if major == 4 else 0
     return b"ID3" + bytes((major, 0, kept_flags)) + _as_syncsafe(len(frames)) + frames
 
 
-def _chosen(data: RandomAccessBytes, start: int, end: int, major: int, wanted: Collection[bytes]) -> Iterator[bytes]:
-    """Frames between `start` and `end` that are wanted, each whole."""
-    version, has_picture = _VERSIONS[major], False
+def _chosen(
+    data: RandomAccessBytes, start: int, end: int, major: int, wanted: Wanted, allowance: Allowance
+) -> Iterator[tuple[bytes, bytes]]:
+    """Name and bytes of each frame between `start` and `end` that is wanted and whole."""
+    version = _VERSIONS[major]
+    # Some programs write names of version 2.2 into tags of 2.3.
+    names = {name.encode() for name in wanted.names} | {
+        name.encode() + b"\0" for name in wanted.names if len(name) == 3
+    }
+    descriptions = [one.encode() for one in wanted.descriptions]
     at = start
-    for _ in range(_MAX_FRAMES):
+    for _ in range(MAX_FIELDS):
         header = data[at : min(at + version.header_bytes, end)]
         name = header[: version.name_bytes]
         if len(header) < version.header_bytes or not name.strip(b"\0"):
             return
         size = _frame_size(data, at, end, major)
         first, at = at + version.header_bytes, at + version.header_bytes + size
-        is_refused = major > 2 and int.from_bytes(header[8:10], "big") & version.refused_flags
-        is_picture = name in _PICTURES
-        most_bytes = (0 if has_picture else _MAX_PICTURE_BYTES) if is_picture else _MAX_TEXT_BYTES
-        if name not in wanted or is_refused or not 0 < size <= most_bytes or at > end:
+        if name not in names or size <= 0 or at > end:
             continue
-        has_picture = has_picture or is_picture
+        if major > 2 and int.from_bytes(header[8:10], "big") & version.refused_flags:
+            allowance.left_out.add("compressed fields")
+            continue
+        if name in _DESCRIBED and descriptions:
+            head = data[first : min(first + _DESCRIPTION_BYTES, at)].replace(b"\0", b"").lower()
+            if not any(description in head for description in descriptions):
+                continue
+        if not (allowance.takes_picture(size) if name in _PICTURES else allowance.takes_text(size)):
+            continue
         written = _as_syncsafe(size) if major == 4 else header[version.name_bytes : version.name_bytes * 2]
-        yield name + written + header[version.name_bytes * 2 :] + data[first:at]
+        yield name, name + written + header[version.name_bytes * 2 :] + data[first:at]
+    allowance.ends()
 
 
 def _frame_size(data: RandomAccessBytes, at: int, end: int, major: int) -> int:

@@ -1,249 +1,179 @@
-"""Read tags and cover art from a song and write them to its masters. The only module that imports mutagen.
+"""Read a song's tags and pictures, and write them to its masters.
 
-A few tags that every container knows under some name, and one front cover. Nothing is invented, and what a container
-cannot hold is left out. ID3 in MP3, WAV and AIFF, Vorbis comments in FLAC, Ogg and Opus, atoms in M4A; INFO lists are
-read, and the broadcast extension of a WAV is kept in a WAV. Written in place, whatever the master's size.
+Nothing is invented. The fields and their names in each container stand in `tag_fields`; what a master's container
+cannot hold is said by `write`. Read are ID3 in MP3, WAV and AIFF, Vorbis comments in FLAC and Ogg, items in MP4, APE
+tags at a file's end, INFO lists and the broadcast extension of a WAV.
 
-A stranger's tags are bounded in bytes, frames and pictures before mutagen sees them; nothing in them is inflated.
+A stranger's tags are bounded in bytes, fields and pictures before they are read; nothing in them is inflated.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-from dataclasses import dataclass, replace
+import struct
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import mutagen
-from mutagen.flac import FLAC, Picture
-from mutagen.id3 import APIC, COMM, ID3, TALB, TCOM, TCON, TCOP, TDRC, TIT2, TPE1, TPE2, TPOS, TRCK, TSRC, Frames_2_2
-from mutagen.mp3 import MP3
-from mutagen.mp4 import MP4, MP4Cover
-from mutagen.oggflac import OggFLAC
-from mutagen.oggopus import OggOpus
-from mutagen.oggvorbis import OggVorbis
-from mutagen.wave import WAVE
+from mutagen.id3 import ID3, Frames_2_2
 
-from mastering.audio import bwf
-from mastering.audio.bwf import Broadcast, texts_of
-from mastering.audio.container import container_of
-from mastering.audio.id3_frames import wanted_frames
+from mastering.audio import ape_items, bwf, comment_blocks, mp4_items
+from mastering.audio.container import container_of, id3_end
+from mastering.audio.id3_frames import Wanted, wanted_frames
 from mastering.audio.riff import FileBytes, aiff_chunks, wav_chunks
-from mastering.contract import Fault, FaultCode, Measurements, OutputFormat
+from mastering.audio.tag_allowance import Allowance
+from mastering.audio.tag_fields import FIELDS, FREE_NAMES, NUMBERS, Texts, by_free_names
+from mastering.audio.tag_record import TagPicture, Tags, picture
+from mastering.audio.tag_writing import write
 
-_FRAMES: dict[str, Any] = {
-    "title": TIT2,
-    "artist": TPE1,
-    "album": TALB,
-    "albumartist": TPE2,
-    "composer": TCOM,
-    "genre": TCON,
-    "date": TDRC,
-    "tracknumber": TRCK,
-    "discnumber": TPOS,
-    "copyright": TCOP,
-    "isrc": TSRC,
-}
-_ATOMS = {
-    "title": "\xa9nam",
-    "artist": "\xa9ART",
-    "album": "\xa9alb",
-    "albumartist": "aART",
-    "composer": "\xa9wrt",
-    "genre": "\xa9gen",
-    "date": "\xa9day",
-    "copyright": "cprt",
-    "comment": "\xa9cmt",
-}
-_NUMBERS = {"tracknumber": "trkn", "discnumber": "disk"}
-_NAMES = (*_FRAMES, "comment")
-_WAV_BITS = {OutputFormat.WAV16: "16", OutputFormat.WAV24: "24", OutputFormat.WAV32F: "32"}
-_FRONT_COVER = 3
-_DATES = ("TYER", "TDAT", "TIME")
-"""Of ID3v2.3; mutagen makes a TDRC of them."""
-_READ = {frame.__name__ for frame in (*_FRAMES.values(), COMM, APIC)} | set(_DATES)
-_ID3_NAMES = _READ | {name for name, frame in Frames_2_2.items() if getattr(frame.__base__, "__name__", "") in _READ}
+__all__ = ["TagPicture", "Tags", "read", "write"]
+
+_Found = tuple[Texts, list[TagPicture]]
+_DATES_OF_2_3 = {"TYER", "TDAT", "TIME", "TORY", "IPLS"}
+"""Frames of ID3v2.3 of which mutagen makes those of version 2.4."""
+_READ = {name for field in FIELDS for name in field.id3.split(":")[0].split()} | _DATES_OF_2_3 | {"APIC", "TXXX"}
+_OF_2_2 = {name for name, frame in Frames_2_2.items() if getattr(frame.__base__, "__name__", "") in _READ}
+_WANTED = Wanted(_READ | _OF_2_2, tuple(FREE_NAMES))
 _ID3V1_BYTES = 128
-_COMMENTS = {"flac": (FLAC,), "mp4": (MP4,), "ogg": (OggVorbis, OggOpus, OggFLAC)}
-_MAX_READ_BYTES = 24 * 1024 * 1024
-"""Of a file whose tags are no ID3: a cover of 16 MiB in base64, and what stands around it."""
-_MAX_TEXT_CHARACTERS = 64 * 1024
-_MAX_COVER_BYTES = 16 * 1024 * 1024
-# Untyped in mutagen.
-_PICTURE: Any = Picture
-_APIC: Any = APIC
-_COMM: Any = COMM
-_COVER: Any = MP4Cover
-_TAG: Any = ID3
-_CONTAINERS: dict[str, Any] = {
-    "wav": WAVE,
-    "flac": FLAC,
-    "m4a": MP4,
-    "mp3": MP3,
-    "opus": OggOpus,
-    "ogg": OggVorbis,
-}
-
-
-@dataclass(frozen=True)
-class Tags:
-    """Texts by their Vorbis comment's name in lower case, and a picture (bytes, media type)."""
-
-    texts: dict[str, str]
-    cover: tuple[bytes, str] | None = None
-    broadcast: Broadcast | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.texts) or self.cover is not None or self.broadcast is not None
+_MAX_CHARACTERS = 64 * 1024
+_ITUNES_COMMENT = "itun"
+"""How a comment begins that iTunes writes for itself: loudness (iTunNORM), gaps (iTunSMPB), a disc's identity."""
+_TAG: Any = ID3  # Untyped in mutagen.
 
 
 def read(source: BinaryIO) -> Tags:
     """The song's tags; none where there are none or they cannot be read."""
-    found = _read(source)
-    texts, broadcast = bwf.read(source)
-    own = texts_of(broadcast) if broadcast else {}
-    return replace(found, texts=own | texts | found.texts, broadcast=broadcast)
+    allowance = Allowance()
+    try:
+        texts, pictures = _read(FileBytes(source), allowance)
+    except (mutagen.MutagenError, ValueError, KeyError, IndexError, AttributeError, TypeError, struct.error):
+        texts, pictures = {}, []
+        allowance.left_out.add("what stands in a tag that cannot be read")
+    info, broadcast = bwf.read(source)
+    own = bwf.texts_of(broadcast) if broadcast else {}
+    tidied = _tidied(own | info | texts, allowance)
+    left_out = ", ".join(sorted(allowance.left_out))
+    remarks = (f"Left out of the song's tags: {left_out}.",) if left_out else ()
+    return Tags(tidied, tuple(pictures), broadcast, remarks)
 
 
-def _read(source: BinaryIO) -> Tags:
-    data = FileBytes(source)
+def _read(data: FileBytes, allowance: Allowance) -> _Found:
     container = container_of(data) or ""
-    try:
-        found = _from_comments_of(container, source) if container in _COMMENTS else _from_id3_in(container, data)
-    except (mutagen.MutagenError, ValueError, KeyError, IndexError, AttributeError, TypeError):
-        return Tags({})
-    texts = {name: text for name, text in found.texts.items() if len(text) <= _MAX_TEXT_CHARACTERS}
-    return Tags(texts, found.cover if found.cover and len(found.cover[0]) <= _MAX_COVER_BYTES else None)
+    if container in ("wav", "aiff"):
+        chunks = wav_chunks(data) if container == "wav" else aiff_chunks(data)
+        at = next((at for name, at, _ in chunks if name in (b"id3 ", b"ID3 ")), 0)
+        return _from_id3(wanted_frames(data, at, _WANTED, allowance))
+    if container == "mp4":
+        return mp4_items.read(data, allowance)
+    if container in _COMMENTS:
+        return _COMMENTS[container](data, id3_end(data), allowance)
+    return _from_both_ends(data, allowance)
 
 
-def _from_id3_in(container: str, data: FileBytes) -> Tags:
-    chunks = wav_chunks(data) if container == "wav" else aiff_chunks(data) if container == "aiff" else ()
-    at = next((at for name, at, _ in chunks if name in (b"id3 ", b"ID3 ")), 0)
-    last = data[max(0, len(data) - _ID3V1_BYTES) :] if container == "mp3" else b""
-    tag = wanted_frames(data, at, _ID3_NAMES) + (last if last[:3] == b"TAG" else b"")
-    return _from_id3(_TAG(io.BytesIO(tag))) if tag else Tags({})
+_COMMENTS: dict[str, Callable[[FileBytes, int, Allowance], _Found]] = {
+    "flac": comment_blocks.flac,
+    "ogg": comment_blocks.ogg,
+}
 
 
-def _from_comments_of(container: str, source: BinaryIO) -> Tags:
-    bounded: Any = _BoundedReader(source)
-    kinds: Any = _COMMENTS[container]
-    file: Any = kinds[0](bounded) if len(kinds) == 1 else mutagen.File(bounded, options=kinds)
-    if file is None or file.tags is None:
-        return Tags({})
-    return _from_atoms(file.tags) if isinstance(file, MP4) else _from_comments(file)
+def _from_both_ends(data: FileBytes, allowance: Allowance) -> _Found:
+    """ID3v2 in front counts most, then an APE tag behind, then ID3v1, which cuts what it says short."""
+    front, pictures = _from_id3(wanted_frames(data, 0, _WANTED, allowance))
+    behind, others = ape_items.read(data, allowance)
+    last = data[max(0, len(data) - _ID3V1_BYTES) :]
+    short = _from_id3(last)[0] if last[:3] == b"TAG" and not front else {}
+    return short | behind | front, pictures or others
 
 
-class _BoundedReader:
-    """A file that is read from its start, for at most `_MAX_READ_BYTES` in all: more raises MutagenError."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source, self._left_bytes = source, _MAX_READ_BYTES
-        self.seek, self.tell = source.seek, source.tell
-        source.seek(0)
-
-    def read(self, size: int = -1) -> bytes:
-        found = self._source.read(self._left_bytes + 1 if size < 0 else min(size, self._left_bytes + 1))
-        self._left_bytes -= len(found)
-        if self._left_bytes < 0:
-            raise mutagen.MutagenError("too much to read")
-        return found
+def _from_id3(tag: bytes) -> _Found:
+    if not tag:
+        return {}, []
+    frames = _TAG(io.BytesIO(tag))
+    free: dict[str, list[str]] = {}
+    for frame in frames.getall("TXXX"):
+        free.setdefault(frame.desc.lower(), []).extend(frame.text)
+    own = {field.name: tuple(_of_frames(frames, field.id3, field.name)) for field in FIELDS}
+    pictures = [picture(one.data, one.mime, int(one.type), one.desc) for one in frames.getall("APIC")]
+    held = {name: values for name, values in own.items() if values}
+    return by_free_names(free) | held, [one for one in pictures if one.media_type != "-->"]
 
 
-def _from_id3(tags: Any) -> Tags:
-    texts = {name: str(tags[frame.__name__].text[0]) for name, frame in _FRAMES.items() if frame.__name__ in tags}
-    comments = tags.getall("COMM")
-    texts |= {"comment": str(comments[0])} if comments else {}
-    picture = next(iter(tags.getall("APIC")), None)
-    return Tags(texts, None if picture is None else (picture.data, picture.mime))
+def _of_frames(frames: Any, names: str, field: str) -> list[str]:
+    """The values of the first of these frames that has some."""
+    kind, _, description = names.partition(":")
+    if kind in _SPECIAL_FRAMES:
+        return _SPECIAL_FRAMES[kind](frames, description)
+    if field in NUMBERS.values():
+        return []
+    return next((values for name in kind.split() if (values := _plain(frames, name))), [])
 
 
-def _from_atoms(tags: Any) -> Tags:
-    texts = {name: str(tags[atom][0]) for name, atom in _ATOMS.items() if tags.get(atom)}
-    texts |= {name: str(tags[atom][0][0]) for name, atom in _NUMBERS.items() if tags.get(atom)}
-    covers = tags.get("covr")
-    if not covers:
-        return Tags(texts)
-    kind = "image/png" if covers[0].imageformat == MP4Cover.FORMAT_PNG else "image/jpeg"
-    return Tags(texts, (bytes(covers[0]), kind))
+def _plain(frames: Any, name: str) -> list[str]:
+    frame = frames.get(name)
+    return [] if frame is None else [str(text) for text in frame.text]
 
 
-def _from_comments(file: Any) -> Tags:
-    texts = {name: str(file.tags[name][0]) for name in _NAMES if file.tags.get(name)}
-    pictures = list(getattr(file, "pictures", []))
-    pictures += [_PICTURE(base64.b64decode(block)) for block in file.tags.get("metadata_block_picture", [])]
-    return Tags(texts, (pictures[0].data, pictures[0].mime) if pictures else None)
+def _comments(frames: Any, _: str) -> list[str]:
+    """Those without a description or with one that only counts them; else those of whatever program but iTunes."""
+    all_of_them = [one for one in frames.getall("COMM") if not one.desc.lower().startswith(_ITUNES_COMMENT)]
+    plain = [one for one in all_of_them if not one.desc or one.desc.isdecimal()]
+    return [text for one in plain or all_of_them for text in one.text]
 
 
-def write(target: BinaryIO, kind: OutputFormat, tags: Tags, after: Measurements) -> bool:
-    """Add `tags` to a finished master that measures `after`; False if they could not all be written.
-
-    Raises Fault where a write broke off in the middle, which spoils the master.
-    """
-    size = target.seek(0, io.SEEK_END)
-    try:
-        whole = kind not in _WAV_BITS or bwf.write(target, tags.texts, tags.broadcast, after, _WAV_BITS[kind])
-        size = target.seek(0, io.SEEK_END)
-        if tags.texts or tags.cover:
-            _add(target, kind, tags)
-    except (mutagen.MutagenError, ValueError, TypeError, KeyError):
-        # mutagen builds what it will write before it writes: a file of the same size was not touched.
-        if target.seek(0, io.SEEK_END) != size:
-            raise Fault(FaultCode.BAD_MASTER, "The tags could not be written whole. Try again without them.") from None
-        whole = False
-    target.seek(0)
-    return whole
+def _lyrics(frames: Any, _: str) -> list[str]:
+    return [one.text for one in frames.getall("USLT")]
 
 
-def _add(whole: BinaryIO, kind: OutputFormat, tags: Tags) -> None:
-    whole.seek(0)
-    file = _CONTAINERS[kind.extension](whole)
-    if file.tags is None:
-        file.add_tags()
-    if isinstance(file, MP4):
-        _to_atoms(file.tags, tags)
-    elif isinstance(file.tags, ID3):
-        _to_id3(file.tags, tags)
-    else:
-        _to_comments(file, tags)
-    whole.seek(0)
-    file.save(whole)
+def _identifiers(frames: Any, owner: str) -> list[str]:
+    return [one.data.decode("ascii", "replace") for one in frames.getall("UFID") if one.owner == owner]
 
 
-def _to_id3(frames: Any, tags: Tags) -> None:
-    for name, text in tags.texts.items():
-        frames.add(
-            _COMM(encoding=3, lang="XXX", desc="", text=text)
-            if name == "comment"
-            else _FRAMES[name](encoding=3, text=text)
-        )
-    if tags.cover is not None:
-        data, kind = tags.cover
-        frames.add(_APIC(encoding=3, mime=kind, type=_FRONT_COVER, desc="", data=data))
+def _people(frames: Any, role: str) -> list[str]:
+    pairs = [pair for one in frames.getall("TIPL") for pair in one.people]
+    return [pair[1] for pair in pairs if len(pair) == 2 and pair[0].lower() == role.lower()]
 
 
-def _to_atoms(atoms: Any, tags: Tags) -> None:
-    for name, text in tags.texts.items():
-        if name in _ATOMS:
-            atoms[_ATOMS[name]] = [text]
-    for name, atom in _NUMBERS.items():
-        number, _, of = tags.texts.get(name, "").partition("/")
-        if number.isdecimal():
-            atoms[atom] = [(int(number), int(of) if of.isdecimal() else 0)]
-    if tags.cover is not None:
-        data, kind = tags.cover
-        form = MP4Cover.FORMAT_PNG if kind == "image/png" else MP4Cover.FORMAT_JPEG
-        atoms["covr"] = [_COVER(data, imageformat=form)]
+def _performers(frames: Any, _: str) -> list[str]:
+    """As Vorbis comments have them: the name, and the instrument in brackets."""
+    pairs = [pair for one in frames.getall("TMCL") for pair in one.people if len(pair) == 2]
+    return [f"{name} ({instrument})" if instrument else name for instrument, name in pairs]
 
 
-def _to_comments(file: Any, tags: Tags) -> None:
-    for name, text in tags.texts.items():
-        file.tags[name] = [text]
-    if tags.cover is None:
-        return
-    picture = _PICTURE()
-    picture.data, picture.mime = tags.cover
-    picture.type = _FRONT_COVER
-    if hasattr(file, "add_picture"):
-        file.add_picture(picture)
-    else:
-        file.tags["metadata_block_picture"] = [base64.b64encode(picture.write()).decode()]
+_SPECIAL_FRAMES: dict[str, Callable[[Any, str], list[str]]] = {
+    "COMM": _comments,
+    "USLT": _lyrics,
+    "UFID": _identifiers,
+    "TIPL": _people,
+    "TMCL": _performers,
+    "TXXX": lambda frames, description: [],
+}
+"""Frames that are not a list of texts; TXXX is read by its free names."""
+
+
+def _tidied(texts: Texts, allowance: Allowance) -> Texts:
+    """Each value once, none that is empty or too long, numbers and totals apart."""
+    tidied: Texts = {}
+    for name, values in _with_totals(texts).items():
+        clean = dict.fromkeys(value.replace("\0", "") for value in values)
+        kept = tuple(value for value in clean if value.strip() and len(value) <= _MAX_CHARACTERS)
+        tidied |= {name: kept} if kept else {}
+        if any(len(value) > _MAX_CHARACTERS for value in clean):
+            allowance.left_out.add(f"values above {_MAX_CHARACTERS} characters")
+    return tidied
+
+
+def _with_totals(texts: Texts) -> Texts:
+    """Of a number that stands as 3/12, the total in a field of its own."""
+    apart = dict(texts)
+    for number, total in NUMBERS.items():
+        pairs = [_number_and_total(value) for value in texts.get(number, ())]
+        apart[number] = tuple(first for first, _ in pairs)
+        apart[total] = texts.get(total) or tuple(second for _, second in pairs)
+    return apart
+
+
+def _number_and_total(value: str) -> tuple[str, str]:
+    number, _, total = (part.strip() for part in value.partition("/"))
+    if not total.isdecimal():
+        return value, ""
+    return ("" if number == "0" else number), ("" if int(total) == 0 else total)

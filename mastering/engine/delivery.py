@@ -44,7 +44,8 @@ class Delivered:
     plan: Plan
     """With the gain and the ceiling that this format needed."""
     after: analyse.Analysis
-    lost_tags: bool
+    lost_tags: str
+    """What the song's tags lost in it, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _write_format(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: La
         found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
-            return Delivered(kind, chosen, after, not _write_tags(target, kind, made.carried_tags, after.measurements))
+            return Delivered(kind, chosen, after, _write_tags(target, kind, made.carried_tags, after.measurements))
         inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
         bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = solve_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
@@ -167,10 +168,10 @@ def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat, margin
     return over + margin_db if over > 0 and kind.is_lossy else 0.0
 
 
-def _write_tags(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> bool:
-    """Whether the master has the song's tags now."""
+def _write_tags(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> str:
+    """Give the master the song's tags; a sentence on those that it does not hold, or nothing."""
     target.seek(0)
-    return not carried or tags.write(target, kind, carried, after)
+    return tags.write(target, kind, carried, after) if carried else ""
 
 
 def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely: bool = False) -> analyse.Analysis:

@@ -59,7 +59,7 @@ def master(
     delivered = deliver(shaped, chosen, open_output, meter, carried_tags)
     meter.end()
     first = delivered[0]
-    lost = [f"The tags could not be written to the {each.kind.label}." for each in delivered if each.lost_tags]
+    lost = (*carried_tags.remarks, *(each.lost_tags for each in delivered if each.lost_tags))
     before, after = song.analysis, first.after
     return Report(
         engine_version=ENGINE_VERSION,
