@@ -90,7 +90,7 @@ def _info(content: bytes) -> Texts:
         if at + 8 > len(content):
             break
         name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
-        text = _text(content[at + 8 : at + 8 + size])
+        text = text_of(content[at + 8 : at + 8 + size])
         field = (_INFO | _ALSO_INFO).get(name)
         if field and text:
             texts[field] = (*texts.get(field, ()), text)
@@ -98,8 +98,8 @@ def _info(content: bytes) -> Texts:
     return texts
 
 
-def _text(content: bytes) -> str:
-    """INFO and bext were ASCII once; what is written today is UTF-8, and what is not is Latin-1."""
+def text_of(content: bytes) -> str:
+    """The text of a chunk: ASCII once, UTF-8 as it is written today, Latin-1 where it is neither."""
     content = content.split(b"\0")[0]
     try:
         return content.decode().strip()
@@ -109,7 +109,7 @@ def _text(content: bytes) -> str:
 
 def texts_of(broadcast: Broadcast) -> Texts:
     """What a container without `bext` can say of it."""
-    found = {"comment": _text(broadcast.description), "date": _text(broadcast.date)}
+    found = {"comment": text_of(broadcast.description), "date": text_of(broadcast.date)}
     return {name: (text,) for name, text in found.items() if text}
 
 

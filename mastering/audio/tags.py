@@ -2,7 +2,7 @@
 
 Nothing is invented. The fields and their names in each container stand in `tag_fields`; what a master's container
 cannot hold is said by `write`. Read are ID3 in MP3, WAV and AIFF, Vorbis comments in FLAC and Ogg, items in MP4, APE
-tags at a file's end, INFO lists and the broadcast extension of a WAV.
+tags at a file's end, INFO lists and the broadcast extension of a WAV, text chunks of an AIFF.
 
 A stranger's tags are bounded in bytes, fields and pictures before they are read; nothing in them is inflated.
 """
@@ -34,6 +34,8 @@ _DATES_OF_2_3 = {"TYER", "TDAT", "TIME", "TORY", "IPLS"}
 _READ = {name for field in FIELDS for name in field.id3.split(":")[0].split()} | _DATES_OF_2_3 | {"APIC", "TXXX"}
 _OF_2_2 = {name for name, frame in Frames_2_2.items() if getattr(frame.__base__, "__name__", "") in _READ}
 _WANTED = Wanted(_READ | _OF_2_2, tuple(FREE_NAMES))
+_AIFF_TEXTS = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "copyright", b"ANNO": "comment"}
+_UNREAD = ("asf", "caf", "webm")
 _ID3V1_BYTES = 128
 _MAX_CHARACTERS = 64 * 1024
 _ITUNES_COMMENT = "itun"
@@ -60,13 +62,17 @@ def read(source: BinaryIO) -> Tags:
 def _read(data: FileBytes, allowance: Allowance) -> _Found:
     container = container_of(data) or ""
     if container in ("wav", "aiff"):
-        chunks = wav_chunks(data) if container == "wav" else aiff_chunks(data)
+        chunks = list(wav_chunks(data) if container == "wav" else aiff_chunks(data))
         at = next((at for name, at, _ in chunks if name in (b"id3 ", b"ID3 ")), 0)
-        return _from_id3(wanted_frames(data, at, _WANTED, allowance))
+        texts, pictures = _from_id3(wanted_frames(data, at, _WANTED, allowance))
+        return (_from_chunks(data, chunks, allowance) if container == "aiff" else {}) | texts, pictures
     if container == "mp4":
         return mp4_items.read(data, allowance)
     if container in _COMMENTS:
         return _COMMENTS[container](data, id3_end(data), allowance)
+    if container in _UNREAD:
+        allowance.left_out.add("those of a WMA, CAF or WebM file")
+        return {}, []
     return _from_both_ends(data, allowance)
 
 
@@ -74,6 +80,15 @@ _COMMENTS: dict[str, Callable[[FileBytes, int, Allowance], _Found]] = {
     "flac": comment_blocks.flac,
     "ogg": comment_blocks.ogg,
 }
+
+
+def _from_chunks(data: FileBytes, chunks: list[tuple[bytes, int, int]], allowance: Allowance) -> Texts:
+    """Of an AIFF's own texts."""
+    texts: dict[str, list[str]] = {}
+    for name, at, size in chunks:
+        if name in _AIFF_TEXTS and allowance.takes_text(size):
+            texts.setdefault(_AIFF_TEXTS[name], []).append(bwf.text_of(data[at : at + size]))
+    return by_free_names(texts)
 
 
 def _from_both_ends(data: FileBytes, allowance: Allowance) -> _Found:

@@ -16,6 +16,7 @@ from mastering.audio import tags
 from mastering.audio.tag_fields import FIELDS
 from mastering.contract import Measurements, OutputFormat
 from mastering.engine import inputs
+from tests.hostile_audio import encoded
 from tests.mastering.audio.tagged_songs import (
     BACK,
     FRONT,
@@ -29,6 +30,7 @@ from tests.mastering.audio.tagged_songs import (
     read_by_mutagen,
     with_info,
 )
+from tests.mastering.sound import ffmpeg
 
 KINDS = [
     OutputFormat.WAV24,
@@ -115,6 +117,18 @@ def test_an_info_list_reaches_every_container(kind: OutputFormat, after: Measure
     assert b"Lavf777" not in master
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_text_chunks_of_an_aiff_reach_every_container(kind: OutputFormat, after: Measurements) -> None:
+    about = {"title": "Title ☃", "author": "Artist", "copyright": "2024 Nobody", "comment": "A comment"}
+    said = [part for name, text in about.items() for part in ("-metadata", f"{name}={text}")]
+    song = ffmpeg("-f", "wav", "-i", "-", *said, "-f", "aiff", "-", stdin=plain("wav")).stdout
+    master, lost = carried(song, kind, after)
+    assert not lost
+    assert tags.read(io.BytesIO(master)).texts == {
+        "title": ("Title ☃",), "artist": ("Artist",), "copyright": ("2024 Nobody",), "comment": ("A comment",)
+    }  # fmt: skip
+
+
 def test_a_wav_has_an_info_list_too(after: Measurements) -> None:
     master, _ = carried(SOURCES["FLAC"](), OutputFormat.WAV24, after)
     assert b"IART\x1c\0\0\0First Artist; Second Artist\0" in master
@@ -197,6 +211,18 @@ def test_several_comments_and_lyrics_of_an_id3_tag_are_all_kept(after: Measureme
         found = tags.read(io.BytesIO(master)).texts
         assert found == {"comment": ("Hello", "Guten Tag"), "lyrics": ("Hello, la la", "Guten Tag, la la")}
         assert not said
+
+
+def test_a_comment_that_itunes_writes_for_itself_is_none_though_it_stands_first() -> None:
+    frames = [b"COMM" + struct.pack(">IH", len(one), 0) + one for one in (b"\0engiTunNORM\0 777", b"\0eng\0Plain")]
+    whole = b"ID3\3\0\0\0\0\0" + bytes([sum(map(len, frames))]) + b"".join(frames) + plain("mp3")
+    assert tags.read(io.BytesIO(whole)).texts == {"comment": ("Plain",)}
+
+
+def test_tags_that_are_not_read_are_said_to_be_left_out() -> None:
+    found = tags.read(io.BytesIO(encoded("webm", "libopus")))
+    assert not found
+    assert found.remarks == ("Left out of the song's tags: those of a WMA, CAF or WebM file.",)
 
 
 def test_an_old_tag_of_ape_and_id3v1_is_read_where_the_front_says_nothing() -> None:
