@@ -6,7 +6,9 @@ import io
 import struct
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from mutagen.flac import FLAC, Picture
 from mutagen.id3 import COMM, ID3, TIT2, USLT
 from mutagen.mp4 import MP4
@@ -271,3 +273,32 @@ def test_a_time_with_a_zone_is_a_date_in_id3(after: Measurements) -> None:
     master, said = carried(_flac({"date": ["2012-08-28T07:00:00Z"]}), OutputFormat.MP3, after)
     assert not said
     assert tags.read(io.BytesIO(master)).texts == {"date": ("2012-08-28 07:00:00",)}
+
+
+def test_a_wav_of_the_long_form_gets_no_tags_and_that_is_said(after: Measurements) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((100, 2)), 44_100, format="RF64")
+    whole = file.getvalue()
+    said = tags.write(file, OutputFormat.WAV24, tags.Tags({"title": ("One",)}), after)
+    assert said == "The tags could not be written to the WAV, 24 bit."
+    assert file.getvalue() == whole
+
+
+def test_an_old_genre_number_and_boxes_of_the_long_form_are_read() -> None:
+    def box(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content) + 8) + name + content
+
+    items = box(b"gnre", box(b"data", struct.pack(">IIH", 0, 0, 9)))
+    items += box(b"\xa9nam", box(b"data", struct.pack(">II", 2, 0) + "Title ☃".encode("utf-16-be")))
+    udta = box(b"udta", box(b"meta", bytes(4) + box(b"ilst", items)))
+    moov = struct.pack(">I4sQ", 1, b"moov", len(udta) + 16) + udta
+    assert tags.read(io.BytesIO(box(b"ftyp", b"M4A ") + moov)).texts == {"title": ("Title ☃",), "genre": ("Jazz",)}
+
+
+def test_a_tag_that_cannot_be_read_is_said() -> None:
+    genre = b"\0(" + b"1" * 5000 + b")"
+    frame = b"TCON" + struct.pack(">IH", len(genre), 0) + genre
+    size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    found = tags.read(io.BytesIO(b"ID3\3\0\0" + size + frame + plain("mp3")))
+    assert not found
+    assert found.remarks == ("Left out of the song's tags: what stands in a tag that cannot be read.",)
