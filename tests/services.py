@@ -260,7 +260,14 @@ def _measured(integrated_lufs: float) -> Measurements:
 
 def _plan() -> Plan:
     limiter = LimiterParameters(
-        ceiling_dbtp=-1.0, lookahead_ms=1.0, release_db_per_s=120.0, hold_ms=12.0, peak_floor=0.25
+        ceiling_dbtp=-1.0,
+        lookahead_ms=1.0,
+        release_db_per_s=120.0,
+        hold_ms=12.0,
+        event_ms=60.0,
+        event_release_db_per_s=2000.0,
+        event_rest_db=6.0,
+        peak_floor=0.25,
     )
     step = LimiterStep(parameters=limiter, reason="The target's ceiling.")
     return Plan(

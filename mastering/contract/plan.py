@@ -97,6 +97,10 @@ class LimiterParameters(Record):
     release_db_per_s: Positive
     hold_ms: Annotated[float, Field(ge=0)]
     """How long the gain stays down before it recovers."""
+    event_ms: Positive
+    """A reduction that is over sooner is a single event's: all but `event_rest_db` of it recovers at a faster pace."""
+    event_release_db_per_s: Positive
+    event_rest_db: Annotated[float, Field(ge=0)]
     peak_floor: Annotated[float, Field(ge=0, alias="heeded_from")]
     """The lowest peak (linear, before the gain) that was read between the samples: what is lower can't reach the
     ceiling. A render by this plan reads from the same one on, for the same samples. Its JSON key is older."""

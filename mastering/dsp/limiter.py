@@ -3,8 +3,9 @@
 The gain is known at the block borders ("nodes") and straight between them, one curve for all channels. From the peaks
 each block's need follows (ceiling / peak); it is held over the look-ahead, falls back at a fixed pace in dB, and is
 smoothed by two moving averages that together are no longer than the hold, so that the smooth curve never lies above
-any block's need. Because audio is not touched, the curve for another gain costs milliseconds: the loudness solver
-tries as many gains as it likes.
+any block's need. The release has two stages: of a reduction that lasts no longer than `event_ms`, a click's, all but
+the last `event_rest_db` is given back at a much faster pace. Because audio is not touched, the curve for another gain
+costs milliseconds: the loudness solver tries as many gains as it likes.
 
 All arithmetic is float64 and in one order: only +, −, ×, ÷, maxima and scipy's own exponentials, which do not change
 with the CPU's features.
@@ -24,6 +25,8 @@ from mastering.dsp.stream import Samples
 from mastering.dsp.true_peak import Peaks, block_length
 
 _DB_PER_NEPER = 8.685889638065037
+_BRIDGED_MS = 25.0
+"""Gaps of a need that are shorter lie between two crests of one bass tone (from 20 Hz on): it lasts all the while."""
 
 Curve = NDArray[np.float64]
 
@@ -37,6 +40,11 @@ class Limiter:
     release_db_per_s: float = 120.0
     hold_ms: float = 12.0
     """How long the gain stays down before it recovers: longer than half a period, and a bass tone keeps its shape."""
+    event_ms: float = 60.0
+    """A reduction that is over sooner than this is a single event's: longer than a stroke, shorter than a note."""
+    event_release_db_per_s: float = 2000.0
+    event_rest_db: float = 6.0
+    """What an event leaves to the slow release: as deep as a healthy master is limited."""
 
     def curve(self, peaks: Peaks, gain: float, rate_hz: int) -> Curve:
         """Linear gain at the nodes, `gain` included. Shape (blocks + 1,). `peaks` are those before the gain."""
@@ -45,12 +53,15 @@ class Limiter:
         reach = max(1, round(self.lookahead_ms * 1e-3 * rate_hz / length))
         half_hold = round(self.hold_ms * 0.5e-3 * rate_hz / length)
         pace_db = self.release_db_per_s * length / rate_hz
-        fall = math.ceil(float(need.max(initial=0.0)) / pace_db)
+        bridged, event = (round(ms * 1e-3 * rate_hz / length) for ms in (_BRIDGED_MS, self.event_ms))
+        fall = max(bridged, math.ceil(float(need.max(initial=0.0)) / pace_db))
         touched = _around(need > 0, 3 * reach + half_hold + 1, 3 * reach + 2 * half_hold + fall + 1)
         curve = np.full(need.size + 1, gain)
         if touched.size:
             held = _stay(_hold(need[touched], reach), half_hold)
-            falling = _release(held, np.append(touched, touched[-1] + 1) * pace_db)
+            nodes = np.append(touched, touched[-1] + 1)
+            falling = _release(np.minimum(held, _lasting(held, bridged, event) + self.event_rest_db), nodes * pace_db)
+            np.maximum(falling, _release(held, nodes * (self.event_release_db_per_s * length / rate_hz)), out=falling)
             lowered = gain * special.exp10(_smooth(_smooth(falling, reach), reach) * (-1 / 20))
             curve[touched], curve[touched + 1] = lowered[:-1], lowered[1:]
         return curve
@@ -93,6 +104,15 @@ def _stay(held: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     centred: NDArray[np.float64] = ndimage.maximum_filter1d(held, 2 * half + 1, mode="nearest")
     stayed: NDArray[np.float64] = np.maximum(held, np.concatenate([held[:half], centred[:-half]]))
     return stayed
+
+
+def _lasting(held: NDArray[np.float64], bridged: int, event: int) -> NDArray[np.float64]:
+    """Of the held need what lasts longer than `event` nodes: closed over gaps of `bridged` nodes, then opened."""
+    wide: NDArray[np.float64] = ndimage.maximum_filter1d(held, 2 * (bridged // 2) + 1, mode="nearest")
+    closed: NDArray[np.float64] = ndimage.minimum_filter1d(wide, 2 * (bridged // 2) + 1, mode="nearest")
+    narrow: NDArray[np.float64] = ndimage.minimum_filter1d(closed, 2 * (event // 2) + 1, mode="constant")
+    opened: NDArray[np.float64] = ndimage.maximum_filter1d(narrow, 2 * (event // 2) + 1, mode="constant")
+    return opened
 
 
 def _release(held: NDArray[np.float64], slope_db: NDArray[np.float64]) -> NDArray[np.float64]:

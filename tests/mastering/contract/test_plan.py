@@ -83,7 +83,8 @@ def test_each_step_is_an_object_of_name_parameters_and_reason_with_the_keys_that
         "hz": [100.0, 1000.0], "mid_db": [0.0, 1.5], "side_db": [0.0, -1.0]
     }  # fmt: skip
     assert list(found[5]["parameters"]) == [
-        "ceiling_dbtp", "lookahead_ms", "release_db_per_s", "hold_ms", "heeded_from"
+        "ceiling_dbtp", "lookahead_ms", "release_db_per_s", "hold_ms", "event_ms", "event_release_db_per_s",
+        "event_rest_db", "heeded_from",
     ]  # fmt: skip
 
 
