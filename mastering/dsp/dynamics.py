@@ -1,4 +1,4 @@
-"""A three-band compressor with linear-phase bands and gains worked out at a 32nd of the sample rate or less.
+"""A three-band compressor (its bands: `tone.crossovers`) with gains worked out at a 32nd of the sample rate or less.
 
 The level of a band is the louder of a fast and a slow mean square (one-pole, mid and side together); a soft knee makes
 the gain (Giannoulis, Massberg and Reiss, "Digital Dynamic Range Compressor Design", J. AES 60, 2012, equation 4), which

@@ -79,7 +79,7 @@ class Layout:
     def band_gains(self) -> NDArray[np.float64]:
         """Gains of the compressor's crossovers at the band centres (3, bands)."""
         plain = Compressor(0.0, 0.0, 0.0)
-        return splits(self.centres_hz, plain.low_hz, plain.high_hz)
+        return splits(self.centres_hz, plain.low_hz, plain.high_hz, self.rate_hz)
 
     def normalised(self, levels_db: Vector) -> Vector:
         """Third-octave levels (2, bands) relative to their K-weighted sum."""

@@ -66,19 +66,39 @@ def response(curve: ToneCurve, rate_hz: int) -> NDArray[np.float32]:
     return fft.rfft(taps).real.astype(np.float32)
 
 
-def crossovers(low_hz: float, high_hz: float, rate_hz: int) -> NDArray[np.float32]:
-    """Responses (3, bins) of the low, middle and high band; they add up to one."""
-    return splits(fft.rfftfreq(transform_length(rate_hz), 1 / rate_hz), low_hz, high_hz).astype(np.float32)
+def crossovers(low_hz: float, high_hz: float, rate_hz: int) -> NDArray[np.complex64]:
+    """Responses (3, bins) of the low, middle and high band. Nothing comes before its cause: a click has no forerunner.
+
+    They add up to an all-pass.
+    """
+    length, half = transform_length(rate_hz), _reach(rate_hz)
+    taps = fft.irfft(_linkwitz_riley(fft.rfftfreq(length, 1 / rate_hz), low_hz, high_hz, rate_hz), length)
+    taps[:, half + 1 :] = 0.0
+    return fft.rfft(taps).astype(np.complex64)
 
 
-def splits(hz: NDArray[np.float64], low_hz: float, high_hz: float) -> NDArray[np.float64]:
+def splits(hz: NDArray[np.float64], low_hz: float, high_hz: float, rate_hz: int) -> NDArray[np.float64]:
     """Gains (3, frequencies) of the low, middle and high band."""
-    low = 1 / (1 + (hz / low_hz) ** 4)
-    high = 1 - 1 / (1 + (hz / high_hz) ** 4)
-    return np.array([low, 1 - low - high, high])
+    return np.abs(_linkwitz_riley(hz, low_hz, high_hz, rate_hz))
 
 
-def filtered_sides(blocks: Blocks, responses: NDArray[np.float32]) -> Iterator[Samples]:
+def _linkwitz_riley(hz: NDArray[np.float64], low_hz: float, high_hz: float, rate_hz: int) -> NDArray[np.complex128]:
+    """Three bands by crossovers of 24 dB an octave (Linkwitz, "Active crossover networks for noncoincident drivers",
+    JAES 24, 1976): the top is split off first, then turned in phase as the others are by the second crossover."""
+    below, above, _ = _crossover(hz, high_hz, rate_hz)
+    low, middle, turned = _crossover(hz, low_hz, rate_hz)
+    return np.array([below * low, below * middle, above * turned])
+
+
+def _crossover(hz: NDArray[np.float64], at_hz: float, rate_hz: int) -> tuple[NDArray[np.complex128], ...]:
+    """Responses of a low-pass and a high-pass, each two Butterworth filters of second order, and of their sum."""
+    warped, at = (np.tan(np.pi * np.minimum(each / rate_hz, 0.499999)) for each in (hz, at_hz))
+    s = 1j * warped / at
+    once = 1 / (1 + math.sqrt(2) * s + s * s)
+    return once**2, (s * s * once) ** 2, (1 - math.sqrt(2) * s + s * s) * once
+
+
+def filtered_sides(blocks: Blocks, responses: NDArray[np.float32 | np.complex64]) -> Iterator[Samples]:
     """Mid and side through each of the responses (bands, 2, bins): a piece (bands, sides, frames) for each block.
 
     A mono recording has no side. All blocks but the last must be longer than the filters' reach. A block may be
@@ -132,7 +152,7 @@ def _with_context(before: Samples, current: Samples, following: Samples | None, 
     return padded
 
 
-def _filtered(padded: Samples, frames: int, responses: NDArray[np.float32]) -> Samples:
+def _filtered(padded: Samples, frames: int, responses: NDArray[np.float32 | np.complex64]) -> Samples:
     """The first `frames` after the context, through each response: (bands, sides, frames)."""
     length = 2 * (responses.shape[-1] - 1)
     half, hop = length // 10, 8 * length // 10

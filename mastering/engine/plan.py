@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from mastering.contract.presets import Style, presets
 from mastering.dsp.dynamics import Compressor
 from mastering.dsp.limiter import Limiter
 from mastering.dsp.spectrum import band_centres_hz, bin_frequencies_hz
+from mastering.dsp.tone import splits
 from mastering.engine import board_plan
 from mastering.engine.match import match, most_gain_db, reference_levels
 from mastering.engine.steps import compressor_parameters, limiter_parameters, shaping_gains, tone_parameters
@@ -130,10 +130,9 @@ def _compressor_step(
 def thresholds_db(power: Power, chosen: Plan, strength: float) -> tuple[float, float, float]:
     """Compressor thresholds (dBFS) a little above each band's mean level after board and tone; lower for more
     strength."""
-    hz = bin_frequencies_hz(chosen.rate_hz)
+    hz, plain = bin_frequencies_hz(chosen.rate_hz), Compressor(0.0, 0.0, 0.0)
     shaped = (power * shaping_gains(chosen, hz) ** 2).sum(axis=0) / 2
-    edges = (0.0, 160.0, 2800.0, chosen.rate_hz)
-    levels = [shaped[(hz >= low) & (hz < high)].sum() for low, high in pairwise(edges)]
+    levels = splits(hz, plain.low_hz, plain.high_hz, chosen.rate_hz) ** 2 @ shaped
     low, middle, high = (round(10 * float(np.log10(max(level, 1e-12))) + 4 - 4 * strength, 2) for level in levels)
     return low, middle, high
 

@@ -12,7 +12,15 @@ from mastering.dsp.dynamics import BandCompressor, Compressor, reduction_db
 from mastering.dsp.limiter import Limiter, apply
 from mastering.dsp.saturation import saturated
 from mastering.dsp.stream import BLOCK_FRAMES, reblock, split
-from mastering.dsp.tone import ToneCurve, crossovers, filtered_sides, left_right, response
+from mastering.dsp.tone import (
+    ToneCurve,
+    crossovers,
+    filtered_sides,
+    left_right,
+    response,
+    splits,
+    transform_length,
+)
 from mastering.dsp.true_peak import PeakMeter, block_length
 from mastering.engine import inputs, pipeline, replay
 from tests.mastering.sound import loud_mix, master, music, wav
@@ -60,9 +68,23 @@ def test_offset_is_taken_out() -> None:
     assert abs(float(_filtered(samples, _FLAT)[:, RATE_HZ : 2 * RATE_HZ].mean())) < 1e-4
 
 
-def test_the_three_bands_add_up_to_the_whole() -> None:
-    parts = crossovers(160.0, 2800.0, RATE_HZ)
-    assert np.abs(parts.sum(axis=0) - 1).max() < 1e-6
+@pytest.mark.parametrize("rate_hz", [8_000, RATE_HZ, 96_000])
+def test_the_three_bands_add_up_to_the_whole_and_none_has_a_forerunner(rate_hz: int) -> None:
+    parts = crossovers(160.0, 2800.0, rate_hz)
+    assert np.abs(np.abs(parts.sum(axis=0)) - 1).max() < 1e-6
+    half = transform_length(rate_hz) // 2
+    before = np.fft.irfft(parts.astype(np.complex128))[:, half:]
+    assert 20 * np.log10(np.abs(before).max()) < -140
+
+
+def test_gains_of_the_bands_are_those_of_their_filters() -> None:
+    hz = np.fft.rfftfreq(transform_length(RATE_HZ), 1 / RATE_HZ)
+    parts = np.abs(crossovers(160.0, 2800.0, RATE_HZ))
+    assert np.abs(parts - splits(hz, 160.0, 2800.0, RATE_HZ)).max() < 1e-6
+    # 6 dB down at each crossover, 24 dB more an octave away.
+    for band, at, beyond in ((0, 160.0, 320.0), (1, 160.0, 80.0), (1, 2800.0, 5600.0), (2, 2800.0, 1400.0)):
+        found = splits(np.array([at, beyond]), 160.0, 2800.0, RATE_HZ)[band]
+        assert 20 * np.log10(found) == pytest.approx([-6.0, -24.6], abs=1.5)
 
 
 def test_the_compressor_holds_a_tone_down_by_its_ratio() -> None:
