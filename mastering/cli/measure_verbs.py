@@ -48,33 +48,34 @@ def certify(
 ) -> None:
     """Measure MASTER by two sets of meters that share no code, and say whether both find it within the target.
 
-    Ours, and pyloudnorm (De Man's filters) with a true peak by soxr at 16 x. Exit code 34 if one of them does not.
+    Ours, and pyloudnorm (De Man's filters) with a true peak by soxr at 16 x. Exit code 34 if one of them does not, or
+    if they disagree.
     """
-    from mastering.engine import inputs, plan, verify
-    from mastering.report.certificate import certify as second_opinion
+    from mastering.engine import plan, read_back, verify
+    from mastering.engine.progress import Lane
 
     settings = settings_of(target=target, loudness_lufs=loudness, ceiling_dbtp=ceiling)
     with reading(master_file) as file:
-        ours = inputs.measure(file)
-        theirs = second_opinion(file)
+        read = read_back.read_back(file, 0, Lane(), 0.0)
     target_lufs, ceiling_dbtp = plan.loudness_lufs(settings), plan.ceiling_dbtp(settings)
-    readings = {
-        "ours": (ours.integrated_lufs, ours.true_peak_dbtp),
-        "pyloudnorm and soxr": (theirs.integrated_lufs, theirs.true_peak_dbtp),
-    }
-    missed = [name for name, found in readings.items() if not verify.meets(*found, target_lufs, ceiling_dbtp)]
+    readings = {"ours": read.readings(), "pyloudnorm and soxr": read.second or read.readings()}
+    missed = [name for name, found in readings.items() if not verify.meets(found, target_lufs, ceiling_dbtp)]
+    holds = not missed and not read.disagreements
     if as_json:
-        body = {name: {"integrated_lufs": lufs, "true_peak_dbtp": peak} for name, (lufs, peak) in readings.items()}
+        body = {name: found.model_dump() for name, found in readings.items()}
         print_line(
             json.dumps(
-                {"target_lufs": target_lufs, "ceiling_dbtp": ceiling_dbtp, "readings": body, "holds": not missed},
+                {"target_lufs": target_lufs, "ceiling_dbtp": ceiling_dbtp, "readings": body, "holds": holds},
                 indent=2,
             )
         )
     else:
         print_line(f"{'asked for':20} {target_lufs:7.2f} LUFS {ceiling_dbtp:6.2f} dBTP")
-        for name, (lufs, peak) in readings.items():
-            print_line(f"{name:20} {'silent' if lufs is None else f'{lufs:7.2f}'} LUFS {peak:6.2f} dBTP")
+        for name, found in readings.items():
+            lufs = "silent" if found.integrated_lufs is None else f"{found.integrated_lufs:7.2f}"
+            print_line(f"{name:20} {lufs} LUFS {found.true_peak_dbtp:6.2f} dBTP")
+    if read.disagreements:
+        raise Fault(FaultCode.BAD_MASTER, f"The meters disagree: {'; '.join(read.disagreements)}.")
     if missed:
         raise Fault(FaultCode.BAD_MASTER, f"The master is not within the target by {' and by '.join(missed)}.")
 

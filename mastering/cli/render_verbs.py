@@ -42,7 +42,7 @@ from mastering.cli.places import (
     paths_by_format,
 )
 from mastering.cli.terminal import Printer, print_plan, print_report, print_table, progress_bar
-from mastering.contract import Effort, Fault, OutputFormat, Report
+from mastering.contract import Effort, OutputFormat, Report
 
 
 @app.command(epilog=EPILOG)
@@ -111,8 +111,7 @@ def master(
             with_costs=page is not None,
         )
         if page is not None:
-            # The report is of the first format that was written, lossless before lossy, and so are the second meters'.
-            _write_page(report, page, files[min(files, key=lambda form: form.is_lossy)])
+            _write_page(report, page)
     if as_json:
         print_line(report.model_dump_json(indent=2))
     else:
@@ -302,13 +301,7 @@ def _check_names(songs: Sequence[Path], masters: Sequence[Path]) -> None:
         found[name] = song
 
 
-def _write_page(report: Report, page: BinaryIO, written: BinaryIO) -> None:
-    """Write the report page, with the readings of the second meters where the master is short enough for them."""
-    from mastering.report.certificate import certify
+def _write_page(report: Report, page: BinaryIO) -> None:
     from mastering.report.page import html
 
-    try:
-        certificate = certify(written)
-    except Fault:
-        certificate = None
-    page.write(html(report, certificate).encode())
+    page.write(html(report).encode())

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mastering.cli.outcome import print_line
-from mastering.contract import BoardStep, Measurements, Plan, Report, Stage
+from mastering.contract import BoardStep, Measurements, Plan, Readings, Report, Stage
 from mastering.contract.board import described
 from mastering.runtime.command_line import check_ended
 
@@ -49,9 +49,18 @@ Printer = Callable[[str], None]
 def print_report(report: Report, line: Printer = print_line) -> None:
     """Before and after, the plan, and the remarks."""
     print_table({"before": report.before, "after": report.after}, line)
+    for check in report.checks:
+        if check.second is not None:
+            ours, theirs = _readings(check.ours), _readings(check.second)
+            line(f"{check.output:12} {ours} by this engine, {theirs} by pyloudnorm and soxr")
     print_plan(report.plan, line)
     for flag in report.flags:
         line(f"note: {flag}")
+
+
+def _readings(found: Readings) -> str:
+    lufs = "–" if found.integrated_lufs is None else f"{found.integrated_lufs:.2f}"
+    return f"{lufs} LUFS and {found.true_peak_dbtp:.2f} dBTP"
 
 
 def print_plan(chosen: Plan, line: Printer = print_line) -> None:

@@ -46,7 +46,7 @@ from mastering.contract.records import (
     Settings,
     Stage,
 )
-from mastering.contract.report import LoudnessCost, Report, Traces
+from mastering.contract.report import LoudnessCost, MasterCheck, Readings, Report, Traces
 
 __all__ = [
     "CHAIN",
@@ -76,10 +76,12 @@ __all__ = [
     "LoudnessCost",
     "LoudnessParameters",
     "LoudnessStep",
+    "MasterCheck",
     "Measurements",
     "OutputFormat",
     "Plan",
     "PlanStep",
+    "Readings",
     "Record",
     "Report",
     "SaturationParameters",

@@ -35,6 +35,22 @@ class Traces(Record):
     """Only where they were asked for."""
 
 
+class Readings(Record):
+    """What one set of meters says of a master, decoded from its own file."""
+
+    integrated_lufs: float | None
+    true_peak_dbtp: float
+
+
+class MasterCheck(Record):
+    """One format of the master by two sets of meters that share no code."""
+
+    output: str
+    ours: Readings
+    second: Readings | None
+    """By pyloudnorm (De Man's filters) and soxr at 16 x; None where it was left out."""
+
+
 class Report(Record):
     """What was done to a song, in numbers."""
 
@@ -47,3 +63,5 @@ class Report(Record):
     traces: Traces | None = None
     references: tuple[tuple[BandLevel, ...], ...] = ()
     """Spectra that the song was matched to, each at its reference's own level."""
+    checks: tuple[MasterCheck, ...] = ()
+    """One for each format that was made, lossless ones first."""

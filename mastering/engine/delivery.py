@@ -14,17 +14,14 @@ from functools import partial
 from itertools import chain
 from typing import BinaryIO
 
-from mastering.audio import decode, encode, loading, tags
-from mastering.contract import CODER_PADDING_FRAMES, Measurements, OutputFormat, Plan, Stage
+from mastering.audio import encode, tags
+from mastering.contract import CODER_PADDING_FRAMES, MasterCheck, Measurements, OutputFormat, Plan, Stage
 from mastering.dsp.limiter import Curve
-from mastering.dsp.stream import Audio, Blocks
+from mastering.dsp.stream import Audio
 from mastering.dsp.threads import cores
-from mastering.dsp.true_peak import PeakMeter
 from mastering.engine import analyse, plan, render, steps, verify
 from mastering.engine.progress import Halted, Lane, Meter, Tick
-
-MOST_MASTER_BYTES = 1 << 34
-"""90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
+from mastering.engine.read_back import ReadBack, read_back
 
 _CODEC_ROUNDS = 6
 """Encodings of one format before it is given up."""
@@ -44,6 +41,7 @@ class Delivered:
     plan: Plan
     """With the gain and the ceiling that this format needed."""
     after: analyse.Analysis
+    check: MasterCheck
     lost_tags: str
     """What the song's tags lost in it, in a sentence."""
 
@@ -56,6 +54,8 @@ class Delivery:
     plan: Plan
     curve: Curve
     carried_tags: tags.Tags
+    twice: bool
+    """Whether the second meters read every master too."""
 
 
 def deliver(
@@ -64,12 +64,16 @@ def deliver(
     open_output: Callable[[OutputFormat], BinaryIO],
     meter: Meter,
     carried_tags: tags.Tags,
+    *,
+    twice: bool = True,
 ) -> list[Delivered]:
-    """Write every format of the plan's settings, lossless ones first. Raises Fault for the first that cannot hold."""
+    """Write every format of the plan's settings, lossless ones first. Raises Fault for the first that cannot hold.
+
+    `twice`: the second meters read every master too, and must agree with ours.
+    """
     outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
-    made = Delivery(
-        song, chosen, limiter_curve(song, chosen, meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3)), carried_tags
-    )
+    curve = limiter_curve(song, chosen, meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3))
+    made = Delivery(song, chosen, curve, carried_tags, twice)
     targets = {kind: open_output(kind) for kind in outputs}
     share = 1 / len(outputs)
     lossless = [kind for kind in outputs if not kind.is_lossy]
@@ -124,13 +128,17 @@ def _write_format(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: La
     for number in range(_CODEC_ROUNDS):
         master = render.limited(song.audio, curve)
         encode.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
-        after = read_back(target, master.frames, lane, share, finely=kind.is_lossy)
-        found = _misses(after.measurements, chosen, master, kind, ceiling_dbtp)
+        read = read_back(target, master.frames, lane, share, finely=kind.is_lossy, twice=made.twice)
+        if read.disagreements:
+            raise verify.bad_master(read.disagreements)
+        after = read.analysis.measurements
+        found = _misses(read, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
-            return Delivered(kind, chosen, after, _write_tags(target, kind, made.carried_tags, after.measurements))
-        inner_ceiling_dbtp -= _excess(after.measurements, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
-        bias_lu += (after.measurements.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
+            lost_tags = _write_tags(target, kind, made.carried_tags, after)
+            return Delivered(kind, chosen, read.analysis, read.check(kind), lost_tags)
+        inner_ceiling_dbtp -= _excess(read, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
+        bias_lu += (after.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
         chosen = solve_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
         curve = limiter_curve(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
     raise verify.bad_master(found)
@@ -152,9 +160,11 @@ def limiter_curve(song: render.ShapedSong, chosen: Plan, tick: Tick) -> Curve:
     return render.guarded_curve(song, steps.limiter_settings(chosen), steps.gain_db(chosen), tick=tick)
 
 
-def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
+def _misses(read: ReadBack, chosen: Plan, master: Audio, kind: OutputFormat, ceiling_dbtp: float) -> list[str]:
+    after = read.analysis.measurements
     return verify.misses(
         after,
+        second=read.second,
         loudness_lufs=chosen.loudness_lufs,
         ceiling_dbtp=ceiling_dbtp,
         frames=round(master.frames * after.rate_hz / master.rate_hz),
@@ -162,37 +172,15 @@ def _misses(after: Measurements, chosen: Plan, master: Audio, kind: OutputFormat
     )
 
 
-def _excess(after: Measurements, ceiling_dbtp: float, kind: OutputFormat, margin_db: float) -> float:
-    """How far a lossy coder overshot, and a little: the limiter's ceiling for it goes down by that."""
-    over = after.true_peak_dbtp - ceiling_dbtp
-    return over + margin_db if over > 0 and kind.is_lossy else 0.0
+def _excess(read: ReadBack, ceiling_dbtp: float, kind: OutputFormat, margin_db: float) -> float:
+    """How far a lossy coder overshot, or any master by soxr, and a little: the limiter's ceiling goes down by that."""
+    over = read.readings().true_peak_dbtp - ceiling_dbtp if kind.is_lossy else 0.0
+    if verify.is_over(read.second, ceiling_dbtp):
+        over = max(over, read.second.true_peak_dbtp - ceiling_dbtp)
+    return over + margin_db if over > 0 else 0.0
 
 
 def _write_tags(target: BinaryIO, kind: OutputFormat, carried: tags.Tags, after: Measurements) -> str:
     """Give the master the song's tags; a sentence on those that it does not hold, or nothing."""
     target.seek(0)
     return tags.write(target, kind, carried, after) if carried else ""
-
-
-def read_back(target: BinaryIO, frames: int, lane: Lane, share: float, *, finely: bool = False) -> analyse.Analysis:
-    """What the meters say of a master, decoded from its own file; `finely` reads its true peak at 16 x.
-
-    A lossless master was held at 16 x by the limiter's guard; what a lossy coder made of it was not measured yet.
-    """
-    recording = decode.open_recording(target, most_bytes=MOST_MASTER_BYTES)
-    blocks = loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share))
-    fine = PeakMeter(recording.rate_hz, factor=16)
-    blocks = _fed(blocks, fine) if finely else blocks
-    found = analyse.analyse(blocks, recording.rate_hz, recording.channels, frames=recording.promised_frames)
-    if not finely:
-        return found
-    peak_dbtp = max(found.measurements.true_peak_dbtp, analyse.decibels(float(fine.peaks().max(initial=0.0))))
-    return replace(found, measurements=found.measurements.model_copy(update={"true_peak_dbtp": peak_dbtp}))
-
-
-def _fed(blocks: Blocks, meter: PeakMeter) -> Blocks:
-    """The blocks, each fed to the meter, which interpolates only where it could find a peak above all samples."""
-    for block in blocks:
-        meter.above = max(meter.above, float(block.max()), -float(block.min()))
-        meter.feed(block)
-        yield block

@@ -43,20 +43,22 @@ def master(
     progress: ProgressCallback = silent,
     album_power: plan.Power | None = None,
     with_costs: bool = False,
+    twice: bool = True,
 ) -> Report:
     """Master `source` into every format of `settings.outputs`. Raises Fault; whatever `progress` raises ends it too.
 
     `open_output` returns an empty binary file that can be written, read and sought (a memory file will do); it is
     called once per format, and the file is left open, at its start. `album_power` is the mean power of the album that
     the song belongs to (2, bins): the tone is then the album's. `with_costs` adds to the report what other loudnesses
-    would have cost.
+    would have cost. `twice`: the second meters read each master too; without them it was measured once only, which is
+    for benchmarks.
     """
     meter = Meter(progress, settings.effort)
     measured_references = _read_references(settings, references)
     song = open_song(source, settings, meter)
     shaped, chosen, remarks = _decide(song, settings, measured_references, meter, album_power)
     carried_tags = tags.read(source) if settings.keep_tags else tags.Tags({})
-    delivered = deliver(shaped, chosen, open_output, meter, carried_tags)
+    delivered = deliver(shaped, chosen, open_output, meter, carried_tags, twice=twice)
     meter.end()
     first = delivered[0]
     lost = (*carried_tags.remarks, *(each.lost_tags for each in delivered if each.lost_tags))
@@ -69,6 +71,7 @@ def master(
         flags=(*song.remarks, *remarks, *lost),
         traces=traces.traces(shaped, first.plan, before.block_energies, after.block_energies, with_costs=with_costs),
         references=tuple(reference.spectrum for reference in measured_references),
+        checks=tuple(each.check for each in delivered),
     )
 
 

@@ -13,9 +13,10 @@ from typing import BinaryIO
 from mastering.audio import decode, encode, loading
 from mastering.contract import ENGINE_VERSION, Fault, FaultCode, Measurements, OutputFormat, Plan, Stage
 from mastering.dsp.stream import reblock
-from mastering.engine import inputs, render, steps
-from mastering.engine.delivery import MOST_MASTER_BYTES, limiter_curve, read_back
+from mastering.engine import inputs, render, steps, verify
+from mastering.engine.delivery import limiter_curve
 from mastering.engine.progress import Meter, ProgressCallback, silent
+from mastering.engine.read_back import MOST_MASTER_BYTES, read_back
 
 
 def render_plan(
@@ -48,7 +49,10 @@ def render_plan(
         target = open_output(kind)
         encoding = meter.begin(Stage.ENCODE, audio.frames)
         encode.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
-        after = read_back(target, audio.frames, meter, 1.0).measurements
+        read = read_back(target, audio.frames, meter, 1.0)
+        if read.disagreements:
+            raise verify.bad_master(read.disagreements)
+        after = read.analysis.measurements
         target.seek(0)
     if after is None:
         raise Fault(FaultCode.BAD_SETTINGS, "The plan names lossy outputs only. Render it to WAV or FLAC.")

@@ -7,10 +7,9 @@ from html import escape
 
 import numpy as np
 
-from mastering.contract import BandLevel, BoardStep, Measurements, PlanStep, Report
+from mastering.contract import BandLevel, BoardStep, Measurements, OutputFormat, PlanStep, Report
 from mastering.contract.board import described
 from mastering.contract.presets import Target, presets
-from mastering.report.certificate import Certificate
 from mastering.report.plots import STYLE, Plot, Points, plain_number, svg
 
 _STYLE = f"""
@@ -35,7 +34,7 @@ _ROWS = (
 )
 
 
-def html(report: Report, certificate: Certificate | None = None) -> str:
+def html(report: Report) -> str:
     """The whole page."""
     parts = [
         _table("Before and after", ("", "before", "after"), _readings(report)),
@@ -44,7 +43,7 @@ def html(report: Report, certificate: Certificate | None = None) -> str:
         *(_figure(plot) for plot in plots(report)),
         _costs(report),
         _platforms(report.after),
-        _second(report, certificate),
+        _checks(report),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Mastering report</title>'
@@ -197,11 +196,17 @@ def _turned(target: Target, after: Measurements) -> str:
     return f"turns it {'up' if change_db > 0 else 'down'} by {abs(change_db):.1f} dB"
 
 
-def _second(report: Report, certificate: Certificate | None) -> str:
-    if certificate is None:
-        return ""
+def _checks(report: Report) -> str:
     rows = [
-        ("Integrated loudness, LUFS", _number(report.after.integrated_lufs), _number(certificate.integrated_lufs)),
-        ("True peak, dBTP", _number(report.after.true_peak_dbtp), _number(certificate.true_peak_dbtp)),
+        (
+            OutputFormat(check.output).label,
+            _number(check.ours.integrated_lufs),
+            _number(check.second.integrated_lufs),
+            _number(check.ours.true_peak_dbtp),
+            _number(check.second.true_peak_dbtp),
+        )
+        for check in report.checks
+        if check.second is not None
     ]
-    return _table("By two meters that share no code", ("", "this engine", "pyloudnorm (De Man) and soxr at 16 x"), rows)
+    head = ("", "LUFS, this engine", "LUFS, pyloudnorm (De Man)", "dBTP, this engine", "dBTP, soxr at 16 x")
+    return _table("Each master by two sets of meters that share no code", head, rows) if rows else ""

@@ -25,6 +25,10 @@ _LOSSY_BYTES_PER_S = 64_000
 """More than the 320 kbit/s and the variable rates that the lossy coders are asked for."""
 _FIT_BYTES = 512 * 1024 * 1024
 """torch, loaded for the fit alone, and its tensors."""
+_SECOND_METER_BYTES = 96 * 1024 * 1024
+"""What the second meters hold while they read a master: pieces of some seconds in float64, and two threads."""
+_MOST_AT_ONCE = 4
+"""Formats that are made side by side (`engine.delivery`)."""
 _OVERHEAD_BYTES = 1 << 20
 """Headers, tables and texts of one output, in bytes."""
 
@@ -73,7 +77,8 @@ class Master(JobKind[Settings]):
 
     def memory_bytes(self, options: Settings, duration_s: float, rate_hz: int, channels: int) -> int:
         fit_bytes = _FIT_BYTES if options.effort is Effort.FIT else 0
-        return super().memory_bytes(options, duration_s, rate_hz, channels) + fit_bytes
+        meter_bytes = _SECOND_METER_BYTES * min(len(options.outputs), _MOST_AT_ONCE)
+        return super().memory_bytes(options, duration_s, rate_hz, channels) + fit_bytes + meter_bytes
 
     def expected(self, options: Settings, facts: Facts, output: str) -> ExpectedAudio:
         form = OutputFormat(output)

@@ -109,7 +109,14 @@ def test_the_report_page_shows_every_plot_and_needs_nothing_from_elsewhere() -> 
     assert page.tags.count("svg") == 4
     assert page.addresses == []
     assert "script" not in page.tags
-    for words in ("reference", "Gain reduction", "Cost of loudness", "Spotify", *(s.reason for s in report.plan.steps)):
+    for words in (
+        "reference",
+        "Gain reduction",
+        "Cost of loudness",
+        "Spotify",
+        "pyloudnorm",
+        *(s.reason for s in report.plan.steps),
+    ):
         assert words in page.text
 
 

@@ -23,6 +23,7 @@ const ROWS = [
 /** @param {Report} report */
 export function showReport(report) {
   showNumbers(report);
+  showChecks(report);
   showFigures(report);
   const flags = find("flags", HTMLUListElement);
   flags.hidden = report.flags.length === 0;
@@ -41,6 +42,26 @@ function showNumbers({ before, after }) {
   find("numbers", HTMLTableElement).replaceChildren(
     make("caption", { class: "visually-hidden" }, "Measurements before and after mastering"),
     make("thead", {}, head),
+    make("tbody", {}, ...rows),
+  );
+}
+
+/**
+ * Each master as two sets of meters that share no code have read it before it was delivered.
+ * @param {Report} report
+ */
+function showChecks({ checks = [] }) {
+  const rows = checks.flatMap(({ output, ours, second }) => (second === null ? [] : [make(
+    "tr",
+    {},
+    make("th", { scope: "row" }, output.toUpperCase()),
+    ...[ours.integrated_lufs, second.integrated_lufs, ours.true_peak_dbtp, second.true_peak_dbtp].map((value) => make("td", {}, number(value, 2))),
+  )]));
+  const titles = ["Ours, LUFS", "pyloudnorm, LUFS", "Ours, dBTP", "soxr, dBTP"].map((text) => make("th", { scope: "col" }, text));
+  find("checks-box", HTMLDetailsElement).hidden = rows.length === 0;
+  find("checks", HTMLTableElement).replaceChildren(
+    make("caption", { class: "visually-hidden" }, "Each master by two sets of meters that share no code"),
+    make("thead", {}, make("tr", {}, make("td"), ...titles)),
     make("tbody", {}, ...rows),
   );
 }

@@ -33,9 +33,12 @@
  *   threshold_db?: number, ratio?: number, attack_ms?: number, release_ms?: number, drive_db?: number,
  * }} Processor One processor of a board; what it has no use for it lacks.
  * @typedef {{name: string, parameters: {processors?: Processor[]} & Record<string, Parameter>, reason: string}} PlanStep
+ * @typedef {{integrated_lufs: number | null, true_peak_dbtp: number}} Readings
+ * @typedef {{output: string, ours: Readings, second: Readings | null}} MasterCheck
  * @typedef {{
  *   before: Measurements, after: Measurements, flags: string[],
  *   plan: {loudness_lufs: number, ceiling_dbtp: number, steps: PlanStep[]}, traces: Traces | null,
+ *   checks?: MasterCheck[],
  * }} Report
  * @typedef {{
  *   step_s: number, loudness_before_lufs: (number | null)[], loudness_after_lufs: (number | null)[],
