@@ -41,6 +41,11 @@ class OutputFormat(StrEnum):
         """Its decoded length may differ from the song's by CODER_PADDING_FRAMES, and its peaks are the coder's."""
         return self.value in ("mp3", "mp3v0", "aac", "opus", "vorbis")
 
+    @property
+    def price(self) -> float:
+        """Processor time that this format adds to a master, in that of one as 24-bit WAV."""
+        return _PRICES[self.value]
+
     def rate_hz(self, song_rate_hz: int) -> int:
         """The sample rate that this format has for a song of `song_rate_hz`: coders know only some."""
         known = _CODER_RATES_HZ.get(self.value)
@@ -66,6 +71,18 @@ _MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
     "ogg": "audio/ogg",
+}
+_PRICES = {
+    "wav24": 0.5,
+    "wav16": 0.5,
+    "wav32f": 0.5,
+    "flac": 0.2,
+    "alac": 0.5,
+    "mp3": 1.5,
+    "mp3v0": 1.3,
+    "aac": 3.0,
+    "opus": 2.0,
+    "vorbis": 1.5,
 }
 _MPEG_RATES_HZ = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 _CODER_RATES_HZ = {

@@ -1,8 +1,8 @@
 """One shaped song into every format asked for: encode, decode again, measure, and correct until the format holds.
 
-Formats are made side by side, one thread to a core: the coders let go of the interpreter. Lossless ones share a
-thread, so that a gain corrected for the first is the others' too; a lossy one starts from the plan, and only its own
-ceiling falls.
+Formats are made side by side, one thread to a core: the coders let go of the interpreter. The first lossless one
+decides for the others, so that a gain corrected for it is theirs too; a lossy one starts from the plan, and only its
+own ceiling falls.
 """
 
 from __future__ import annotations
@@ -11,22 +11,33 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from typing import BinaryIO
+
+import numpy as np
 
 from mastering.audio import encode, tags
 from mastering.contract import CODER_PADDING_FRAMES, MasterCheck, Measurements, OutputFormat, Plan, Stage
+from mastering.dsp import loudness
 from mastering.dsp.limiter import Curve
 from mastering.dsp.stream import Audio
-from mastering.dsp.threads import cores
-from mastering.engine import analyse, plan, render, steps, verify
+from mastering.dsp.threads import ahead, cores
+from mastering.engine import plan, render, steps, trial, verify
 from mastering.engine.progress import Halted, Lane, Meter, Tick
-from mastering.engine.read_back import ReadBack, read_back
+from mastering.engine.read_back import ReadBack, read_back, samples_digest
 
+_LOUDNESS_ROUNDS = 3
+_LIMITED_LU = 0.3
+"""Of loudness taken by the limiter; what the solver may be off by is a part of it."""
+_SETTLED_LU = 0.03
 _CODEC_ROUNDS = 6
 """Encodings of one format before it is given up."""
 _FIRST_MARGIN_DB = 0.05
 """Beyond what a coder overshot, doubled each round: every encoding errs anew, and rounds must come to an end."""
+_TRIAL_ROUNDS = 8
+"""Encodings of the excerpt before the whole song is encoded."""
+_TRIAL_RESERVE_DB, _TRIAL_RESERVE_SHARE = 0.04, 0.3
+"""By how much the rest of a song may overshoot more than its excerpt does: at least, and of the excerpt's overshoot."""
+_TRIAL_MARGIN_DB = 0.01
 _MOST_THREADS = 4
 """Each holds a coder and a meter, some 40 MB: more cores than this are not worth the memory."""
 _PROGRESS_S = 0.1
@@ -40,10 +51,12 @@ class Delivered:
     kind: OutputFormat
     plan: Plan
     """With the gain and the ceiling that this format needed."""
-    after: analyse.Analysis
-    check: MasterCheck
+    read: ReadBack
     lost_tags: str
     """What the song's tags lost in it, in a sentence."""
+
+    def check(self) -> MasterCheck:
+        return self.read.check(self.kind)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,43 @@ class Delivery:
     carried_tags: tags.Tags
     twice: bool
     """Whether the second meters read every master too."""
+    bias_lu: float = 0.0
+    """By how much the song comes out louder than the solver reckons: a limiter takes most where a block is loudest."""
+
+    def by(self, chosen: Plan, lane: Lane) -> Delivery:
+        """The same by another plan."""
+        if chosen is self.plan:
+            return self
+        return replace(self, plan=chosen, curve=limiter_curve(self.song, chosen, lane.begin(Stage.RENDER, 0, 0.0)))
+
+    def settled(self, lane: Lane) -> Delivery:
+        """The same with the gain that the limited song needs, as it is measured: every format would need it."""
+        made = self
+        for _ in range(_LOUDNESS_ROUNDS):
+            if made.limited_lu() < _LIMITED_LU:
+                break
+            off_lu = made.measured_lufs(lane) - made.plan.loudness_lufs
+            if abs(off_lu) < _SETTLED_LU:
+                break
+            bias_lu = made.bias_lu + off_lu
+            chosen = solve_loudness(made.song, made.plan, steps.limiter_settings(made.plan).ceiling_dbtp, bias_lu)
+            made = replace(made.by(chosen, lane), bias_lu=bias_lu)
+        return made
+
+    def limited_lu(self) -> float:
+        """What the limiter takes of the loudness, as the solver reckons."""
+        before = loudness.integrated(self.song.block_energies)
+        return 0.0 if before is None else before + steps.gain_db(self.plan) - self.plan.loudness_lufs
+
+    def measured_lufs(self, lane: Lane) -> float:
+        """The loudness of the limited song."""
+        audio, tick = render.limited(self.song.audio, self.curve), lane.begin(Stage.RENDER, 0, 0.0)
+        meter = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
+        for block in ahead(audio.read()):
+            meter.feed(block)
+            tick(block.shape[1])
+        found = loudness.integrated(meter.block_energies())
+        return self.plan.loudness_lufs if found is None else found
 
 
 def deliver(
@@ -73,16 +123,16 @@ def deliver(
     """
     outputs = sorted(chosen.settings.outputs, key=lambda kind: kind.is_lossy)
     curve = limiter_curve(song, chosen, meter.begin(Stage.RENDER, 2 * song.audio.frames, 0.3))
-    made = Delivery(song, chosen, curve, carried_tags, twice)
+    made = Delivery(song, chosen, curve, carried_tags, twice).settled(meter)
     targets = {kind: open_output(kind) for kind in outputs}
-    share = 1 / len(outputs)
-    lossless = [kind for kind in outputs if not kind.is_lossy]
-    groups = [group for group in (lossless, *([kind] for kind in outputs if kind.is_lossy)) if group]
-    work = [partial(_deliver_group, made, {kind: targets[kind] for kind in group}, share=share) for group in groups]
-    return list(chain.from_iterable(_side_by_side(work, meter)))
+    first = _First(next((kind for kind in outputs if not kind.is_lossy), None))
+    # The dearest begin first, so that none of them is left over at the end; then the one that others wait for.
+    order = sorted(outputs, key=lambda kind: (not kind.is_lossy, kind is not first.kind, -kind.price))
+    work = [partial(_write, made, first, kind, targets[kind], share=1 / len(outputs)) for kind in order]
+    return sorted(_side_by_side(work, meter), key=lambda each: outputs.index(each.kind))
 
 
-def _side_by_side(work: Sequence[Callable[[Lane], list[Delivered]]], meter: Meter) -> list[list[Delivered]]:
+def _side_by_side(work: Sequence[Callable[[Lane], Delivered]], meter: Meter) -> list[Delivered]:
     """Run `work` on as many threads as there are cores; the caller's reports progress; what ends one ends all."""
     if len(work) == 1:
         return [work[0](meter)]
@@ -100,48 +150,110 @@ def _side_by_side(work: Sequence[Callable[[Lane], list[Delivered]]], meter: Mete
     return [task.result() for task in tasks]
 
 
-def _failures(tasks: Sequence[Future[list[Delivered]]]) -> list[BaseException]:
+def _failures(tasks: Sequence[Future[Delivered]]) -> list[BaseException]:
     ended = [task.exception() for task in tasks if task.done()]
     return [error for error in ended if error is not None and not isinstance(error, Halted)]
 
 
-def _deliver_group(
-    made: Delivery, targets: dict[OutputFormat, BinaryIO], lane: Lane, *, share: float
-) -> list[Delivered]:
-    delivered: list[Delivered] = []
-    for kind, target in targets.items():
+class _First:
+    """The first lossless format, for which the other lossless ones wait: what became of it."""
+
+    def __init__(self, kind: OutputFormat | None) -> None:
+        self.kind = kind
+        self._end: Future[Delivered] = Future()
+
+    def write(self, make: Callable[[], Delivered]) -> Delivered:
+        try:
+            made = make()
+        except BaseException as error:
+            self._end.set_exception(error)
+            raise
+        self._end.set_result(made)
+        return made
+
+    def result(self) -> Delivered:
+        return self._end.result()
+
+    def has_samples_of(self, kind: OutputFormat) -> bool:
+        """Whether that format holds the same whole numbers."""
+        bits = encode.sample_bits(kind)
+        return bits is not None and self.kind is not None and encode.sample_bits(self.kind) == bits
+
+
+def _write(
+    made: Delivery, first: _First, kind: OutputFormat, target: BinaryIO, lane: Lane, *, share: float
+) -> Delivered:
+    """One format in a thread of its own."""
+    if kind.is_lossy:
+        return _write_format(_on_trial(made, kind, lane), kind, target, lane, share)
+    if kind is first.kind:
+        return first.write(partial(_write_format, made, kind, target, lane, share))
+    if not first.has_samples_of(kind):
         done = _write_format(made, kind, target, lane, share)
-        delivered.append(done)
-        if done.plan is not made.plan:
-            # A correction of the loudness holds for the other lossless formats too.
-            made = replace(
-                made, plan=done.plan, curve=limiter_curve(made.song, done.plan, lane.begin(Stage.RENDER, 0, 0.0))
-            )
-    return delivered
+        chosen = first.result().plan
+        return done if chosen is made.plan else _write_format(made.by(chosen, lane), kind, target, lane, 0.0)
+    _encode(made, kind, target, lane, share)
+    settled = first.result()
+    digest = samples_digest(target, lane.begin(Stage.VERIFY, made.song.audio.frames, share))
+    if settled.plan is made.plan and settled.read.digest == digest:
+        # The same samples have the same readings.
+        return _delivered(made, kind, target, settled.read)
+    return _write_format(made.by(settled.plan, lane), kind, target, lane, 0.0)
+
+
+def _on_trial(made: Delivery, kind: OutputFormat, lane: Lane) -> Delivery:
+    """The same with the ceiling at which an excerpt of the song, where it is near the ceiling, holds in this format."""
+    excerpt = trial.excerpt(made.song, made.curve, made.plan.ceiling_dbtp)
+    if excerpt is None:
+        return made
+    chosen, goal_dbtp = made.plan, 0.0
+    for number in range(_TRIAL_ROUNDS):
+        tick = lane.begin(Stage.ENCODE, 0, 0.0)
+        audio = render.limited(excerpt.audio, limiter_curve(excerpt, chosen, tick))
+        highest_dbtp = trial.highest_dbtp(audio, kind, chosen.seed, tick)
+        if not number:
+            overshoot_db = max(0.0, highest_dbtp - made.plan.ceiling_dbtp)
+            goal_dbtp = made.plan.ceiling_dbtp - _TRIAL_RESERVE_DB - _TRIAL_RESERVE_SHARE * overshoot_db
+        over = highest_dbtp - goal_dbtp
+        if over <= 0:
+            break
+        inner_ceiling_dbtp = steps.limiter_settings(chosen).ceiling_dbtp - over - _TRIAL_MARGIN_DB * 2**number
+        chosen = solve_loudness(made.song, chosen, inner_ceiling_dbtp, made.bias_lu)
+    return made if chosen is made.plan else made.by(chosen, lane).settled(lane)
+
+
+def _encode(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Audio:
+    """The master that was encoded."""
+    master = render.limited(made.song.audio, made.curve)
+    tick = lane.begin(Stage.ENCODE, master.frames, share)
+    encode.encode(master, kind, target, seed=made.plan.seed, tick=tick)
+    return master
 
 
 def _write_format(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Delivered:
     """Encode and read back one format, correcting loudness, and the ceiling of a lossy one, until it holds."""
-    song, chosen, curve = made.song, made.plan, made.curve
-    ceiling_dbtp, inner_ceiling_dbtp, bias_lu = chosen.ceiling_dbtp, chosen.ceiling_dbtp, 0.0
+    ceiling_dbtp, bias_lu = made.plan.ceiling_dbtp, made.bias_lu
+    inner_ceiling_dbtp = steps.limiter_settings(made.plan).ceiling_dbtp
     found: list[str] = []
     for number in range(_CODEC_ROUNDS):
-        master = render.limited(song.audio, curve)
-        encode.encode(master, kind, target, seed=chosen.seed, tick=lane.begin(Stage.ENCODE, master.frames, share))
+        master = _encode(made, kind, target, lane, share)
         read = read_back(target, master.frames, lane, share, finely=kind.is_lossy, twice=made.twice)
         if read.disagreements:
             raise verify.bad_master(read.disagreements)
-        after = read.analysis.measurements
+        after, chosen = read.analysis.measurements, made.plan
         found = _misses(read, chosen, master, kind, ceiling_dbtp)
         share = 0.0
         if not found:
-            lost_tags = _write_tags(target, kind, made.carried_tags, after)
-            return Delivered(kind, chosen, read.analysis, read.check(kind), lost_tags)
+            return _delivered(made, kind, target, read)
         inner_ceiling_dbtp -= _excess(read, ceiling_dbtp, kind, _FIRST_MARGIN_DB * 2**number)
         bias_lu += (after.integrated_lufs or chosen.loudness_lufs) - chosen.loudness_lufs
-        chosen = solve_loudness(song, chosen, inner_ceiling_dbtp, bias_lu)
-        curve = limiter_curve(song, chosen, lane.begin(Stage.RENDER, 0, 0.0))
+        made = made.by(solve_loudness(made.song, chosen, inner_ceiling_dbtp, bias_lu), lane)
     raise verify.bad_master(found)
+
+
+def _delivered(made: Delivery, kind: OutputFormat, target: BinaryIO, read: ReadBack) -> Delivered:
+    lost_tags = _write_tags(target, kind, made.carried_tags, read.analysis.measurements)
+    return Delivered(kind, made.plan, read, lost_tags)
 
 
 def solve_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, bias_lu: float) -> Plan:

@@ -62,7 +62,7 @@ def master(
     meter.end()
     first = delivered[0]
     lost = (*carried_tags.remarks, *(each.lost_tags for each in delivered if each.lost_tags))
-    before, after = song.analysis, first.after
+    before, after = song.analysis, first.read.analysis
     return Report(
         engine_version=ENGINE_VERSION,
         before=before.measurements,
@@ -71,7 +71,7 @@ def master(
         flags=(*song.remarks, *remarks, *lost),
         traces=traces.traces(shaped, first.plan, before.block_energies, after.block_energies, with_costs=with_costs),
         references=tuple(reference.spectrum for reference in measured_references),
-        checks=tuple(each.check for each in delivered),
+        checks=tuple(each.check() for each in delivered),
     )
 
 

@@ -6,13 +6,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+import numpy as np
+from blake3 import blake3
+
 from mastering.audio import decode, loading
 from mastering.contract import MasterCheck, OutputFormat, Readings, Stage
 from mastering.dsp.second_meter import SecondMeter, as_heard
 from mastering.dsp.stream import Blocks
 from mastering.dsp.true_peak import HighestPeakMeter
 from mastering.engine import analyse, verify
-from mastering.engine.progress import Lane
+from mastering.engine.progress import Lane, Tick
 
 MOST_MASTER_BYTES = 1 << 34
 """90 minutes of 192 kHz stereo: a master may well be larger than the file it came from."""
@@ -28,6 +31,8 @@ class ReadBack:
     """None where the second meters were left out."""
     disagreements: list[str]
     """Parts of a sentence; empty where both sets of meters agree."""
+    digest: bytes
+    """Of the decoded samples."""
 
     def readings(self) -> Readings:
         """Of our meters."""
@@ -50,7 +55,8 @@ def read_back(
     rate_hz, channels = recording.rate_hz, recording.channels
     with ExitStack() as stack:
         second = stack.enter_context(SecondMeter(rate_hz, channels)) if twice else None
-        blocks = loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share))
+        hasher = blake3()
+        blocks = _hashed(loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share)), hasher)
         found = analyse.analyse(
             blocks if second is None else _fed(blocks, second),
             rate_hz,
@@ -59,16 +65,31 @@ def read_back(
             finely=finely or twice,
         )
         if second is None:
-            return ReadBack(found, None, [])
+            return ReadBack(found, None, [], hasher.digest())
         loudness, highest = second.readings()
     theirs = Readings(integrated_lufs=loudness, true_peak_dbtp=analyse.decibels(highest))
-    read = ReadBack(found, theirs, [])
+    read = ReadBack(found, theirs, [], hasher.digest())
     ours = read.readings()
     if abs(ours.true_peak_dbtp - theirs.true_peak_dbtp) > verify.AGREEMENT_DB:
         ours = ours.model_copy(
             update={"true_peak_dbtp": _peak_as_heard(recording, found.measurements.sample_peak_dbfs)}
         )
     return replace(read, disagreements=verify.disagreements(ours, theirs))
+
+
+def samples_digest(target: BinaryIO, tick: Tick) -> bytes:
+    """The digest of a master's decoded samples: those of another one, if it is the same."""
+    recording = decode.open_recording(target, most_bytes=MOST_MASTER_BYTES)
+    hasher = blake3()
+    for _ in _hashed(loading.checked_blocks(recording, tick), hasher):
+        pass
+    return hasher.digest()
+
+
+def _hashed(blocks: Blocks, hasher: blake3) -> Blocks:
+    for block in blocks:
+        hasher.update(np.ascontiguousarray(block).data.cast("B"))
+        yield block
 
 
 def _fed(blocks: Blocks, second: SecondMeter) -> Blocks:
