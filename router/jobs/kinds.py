@@ -40,7 +40,12 @@ def outputs_bound_bytes(job: Job) -> int:
 
 def requirements_of(kind: JobKind[Any], options: JobOptions) -> dict[str, Any]:
     """The fields of `JobRequirements` that the kind decides."""
-    return {"kind": kind.name, "work": kind.work(options), "models": kind.models}
+    return {
+        "kind": kind.name,
+        "work": kind.work(options),
+        "work_factor": kind.work_factor(options),
+        "models": kind.models,
+    }
 
 
 def typical_job(kind: JobKind[Any], options: JobOptions | None = None) -> JobRequirements:

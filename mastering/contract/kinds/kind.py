@@ -123,6 +123,10 @@ class JobKind(Generic[OptionsT]):
         """Which of `paces` the work has."""
         return next(iter(self.paces))
 
+    def work_factor(self, options: OptionsT) -> float:
+        """How much longer the work takes with these options than with the defaults of its pace."""
+        return 1.0
+
     def expected(self, options: OptionsT, facts: Facts, output: str) -> ExpectedOutput:
         """What the output must be that is made of a recording with these facts."""
         raise NotImplementedError

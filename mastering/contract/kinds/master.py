@@ -75,6 +75,12 @@ class Master(JobKind[Settings]):
     def pace(self, options: Settings) -> str:
         return options.effort.value
 
+    def work_factor(self, options: Settings) -> float:
+        """By the formats: decoding, measuring and rendering are done once for all of them."""
+        added = sum(form.price for form in options.outputs) - sum(form.price for form in Settings().outputs)
+        quick, own = (self.paces[pace]["managed"] for pace in (Effort.QUICK.value, self.pace(options)))
+        return max(0.5, 1 + added * quick / own)
+
     def memory_bytes(self, options: Settings, duration_s: float, rate_hz: int, channels: int) -> int:
         fit_bytes = _FIT_BYTES if options.effort is Effort.FIT else 0
         meter_bytes = _SECOND_METER_BYTES * min(len(options.outputs), _MOST_AT_ONCE)

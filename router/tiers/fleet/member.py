@@ -182,7 +182,7 @@ class FleetMember:
     def reserve(self, need: JobRequirements, now_s: float, job: str = "") -> Reservation:
         """Hold a slot and quota for one attempt; the caller calls `release` however it ends."""
         self.in_flight += 1
-        quota_hold = self.quota.hold(self.speed.render_s(need.duration_s, need.work), now_s)
+        quota_hold = self.quota.hold(self.speed.render_s(need.work_duration_s, need.work), now_s)
         return Reservation(self, need, self.breaker.begin(), quota_hold, now_s, job, self.evicted)
 
     def release(
@@ -195,7 +195,7 @@ class FleetMember:
             self._note_fault(reservation, fault, now_s)
         elif timing is not None:
             self.speed = self.speed.fold(
-                timing, reservation.need.size_bytes, reservation.need.duration_s, reservation.need.work
+                timing, reservation.need.size_bytes, reservation.need.work_duration_s, reservation.need.work
             )
             self.breaker.succeeded(reservation.ticket, now_s)
         else:

@@ -87,8 +87,15 @@ class JobRequirements(NamedTuple):
     kind: str = "master"
     work: str = "master/quick"
     """By which the time is estimated (`JobKind.work`)."""
+    work_factor: float = 1.0
+    """How much longer than usual such work takes (`JobKind.work_factor`)."""
     models: Mapping[str, str] = {}
     """Name → digest of each model that it needs."""
+
+    @property
+    def work_duration_s(self) -> float:
+        """Seconds of audio that would take as long with the options that are usual."""
+        return self.duration_s * self.work_factor
 
 
 TYPICAL_JOB = JobRequirements(size_bytes=30 * 1024 * 1024, duration_s=200.0)
@@ -224,7 +231,7 @@ def why_ineligible(candidate: Candidate, need: JobRequirements) -> str | None:
         return "another engine version"
     if candidate.state is BackendState.INCOMPATIBLE:
         return "another version of the protocol"
-    needed_s = HEADROOM * candidate.speed.render_s(need.duration_s, need.work)
+    needed_s = HEADROOM * candidate.speed.render_s(need.work_duration_s, need.work)
     if candidate.quota_left_s is not None and candidate.quota_left_s < needed_s:
         return "its quota is used up"
     if _eta_without_queue_s(candidate, need) > need.deadline_s:
@@ -287,7 +294,7 @@ def _wait_s(serving: Sequence[Candidate], need: JobRequirements, service_s: floa
 
 
 def _service_s(candidate: Candidate, need: JobRequirements) -> float:
-    return candidate.speed.service_s(need.size_bytes, need.duration_s, need.work)
+    return candidate.speed.service_s(need.size_bytes, need.work_duration_s, need.work)
 
 
 def _eta_without_queue_s(candidate: Candidate, need: JobRequirements) -> float:

@@ -176,3 +176,14 @@ def test_the_kinds_of_this_project_are_named_as_in_an_address() -> None:
     for kind in (MASTER, Levels()):
         assert kind.name.isalnum()
         assert all(name.isalnum() and len(name) <= 16 for name in kind.outputs)
+
+
+def test_each_format_has_its_price_and_one_wav_is_the_unit() -> None:
+    def factor(*forms: OutputFormat, effort: Effort = Effort.QUICK) -> float:
+        return MASTER.work_factor(Settings(outputs=forms, effort=effort))
+
+    assert factor(OutputFormat.WAV24) == 1.0
+    three = (OutputFormat.WAV24, OutputFormat.FLAC, OutputFormat.MP3)
+    assert 1.0 < factor(*three[:2]) < factor(*three) < factor(*OutputFormat)
+    assert 1.0 < factor(*three, effort=Effort.FIT) < factor(*three), "most of a refinement is the same for any format"
+    assert all(form.price > 0 for form in OutputFormat)

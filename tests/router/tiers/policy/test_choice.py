@@ -353,3 +353,11 @@ def test_a_chosen_backend_is_always_eligible_and_free(
 def test_a_backend_that_asked_for_two_seconds_of_rest_is_waited_for_two_seconds() -> None:
     found = forecast([one("b", backoff_s=2.0), one("space", "gpu_space", speed=speed(5.0))], SONG, lambda: 0.0)
     assert (found.tier, found.backend, found.eta_s) == ("managed", None, 17.0)
+
+
+def test_more_formats_take_longer_and_are_reckoned_with() -> None:
+    slow, need = one("a", speed=speed(60.0)), SONG._replace(work_factor=3.0)
+    found = [forecast([slow], each, lambda: 0.0).eta_s for each in (SONG, need)]
+    assert found == [pytest.approx(180.0), pytest.approx(540.0)]
+    assert why_ineligible(slow, need._replace(deadline_s=500.0)) == "too slow for the time that is left"
+    assert why_ineligible(slow, SONG._replace(deadline_s=500.0)) is None
