@@ -17,16 +17,25 @@ LIBAV_CODECS = {
     "flac": "flac",
     "mp3": "mp3",
     "mp3float": "mp3",
+    "mp2": "mp2",
+    "mp2float": "mp2",
     "opus": "opus",
+    "pcm_alaw": "a_law",
     "pcm_f32be": "float_32",
     "pcm_f32le": "float_32",
+    "pcm_f64be": "float_64",
+    "pcm_f64le": "float_64",
+    "pcm_mulaw": "mu_law",
     "pcm_s16be": "pcm_16",
     "pcm_s16le": "pcm_16",
     "pcm_s24be": "pcm_24",
     "pcm_s24le": "pcm_24",
     "pcm_s32be": "pcm_32",
     "pcm_s32le": "pcm_32",
+    "pcm_s8": "pcm_8",
+    "pcm_u8": "pcm_8",
     "vorbis": "vorbis",
+    "wavpack": "wavpack",
     "wmalossless": "wma_lossless",
     "wmapro": "wma",
     "wmav1": "wma",
@@ -46,14 +55,22 @@ SNDFILE_CODECS = {
     "ALAW": "a_law",
     "IMA_ADPCM": "adpcm",
     "MS_ADPCM": "adpcm",
-    "VORBIS": "vorbis",
-    "OPUS": "opus",
 }
-"""libsndfile's name of a subtype → ours. In a FLAC the subtype is that of the samples, and the codec is flac."""
+"""libsndfile's name of a subtype → ours."""
+
+READ_BY_SNDFILE = frozenset({"wav", "aiff", "w64", "au"})
+"""Containers of PCM, which libsndfile reads; where one holds a coded stream, FFmpeg's libraries do."""
 
 DEMUXERS = {
     "wav": "wav",
     "aiff": "aiff",
+    "w64": "w64",
+    "au": "au",
+    "aac": "aac",
+    "ac3": "ac3",
+    "eac3": "eac3",
+    "mp2": "mp3",
+    "wavpack": "wv",
     "mp4": "mov",
     "webm": "matroska",
     "flac": "flac",
@@ -64,7 +81,9 @@ DEMUXERS = {
 }
 """Container (`container_of`) → FFmpeg's one demuxer for it: a file gets no other, whatever it looks like to FFmpeg."""
 
-_LOSSLESS = frozenset({"alac", "flac", "wma_lossless", "float_32", "float_64", *(f"pcm_{n}" for n in (8, 16, 24, 32))})
+_LOSSLESS = frozenset(
+    {"alac", "flac", "wavpack", "wma_lossless", "float_32", "float_64", *(f"pcm_{n}" for n in (8, 16, 24, 32))}
+)
 
 
 def libav_codec(stream: Any) -> str | None:

@@ -1,29 +1,25 @@
 """Which container a file is, by its content and never by its name: the one truth for the probe and the engine.
 
 Bytes in, a name out; nothing is decoded. Sources: RFC 9639 (FLAC), RFC 3533 (Ogg), ISO 14496-12 (MP4 boxes), RFC 8794
-(EBML), Core Audio Format Specification 1.0, ASF Specification 01.20.06, ISO 11172-3 (MPEG audio header), id3.org
-(ID3v2.4 §3.1); `riff` has those of WAV and AIFF.
+(EBML), Core Audio Format Specification 1.0, ASF Specification 01.20.06, id3.org (ID3v2.4 §3.1), the APE tag's (version
+2); `riff` has those of WAV, AIFF and W64, `raw_frames` those of MP3 and its like.
 """
 
 from __future__ import annotations
 
+from mastering.audio.raw_frames import raw_container, zeros_end
 from mastering.audio.riff import RandomAccessBytes
 
-CONTAINER_HEAD_BYTES = 16 * 1024
-"""Enough of a file's beginning, behind a tag, to tell its container: an MP3 frame of the largest size, and the next."""
+CONTAINER_HEAD_BYTES = 32 * 1024
+"""Enough of a file's beginning, behind a tag, to tell its container: three AAC frames of the largest size (8 KiB)."""
 _MAX_ID3_TAGS = 8
-_LAYER_3_KBPS = {
-    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-"""Bit rates by their index: version 1 (3), versions 2 and 2.5 (2)."""
-_RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-"""Sample rates by version and index."""
+_APE_HEADER_BYTES = 32
+_W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 
 def container_of(data: RandomAccessBytes) -> str | None:
-    """wav, aiff, flac, mp3, ogg, mp4, webm (Matroska too), asf or caf; None for any other file."""
-    start = id3_end(data)
+    """The file's container, by the names of `codecs.DEMUXERS`; None for any other file."""
+    start = audio_start(data)
     head = data[start : start + 16]
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
@@ -41,12 +37,40 @@ def container_of(data: RandomAccessBytes) -> str | None:
         return "asf"
     if head[:6] == b"caff\x00\x01":
         return "caf"
-    return "mp3" if _has_mpeg_frames(data, start) else None
+    if head == _W64:
+        return "w64"
+    if head[:4] == b".snd":
+        return "au"
+    if head[:4] == b"wvpk":
+        return "wavpack"
+    return raw_container(data, start)
 
 
-def id3_end(data: RandomAccessBytes) -> int:
-    """The first byte behind the ID3 tags at the file's start; 0 without one. Some programs put one before another's."""
-    end = 0
+def audio_start(data: RandomAccessBytes) -> int:
+    """The first byte behind tags, and, where the file is nothing but frames, behind zeros before the first of them."""
+    start, end = tags_end(data), leading_end(data)
+    return end if end > start and raw_container(data, end) else start
+
+
+def leading_end(data: RandomAccessBytes) -> int:
+    """The first byte behind tags and zeros."""
+    end = tags_end(data)
+    behind = zeros_end(data, end)
+    return tags_end(data, behind) if behind > end else end
+
+
+def tags_end(data: RandomAccessBytes, start: int = 0) -> int:
+    """The first byte behind the ID3 and APE tags at byte `start`; that itself without one."""
+    end = id3_end(data, start)
+    head = data[end : end + _APE_HEADER_BYTES]
+    if head[:8] == b"APETAGEX" and len(head) == _APE_HEADER_BYTES:
+        end += _APE_HEADER_BYTES + int.from_bytes(head[12:16], "little")
+    return end
+
+
+def id3_end(data: RandomAccessBytes, start: int = 0) -> int:
+    """The first byte behind the ID3 tags at byte `start`. Some programs put one before another's."""
+    end = start
     for _ in range(_MAX_ID3_TAGS):
         head = data[end : end + 10]
         if head[:3] != b"ID3" or len(head) < 10:
@@ -56,38 +80,6 @@ def id3_end(data: RandomAccessBytes) -> int:
     return end
 
 
-def ends_inside_id3(data: RandomAccessBytes) -> bool:
-    """Whether the file ends before the audio that should follow its ID3 tag."""
-    return id3_end(data) >= len(data) > 0
-
-
-def _has_mpeg_frames(data: RandomAccessBytes, start: int) -> bool:
-    """Two layer III frames in a row: the header of one alone turns up in random bytes."""
-    first = _mpeg_frame_bytes(data, start)
-    return first is not None and _mpeg_frame_bytes(data, start + first) is not None
-
-
-def _mpeg_frame_bytes(data: RandomAccessBytes, at: int) -> int | None:
-    head = data[at : at + 4]
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
-        return None
-    version, rate_index, kbps_index = head[1] >> 3 & 3, head[2] >> 2 & 3, head[2] >> 4
-    if version == 1 or rate_index == 3 or kbps_index in (0, 15):
-        return None
-    kbps = _LAYER_3_KBPS[3 if version == 3 else 2][kbps_index]
-    slots = 144 if version == 3 else 72
-    return slots * kbps * 1000 // _RATES_HZ[version][rate_index] + (head[2] >> 1 & 1)
-
-
-def xing_frames(data: RandomAccessBytes) -> int | None:
-    """Audio frames that an MP3's Xing or Info header announces, the encoder's padding included; None without one."""
-    start = id3_end(data)
-    head = data[start : start + 4]
-    if len(head) < 4:
-        return None
-    is_version_1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
-    at = start + 4 + {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[is_version_1, is_mono]
-    header = data[at : at + 12]
-    if header[:4] not in (b"Xing", b"Info") or len(header) < 12 or not header[7] & 1:
-        return None
-    return int.from_bytes(header[8:12], "big") * (1152 if is_version_1 else 576)
+def ends_inside_tag(data: RandomAccessBytes) -> bool:
+    """Whether the file ends before the audio that should follow its ID3 or APE tag."""
+    return tags_end(data) >= len(data) > 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, BinaryIO, cast
 
@@ -17,17 +17,26 @@ import numpy as np
 import soundfile
 
 from mastering.audio import pcm, refusals
-from mastering.audio.codecs import DEMUXERS, SNDFILE_CODECS, is_lossless, libav_codec
-from mastering.audio.container import container_of, ends_inside_id3, id3_end, xing_frames
-from mastering.audio.riff import FileBytes
-from mastering.audio.truncation import shortfall_of
-from mastering.contract import MAX_CHANNELS, MAX_DURATION_S, MAX_INPUT_BYTES, MAX_RATE_HZ, MIN_RATE_HZ
+from mastering.audio.codecs import READ_BY_SNDFILE, SNDFILE_CODECS, is_lossless
+from mastering.audio.coded import CodedAudio
+from mastering.audio.container import container_of, ends_inside_tag
+from mastering.audio.header_patches import Patch, header_patches, patched
+from mastering.audio.riff import FileBytes, RandomAccessBytes
+from mastering.audio.truncation import is_open_ended, shortfall_of
+from mastering.contract import (
+    MAX_CHANNELS,
+    MAX_DURATION_S,
+    MAX_INPUT_BYTES,
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
+    Fault,
+    FaultCode,
+)
 from mastering.dsp.stream import BLOCK_FRAMES, Samples
 
 _UNKNOWN_FRAMES = 1 << 62
 """libsndfile's count for a stream that does not say its length is this or more."""
-_LAST_CODED_FRAME_BYTES = 1 << 16
-"""A FLAC frame of 4608 frames of 24-bit stereo, uncompressed, has half as many."""
+_OPEN_ENDED = "The file does not say how long it is, as one written to a pipe does not: all that is in it was mastered."
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Recording:
     rate_hz: int
     channels: int
     promised_frames: int | None
-    """From the header; for MP3, whose header may have no length, a guess."""
+    """From the header; for raw frames (MP3, AAC), which may have no such header, a guess."""
     declared_frames: int | None
     """The same without a guess: what must come, but for `allowed_missing_frames`."""
     lossy: bool
@@ -47,6 +56,8 @@ class Recording:
     """Blocks of float32 (channels, frames). Raises Fault."""
     decode_in_parallel: Callable[[], Iterator[Samples]]
     """The same for several threads at once, a little slower."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on what was chosen, or cannot be known, of the file."""
 
 
 def open_recording(source: BinaryIO, *, most_bytes: int = MAX_INPUT_BYTES) -> Recording:
@@ -61,7 +72,7 @@ def open_recording(source: BinaryIO, *, most_bytes: int = MAX_INPUT_BYTES) -> Re
     if size > most_bytes:
         raise refusals.oversized_song(size, most_bytes)
     data = FileBytes(source)
-    if ends_inside_id3(data):
+    if ends_inside_tag(data):
         raise refusals.truncated_song()
     container = container_of(data)
     if container is None:
@@ -70,8 +81,12 @@ def open_recording(source: BinaryIO, *, most_bytes: int = MAX_INPUT_BYTES) -> Re
         )
     if shortfall_of(container, data) is not None:
         raise refusals.truncated_song()
-    recording = _open_with_sndfile(source, container) or _open_with_libav(source, container)
+    recording = _open_with_sndfile(source, container, data) if container in READ_BY_SNDFILE else None
+    if recording is None:
+        recording = _open_coded(source, container, data)
     _check_limits(recording)
+    if is_open_ended(container, data):
+        recording = replace(recording, remarks=(*recording.remarks, _OPEN_ENDED))
     return recording
 
 
@@ -80,15 +95,22 @@ def _check_limits(recording: Recording) -> None:
         raise refusals.many_channel_song(recording.channels)
     if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
         raise refusals.unsupported_rate_song(recording.rate_hz)
-    if recording.promised_frames is not None and recording.promised_frames > MAX_DURATION_S * recording.rate_hz:
-        raise refusals.overlong_song(recording.promised_frames / recording.rate_hz)
+    if recording.declared_frames is not None and recording.declared_frames > MAX_DURATION_S * recording.rate_hz:
+        raise refusals.overlong_song(recording.declared_frames / recording.rate_hz)
 
 
 class _IndependentReader(io.RawIOBase):
-    """A reading position of its own in a file that several threads read at once; it sees what stands behind `start`."""
+    """A reading position of its own in a file that several threads read at once.
 
-    def __init__(self, source: BinaryIO, lock: Lock, start: int = 0) -> None:
-        self._source, self._lock, self._start, self._at = source, lock, start, 0
+    It sees what stands between `start` and `end`, with `patches` in their places.
+    """
+
+    def __init__(
+        self, source: BinaryIO, lock: Lock, start: int = 0, end: int | None = None, patches: tuple[Patch, ...] = ()
+    ) -> None:
+        self._source, self._lock, self._start, self._end = source, lock, start, end
+        self._patches = patches
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -97,34 +119,44 @@ class _IndependentReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
+        first = self._start + self._at
+        wanted = len(buffer) if self._end is None else max(0, min(len(buffer), self._end - first))
         with self._lock:
-            self._source.seek(self._start + self._at)
-            data = self._source.read(len(buffer))
+            self._source.seek(first)
+            data = self._source.read(wanted)
+        buffer[: len(data)] = patched(data, first, self._patches) if self._patches else data
         self._at += len(data)
-        buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_END:
-            with self._lock:
-                offset += self._source.seek(0, io.SEEK_END) - self._start
+            offset += self._size()
         self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
         return self._at
 
     def tell(self) -> int:
         return self._at
 
+    def _size(self) -> int:
+        if self._end is not None:
+            return self._end - self._start
+        with self._lock:
+            return self._source.seek(0, io.SEEK_END) - self._start
 
-def _open_with_sndfile(source: BinaryIO, container: str) -> Recording | None:
+
+def _open_with_sndfile(source: BinaryIO, container: str, data: RandomAccessBytes) -> Recording | None:
     """None for what libsndfile does not read, or in a coding that is not on the list."""
-    if container == "mp3":
-        # libsndfile takes an MP3's length from its size and stops there, short of the end.
-        return None
-    source.seek(0)
-    lock = Lock()
+    patches, lock = header_patches(container, data), Lock()
+
+    def parallel_reader() -> BinaryIO:
+        return cast(BinaryIO, _IndependentReader(source, lock, patches=patches))
+
+    def reader() -> BinaryIO:
+        return parallel_reader() if patches else source
+
     try:
-        with soundfile.SoundFile(source) as file:
-            codec = "flac" if container == "flac" else SNDFILE_CODECS.get(file.subtype)
+        with _sound_file(reader()) as file:
+            codec = SNDFILE_CODECS.get(file.subtype)
             if codec is None:
                 return None
             frames = file.frames if 0 < file.frames < _UNKNOWN_FRAMES else None
@@ -136,24 +168,28 @@ def _open_with_sndfile(source: BinaryIO, container: str) -> Recording | None:
                 frames,
                 frames,
                 not is_lossless(codec),
-                lambda: _decode_with_sndfile(source),
-                lambda: _decode_with_sndfile(cast(BinaryIO, _IndependentReader(source, lock))),
+                lambda: _decode_with_sndfile(reader()),
+                lambda: _decode_with_sndfile(parallel_reader()),
             )
     except soundfile.LibsndfileError:
         return None
 
 
-def _decode_with_sndfile(source: BinaryIO) -> Iterator[Samples]:
+def _sound_file(source: BinaryIO) -> Any:
     source.seek(0)
+    return soundfile.SoundFile(source)
+
+
+def _decode_with_sndfile(source: BinaryIO) -> Iterator[Samples]:
     try:
-        with soundfile.SoundFile(source) as file:
+        with _sound_file(source) as file:
             if pcm.is_plain(file):
                 yield from pcm.decoded(file, source)
                 return
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 yield _planar(block)
     except soundfile.LibsndfileError:
-        raise (refusals.truncated_song() if _is_near_end(source) else refusals.undecodable_song()) from None
+        raise refusals.undecodable_song() from None
 
 
 def _planar(frames: Samples) -> Samples:
@@ -164,59 +200,45 @@ def _planar(frames: Samples) -> Samples:
     return block
 
 
-def _is_near_end(source: BinaryIO) -> bool:
-    """Within one coded frame of the end: a FLAC that is cut off fails there, one damaged inside before."""
-    position = source.tell()
-    return source.seek(0, io.SEEK_END) - position < _LAST_CODED_FRAME_BYTES
+def _open_coded(source: BinaryIO, container: str, data: RandomAccessBytes) -> Recording:
+    lock = Lock()
+    audio = CodedAudio(lambda start, end: _IndependentReader(source, lock, start, end), container, data)
+    return Recording(
+        container,
+        audio.codec,
+        audio.rate_hz,
+        audio.channels,
+        audio.guessed_frames,
+        audio.declared_frames,
+        not is_lossless(audio.codec),
+        lambda: _decode_coded(audio),
+        lambda: _decode_coded(audio),
+        _remarks(audio),
+    )
 
 
-def _open_with_libav(source: BinaryIO, container: str) -> Recording:
-    # FFmpeg's libraries see no ID3 tag in front: they take time in the square of the number of its frames.
-    lock, start = Lock(), id3_end(FileBytes(source))
+def _remarks(audio: CodedAudio) -> tuple[str, ...]:
+    if audio.streams == 1:
+        return ()
+    return (
+        f"The file holds {audio.streams} recordings side by side: number {audio.stream + 1}, its default one, "
+        "was mastered.",
+    )
 
-    def open_file() -> Any:
-        # No protocol and no second demuxer: a file that names other files gets none of them.
-        options = {"protocol_whitelist": ""}
-        reader = _IndependentReader(source, lock, start)
-        return av.open(reader, format=DEMUXERS[container], options=options, metadata_errors="ignore")
 
+def _decode_coded(audio: CodedAudio) -> Iterator[Samples]:
+    planar, count = av.AudioResampler(format="fltp"), 0
     try:
-        with open_file() as file:
-            if not file.streams.audio:
-                raise refusals.unsupported_song("There is no sound in this file. Send one that has an audio track.")
-            stream = file.streams.audio[0]
-            codec = libav_codec(stream)
-            if codec is None:
-                raise refusals.unsupported_song(
-                    "The audio inside is coded in a way that is not read here. Export it as WAV or FLAC."
-                )
-            rate_hz = stream.codec_context.sample_rate
-            frames = round(float(stream.duration * stream.time_base) * rate_hz) if stream.duration else None
-            return Recording(
-                container,
-                codec,
-                rate_hz,
-                stream.codec_context.channels,
-                frames,
-                xing_frames(FileBytes(source)) if container == "mp3" else frames,
-                not is_lossless(codec),
-                lambda: _decode_with_libav(open_file),
-                lambda: _decode_with_libav(open_file),
-            )
-    except (av.error.FFmpegError, IndexError, ValueError):
-        raise refusals.undecodable_song() from None
-
-
-def _decode_with_libav(open_file: Callable[[], Any]) -> Iterator[Samples]:
-    try:
-        with open_file() as file:
-            stream = file.streams.audio[0]
-            planar = av.AudioResampler(format="fltp")
-            for frame in file.decode(stream):
+        for frames in audio.packets():
+            for frame in frames:
+                count += frame.samples
                 yield from (_samples_of(part) for part in planar.resample(frame))
-            yield from (_samples_of(part) for part in planar.resample(None))
-    except (av.error.FFmpegError, IndexError, ValueError):
-        raise refusals.undecodable_song() from None
+        yield from (_samples_of(part) for part in planar.resample(None))
+    except Fault as fault:
+        is_end_missing = audio.declared_frames is not None and 0 < count < audio.declared_frames
+        if fault.code is FaultCode.UNDECODABLE and is_end_missing:
+            raise refusals.truncated_song() from None
+        raise
 
 
 def _samples_of(frame: Any) -> Samples:

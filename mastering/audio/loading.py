@@ -14,7 +14,7 @@ from mastering.audio.codecs import allowed_missing_frames
 from mastering.audio.decode import Recording
 from mastering.contract import MAX_DURATION_S, MIN_DURATION_S
 from mastering.contract.limits import BEYOND_SOUND_DBFS, SILENCE_DBFS
-from mastering.dsp.stream import Audio, Blocks, collected, reblock, stored
+from mastering.dsp.stream import Audio, Blocks, Samples, reblock, stored
 from mastering.dsp.threads import ahead
 
 _SILENCE = 10 ** (SILENCE_DBFS / 20)
@@ -27,12 +27,30 @@ def load(recording: Recording, *, keep_samples: int, tick: Callable[[int], None]
     Up to `keep_samples` samples (frames x channels) stay in memory as float32; a longer recording is counted, let go
     and decoded anew whenever it is read. `tick` is called with the frames of each decoded block.
     """
+    most_frames = keep_samples // recording.channels
     promised = recording.promised_frames
-    blocks = checked_blocks(recording, tick)
-    if promised is not None and promised * recording.channels <= keep_samples:
-        return stored(collected(blocks, recording.channels, promised), recording.rate_hz)
-    frames = sum(block.shape[1] for block in blocks)
+    kept = None if promised is None or promised > most_frames else np.empty((recording.channels, promised), np.float32)
+    frames = 0
+    for block in checked_blocks(recording, tick):
+        if kept is not None:
+            kept = _with_room(kept, frames, frames + block.shape[1], most_frames)
+        frames += block.shape[1]
+        if kept is not None:
+            kept[:, frames - block.shape[1] : frames] = block
+    if kept is not None:
+        return stored(kept[:, :frames], recording.rate_hz)
     return Audio(recording.rate_hz, recording.channels, frames, lambda: reblock(recording.decode_in_parallel()))
+
+
+def _with_room(kept: Samples, filled: int, wanted: int, most: int) -> Samples | None:
+    """`kept`, or the `filled` frames of it with more behind: a header may promise too few. None beyond `most`."""
+    if wanted <= kept.shape[1]:
+        return kept
+    if wanted > most:
+        return None
+    roomier = np.empty((len(kept), min(most, max(wanted, 2 * kept.shape[1]))), np.float32)
+    roomier[:, :filled] = kept[:, :filled]
+    return roomier
 
 
 def checked_blocks(recording: Recording, tick: Callable[[int], None]) -> Blocks:

@@ -24,6 +24,27 @@ def unsupported_song(message: str) -> Fault:
     return Fault(FaultCode.UNSUPPORTED_FORMAT, message)
 
 
+def unread_coding_song() -> Fault:
+    return unsupported_song("The audio inside is coded in a way that is not read here. Export it as WAV or FLAC.")
+
+
+def soundless_song() -> Fault:
+    return unsupported_song("There is no sound in this file. Send one that has an audio track.")
+
+
+def changing_song() -> Fault:
+    return unsupported_song(
+        "The recording changes its sample rate or its channels midway. Export it as one WAV or FLAC."
+    )
+
+
+def demanding_song() -> Fault:
+    return Fault(
+        FaultCode.RESOURCE_LIMIT,
+        "Decoding this file wanted more time or memory than an honest recording needs. Export it as WAV or FLAC.",
+    )
+
+
 def truncated_song() -> Fault:
     return Fault(
         FaultCode.TRUNCATED,

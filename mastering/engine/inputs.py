@@ -47,7 +47,8 @@ def open_song(source: BinaryIO, settings: Settings, meter: Meter | None = None) 
     found = analyse.analyse(audio.read(), audio.rate_hz, audio.channels, frames=audio.frames, tick=tick)
     if found.measurements.integrated_lufs is None:
         raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness: nothing in it passes −70 LUFS.")
-    return OpenedSong(audio, found, tuple(analyse.remarks(found.measurements, lossy=recording.lossy)))
+    flaws = analyse.remarks(found.measurements, lossy=recording.lossy)
+    return OpenedSong(audio, found, (*recording.remarks, *flaws))
 
 
 def at_rate(audio: Audio, rate_hz: int, tick: Callable[[int], None]) -> Audio:

@@ -6,10 +6,10 @@ import math
 import mmap
 import os
 import socket
-from dataclasses import replace
 
+from mastering.audio import refusals
 from mastering.audio.codecs import allowed_missing_frames
-from mastering.audio.container import CONTAINER_HEAD_BYTES, container_of, ends_inside_id3, id3_end, xing_frames
+from mastering.audio.container import CONTAINER_HEAD_BYTES, container_of, ends_inside_tag, leading_end, tags_end
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import Facts, Fault, FaultCode
 from mastering.contract.kinds import ExpectedJson
@@ -17,7 +17,6 @@ from mastering.probe.checks import check_header, decode_summary, facts_of
 from mastering.probe.decoders import open_recording
 from mastering.probe.growing_file import GrowingFile
 from mastering.probe.json_output import verified_json
-from mastering.probe.recording import resource_fault, undecodable_fault
 from mastering.probe.wav_header import serve_wav_headers
 from mastering.protocol.probe import (
     ProbeAnswer,
@@ -46,12 +45,12 @@ def answer(request: ProbeRequest, conversation: socket.socket) -> bytes:
     except Fault as fault:
         return fault_answer(fault)
     except MemoryError:
-        return fault_answer(resource_fault())
+        return fault_answer(refusals.demanding_song())
     except (NameError, TypeError, AttributeError, ImportError):
         # Ours, not the file's. The text is the library's or ours, and the line is in no log: reproduce it by a test.
         return fault_answer(Fault(FaultCode.INTERNAL, "The check of this file failed. Try again."))
     except Exception:
-        return fault_answer(undecodable_fault())
+        return fault_answer(refusals.undecodable_song())
 
 
 def fault_answer(fault: Fault) -> bytes:
@@ -145,8 +144,6 @@ def probe_file(source: int, request: ProbeRequest, file: GrowingFile) -> Facts:
         if fault.code is FaultCode.UNDECODABLE and shortfall_of(container, data) is not None:
             raise Fault(FaultCode.TRUNCATED, "The file is cut short: its end is missing. Send it again.") from None
         raise
-    if container == "mp3":
-        recording = replace(recording, declared_frames=xing_frames(data))
     check_header(recording, request.max_duration_s)
     summary = decode_summary(
         recording,
@@ -165,10 +162,11 @@ def probe_file(source: int, request: ProbeRequest, file: GrowingFile) -> Facts:
 def _container(file: GrowingFile) -> str:
     """Raises Fault(truncated, unsupported_format)."""
     data = file.data
-    tags_end = -1
-    while tags_end != (tags_end := id3_end(data)):  # behind a tag that has arrived another one may begin
-        file.wait_for(tags_end + CONTAINER_HEAD_BYTES)
-    if ends_inside_id3(data):
+    for known_end in (tags_end, leading_end):
+        end = -1
+        while end != (end := known_end(data)):  # behind a tag that has arrived another one may begin
+            file.wait_for(end + CONTAINER_HEAD_BYTES)
+    if ends_inside_tag(data):
         raise Fault(FaultCode.TRUNCATED, "The file is cut short: it ends inside its tag. Send the whole file again.")
     container = container_of(data)
     if container is None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mastering.audio import refusals
 from mastering.audio.codecs import is_lossless
 from mastering.contract import MAX_CHANNELS, MAX_RATE_HZ, MIN_DURATION_S, MIN_RATE_HZ, Facts, Fault, FaultCode
 from mastering.contract.limits import BEYOND_SOUND_DBFS, SILENCE_DBFS
@@ -20,8 +21,6 @@ from mastering.probe.recording import (
     Header,
     ProbedRecording,
     full_scale,
-    resource_fault,
-    undecodable_fault,
 )
 
 _PATIENCE_S = 30.0
@@ -109,7 +108,7 @@ def decode_summary(
 
 def _check_pace(samples: int, spent_s: float, patience_s: float) -> None:
     if spent_s > patience_s and samples < spent_s * _MIN_SAMPLES_PER_S:
-        raise resource_fault()
+        raise refusals.demanding_song()
 
 
 def _finite_peak(peak: float, block: DecodedBlock) -> float:
@@ -131,7 +130,7 @@ def facts_of(recording: Header, summary: DecodeSummary, is_cut_short: bool, allo
     if summary.has_failed and declared is not None and 0 < frames < declared:
         raise _truncated(recording, summary)
     if summary.has_failed or frames == 0:
-        raise undecodable_fault()
+        raise refusals.undecodable_song()
     if frames < MIN_DURATION_S * recording.rate_hz:
         raise Fault(
             FaultCode.TOO_SHORT,

@@ -8,8 +8,8 @@ import signal
 import socket
 from dataclasses import dataclass
 
+from mastering.audio import refusals
 from mastering.contract import Fault
-from mastering.probe.recording import resource_fault, undecodable_fault
 from mastering.runtime.forked_child import reap_child
 
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS})
@@ -61,5 +61,5 @@ def write_line(conversation: socket.socket, text: bytes) -> None:
 def fault_of_exit_code(code: int) -> Fault:
     """Why a child ended without an answer; a negative `code` is minus the signal that ended it."""
     if -code in _CRASHES:
-        return undecodable_fault()
-    return resource_fault()
+        return refusals.undecodable_song()
+    return refusals.demanding_song()

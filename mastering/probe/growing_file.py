@@ -99,14 +99,15 @@ class GrowingFile:
 class GrowingFileReader:
     """An unbuffered file object for a decoder that reads and seeks by itself. Reads wait for their bytes.
 
-    The decoder sees the file from `start` on.
+    The decoder sees the file from `start` to `end`.
     """
 
-    def __init__(self, file: GrowingFile, start: int = 0) -> None:
-        self._file, self._start = file, start
+    def __init__(self, file: GrowingFile, start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
         self._at = start
 
     def read(self, size: int) -> bytes:
+        size = max(0, min(size, self._end - self._at))
         self._file.wait_for(self._at + size)
         self._file.take_arrived()
         data = self._file.data[self._at : self._at + size]
@@ -114,7 +115,7 @@ class GrowingFileReader:
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
         self._at = max(self._start, base + offset)
         return self.tell()
 

@@ -1,4 +1,4 @@
-"""What the probe's decoders have in common: a recording with its header and its blocks, and the faults of decoding.
+"""What the probe's decoders have in common: a recording with its header and its blocks.
 
 Blocks are ``(frames, channels)``, as the libraries give them: whole numbers stay whole (`full_scale`), since only their
 number and the largest of them are asked for.
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
-
-from mastering.contract import Fault, FaultCode
 
 DecodedBlock = NDArray[Any]
 
@@ -41,21 +39,3 @@ class ProbedRecording(Header):
 def full_scale(block: DecodedBlock) -> float:
     """The number that stands for 0 dBFS in this block."""
     return float(1 << 8 * block.dtype.itemsize - 1) if block.dtype.kind == "i" else 1.0
-
-
-def unknown_codec_fault() -> Fault:
-    return Fault(
-        FaultCode.UNSUPPORTED_FORMAT,
-        "The audio inside is coded in a way that this service does not read. Export it as WAV or FLAC.",
-    )
-
-
-def undecodable_fault() -> Fault:
-    return Fault(FaultCode.UNDECODABLE, "The file is damaged: it cannot be decoded. Export it again.")
-
-
-def resource_fault() -> Fault:
-    return Fault(
-        FaultCode.RESOURCE_LIMIT,
-        "Decoding this file wanted more time or memory than an honest recording needs. Export it as WAV or FLAC.",
-    )

@@ -1,4 +1,4 @@
-"""WAV and AIFF by libsndfile, for the probe; `audio.pcm` reads most samples of WAV, in a quarter of the time or less.
+"""Containers of PCM by libsndfile, for the probe; `audio.pcm` reads most samples of WAV, in a quarter of the time.
 
 A WAV in which nothing stands behind its audio is opened as soon as its head has arrived; any other when all has.
 """
@@ -12,18 +12,13 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from mastering.audio import pcm
+from mastering.audio import pcm, refusals
 from mastering.audio.codecs import SNDFILE_CODECS
+from mastering.audio.header_patches import header_patches
 from mastering.audio.riff import last_wav_audio
 from mastering.contract import Fault
 from mastering.probe.growing_file import GrowingFile
-from mastering.probe.recording import (
-    DecodedBlock,
-    ProbedRecording,
-    resource_fault,
-    undecodable_fault,
-    unknown_codec_fault,
-)
+from mastering.probe.recording import DecodedBlock, ProbedRecording
 
 _BLOCK_FRAMES = 65_536
 """A second and a half: what is decoded between two checks of the time that it takes."""
@@ -42,18 +37,19 @@ _READ_AHEAD_BYTES = 64 * 1024
 """What libsndfile may take beyond the samples it was asked for: a block of ADPCM, say."""
 
 
-def open_with_sndfile(container: str, source: int, file: GrowingFile) -> ProbedRecording:
-    """Open a `container` that arrives as `file` in the memory file `source`. Raises Fault."""
+def open_with_sndfile(container: str, source: int, file: GrowingFile) -> ProbedRecording | None:
+    """Open a `container` that arrives as `file` in the memory file `source`; None in a coding that libsndfile does not
+    read. Raises Fault."""
     audio = last_wav_audio(file.data)
     if audio is None:
         file.wait_for_all()
-    sound = _opened(source)
-    is_last_audio = audio is not None and _has_audio_at(sound, source, *audio)
+    sound = _opened(container, source, file)
+    is_last_audio = sound is not None and audio is not None and _has_audio_at(sound, source, *audio)
     if not is_last_audio and not file.is_whole:
         file.wait_for_all()
-        sound = _opened(source)
-    if sound.subtype not in SNDFILE_CODECS:
-        raise unknown_codec_fault()
+        sound = _opened(container, source, file)
+    if sound is None or sound.subtype not in SNDFILE_CODECS:
+        return None
     return ProbedRecording(
         container=container,
         codec=SNDFILE_CODECS[sound.subtype],
@@ -65,12 +61,18 @@ def open_with_sndfile(container: str, source: int, file: GrowingFile) -> ProbedR
     )
 
 
-def _opened(source: int) -> Any:
+def _opened(container: str, source: int, file: GrowingFile) -> Any:
+    """None where libsndfile does not know the coding, or the file. Raises Fault(resource_limit)."""
+    if file.is_whole:
+        for at, content in header_patches(container, file.data):
+            file.data[at : at + len(content)] = content
     os.lseek(source, 0, os.SEEK_SET)
     try:
         return soundfile.SoundFile(source, closefd=False)
     except soundfile.LibsndfileError as error:
-        raise _sndfile_fault(error) from None
+        if error.code == _OUT_OF_MEMORY:
+            raise refusals.demanding_song() from None
+        return None
 
 
 def _has_audio_at(sound: Any, source: int, at: int, size: int) -> bool:
@@ -116,4 +118,4 @@ def _plain_blocks(sound: Any, source: int, file: GrowingFile) -> Iterator[Decode
 
 
 def _sndfile_fault(error: Any) -> Fault:
-    return resource_fault() if error.code == _OUT_OF_MEMORY else undecodable_fault()
+    return refusals.demanding_song() if error.code == _OUT_OF_MEMORY else refusals.undecodable_song()

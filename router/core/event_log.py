@@ -39,10 +39,13 @@ _DAY_S = 86_400
 ROUTES = Words("none", text="template of one of our addresses")
 """Filled by `app` with the addresses that it serves; a request to any other is of the route `none`."""
 TIERS = Words("managed", "gpu_space", "cpu_space")
-CONTAINERS = Words("wav", "aiff", "flac", "ogg", "mp4", "webm", "mp3", "asf", "caf")
+CONTAINERS = Words(
+    "wav", "aiff", "w64", "au", "flac", "ogg", "mp4", "webm", "mp3", "mp2", "aac", "ac3", "eac3", "wavpack", "asf",
+    "caf",
+)  # fmt: skip
 CODECS = Words(
     "pcm_8", "pcm_16", "pcm_24", "pcm_32", "float_32", "float_64", "mu_law", "a_law", "adpcm", "aac", "alac", "flac",
-    "mp3", "opus", "vorbis", "wma", "wma_lossless", "ac3", "eac3",
+    "mp3", "mp2", "opus", "vorbis", "wma", "wma_lossless", "ac3", "eac3", "wavpack", "wavpack_hybrid",
 )  # fmt: skip
 FAULTS = Words(
     "user", "too_big", "unsupported", "capacity", "quota", "unreachable", "crash", "bug", "configuration", "asleep",

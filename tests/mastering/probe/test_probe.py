@@ -25,10 +25,10 @@ import numpy as np
 import pytest
 
 from mastering.audio import decode
+from mastering.audio.coded import CodedAudio
 from mastering.audio.container import container_of, id3_end
 from mastering.audio.truncation import shortfall_of
 from mastering.contract import Fault, FaultCode
-from mastering.probe import libav_decoder
 from mastering.probe.checks import decode_summary
 from mastering.probe.recording import ProbedRecording
 from tests.crowded_tags import CROWDED, mp3_with_text_frames
@@ -293,9 +293,12 @@ def packets_read(pattern: Iterable[bool]) -> tuple[int, Fault | None]:
             taken += 1
             yield Packet(is_good)
 
-    stream = SimpleNamespace(channels=2, rate=48_000)
+    stream = SimpleNamespace(codec_context=None, disposition=0)
+    media = SimpleNamespace(demux=demux, streams=SimpleNamespace(audio=(stream,)))
+    audio = CodedAudio.__new__(CodedAudio)
+    audio.codec = "aac"
     try:
-        for _ in libav_decoder._libav_blocks(SimpleNamespace(demux=demux), stream, "aac"):
+        for _ in audio._packets_of(media):
             pass
     except Fault as fault:
         return taken, fault
