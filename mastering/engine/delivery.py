@@ -21,7 +21,7 @@ from mastering.dsp import loudness
 from mastering.dsp.limiter import Curve
 from mastering.dsp.stream import Audio
 from mastering.dsp.threads import ahead, cores
-from mastering.engine import plan, render, steps, trial, verify
+from mastering.engine import codec_trial, plan, render, steps, verify
 from mastering.engine.progress import Halted, Lane, Meter, Tick
 from mastering.engine.read_back import ReadBack, read_back, samples_digest
 
@@ -203,14 +203,14 @@ def _write(
 
 def _on_trial(made: Delivery, kind: OutputFormat, lane: Lane) -> Delivery:
     """The same with the ceiling at which an excerpt of the song, where it is near the ceiling, holds in this format."""
-    excerpt = trial.excerpt(made.song, made.curve, made.plan.ceiling_dbtp)
+    excerpt = codec_trial.excerpt(made.song, made.curve, made.plan.ceiling_dbtp)
     if excerpt is None:
         return made
     chosen, goal_dbtp = made.plan, 0.0
     for number in range(_TRIAL_ROUNDS):
         tick = lane.begin(Stage.ENCODE, 0, 0.0)
         audio = render.limited(excerpt.audio, limiter_curve(excerpt, chosen, tick))
-        highest_dbtp = trial.highest_dbtp(audio, kind, chosen.seed, tick)
+        highest_dbtp = codec_trial.highest_dbtp(audio, kind, chosen.seed, tick)
         if not number:
             overshoot_db = max(0.0, highest_dbtp - made.plan.ceiling_dbtp)
             goal_dbtp = made.plan.ceiling_dbtp - _TRIAL_RESERVE_DB - _TRIAL_RESERVE_SHARE * overshoot_db

@@ -1,8 +1,9 @@
 """Plan → a plan that the real chain brings nearer to what was asked for: what `Effort.FIT` adds to the closed form.
 
 What was asked for is a feature vector (`goal`). `mastering.fit` moves the plan's open numbers (`knobs`) on a model of
-the chain; the real chain then masters the loudest half minute by the closed form's plan and by the new one, and the new
-one is taken only if it comes nearer there. Each trial also tells by how much the model is off.
+the chain; the real chain then masters the song by the closed form's plan and by the new one (`trial`), which also tells
+by how much the model is off. The new one is taken only if it comes nearer and leaves nothing further from what was
+asked for by any measure; else half of the change is, or a quarter.
 
 Without torch, or where nothing better is found, the closed form's plan stays, and the remark says so.
 """
@@ -12,39 +13,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mastering.contract import Measurements, Plan, PlanStep
-from mastering.dsp import loudness
 from mastering.dsp.contour import Contour, ContourMeter
 from mastering.dsp.features import Layout, MeasuredRecording, Vector, distance_db, weights
-from mastering.dsp.spectrum import SpectrumMeter
 from mastering.dsp.stream import Audio
-from mastering.engine import render
 from mastering.engine.analyse import Analysis
-from mastering.engine.excerpt import cut, fresh, loudest_s
 from mastering.engine.goal import goal_features
 from mastering.engine.knobs import planned_song, start_and_bounds, with_knobs
+from mastering.engine.trial import Measures, Trial, thinned
+
+if TYPE_CHECKING:
+    from mastering.fit import Knobs
 
 NO_TORCH = "Not refined: torch is not installed here ('make setup-torch' installs it). The plan is the closed form's."
 BROKEN_TORCH = "Not refined: torch is installed here but does not load. The plan is the closed form's."
 FAILED = "Not refined: the device gave up in the middle of it. The plan is the closed form's."
 
-_TRIAL_S = 30.0
-"""The loudest stretch that the real chain masters for a trial: as long as a preview, a second of work."""
 _FITTED_S = 120.0
 """Of a longer song, ten-second stretches from all over it: a third of the time for much the same plan."""
+_TRIED_S = 240.0
+"""Of a longer song, stretches from all over it are mastered for a trial."""
 _ROUNDS = (100, 60)
 """Iterations before the first trial, and after it, when the model has been corrected once more."""
 _DESCENT_S = 60.0
 """At most, both rounds together; the best so far is then tried."""
 _NEAR_DB = 0.15
 """A closed form within this distance of the goal is not refined: nobody hears less."""
-_FIT_SHARE_BEFORE_DESCENT = 0.1
-"""Of the fit's progress, for reading the song and cutting out the trial's stretch."""
-_SILENCE_LUFS = -70.0
-"""What a stretch without a loudness counts as: the absolute gate of BS.1770."""
+_SHARES = ((0.5, "half"), (0.25, "a quarter"))
+"""How much of a change is tried where all of it leaves something further away, and what it is called."""
+_ENDS = (0.05, 0.15, 0.5, 0.65, 0.9, 1.0)
+"""Of the fit's progress, where each part ends: reading the song, the first trial, each descent and its trial."""
 
 
 def refined(
@@ -67,55 +67,18 @@ def refined(
     except ImportError as error:
         return chosen, NO_TORCH if error.name == "torch" else BROKEN_TORCH
     tick(0.0)
-    song = MeasuredRecording(
-        _contour(audio).thinned(_FITTED_S), analysis.power, analysis.measurements.integrated_lufs or 0.0
-    )
+    contour, lufs = _contour(audio), analysis.measurements.integrated_lufs or 0.0
+    song = MeasuredRecording(contour.thinned(_FITTED_S), analysis.power, lufs)
     source = song.features(chosen.loudness_lufs)
     goal = goal_features(chosen, analysis.power, source, references)
     counts = weights(Layout(chosen.rate_hz), source, goal)
-    excerpt = cut(audio, loudest_s(analysis.block_energies, _TRIAL_S), _TRIAL_S)
-    trial = _Trial.of(chosen, excerpt, song, goal - source)
-    tick(_FIT_SHARE_BEFORE_DESCENT)
+    whole = replace(song, contour=contour)
+    aim = whole.features(chosen.loudness_lufs) + (goal - source)
+    trial = Trial(thinned(audio, _TRIED_S), whole, chosen.loudness_lufs, aim)
     try:
-        return _Search(chosen, song, source, goal, counts, trial).result(tick, seconds)
+        return _Search(chosen, song, source, counts, trial, tick).result(seconds)
     except fit.DeviceFailed:
         return chosen, FAILED
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """The real chain on the loudest stretch, and what was asked for there: the same change as for the whole song."""
-
-    excerpt: Audio
-    source: MeasuredRecording
-    aim_lufs: float
-    goal: Vector
-
-    @classmethod
-    def of(cls, chosen: Plan, excerpt: Audio, song: MeasuredRecording, change: Vector) -> _Trial:
-        source = read_recording(excerpt)
-        aim_lufs = chosen.loudness_lufs + source.lufs - song.lufs
-        return cls(excerpt, source, aim_lufs, source.features(aim_lufs) + change)
-
-    def features(self, candidate: Plan) -> Vector:
-        """Of the stretch as the real chain masters it by `candidate`."""
-        peak_floor = 10 ** ((candidate.ceiling_dbtp - (self.aim_lufs - self.source.lufs) - 6) / 20)
-        song = render.shape(fresh(self.excerpt), candidate, tick=lambda frames: None, peak_floor=peak_floor)
-        limiter, gain_db, _ = render.solve_with_release(song, candidate.ceiling_dbtp, self.aim_lufs)
-        curve = limiter.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
-        return read_recording(render.limited(song.audio, curve)).features(self.aim_lufs)
-
-
-def read_recording(audio: Audio) -> MeasuredRecording:
-    """A recording by the meters that a trial uses."""
-    energies = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
-    contour, spectrum = ContourMeter(audio.rate_hz), SpectrumMeter(audio.rate_hz)
-    for block in audio.read():
-        energies.feed(block)
-        contour.feed(block)
-        spectrum.feed(block)
-    lufs = loudness.integrated(energies.block_energies()) or _SILENCE_LUFS
-    return MeasuredRecording(contour.contour(), spectrum.power(), lufs)
 
 
 def _contour(audio: Audio) -> Contour:
@@ -126,72 +89,109 @@ def _contour(audio: Audio) -> Contour:
 
 
 @dataclass(frozen=True)
+class _Candidate:
+    """A plan that was tried, by its knobs, and its master."""
+
+    plan: Plan
+    knobs: Knobs
+    features: Vector
+    distance_db: float
+    """From what was asked for."""
+    further: str
+    """Which measure it leaves further away than the closed form does, and by how much, in words; "" for none."""
+
+
+@dataclass(frozen=True)
 class _Search:
     """Descents on the model of the chain, each followed by a trial on the real chain."""
 
     chosen: Plan
     song: MeasuredRecording
     source: Vector
-    goal: Vector
     counts: Vector
     """What each feature counts in the distance."""
-    trial: _Trial
+    trial: Trial
+    tick: Callable[[float], None]
 
-    def result(self, tick: Callable[[float], None], seconds: float) -> tuple[Plan, str]:
+    def result(self, seconds: float) -> tuple[Plan, str]:
         """The nearest plan found, and how it was found. Raises fit.DeviceFailed."""
-        real = self.trial.features(self.chosen)
-        start_db = nearest_db = self._distance_db(real)
+        before = self.trial.features(self.chosen, self._frames_told(1))
+        start_db = distance_db(before, self.trial.goal, self.counts)
         if start_db < _NEAR_DB:
             return self.chosen, f"Not refined: the closed form comes within {start_db:.2f} dB of what was asked for."
         from mastering import fit
 
-        planned = planned_song(self.chosen, self.song, self.source)
-        source, aim_lufs = self.trial.source, self.trial.aim_lufs
-        planned_excerpt = replace(
-            planned,
-            contour=source.contour,
-            power=source.power,
-            lufs=source.lufs,
-            loudness_lufs=aim_lufs,
-            features=source.features(aim_lufs),
-        )
-        model, excerpt_model = fit.ChainModel(planned), fit.ChainModel(planned_excerpt)
         knobs, bounds = start_and_bounds(self.chosen, self.song, self.source)
-        nearest, done, device = self.chosen, 0, ""
+        model = fit.ChainModel(planned_song(self.chosen, self.song, self.source))
+        measures = Measures.of(Layout(self.chosen.rate_hz), self.trial.goal, before)
+        start = latest = _Candidate(self.chosen, knobs, before, start_db, "")
+        tried, done, device = [], 0, ""
         for number, iterations in enumerate(_ROUNDS):
-            error = real - excerpt_model.read(knobs)
+            error = latest.features - model.read(latest.knobs)
             found = fit.descend(
                 model,
-                knobs,
+                latest.knobs,
                 bounds,
-                self.goal - error,
+                self.trial.goal - error,
                 self.counts,
                 seed=self.chosen.seed + number,
                 limits=fit.DescentLimits(iterations, seconds / len(_ROUNDS)),
-                tick=partial(self._tick_part, tick, number),
+                tick=partial(self._tell, 2 + 2 * number),
+                caps=fit.Caps(measures.goal - error, measures.rows, measures.most_db),
             )
-            candidate, knobs = with_knobs(self.chosen, found.knobs, self.goal)
-            real = self.trial.features(candidate)
             done, device = done + found.iterations, found.device
-            if self._distance_db(real) < nearest_db:
-                nearest, nearest_db = candidate, self._distance_db(real)
-        return self._explained(nearest, f"{done} iterations on {device}", start_db, nearest_db)
+            latest = self._tried(found.knobs, measures, self._frames_told(3 + 2 * number))
+            tried.append(latest)
+        return self._best(start, tried, measures, f"{done} iterations on {device}")
 
-    @staticmethod
-    def _tick_part(tick: Callable[[float], None], number: int, part: float) -> None:
-        tick(_FIT_SHARE_BEFORE_DESCENT + 0.9 * (number + part) / len(_ROUNDS))
+    def _tried(self, knobs: Knobs, measures: Measures, tick: Callable[[int], None]) -> _Candidate:
+        candidate, knobs = with_knobs(self.chosen, knobs, self.trial.goal)
+        features = self.trial.features(candidate, tick)
+        away_db = distance_db(features, self.trial.goal, self.counts)
+        return _Candidate(candidate, knobs, features, away_db, measures.grown(features))
 
-    def _distance_db(self, real: Vector) -> float:
-        return distance_db(real, self.trial.goal, self.counts)
+    def _best(self, start: _Candidate, tried: Sequence[_Candidate], measures: Measures, how: str) -> tuple[Plan, str]:
+        """The nearest that leaves nothing further away, else some of the nearest one's change, else the closed form."""
+        nearer = [each for each in tried if each.distance_db < start.distance_db]
+        if not nearer:
+            nothing = f"{how} found nothing nearer than the closed form's {start.distance_db:.2f} dB."
+            return self.chosen, f"Not refined: {nothing}"
+        nearer.sort(key=lambda each: each.distance_db)
+        for each in nearer:
+            if not each.further:
+                return self._explained(start, each, how)
+        for share, called in _SHARES:
+            part = self._tried(start.knobs.towards(nearer[0].knobs, share), measures, lambda frames: self.tick(1.0))
+            if not part.further and part.distance_db < start.distance_db:
+                kept = f"; {called} of the change was kept, because all of it would leave {nearer[0].further}"
+                return self._explained(start, part, how, kept)
+        nothing = (
+            f"{how} came {start.distance_db - nearer[0].distance_db:.2f} dB nearer to what was asked for, but left"
+        )
+        return self.chosen, f"Not refined: {nothing} {nearer[0].further}, and so did half of the change."
 
-    def _explained(self, nearest: Plan, how: str, start_db: float, nearest_db: float) -> tuple[Plan, str]:
+    def _tell(self, number: int, part: float) -> None:
+        """Tell how much of part `number` of `_ENDS` is done."""
+        self.tick(_ENDS[number - 1] + (_ENDS[number] - _ENDS[number - 1]) * part)
+
+    def _frames_told(self, number: int) -> Callable[[int], None]:
+        """What tells how much of that part is done, a trial, from the frames that it reads."""
+        read = 0
+
+        def tick(frames: int) -> None:
+            nonlocal read
+            read += frames
+            self._tell(number, min(1.0, read / (2 * self.trial.audio.frames)))
+
+        return tick
+
+    def _explained(self, start: _Candidate, found: _Candidate, how: str, kept: str = "") -> tuple[Plan, str]:
         """The plan with reasons for what the fit changed, and the remark."""
-        if nearest is self.chosen:
-            return nearest, f"Not refined: {how} found nothing nearer than the closed form's {start_db:.2f} dB."
-        words = f"refined by gradient descent, {how}, distance {start_db:.2f} → {nearest_db:.2f} dB"
-        changed = (step for step in nearest.steps if step != self.chosen.step(step.name))
+        distances = f"distance {start.distance_db:.2f} → {found.distance_db:.2f} dB"
+        words = f"refined by gradient descent, {how}, {distances}{kept}"
+        changed = (step for step in found.plan.steps if step != self.chosen.step(step.name))
         explained = [_with_reason(step, words, self.chosen.step(step.name)) for step in changed]
-        return nearest.with_steps(*explained), f"The plan was {words}."
+        return found.plan.with_steps(*explained), f"The plan was {words}."
 
 
 def _with_reason(step: PlanStep, words: str, before: PlanStep | None) -> PlanStep:

@@ -1,89 +1,135 @@
-"""An excerpt of a song, where it is nearest to its ceiling: it shows a lossy coder's overshoot in a part of the time.
+"""The real chain on a recording, by one plan or another, and how far what comes out lies from what was asked for.
 
-The excerpt is a song itself: limited, encoded and decoded as the whole will be.
+A fit is judged by this and not by its model: plans are compared by the weighted distance of their masters' features
+(`dsp.features`), and by each measure alone, so that no gain in one is paid for with another.
 """
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mastering.audio import decode, encode
-from mastering.contract import OutputFormat
-from mastering.dsp.limiter import Curve
-from mastering.dsp.stream import Audio, Samples, reblock, stored
-from mastering.dsp.true_peak import HighestPeakMeter, block_length
-from mastering.engine.analyse import decibels
-from mastering.engine.progress import Tick
-from mastering.engine.render import ShapedSong
+from mastering.contract import Plan
+from mastering.dsp import loudness
+from mastering.dsp.contour import ContourMeter
+from mastering.dsp.features import Layout, MeasuredRecording, Vector
+from mastering.dsp.spectrum import NEAR_SILENCE_DB, SpectrumMeter
+from mastering.dsp.stream import BLOCK_FRAMES, Audio, Blocks, collected, stored
+from mastering.engine import render
 
-_NEAR_DB = 1.0
-"""Below the ceiling: what a coder changes there may pass it."""
-_WINDOW_S = 0.5
-_SHARE = 1 / 6
-"""Of the song, at most; a shorter excerpt misses too much of what the whole has."""
-_LEAST_S, _MOST_S = 5.0, 30.0
-_CONTEXT_S = 0.1
-"""Around each stretch, for the coder: more than two of its packets."""
-_FADE_S = 0.01
-"""At both ends of each stretch, so that none begins with a click."""
+MOST_FURTHER = 0.03
+"""By how much of itself a measure may grow. No more than 5 % is promised, and other meters weigh bands otherwise."""
+NOTHING_DB = 0.1
+"""A measure that stays below this is met: 5 % of next to nothing is nothing."""
 
-
-def excerpt(song: ShapedSong, curve: Curve, ceiling_dbtp: float) -> ShapedSong | None:
-    """The windows with most blocks near the ceiling, one after the other. None where it would not be worth while.
-
-    `curve` is the limiter's over the whole song.
-    """
-    rate_hz = song.audio.rate_hz
-    length = block_length(rate_hz)
-    near = np.maximum(curve[:-1], curve[1:]) * song.peaks > 10 ** ((ceiling_dbtp - _NEAR_DB) / 20)
-    window = round(_WINDOW_S * rate_hz / length)
-    counts = np.add.reduceat(near, np.arange(0, near.size, window), dtype=np.intp)
-    most = round(min(_MOST_S, max(_LEAST_S, _SHARE * song.audio.frames / rate_hz)) / _WINDOW_S)
-    if 2 * most > counts.size:
-        return None
-    fullest = np.argsort(-counts, kind="stable")[:most]
-    context = math.ceil(_CONTEXT_S * rate_hz / length)
-    wanted = np.zeros(near.size, bool)
-    for start in fullest[counts[fullest] > 0] * window:
-        wanted[max(0, start - context) : start + window + context] = True
-    if not wanted.any():
-        return None
-    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False)).reshape(-1, 2)
-    samples = _cut(song.audio, [(int(start) * length, int(end) * length) for start, end in edges])
-    return replace(song, audio=stored(samples, rate_hz), peaks=song.peaks[wanted])
+_NAMES = {
+    "mid": "mid spectrum",
+    "side": "side spectrum",
+    "levels": "levels",
+    "crest": "crest",
+    "width": "width",
+}
+"""The parts of a feature vector as people read of them. The loudness is met by every master that is delivered."""
+_HEARD_HZ = (25.0, 16_000.0)
+"""Bands of the spectra's measures. Unlike in the distance, those count too that the source leaves next to silent."""
+_SILENCE_LUFS = -70.0
+"""What a stretch without a loudness counts as: the absolute gate of BS.1770."""
+_STRETCH_BLOCKS = 4
+"""Of a long recording, stretches of so many blocks are tried, some ten seconds each."""
 
 
-def _cut(audio: Audio, stretches: Sequence[tuple[int, int]]) -> Samples:
-    """Those stretches, (first frame, frame after the last), joined, each with a fade at both ends."""
-    parts: list[list[Samples]] = [[] for _ in stretches]
-    at = 0
+@dataclass(frozen=True)
+class Trial:
+    """A recording, and what was asked for of its master."""
+
+    audio: Audio
+    source: MeasuredRecording
+    aim_lufs: float
+    goal: Vector
+
+    def features(self, candidate: Plan, tick: Callable[[int], None] = lambda frames: None) -> Vector:
+        """Of the recording as the real chain masters it by `candidate`. `tick` is given the frames read, twice over."""
+        peak_floor = 10 ** ((candidate.ceiling_dbtp - (self.aim_lufs - self.source.lufs) - 6) / 20)
+        own = stored(collected(self.audio.read(), self.audio.channels, self.audio.frames), self.audio.rate_hz)
+        song = render.shape(own, candidate, tick=tick, peak_floor=peak_floor)
+        limiter, gain_db, _ = render.solve_with_release(song, candidate.ceiling_dbtp, self.aim_lufs)
+        curve = limiter.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+        return read_recording(render.limited(song.audio, curve), tick).features(self.aim_lufs)
+
+
+def read_recording(audio: Audio, tick: Callable[[int], None] = lambda frames: None) -> MeasuredRecording:
+    """A recording by the meters that a trial uses."""
+    energies = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
+    contour, spectrum = ContourMeter(audio.rate_hz), SpectrumMeter(audio.rate_hz)
     for block in audio.read():
-        for part, (start, end) in zip(parts, stretches, strict=True):
-            if start < at + block.shape[1] and end > at:
-                part.append(block[:, max(0, start - at) : end - at].copy())
-        at += block.shape[1]
-    return np.concatenate([_faded(np.concatenate(part, axis=1), audio.rate_hz) for part in parts], axis=1)
-
-
-def _faded(samples: Samples, rate_hz: int) -> Samples:
-    ramp = np.linspace(0, 1, min(round(_FADE_S * rate_hz), samples.shape[1]), dtype=np.float32)
-    samples[:, : ramp.size] *= ramp
-    samples[:, samples.shape[1] - ramp.size :] *= ramp[::-1]
-    return samples
-
-
-def highest_dbtp(audio: Audio, kind: OutputFormat, seed: int, tick: Tick) -> float:
-    """The true peak at 16 x of what the format's coder makes of it."""
-    target = io.BytesIO()
-    encode.encode(audio, kind, target, seed=seed, tick=tick)
-    recording = decode.open_recording(target)
-    meter = HighestPeakMeter(recording.rate_hz, 16)
-    for block in reblock(recording.decode()):
-        meter.feed(block)
+        energies.feed(block)
+        contour.feed(block)
+        spectrum.feed(block)
         tick(block.shape[1])
-    return decibels(meter.highest())
+    lufs = loudness.integrated(energies.block_energies()) or _SILENCE_LUFS
+    return MeasuredRecording(contour.contour(), spectrum.power(), lufs)
+
+
+def thinned(audio: Audio, most_s: float) -> Audio:
+    """The recording, or of a longer one evenly spread stretches that last `most_s` in all, decoded at each reading."""
+    stretches = -(-audio.frames // (_STRETCH_BLOCKS * BLOCK_FRAMES))
+    kept = max(1, int(most_s * audio.rate_hz / (_STRETCH_BLOCKS * BLOCK_FRAMES)))
+    if audio.frames <= most_s * audio.rate_hz or stretches <= kept:
+        return Audio(audio.rate_hz, audio.channels, audio.frames, audio.read)
+    chosen = {number * (stretches - 1) // kept for number in range(kept)}  # never the last, which may be short
+
+    def read() -> Blocks:
+        for number, block in enumerate(audio.read()):
+            if number // _STRETCH_BLOCKS in chosen:
+                yield block
+
+    return Audio(audio.rate_hz, audio.channels, len(chosen) * _STRETCH_BLOCKS * BLOCK_FRAMES, read)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What masters are compared by, each the mean of a part of the features' differences from what was asked for."""
+
+    names: tuple[str, ...]
+    goal: Vector
+    rows: NDArray[np.float64]
+    """What each feature counts in each measure (measures, features)."""
+    floor_db: float
+    """Bands of the spectrum below this count as this."""
+    most_db: Vector
+    """How far a master may lie away by each measure: as far as the first one, or next to nothing."""
+
+    @classmethod
+    def of(cls, layout: Layout, goal: Vector, before: Vector) -> Measures:
+        """Those that the goal knows; `before` are the features of the first master."""
+        bands = layout.parts["side"].stop
+        floor_db = float(np.nanmax(goal[:bands])) + NEAR_SILENCE_DB
+        heard = (layout.centres_hz >= _HEARD_HZ[0]) & (layout.centres_hz <= _HEARD_HZ[1])
+        counted = np.isfinite(goal)
+        counted[:bands] &= np.tile(heard, 2) & (np.fmax(goal, before)[:bands] > floor_db)
+        asked = goal.copy()
+        asked[:bands] = np.maximum(goal[:bands], floor_db)
+        rows = {name: np.zeros(goal.size) for name in _NAMES if counted[layout.parts[name]].any()}
+        for name, row in rows.items():
+            row[layout.parts[name]] = counted[layout.parts[name]] / counted[layout.parts[name]].sum()
+        made = cls(tuple(_NAMES[name] for name in rows), asked, np.stack(list(rows.values())), floor_db, asked)
+        return replace(made, most_db=np.maximum(made.misses_db(before), NOTHING_DB))
+
+    def misses_db(self, features: Vector) -> Vector:
+        """How far the features lie from what was asked for by each measure."""
+        away = np.nan_to_num(np.abs(np.maximum(features, self.floor_db) - self.goal))
+        found: Vector = self.rows @ away
+        return found
+
+    def grown(self, features: Vector) -> str:
+        """The measure by which the features lie too far away, and by how much further than at first; "" if none."""
+        misses_db = self.misses_db(features)
+        growth = misses_db / self.most_db
+        worst = int(np.argmax(growth))
+        if growth[worst] <= 1 + MOST_FURTHER:
+            return ""
+        further_db = misses_db[worst] - self.most_db[worst]
+        return f"its {self.names[worst]} {further_db:.2f} dB ({100 * growth[worst] - 100:.0f} %) further away"

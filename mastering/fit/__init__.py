@@ -6,11 +6,12 @@ for each operation; `warm_up` loads everything that a first descent would wait f
 """
 
 from mastering.fit.chain_model import ChainModel, Knobs, PlannedSong
-from mastering.fit.descent import Descent, DescentLimits, descend
+from mastering.fit.descent import Caps, Descent, DescentLimits, descend
 from mastering.fit.device import DeviceFailed, guarded, torch_device_name
 from mastering.fit.device_warm_up import warm_up
 
 __all__ = [
+    "Caps",
     "ChainModel",
     "Descent",
     "DescentLimits",

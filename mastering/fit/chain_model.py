@@ -66,6 +66,10 @@ class Knobs:
     def by_name(self) -> dict[str, NDArray[np.float64]]:
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
+    def towards(self, other: Knobs, share: float) -> Knobs:
+        """These numbers moved by a share of the way to the other's."""
+        return Knobs(**{name: at + share * (other.by_name()[name] - at) for name, at in self.by_name().items()})
+
 
 @dataclass(frozen=True)
 class PlannedSong:

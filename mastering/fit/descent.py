@@ -29,6 +29,8 @@ _ROUGHNESS_WEIGHT = 0.02
 """What a decibel of mean bend in the tone curve counts: a smooth one before a jagged one that does no better."""
 _REDUCTION_WEIGHT = 0.01
 """What a decibel of the compressor's mean reduction counts: less before more that does no better."""
+_EXCESS_WEIGHT = 4.0
+"""What a decibel beyond a cap counts: more than any error that could be lowered in return."""
 _STEP_SIZES = {
     "mid_db": 0.2,
     "side_db": 0.2,
@@ -52,6 +54,16 @@ class DescentLimits:
 
 
 @dataclass(frozen=True)
+class Caps:
+    """Means of errors that shall grow no further, so that none is paid for with another: what the features should be,
+    the weights of each mean (caps, features), and the most that each may be (caps,), in dB."""
+
+    goal: Vector
+    rows: NDArray[np.float64]
+    most_db: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Descent:
     """The result of a descent: the best knobs, and how and where they were found."""
 
@@ -70,8 +82,9 @@ def descend(
     seed: int,
     limits: DescentLimits,
     tick: Callable[[float], None],
+    caps: Caps | None = None,
 ) -> Descent:
-    """Move the knobs from `start`, within `bounds`, towards the goal. Raises DeviceFailed.
+    """Move the knobs from `start`, within `bounds`, towards the goal, and keep to the caps. Raises DeviceFailed.
 
     Goal and weights are (features,), dB; a goal that is NaN should weigh nothing. `tick` is given the fraction done
     after each iteration; it may raise. Once one of `limits` is reached the best knobs so far are the answer; seconds
@@ -81,7 +94,8 @@ def descend(
     device = model.device
     with at_work(device):
         with guarded():
-            optimiser = _Optimiser(model, goal, weights, bounds, _starts(start, bounds, seed), limits.iterations)
+            starts = _starts(start, bounds, seed)
+            optimiser = _Optimiser(model, goal, weights, bounds, starts, limits.iterations, caps)
             try_draw, step = repeated(optimiser.try_draw, device), repeated(optimiser.step, device)
             for _ in range(1 + _DRAWS):
                 try_draw()
@@ -124,10 +138,14 @@ class _Optimiser:
         bounds: tuple[Knobs, Knobs],
         draws: list[Knobs],
         iterations: int,
+        caps: Caps | None = None,
     ) -> None:
         self._model = model
         self._sizes = {name: values.size for name, values in draws[0].by_name().items()}
         self._goal, self._weights = model.tensor(np.nan_to_num(goal)), model.tensor(weights)
+        caps = caps or Caps(goal, np.zeros((1, goal.size)), np.zeros(1))
+        self._capped_goal = model.tensor(np.nan_to_num(caps.goal))
+        self._rows, self._most_db = model.tensor(caps.rows), model.tensor(caps.most_db)
         self._low, self._high = (model.tensor(_row(bound)) for bound in bounds)
         self._draws = model.tensor(np.stack([_row(drawn) for drawn in draws]))
         self._schedule = model.tensor(_schedule(self._sizes, iterations))
@@ -172,11 +190,14 @@ class _Optimiser:
 
     def _loss(self, row: Tensor) -> Tensor:
         at = dict(zip(self._sizes, torch.split(row, list(self._sizes.values())), strict=True))
-        error = (self._model.features(at) - self._goal).abs()
+        features = self._model.features(at)
+        error = (features - self._goal).abs()
+        excess = (self._rows @ (features - self._capped_goal).abs() - self._most_db).clamp(min=0.0).sum()
         huber = torch.where(error < _HUBER_DB, error.square() / (2 * _HUBER_DB), error - _HUBER_DB / 2)
         bends = sum(at[name].diff(n=2).abs().mean() for name in ("mid_db", "side_db"))
         reduced_db = self._model.reduced_db
-        return (huber * self._weights).sum() + _ROUGHNESS_WEIGHT * bends + _REDUCTION_WEIGHT * reduced_db
+        wanted = (huber * self._weights).sum() + _EXCESS_WEIGHT * excess
+        return wanted + _ROUGHNESS_WEIGHT * bends + _REDUCTION_WEIGHT * reduced_db
 
     def _keep_best(self, loss: Tensor) -> None:
         better = loss < self._least_loss

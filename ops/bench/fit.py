@@ -19,7 +19,7 @@ import soundfile
 from mastering.contract import Effort, Settings
 from mastering.dsp.features import Layout, distance_db, weights
 from mastering.dsp.stream import stored
-from mastering.engine import analyse, pipeline, plan, refine
+from mastering.engine import analyse, pipeline, plan, refine, trial
 from ops.bench import quality
 from ops.bench.line import BenchmarkLine
 from ops.bench.songs import RATE_HZ, Samples, as_wav, lasting, song
@@ -71,7 +71,7 @@ def _mastered(folder: Path, name: str, settings: Settings) -> Samples:
 
 
 def _distance_db(master: Samples, reference: Samples) -> float:
-    one, other = (refine.read_recording(stored(part.copy(), RATE_HZ)) for part in (master, reference))
+    one, other = (trial.read_recording(stored(part.copy(), RATE_HZ)) for part in (master, reference))
     goal = other.features(other.lufs)
     return distance_db(one.features(one.lufs), goal, weights(Layout(RATE_HZ), goal, goal))
 

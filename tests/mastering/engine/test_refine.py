@@ -16,7 +16,7 @@ from mastering.dsp.dynamics import BandCompressor, Compressor
 from mastering.dsp.features import Layout, distance_db, weights
 from mastering.dsp.stream import Audio, stored
 from mastering.dsp.tone import crossovers, filtered_sides, left_right
-from mastering.engine import analyse, inputs, pipeline, plan, refine, replay
+from mastering.engine import analyse, inputs, pipeline, plan, refine, replay, trial
 from mastering.engine.album import master_album
 from tests.mastering.sound import music, wav
 
@@ -56,7 +56,7 @@ def _analysed(audio: bytes) -> tuple[Audio, analyse.Analysis]:
 
 def _distance_db(master: bytes, reference: bytes) -> float:
     """By the meters, between the files themselves: nothing of the fit's own trial in it."""
-    one, other = (refine.read_recording(_analysed(audio)[0]) for audio in (master, reference))
+    one, other = (trial.read_recording(_analysed(audio)[0]) for audio in (master, reference))
     goal = other.features(other.lufs)
     return distance_db(one.features(one.lufs), goal, weights(Layout(RATE_HZ), goal, goal))
 
@@ -158,6 +158,51 @@ def test_a_worse_find_is_thrown_away(pair: tuple[bytes, bytes], monkeypatch: pyt
     assert "found nothing nearer than the closed form" in remark
 
 
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (2, "half of the change was kept, because all of it would leave its side spectrum 0.50 dB (7 %) further away"),
+        (3, "a quarter of the change was kept, because all of it"),
+        (4, "nearer to what was asked for, but left its side spectrum 0.50 dB (7 %) further away"),
+    ],
+    ids=["half", "a quarter", "none"],
+)
+def test_of_a_find_that_leaves_something_further_away_less_is_kept_and_the_remark_says_so(
+    pair: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch, kept: int, expected: str
+) -> None:
+    chosen, audio, analysis = _closed_form(pair[0], SETTINGS, pair[1])
+    answers = iter(["its side spectrum 0.50 dB (7 %) further away"] * kept + [""])
+    monkeypatch.setattr(trial.Measures, "grown", lambda self, features: next(answers))
+    monkeypatch.setattr(refine, "_ROUNDS", (15, 5))
+    found, remark = refine.refined(chosen, audio, analysis, [_with_character(pair[1])])
+    assert expected in remark
+    assert (found == chosen) == (kept == 4)
+    if kept < 4:
+        tone = found.step("tone")
+        assert tone is not None
+        assert expected in tone.reason
+
+
+def _measures_db(master: bytes, reference: bytes) -> dict[str, float]:
+    """How far a master is from the reference by each measure, read from the whole files."""
+    one, other = (trial.read_recording(_analysed(audio)[0]) for audio in (master, reference))
+    found, goal = one.features(one.lufs), other.features(other.lufs)
+    away = {name: float(np.abs(found - goal)[part].mean()) for name, part in Layout(RATE_HZ).parts.items()}
+    return {name: max(away[name], 0.1) for name in ("mid", "side", "levels", "crest", "width")}
+
+
+def test_a_fit_to_a_far_reference_leaves_nothing_further_away_than_the_closed_form_does() -> None:
+    song = music(seconds=8)
+    time = np.arange(4 * RATE_HZ) / RATE_HZ
+    horn = sum(np.cos(2 * np.pi * 880 * k * time) / k**0.6 for k in range(1, 12)) * np.abs(np.sin(np.pi * time))
+    reference = wav(np.stack([horn, 0.9 * horn]).astype(np.float32) / np.float32(20))
+    _, quick = _mastered(wav(song), SETTINGS.model_copy(update={"effort": Effort.QUICK}), reference)
+    report, master = _mastered(wav(song), SETTINGS, reference)
+    before, after = (_measures_db(each, reference) for each in (quick, master))
+    assert {name: round(after[name] / before[name], 3) for name in after if after[name] > 1.05 * before[name]} == {}
+    assert any("efined" in flag for flag in report.flags)
+
+
 def test_a_device_that_gives_up_costs_the_refinement_and_not_the_master(
     pair: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +219,8 @@ def test_a_descent_out_of_time_stops_and_its_best_so_far_is_still_tried(pair: tu
     ticks: list[float] = []
     found, remark = refine.refined(chosen, audio, analysis, [_with_character(pair[1])], tick=ticks.append, seconds=0.0)
     assert "0 iterations" in remark
-    assert len(ticks) == 2
+    assert not [fraction for fraction in ticks if refine._ENDS[1] < fraction <= refine._ENDS[2]]
+    assert not [fraction for fraction in ticks if refine._ENDS[3] < fraction <= refine._ENDS[4]]
     assert {step.name for step in found.steps} >= {"tone"}
 
 

@@ -1,88 +1,61 @@
-"""A lossy coder's overshoot is found on an excerpt; the whole song is encoded once, and verified."""
-
-from __future__ import annotations
-
-import io
+"""What a fit's plans are compared by: each measure alone, on a whole song or on stretches from all over it."""
 
 import numpy as np
 import pytest
 
-from mastering.contract import OutputFormat, Settings
-from mastering.dsp.limiter import Limiter
-from mastering.dsp.stream import Audio, stored
-from mastering.dsp.true_peak import PeakMeter
-from mastering.engine import delivery, render, trial
-from tests.mastering.sound import loud_mix, master, music, wav
+from mastering.dsp.features import Layout
+from mastering.dsp.stream import BLOCK_FRAMES, stored
+from mastering.engine import trial
 
-RATE_HZ = 8000
+LAYOUT = Layout(44_100)
 
 
-def _song(samples: np.ndarray, *, kept: bool = True) -> render.ShapedSong:
-    audio = stored(samples, RATE_HZ)
-    if not kept:
-        audio = Audio(RATE_HZ, len(samples), samples.shape[1], audio.read)
-    meter = PeakMeter(RATE_HZ)
-    for block in audio.read():
-        meter.feed(block)
-    return render.ShapedSong(audio, meter.peaks(), np.zeros(1))
+def _features(**parts: float) -> np.ndarray:
+    """A feature vector of zeros but for these parts."""
+    found = np.zeros(LAYOUT.size)
+    for name, value in parts.items():
+        found[LAYOUT.parts[name]] = value
+    return found
 
 
-def _with_loud_seconds(seconds: int, loud: tuple[int, ...]) -> np.ndarray:
-    at = np.arange(seconds * RATE_HZ)
-    level = np.where(np.isin(at // RATE_HZ, loud), 0.9, 0.2)
-    return np.tile(level * np.sin(2 * np.pi * 440 * at / RATE_HZ), (2, 1)).astype(np.float32)
+def test_what_lies_further_away_than_at_first_is_named_with_its_growth() -> None:
+    measures = trial.Measures.of(LAYOUT, _features(), _features(mid=4.0, side=-5.0, crest=1.0))
+    assert measures.grown(_features(mid=4.0, side=5.0, crest=-1.0)) == ""
+    assert measures.grown(_features(mid=4.1, side=5.1)) == ""
+    assert measures.grown(_features(mid=4.4, side=-6.0)) == "its side spectrum 1.00 dB (20 %) further away"
 
 
-def _curve(song: render.ShapedSong, ceiling_dbtp: float) -> np.ndarray:
-    return Limiter(ceiling_dbtp).curve(song.peaks, 1.0, RATE_HZ)
+def test_a_measure_that_stays_next_to_nothing_is_met() -> None:
+    measures = trial.Measures.of(LAYOUT, _features(), _features(width=0.01))
+    assert measures.grown(_features(width=0.09, levels=0.1)) == ""
+    assert measures.grown(_features(width=0.2)) == "its width 0.10 dB (100 %) further away"
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_the_excerpt_is_where_the_song_is_near_its_ceiling(kept: bool) -> None:
-    samples = _with_loud_seconds(40, loud=(7, 8, 30))
-    song = _song(samples, kept=kept)
-    found = trial.excerpt(song, _curve(song, -1.0), -1.0)
-    assert found is not None
-    assert 3 * RATE_HZ <= found.audio.frames <= 4.5 * RATE_HZ
-    assert found.peaks.size == -(-found.audio.frames // 4)
-    loud = np.abs(found.audio.samples[0]) > 0.5
-    assert loud.sum() == pytest.approx((np.abs(samples[0]) > 0.5).sum(), rel=0.01)
-    assert np.abs(found.audio.samples[:, [0, -1]]).max() < 1e-3, "stretches begin and end in silence"
+def test_what_was_not_asked_for_is_no_measure() -> None:
+    goal = _features()
+    goal[LAYOUT.parts["crest"]] = np.nan
+    goal[LAYOUT.parts["side"]] = np.nan
+    measures = trial.Measures.of(LAYOUT, goal, _features())
+    assert set(measures.names) == {"mid spectrum", "levels", "width"}
+    assert measures.grown(_features(crest=30.0, side=30.0)) == ""
 
 
-def test_there_is_no_excerpt_of_a_short_song_or_of_one_that_never_comes_near() -> None:
-    for samples in (_with_loud_seconds(8, (3,)), _with_loud_seconds(40, ())):
-        song = _song(samples)
-        assert trial.excerpt(song, _curve(song, -1.0), -1.0) is None
+def test_bands_that_are_next_to_silent_in_both_count_nowhere() -> None:
+    goal = _features(side=-150.0)
+    measures = trial.Measures.of(LAYOUT, goal, _features(side=-150.0))
+    assert "side spectrum" not in measures.names
+    heard = trial.Measures.of(LAYOUT, goal, _features(side=-60.0))
+    assert heard.grown(_features(side=-50.0)) == "its side spectrum 10.00 dB (100 %) further away"
 
 
-def test_the_whole_is_encoded_once_after_trials_on_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[float] = []
-
-    def encode(audio: Audio, kind: OutputFormat, target: io.BytesIO, **how: object) -> None:
-        lengths.append(audio.frames / audio.rate_hz)
-        real(audio, kind, target, **how)  # type: ignore[arg-type]
-
-    real = delivery.encode.encode
-    monkeypatch.setattr(delivery.encode, "encode", encode)
-    report, _ = master(wav(loud_mix(seconds=24)), Settings(target="cd", outputs=(OutputFormat.MP3,)))
-    assert report.after.true_peak_dbtp <= -2.0 + 0.01
-    assert [length for length in lengths if length > 12] == [24.0]
-    assert lengths[-1] == 24.0
-    assert len(lengths) > 1
-
-
-def test_a_gain_is_settled_before_the_first_format_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a hard-driven limiter takes is more than the solver reckons: each format found that out by itself."""
-    written: list[OutputFormat] = []
-
-    def encode(audio: Audio, kind: OutputFormat, target: io.BytesIO, **how: object) -> None:
-        written.append(kind)
-        real(audio, kind, target, **how)  # type: ignore[arg-type]
-
-    real = delivery.encode.encode
-    monkeypatch.setattr(delivery.encode, "encode", encode)
-    settings = Settings(loudness_lufs=-7.5, ceiling_dbtp=-3.0, outputs=(OutputFormat.WAV24, OutputFormat.FLAC))
-    report, _ = master(wav(music(seconds=6)), settings)
-    assert report.after.integrated_lufs == pytest.approx(report.plan.loudness_lufs, abs=0.1)
-    assert sorted(written) == [OutputFormat.FLAC, OutputFormat.WAV24]
+@pytest.mark.parametrize(("stretches", "kept"), [(2, 2), (9, 3), (23, 3)])
+def test_of_a_long_song_evenly_spread_stretches_are_tried(stretches: int, kept: int) -> None:
+    width = 4 * BLOCK_FRAMES
+    song = stored(np.repeat(np.arange(stretches, dtype=np.float32), width)[None, : stretches * width - 5], 44_100)
+    found = trial.thinned(song, 3 * width / 44_100)
+    heard = np.concatenate(list(found.read()), axis=1)[0]
+    assert heard.size == found.frames == (kept * width if stretches > 3 else song.frames)
+    chosen = np.unique(heard)
+    assert chosen.size == kept
+    assert np.diff(chosen).max(initial=1) - np.diff(chosen).min(initial=1) <= stretches // 3
+    assert found.samples is None
