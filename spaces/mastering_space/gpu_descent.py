@@ -107,6 +107,7 @@ def _run(request: bytes, tick: Any) -> bytes:
         seed=given["seed"],
         limits=limits,
         tick=tick,
+        caps=_record(fit.Caps, given, "caps") if "caps.goal" in given else None,
     )
     return _pack({"descent": found})
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mastering import fit
 from mastering.contract import Effort, Settings
 from mastering.dsp.dynamics import Compressor
+from mastering.fit import device_warm_up
 from mastering_space import gpu_descent
 from tests.songs import demo
 from tests.space_process import SpaceProcess, call, fetch, put, running_space, until
@@ -114,6 +116,26 @@ def test_the_seconds_of_a_gpu_grow_with_the_song_and_the_effort_and_have_an_end(
     short, long, longest = (gpu_descent.duration_s(_request(seconds, 100)) for seconds in (30, 300, 3600))
     assert short < long < longest <= gpu_descent.MOST_S
     assert gpu_descent.duration_s(_request(300, 20)) < long
+
+
+def test_a_descent_by_bytes_keeps_to_the_caps_too() -> None:
+    model = fit.ChainModel(device_warm_up.noise(seconds=6.0), torch.device("cpu"))
+    start, bounds = device_warm_up.all_knobs(0.0), (device_warm_up.all_knobs(-1.0), device_warm_up.all_knobs(1.0))
+    now = model.read(start)
+    rows = np.zeros((1, now.size))
+    rows[0, :10] = 0.1
+    given = {"seed": 7, "limits": fit.DescentLimits(6), "caps": fit.Caps(now, rows, np.zeros(1))}
+    free = fit.descend(
+        model, start, bounds, now + 2, np.ones(now.size), tick=lambda part: None, **{**given, "caps": None}
+    )
+    here = fit.descend(model, start, bounds, now + 2, np.ones(now.size), tick=lambda part: None, **given)
+    *_, answer = gpu_descent.run_descent(
+        gpu_descent.pack_request(model, start, bounds, now + 2, np.ones(now.size), **given)
+    )
+    assert isinstance(answer, bytes)
+    there = gpu_descent.unpack_result(answer)
+    assert np.array_equal(there.knobs.mid_db, here.knobs.mid_db)
+    assert np.abs(here.knobs.mid_db[:10]).mean() < np.abs(free.knobs.mid_db[:10]).mean()
 
 
 def test_a_request_comes_back_as_it_was_and_holds_no_pickle() -> None:
