@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from traceback import clear_frames
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from mastering.cli.outcome import UsageError
@@ -66,8 +67,9 @@ def _told_failure(file: _File, what: str) -> Iterator[None]:
     """Raises UsageError where the file failed in the block, in place of whatever came of that."""
     try:
         yield
-    except Exception as error:
-        if file.failure is None:
+    except BaseException as error:
+        clear_frames(error.__traceback__)  # what reads ahead in a thread is ended before the file is closed under it
+        if file.failure is None or not isinstance(error, Exception):
             raise
         raise UsageError(f"{what}: {reason(file.failure)}.") from error
     if file.failure is not None:
@@ -79,7 +81,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     """The file open for reading and seeking. Raises UsageError, also where it changes meanwhile."""
     with told_as(reading_of(path)):
         opened = _opened(path)
-    with _told_failure(opened, reading_of(path)), cast(BinaryIO, io.BufferedReader(opened)) as file, _unchanged([file]):
+    with cast(BinaryIO, io.BufferedReader(opened)) as file, _told_failure(opened, reading_of(path)), _unchanged([file]):
         yield file
 
 
@@ -154,8 +156,9 @@ def _beside(path: Path, sources: Sequence[BinaryIO]) -> Iterator[BinaryIO]:
     part = place.with_name(f".mastering-{secrets.token_hex(8)}.part")
     try:
         opened = _File(part, "x+b")
-        with _told_failure(opened, writing_of(path)), _buffered(opened) as file, _unchanged(sources):
+        with _buffered(opened) as file, _told_failure(opened, writing_of(path)), _unchanged(sources):
             yield file
+            file.flush()
         check_ended()
         part.replace(place)
     finally:

@@ -50,8 +50,7 @@ class UsageError(Exception):
 
 def run(app: Typer) -> NoReturn:
     """Run the command: every failure is one line on standard error and a code from `EXIT_CODES`."""
-    with command_line.ended_by_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        command_line.run(app, "mastering", _told)
+    command_line.run(app, "mastering", _told, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def _told(error: Exception) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -27,8 +27,12 @@ _SIGNALLED = 128
 """Plus the signal's number: the exit code of a command that a signal ended, as shells have it; 130 after Ctrl-C."""
 
 
-class EndedBySignal(SystemExit):
-    """A signal ends the command."""
+class EndedBySignal(BaseException):
+    """A signal ends the command. No SystemExit: where a library prints what it is raised, that would end it at once."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = _SIGNALLED + number
 
 
 class _OutputError(Exception):
@@ -55,12 +59,17 @@ def _told_apart() -> Iterator[None]:
         raise _OutputError(f"cannot write to standard output: {reason(error)}.") from None
 
 
-def run(app: typer.Typer, name: str, told: Callable[[Exception], tuple[str, int]]) -> NoReturn:
-    """Run the command and exit. `told` gives the sentence and the exit code for an error that the command raised."""
+def run(
+    app: typer.Typer, name: str, told: Callable[[Exception], tuple[str, int]], ended_by: Sequence[int] = ()
+) -> NoReturn:
+    """Run the command and exit. `told` gives the sentence and the exit code for an error that the command raised.
+
+    `ended_by`: signals that end it by way of its `finally` blocks.
+    """
     try:
-        with _guarded_output():
+        with ended_by_signals(*ended_by), _guarded_output():
             code = app(prog_name=name, standalone_mode=False)
-        check_ended()
+            check_ended()
     except TyperException as error:
         sentence = error.format_message()
         if "\n" in sentence:  # the help of a group of commands, shown to whoever named none
@@ -70,7 +79,7 @@ def run(app: typer.Typer, name: str, told: Callable[[Exception], tuple[str, int]
     except (KeyboardInterrupt, typer.Abort):
         fail(name, "stopped.", _SIGNALLED + signal.SIGINT)
     except EndedBySignal as ended:
-        fail(name, "stopped.", ended.code)
+        fail(name, "stopped.", ended.exit_code)
     except _OutputError as error:
         fail(name, str(error), CANNOT_WRITE)
     except Exception as error:
@@ -78,11 +87,11 @@ def run(app: typer.Typer, name: str, told: Callable[[Exception], tuple[str, int]
     sys.exit(code or 0)
 
 
-def fail(name: str, sentence: str, code: object) -> NoReturn:
+def fail(name: str, sentence: str, code: int) -> NoReturn:
     """End the command with one line on standard error, whatever the sentence quotes."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in sentence)
     _say(f"{name}: {shown}")
-    sys.exit(code)  # type: ignore[arg-type]
+    sys.exit(code)
 
 
 def reason(error: OSError) -> str:
@@ -149,10 +158,13 @@ def ended_by_signals(*numbers: int) -> Iterator[None]:
 
     for number in heeded:
         signal.signal(number, end)
+    tell = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, EndedBySignal) else tell(lost)
     try:
         yield
     finally:
         _ended_by.clear()
+        sys.unraisablehook = tell
         for number in heeded:
             signal.signal(number, before[number])
 
@@ -163,7 +175,7 @@ def check_ended() -> None:
     As what is raised while a library calls back, or while the interpreter collects its garbage.
     """
     if _ended_by:
-        raise EndedBySignal(_SIGNALLED + _ended_by[0])
+        raise EndedBySignal(_ended_by[0])
 
 
 def _is_called_back(frame: FrameType | None) -> bool:

@@ -10,9 +10,11 @@ import resource
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from mastering.cli.files import reading, writing
 from mastering.cli.outcome import UsageError
 from mastering.cli.places import check_places
 from mastering.contract import Fault, FaultCode
+from mastering.dsp import threads
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "grows": lambda song: song.write_bytes(song.read_bytes() + b"more"),
@@ -67,6 +70,31 @@ def test_a_reference_that_changes_counts_too(song: Path, change: Callable[[Path]
     with pytest.raises(UsageError, match="changed"):
         master()
     assert not out.exists()
+
+
+def test_what_reads_ahead_in_a_thread_ends_before_the_song_is_closed(
+    song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    closed: list[ValueError] = []
+
+    def blocks(file: BinaryIO) -> Iterator[bytes]:
+        for number in range(3):
+            time.sleep(0.02 * number)
+            try:
+                yield file.read(10)
+            except ValueError as error:
+                closed.append(error)
+
+    def stop_at_the_first(file: BinaryIO) -> None:
+        coming = threads.ahead(blocks(file))  # as what a frame of the engine holds
+        next(coming)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), reading(song) as file:
+        stop_at_the_first(file)
+    time.sleep(0.05)
+    assert closed == []
 
 
 def test_what_is_measured_of_a_song_that_changes_is_not_told(song: Path, change: Callable[[Path], object]) -> None:

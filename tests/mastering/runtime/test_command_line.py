@@ -33,7 +33,7 @@ def test_a_signal_ends_the_block_by_its_finally_and_further_ones_do_not_interrup
 
     with pytest.raises(EndedBySignal) as ended, ended_by_signals(*before):
         work()
-    assert (ended.value.code, cleaned) == (128 + number, [number])
+    assert (ended.value.exit_code, cleaned) == (128 + number, [number])
     assert {each: signal.getsignal(each) for each in before} == before
 
 
@@ -52,6 +52,21 @@ def test_a_signal_that_comes_while_libsndfile_calls_back_is_heeded_by_the_next_l
         with pytest.raises(EndedBySignal):
             check_ended()
     check_ended()
+
+
+def test_a_signal_that_comes_while_garbage_is_collected_is_heeded_by_the_next_look(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Garbage:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ended_by_signals(signal.SIGTERM):
+        del (garbage := [Garbage()])[0]
+        assert garbage == []
+        with pytest.raises(EndedBySignal):
+            check_ended()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
