@@ -21,8 +21,8 @@ class Target(Record):
 
     title: str
     purpose: str = Field(alias="for")
-    loudness_lufs: float
-    ceiling_dbtp: float
+    loudness_lufs: Annotated[float, Field(ge=-36, le=-5)]
+    ceiling_dbtp: Annotated[float, Field(ge=-9, le=0)]
     turns: Literal["both", "down", "no"] = "no"
     """What is done there to a master of another loudness: turned up (as far as its peaks allow) and down, down only, or
     left alone."""
@@ -82,7 +82,7 @@ def _with_own(known: dict[str, Any], path: str) -> Presets:
         raise _bad_file(f"is wrong in line {line_of(text, place)}, {name}: {first['msg']}.") from None
     except tomllib.TOMLDecodeError as error:
         raise _bad_file(f"is no TOML: {error}.") from None
-    except (TypeError, AttributeError):
+    except (TypeError, AttributeError, RecursionError):
         raise _bad_file("needs tables [targets.name] and [styles.name].") from None
 
 

@@ -49,6 +49,7 @@ def test_a_style_of_ones_own_stands_beside_those_shipped(own: Path) -> None:
         (("board", "bord"), 5, "styles.dark.bord"),
         (("[styles.dark]", "[stiles.dark]"), 2, "stiles"),
         (("drive_db = 3", "drive_db ="), 8, "line 8"),
+        ((_DARK, "[targets.mine]\ntitle = 'A'\nfor = 'B'\nloudness_lufs = 5\nceiling_dbtp = -1"), 4, "loudness_lufs"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(own: Path, change: tuple[str, str], line: int, said: str) -> None:
@@ -61,7 +62,7 @@ def test_what_is_wrong_is_said_with_its_line(own: Path, change: tuple[str, str],
     assert str(own) not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["styles = 3", "[styles]\ndark = 3", "targets = []"])
+@pytest.mark.parametrize("text", ["styles = 3", "[styles]\ndark = 3", "targets = []", "a = " + "[" * 5000])
 def test_a_table_that_is_none_is_refused_in_a_sentence(own: Path, text: str) -> None:
     own.write_text(text)
     with pytest.raises(Fault) as caught:
