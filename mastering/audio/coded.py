@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
+from av.codec.context import Flags2
 from av.stream import Disposition
 
 from mastering.audio import ogg, refusals, wavpack
@@ -83,6 +84,9 @@ class CodedAudio:
 
     def _packets_of(self, media: Any) -> Iterator[list[Any]]:
         stream = _chosen(media)
+        if self._container == "caf" and self.codec == "alac":
+            # What the last packet lacks the decoder has left out already; the demuxer asks for it once more.
+            stream.codec_context.flags2 |= Flags2.skip_manual
         count = damaged = 0
         for packet in _demuxed(media, stream):
             count += 1
@@ -137,10 +141,13 @@ class CodedAudio:
 
 def _links(container: str, data: RandomAccessBytes) -> tuple[Link, ...]:
     start = audio_start(data)
-    if container == "wavpack" and not wavpack.read_blocks(data, start).is_plain:
-        raise refusals.unsupported_song(
-            "This WavPack file has more than two channels, or is in too many pieces. Export it as WAV or FLAC."
-        )
+    if container == "wavpack":
+        blocks = wavpack.read_blocks(data, start)
+        if not blocks.is_plain:
+            raise refusals.unsupported_song(
+                "This WavPack file has more than two channels, or is in too many pieces. Export it as WAV or FLAC."
+            )
+        return ((start, blocks.end),)
     if container != "ogg":
         return ((start, len(data)),)
     chain = ogg.links(data, start)

@@ -8,7 +8,7 @@ Bytes in, a name out; nothing is decoded. Sources: RFC 9639 (FLAC), RFC 3533 (Og
 from __future__ import annotations
 
 from mastering.audio.raw_frames import raw_container, zeros_end
-from mastering.audio.riff import RandomAccessBytes
+from mastering.audio.riff import BytesBehind, RandomAccessBytes
 
 CONTAINER_HEAD_BYTES = 32 * 1024
 """Enough of a file's beginning, behind a tag, to tell its container: three AAC frames of the largest size (8 KiB)."""
@@ -50,6 +50,12 @@ def audio_start(data: RandomAccessBytes) -> int:
     """The first byte behind tags, and, where the file is nothing but frames, behind zeros before the first of them."""
     start, end = tags_end(data), leading_end(data)
     return end if end > start and raw_container(data, end) else start
+
+
+def behind_tags(data: RandomAccessBytes) -> RandomAccessBytes:
+    """The bytes from `audio_start` on."""
+    start = audio_start(data)
+    return BytesBehind(data, start) if start else data
 
 
 def leading_end(data: RandomAccessBytes) -> int:

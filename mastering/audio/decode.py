@@ -19,8 +19,9 @@ import soundfile
 from mastering.audio import pcm, refusals
 from mastering.audio.codecs import READ_BY_SNDFILE, SNDFILE_CODECS, is_lossless
 from mastering.audio.coded import CodedAudio
-from mastering.audio.container import container_of, ends_inside_tag
+from mastering.audio.container import audio_start, container_of, ends_inside_tag
 from mastering.audio.header_patches import Patch, header_patches, patched
+from mastering.audio.raw_frames import RAW_CONTAINERS, ends_inside_frame
 from mastering.audio.riff import FileBytes, RandomAccessBytes
 from mastering.audio.truncation import is_open_ended, shortfall_of
 from mastering.contract import (
@@ -146,13 +147,13 @@ class _IndependentReader(io.RawIOBase):
 
 def _open_with_sndfile(source: BinaryIO, container: str, data: RandomAccessBytes) -> Recording | None:
     """None for what libsndfile does not read, or in a coding that is not on the list."""
-    patches, lock = header_patches(container, data), Lock()
+    patches, start, lock = header_patches(container, data), audio_start(data), Lock()
 
     def parallel_reader() -> BinaryIO:
-        return cast(BinaryIO, _IndependentReader(source, lock, patches=patches))
+        return cast(BinaryIO, _IndependentReader(source, lock, start, patches=patches))
 
     def reader() -> BinaryIO:
-        return parallel_reader() if patches else source
+        return parallel_reader() if patches or start else source
 
     try:
         with _sound_file(reader()) as file:
@@ -213,17 +214,18 @@ def _open_coded(source: BinaryIO, container: str, data: RandomAccessBytes) -> Re
         not is_lossless(audio.codec),
         lambda: _decode_coded(audio),
         lambda: _decode_coded(audio),
-        _remarks(audio),
+        tuple(_remarks(audio, container, data)),
     )
 
 
-def _remarks(audio: CodedAudio) -> tuple[str, ...]:
-    if audio.streams == 1:
-        return ()
-    return (
-        f"The file holds {audio.streams} recordings side by side: number {audio.stream + 1}, its default one, "
-        "was mastered.",
-    )
+def _remarks(audio: CodedAudio, container: str, data: RandomAccessBytes) -> Iterator[str]:
+    if audio.streams > 1:
+        yield (
+            f"The file holds {audio.streams} recordings side by side: number {audio.stream + 1}, its default one, "
+            "was mastered."
+        )
+    if container in RAW_CONTAINERS and ends_inside_frame(container, data):
+        yield "The file ends in the middle of a frame: it may have been cut off."
 
 
 def _decode_coded(audio: CodedAudio) -> Iterator[Samples]:

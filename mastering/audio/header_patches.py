@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mastering.audio import riff
+from mastering.audio.container import audio_start, behind_tags
 from mastering.audio.riff import RandomAccessBytes
 
 
@@ -24,7 +25,10 @@ class Patch(NamedTuple):
 def header_patches(container: str, data: RandomAccessBytes) -> tuple[Patch, ...]:
     """The patches for a file of `container`; none for nearly all."""
     patches = _PATCHES.get(container)
-    return patches(data) if patches else ()
+    if patches is None:
+        return ()
+    start = audio_start(data)
+    return tuple(Patch(start + at, content) for at, content in patches(behind_tags(data)))
 
 
 def patched(stretch: bytes, at: int, patches: tuple[Patch, ...]) -> bytes:

@@ -13,6 +13,9 @@ MAX_ZERO_BYTES = 1 << 20
 _FRAMES_IN_A_ROW = {"mp3": 2, "mp2": 3, "aac": 3, "ac3": 3, "eac3": 3}
 """So many make a file one of these: the header of a single one turns up in random bytes."""
 _PIECE_BYTES = 64 * 1024
+_HEADER_BYTES = 7
+_LARGEST_FRAME_BYTES = 8192
+RAW_CONTAINERS = frozenset(_FRAMES_IN_A_ROW)
 
 _MPEG_KBPS = {
     ("mp3", 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -53,10 +56,19 @@ def raw_container(data: RandomAccessBytes, at: int) -> str | None:
     return kind
 
 
+def ends_inside_frame(kind: str, data: RandomAccessBytes) -> bool:
+    """Whether the last frame of a file of `kind` frames is not whole. False where something else stands behind them."""
+    tail = data[max(0, len(data) - _PIECE_BYTES) : len(data)]
+    at = next((at for at in range(_LARGEST_FRAME_BYTES) if raw_container(tail, at) == kind), len(tail))
+    while (frame := _frame(tail, at)) is not None and frame[0] == kind:
+        at += max(1, frame[1])
+    return at > len(tail) or 0 < len(tail) - at < _HEADER_BYTES
+
+
 def _frame(data: RandomAccessBytes, at: int) -> tuple[str, int] | None:
     """Kind and size in bytes of the frame at `at`."""
-    head = data[at : at + 7]
-    if len(head) < 7:
+    head = data[at : at + _HEADER_BYTES]
+    if len(head) < _HEADER_BYTES:
         return None
     if head[:2] == b"\x0b\x77":
         return _ac3_frame(head)

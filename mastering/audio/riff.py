@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
-PLACEHOLDERS = frozenset({0xFFFFFFFF, 0x7FFFF000, 0x7FFFFFFF})
+PLACEHOLDERS = frozenset({0xFFFFFFFF, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF})
 """What a WAV's writer that cannot seek back says of the size of its audio: FFmpeg, SoX and MPlayer, LAME and oggdec."""
 AIFF_PLACEHOLDERS = frozenset({0x7F000008})
 """The same of an AIFF: SoX."""
@@ -46,6 +46,20 @@ class FileBytes:
         start, stop, _ = stretch.indices(self._size)
         self._file.seek(start)
         return self._file.read(max(0, stop - start))
+
+
+class BytesBehind:
+    """The bytes of `data` from `start` on."""
+
+    def __init__(self, data: RandomAccessBytes, start: int) -> None:
+        self._data, self._start, self._size = data, start, max(0, len(data) - start)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, stretch: slice, /) -> bytes:
+        start, stop, _ = stretch.indices(self._size)
+        return self._data[self._start + start : self._start + max(start, stop)]
 
 
 def wav_chunks(data: RandomAccessBytes | memoryview) -> Iterator[tuple[bytes, int, int]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mastering.audio import ogg, riff, wavpack
-from mastering.audio.container import audio_start
+from mastering.audio.container import behind_tags
 from mastering.audio.riff import RandomAccessBytes
 from mastering.contract.limits import MAX_SIZE_ERROR_BYTES
 
@@ -38,13 +38,13 @@ def shortfall_of(container: str, data: RandomAccessBytes) -> Shortfall | None:
     FLAC and raw frames declare no size in bytes: their frames are counted as they are decoded.
     """
     check = _CHECKS.get(container)
-    return check(data) if check else None
+    return check(behind_tags(data)) if check else None
 
 
 def is_open_ended(container: str, data: RandomAccessBytes) -> bool:
     """Whether a file of `container` does not say where it ends, though such files do: nobody can tell if it was cut."""
     check = _OPEN_ENDS.get(container)
-    return check(data) if check else False
+    return check(behind_tags(data)) if check else False
 
 
 def _wav(data: RandomAccessBytes) -> Shortfall | None:
@@ -112,7 +112,7 @@ def _ogg(data: RandomAccessBytes) -> Shortfall | None:
 
 
 def _wavpack(data: RandomAccessBytes) -> Shortfall | None:
-    return _PART_MISSING if wavpack.read_blocks(data, audio_start(data)).is_cut_short else None
+    return _PART_MISSING if wavpack.read_blocks(data).is_cut_short else None
 
 
 def _mp4(data: RandomAccessBytes) -> Shortfall | None:
@@ -148,7 +148,7 @@ def _asf_size(data: RandomAccessBytes) -> tuple[int, bool]:
 
 def is_broadcast(container: str, data: RandomAccessBytes) -> bool:
     """Whether a file is an ASF that was written while it was sent: its length is not told, whatever its header says."""
-    return container == "asf" and _asf_size(data)[1]
+    return container == "asf" and _asf_size(behind_tags(data))[1]
 
 
 def _webm(data: RandomAccessBytes) -> Shortfall | None:
@@ -202,8 +202,7 @@ def _is_open_caf(data: RandomAccessBytes) -> bool:
 
 def _is_open_flac(data: RandomAccessBytes) -> bool:
     """The 36 bits of STREAMINFO that count the samples are zero (RFC 9639, section 8.2)."""
-    at = audio_start(data) + 8
-    counted = data[at + 13 : at + 18]
+    counted = data[21:26]
     return len(counted) == 5 and counted[0] & 15 == 0 and not any(counted[1:])
 
 

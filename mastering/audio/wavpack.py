@@ -26,8 +26,8 @@ _UNKNOWN_FRAMES = 0xFFFFFFFF
 class WavPackBlocks:
     """What the blocks of a file say of it."""
 
-    frames: int
-    """In the blocks that are whole."""
+    end: int
+    """The first byte behind them."""
     declared_frames: int | None
     """By the first block; None where its writer did not know."""
     is_cut_short: bool
@@ -40,7 +40,7 @@ class WavPackBlocks:
 
 def read_blocks(data: RandomAccessBytes, at: int = 0) -> WavPackBlocks:
     """The blocks from byte `at` on, up to what is none, which may be a tag."""
-    frames, declared, is_cut_short, is_plain, is_hybrid = 0, None, False, True, False
+    declared, is_cut_short, is_plain, is_hybrid = None, False, True, False
     for number in range(_MAX_BLOCKS):
         header = data[at : at + _HEADER.size]
         if len(header) < _HEADER.size or header[:4] != b"wvpk":
@@ -54,7 +54,6 @@ def read_blocks(data: RandomAccessBytes, at: int = 0) -> WavPackBlocks:
             is_cut_short = True
             break
         is_plain = is_plain and (samples == 0 or flags & _WHOLE == _WHOLE)
-        frames += samples
     else:
         is_plain = False
-    return WavPackBlocks(frames, declared, is_cut_short, is_plain, is_hybrid)
+    return WavPackBlocks(min(at, len(data)), declared, is_cut_short, is_plain, is_hybrid)

@@ -296,7 +296,7 @@ def packets_read(pattern: Iterable[bool]) -> tuple[int, Fault | None]:
     stream = SimpleNamespace(codec_context=None, disposition=0)
     media = SimpleNamespace(demux=demux, streams=SimpleNamespace(audio=(stream,)))
     audio = CodedAudio.__new__(CodedAudio)
-    audio.codec = "aac"
+    audio.codec, audio._container = "aac", "mp4"
     try:
         for _ in audio._packets_of(media):
             pass
