@@ -24,9 +24,9 @@ from mastering.engine.render import ShapedSong
 _NEAR_DB = 1.0
 """Below the ceiling: what a coder changes there may pass it."""
 _WINDOW_S = 0.5
-_SHARE = 1 / 6
+_SHARE = 1 / 12
 """Of the song, at most; a shorter excerpt misses too much of what the whole has."""
-_LEAST_S, _MOST_S = 5.0, 30.0
+_LEAST_S, _MOST_S = 5.0, 12.0
 _CONTEXT_S = 0.1
 """Around each stretch, for the coder: more than two of its packets."""
 _FADE_S = 0.01

@@ -237,7 +237,15 @@ def _write_format(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: La
     found: list[str] = []
     for number in range(_CODEC_ROUNDS):
         master = _encode(made, kind, target, lane, share)
-        read = read_back(target, master.frames, lane, share, finely=kind.is_lossy, twice=made.twice)
+        read = read_back(
+            target,
+            master.frames,
+            lane,
+            share,
+            finely=kind.is_lossy,
+            twice=made.twice,
+            with_digest=not kind.is_lossy and len(made.plan.settings.outputs) > 1,
+        )
         if read.disagreements:
             raise verify.bad_master(read.disagreements)
         after, chosen = read.analysis.measurements, made.plan

@@ -31,8 +31,8 @@ class ReadBack:
     """None where the second meters were left out."""
     disagreements: list[str]
     """Parts of a sentence; empty where both sets of meters agree."""
-    digest: bytes
-    """Of the decoded samples."""
+    digest: bytes | None
+    """Of the decoded samples, where it was asked for."""
 
     def readings(self) -> Readings:
         """Of our meters."""
@@ -44,7 +44,14 @@ class ReadBack:
 
 
 def read_back(
-    target: BinaryIO, frames: int, lane: Lane, share: float, *, finely: bool = False, twice: bool = True
+    target: BinaryIO,
+    frames: int,
+    lane: Lane,
+    share: float,
+    *,
+    finely: bool = False,
+    twice: bool = True,
+    with_digest: bool = False,
 ) -> ReadBack:
     """Decode and measure a master of about so many `frames`. Raises Fault where it can't be decoded.
 
@@ -56,7 +63,8 @@ def read_back(
     with ExitStack() as stack:
         second = stack.enter_context(SecondMeter(rate_hz, channels)) if twice else None
         hasher = blake3()
-        blocks = _hashed(loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share)), hasher)
+        blocks = loading.checked_blocks(recording, lane.begin(Stage.VERIFY, frames, share))
+        blocks = _hashed(blocks, hasher) if with_digest else blocks
         found = analyse.analyse(
             blocks if second is None else _fed(blocks, second),
             rate_hz,
@@ -64,11 +72,12 @@ def read_back(
             frames=recording.promised_frames,
             finely=finely or twice,
         )
+        digest = hasher.digest() if with_digest else None
         if second is None:
-            return ReadBack(found, None, [], hasher.digest())
+            return ReadBack(found, None, [], digest)
         loudness, highest = second.readings()
     theirs = Readings(integrated_lufs=loudness, true_peak_dbtp=analyse.decibels(highest))
-    read = ReadBack(found, theirs, [], hasher.digest())
+    read = ReadBack(found, theirs, [], digest)
     ours = read.readings()
     if abs(ours.true_peak_dbtp - theirs.true_peak_dbtp) > verify.AGREEMENT_DB:
         ours = ours.model_copy(
