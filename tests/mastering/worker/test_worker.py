@@ -103,6 +103,16 @@ def test_a_song_comes_back_mastered() -> None:
     assert frames == {"output/wav24": 6 * 44_100, "output/flac": 6 * 44_100}
 
 
+def test_every_format_is_made_and_read_twice_within_the_sandbox_and_its_memory() -> None:
+    with running_worker("mastering.engine.pipeline:master") as worker:
+        answer = worker.render(request_body(written(noise(6.0)), Settings(outputs=tuple(OutputFormat))))
+    assert isinstance(answer.events[-1], EndEvent)
+    assert set(answer.outputs) == {f"output/{form}" for form in OutputFormat}
+    checks = answer.report.report["checks"]
+    assert {check["output"] for check in checks} == {form.value for form in OutputFormat}
+    assert all(check["second"] for check in checks)
+
+
 def test_what_forks_the_rendering_processes_has_one_thread() -> None:
     """A lock that another thread held at the fork would never be released in the child."""
     with running_worker("mastering.engine.pipeline:master") as worker:
