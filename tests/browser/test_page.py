@@ -146,6 +146,7 @@ def test_a_song_becomes_a_master_that_can_be_heard_read_saved_and_deleted(
     expect(page.locator("#result-name")).to_have_text(song.name)
     expect(page.locator("#countdown")).to_contain_text("Deleted in 5")
     expect(page.locator("#numbers tbody tr").first).to_contain_text("−14.0")
+    expect(page.locator("#checks tbody tr").first).to_contain_text("−14.0")
     expect(page.locator("#changes li").first).to_be_visible()
     expect(page.locator(".track")).to_have_count(2)
     _shoot(page, "result-1280-light")
