@@ -137,5 +137,8 @@ def _refined(
 
 
 def _peak_floor(chosen: Plan, gain_db: float) -> float:
-    """The lowest peak (linear, before the gain) that a limiter after `gain_db` has to know of."""
-    return float(10 ** ((chosen.ceiling_dbtp - gain_db) / 20))
+    """The lowest peak (linear, before the gain) that a limiter after `gain_db` has to know of.
+
+    Rounded, since a loudness has digits that change with the number of threads of a matrix product.
+    """
+    return round(float(10 ** ((chosen.ceiling_dbtp - gain_db) / 20)), 6)

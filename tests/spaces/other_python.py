@@ -76,7 +76,7 @@ def test_a_song_by_put_master_and_get_has_the_samples_that_this_python_makes(
     assert last["type"] == "end", last
     assert "render" in stages
     steps = {step["name"] for step in last["report"]["plan"]["steps"]}
-    assert steps == {"tone", "compressor", "saturation", "loudness", "limiter"}, "every step of the chain is at work"
+    assert steps == {"board", "compressor", "saturation", "loudness", "limiter"}, "every step but a reference's tone"
     assert np.array_equal(by_command(song, tmp_path, EVERY_STEP), pcm(fetch(space, job)))
     (tmp_path / "master.mp3").write_bytes(fetch(space, job, "mp3"))
     assert soundfile.info(tmp_path / "master.mp3").format == "MP3"
