@@ -16,13 +16,13 @@ from mastering.engine.demo import demo_song
 Samples = NDArray[np.float32]
 
 RATE_HZ = 44_100
-_FOLDER = Path(os.environ.get("MASTERING_TEST_AUDIO") or Path(__file__).parents[3] / "shared" / "audio")
+FOLDER = Path(os.environ.get("MASTERING_TEST_AUDIO") or Path(__file__).parents[3] / "shared" / "audio")
 
 
 @cache
 def song(name: str) -> Samples:
     """Float32 (2, frames) at 44.1 kHz; the demo song, at another pitch for another name, if there is no such file."""
-    path = _FOLDER / f"{name}.ogg"
+    path = FOLDER / f"{name}.ogg"
     if not path.exists():
         return demo_song(RATE_HZ, 60.0, seed=len(name))
     samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
