@@ -85,6 +85,10 @@ class LoudnessParameters(Record):
     """The gain before the limiter."""
 
     gain_db: float
+    most_reduction_db: Positive
+    """What the limiter may take of the programme, but for its highest twentieth. It may lower the loudness."""
+    most_noise_lufs: float
+    """Where quiet passages may be lifted to, or as far as 3 dB of limiting lift them. It may lower the loudness."""
 
 
 class LimiterParameters(Record):

@@ -141,6 +141,19 @@ def integrated(energies: BlockEnergies) -> float | None:
     return to_lufs(float(loud[loud > loud.mean() * 0.1].mean()))
 
 
+def programme(energies: BlockEnergies) -> NDArray[np.bool_]:
+    """Which tenths of a second pass both gates of the integrated loudness, each by its own energy. Shape (tenths,).
+
+    The mean that the second gate follows leaves out the loudest twentieth: one click does not make all else a pause.
+    """
+    tenths = energies[: energies.size // _HOP * _HOP].reshape(-1, _HOP).mean(axis=1)
+    loud = tenths > to_energy(_ABSOLUTE_GATE_LUFS)
+    counted = np.sort(tenths[loud])[: loud.sum() - loud.sum() // 20]
+    mean = counted.mean() if counted.size else 0.0
+    passing: NDArray[np.bool_] = loud & (tenths > mean * 0.1)
+    return passing
+
+
 def momentary(energies: BlockEnergies) -> NDArray[np.float64]:
     """Momentary energies (400 ms), one every 10 ms; `to_lufs` makes them LUFS."""
     return _moving_mean(energies, _MOMENTARY)

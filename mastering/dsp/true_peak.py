@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -187,9 +187,14 @@ class HighestPeakMeter:
         meter.above = max(meter.above, meter.highest, float(block.max()), -float(block.min()))
         meter.feed(block)
 
+    @cached_property
+    def peaks(self) -> Peaks:
+        """Ends the recording: the peaks of all blocks, of those far below the highest by their samples alone."""
+        return self._meter.peaks()
+
     def highest(self) -> float:
         """Ends the recording."""
-        return float(self._meter.peaks().max(initial=0.0))
+        return float(self.peaks.max(initial=0.0))
 
 
 def _sample_peaks(block: Samples, length: int) -> Peaks:

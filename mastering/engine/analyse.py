@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,13 @@ from mastering.dsp import loudness
 from mastering.dsp.spectrum import SpectrumMeter, bands
 from mastering.dsp.stream import Samples
 from mastering.dsp.threads import feed_all
-from mastering.dsp.true_peak import HighestPeakMeter
+from mastering.dsp.true_peak import HighestPeakMeter, Peaks
+from mastering.engine.bounds import Programme
 
 _CLIPPED_FROM = 0.99996
 """Linear: just below the highest number of 16 bits, 32767 / 32768."""
+_FAR_BEYOND_DBFS = 24.0
+"""No plug-in drives floats so far."""
 _HEAVILY_LIMITED_LU = 8.5
 """Peak to loudness below which a source is called limited already."""
 
@@ -30,6 +34,8 @@ class Analysis:
     block_energies: loudness.BlockEnergies
     power: NDArray[np.float64]
     """Mean power of mid and side in each FFT bin (2, bins)."""
+    usual_peak_dbtp: float
+    """True peak of all but the highest twentieth of the programme: a single click is not in it."""
 
 
 def analyse(
@@ -52,7 +58,9 @@ def analyse(
     for block in feed_all(iter(blocks), (energies, spectrum, levels)):
         tick(block.shape[1])
     power, block_energies = spectrum.power(), energies.block_energies()
-    return Analysis(_measurements(rate_hz, channels, block_energies, power, levels), block_energies, power)
+    measurements = _measurements(rate_hz, channels, block_energies, power, levels)
+    usual_peak = Programme.of(block_energies, levels.peaks, rate_hz).peak
+    return Analysis(measurements, block_energies, power, decibels(usual_peak))
 
 
 def _measurements(
@@ -114,6 +122,11 @@ class _Levels:
                 self._products[one, other] += block[one] @ block[other]
         self._true_peaks.feed(block)
 
+    @cached_property
+    def peaks(self) -> Peaks:
+        """Ends the recording. Of blocks far below the highest peak the samples alone were read."""
+        return self._true_peaks.peaks
+
     def true_peak(self) -> float:
         return self._true_peaks.highest()
 
@@ -141,7 +154,12 @@ def remarks(measured: Measurements, *, lossy: bool) -> list[str]:
     found = []
     if lossy:
         found.append("Lossy source: what its coder took away cannot come back.")
-    if measured.clipped_samples > 8:
+    if measured.sample_peak_dbfs > _FAR_BEYOND_DBFS:
+        found.append(
+            f"Samples of the source lie far beyond full scale, up to {measured.sample_peak_dbfs:+.1f} dBFS, as in a "
+            "float file on the scale of whole numbers: they are turned down to it."
+        )
+    elif measured.clipped_samples > 8:
         found.append(f"Clipped: {measured.clipped_samples} samples of the source lie at full scale.")
     if measured.peak_to_loudness_lu is not None and measured.peak_to_loudness_lu < _HEAVILY_LIMITED_LU:
         found.append(f"Already limited: the peaks stand only {measured.peak_to_loudness_lu:.1f} LU above the loudness.")

@@ -270,9 +270,16 @@ def solve_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, b
     `bias_lu` is by how much the last master came out louder than the solver had reckoned.
     """
     aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
-    limiter, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
-    found = plan.Solution(limiter, gain_db, song.peak_floor)
-    return plan.with_loudness(chosen, found, aim_lufs=aim, reached_lufs=reached + bias_lu)
+    solved = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
+    found = plan.Solution(
+        solved.limiter,
+        solved.gain_db,
+        song.peak_floor,
+        held_by=solved.held_by,
+        reduction_db=solved.reduction_db,
+        quiet_lufs=song.programme.quiet_lufs,
+    )
+    return plan.with_loudness(chosen, found, aim_lufs=aim, reached_lufs=solved.reached_lufs + bias_lu)
 
 
 def limiter_curve(song: render.ShapedSong, chosen: Plan, tick: Tick) -> Curve:

@@ -68,7 +68,7 @@ def master(
         before=before.measurements,
         after=after.measurements,
         plan=first.plan,
-        flags=(*song.remarks, *remarks, *lost),
+        flags=(*song.remarks, *remarks, *plan.bound_remarks(first.plan), *lost),
         traces=traces.traces(shaped, first.plan, before.block_energies, after.block_energies, with_costs=with_costs),
         references=tuple(reference.spectrum for reference in measured_references),
         checks=tuple(each.check() for each in delivered),
@@ -111,7 +111,9 @@ def _decide(
     audio, before = song.audio, song.analysis
     meter.begin(Stage.PLAN, 0)
     power = before.power if album_power is None else album_power
-    chosen, remarks = plan.tone_plan(before.measurements, power, settings, references)
+    chosen, remarks = plan.tone_plan(
+        before.measurements, power, settings, references, usual_peak_dbtp=before.usual_peak_dbtp
+    )
     if settings.effort is Effort.FIT:
         chosen, remark = _refined(chosen, song, references, meter, of_album=album_power is not None)
         remarks = (*remarks, remark)

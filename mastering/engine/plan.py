@@ -7,8 +7,10 @@ that of `contract.CHAIN`; one that has nothing to do is left out.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ from mastering.dsp.limiter import Limiter
 from mastering.dsp.spectrum import band_centres_hz, bin_frequencies_hz
 from mastering.dsp.tone import splits
 from mastering.engine import board_plan
+from mastering.engine.bounds import BOUNDS
 from mastering.engine.match import match, most_gain_db, reference_levels
 from mastering.engine.steps import compressor_parameters, limiter_parameters, shaping_gains, tone_parameters
 
@@ -39,8 +42,12 @@ Power = NDArray[np.float64]
 
 _AUDIBLE_DB = 0.05
 """A tone of less is none."""
-_COMFORTABLE_LIMITING_DB = 9.0
+_COMFORTABLE_LIMITING_DB = 5.0
 """What the limiter may take at the highest peaks before a compressor shares the work."""
+_SHORT_LU = 0.05
+"""What is missing of the loudness asked for before it is said."""
+_EVENT_DB = 6.0
+"""What stands out further over the usual peak is a single event, which no compressor need see to."""
 
 
 def loudness_lufs(settings: Settings) -> float:
@@ -56,11 +63,17 @@ def ceiling_dbtp(settings: Settings) -> float:
 
 
 def tone_plan(
-    measured: Measurements, power: Power, settings: Settings, references: Sequence[Measurements] = ()
+    measured: Measurements,
+    power: Power,
+    settings: Settings,
+    references: Sequence[Measurements] = (),
+    *,
+    usual_peak_dbtp: float = math.inf,
 ) -> tuple[Plan, tuple[str, ...]]:
     """The plan of everything before the loudness, and remarks on what could not be done.
 
-    `power` is the source's mean power in each FFT bin, mid and side (2, bins).
+    `power` is the source's mean power in each FFT bin, mid and side (2, bins); `usual_peak_dbtp` its true peak but for
+    single events.
     """
     style = presets().styles[settings.style]
     board_step, board_remarks = board_plan.board_step(measured, power, settings, style, has_reference=bool(references))
@@ -75,7 +88,8 @@ def tone_plan(
     )
     tone, tone_remarks = _tone_step(measured, power, settings, references)
     plan = plan.with_steps(tone)
-    compressor = _compressor_step(measured, power, settings, style, plan)
+    peak_dbtp = min(measured.true_peak_dbtp, usual_peak_dbtp + _EVENT_DB)
+    compressor = _compressor_step(measured, power, settings, style, plan, peak_dbtp)
     return (
         plan.with_steps(compressor, _saturation_step(measured, settings, style)),
         (*board_remarks, *tone_remarks),
@@ -101,13 +115,13 @@ def _tone_step(
 
 
 def _compressor_step(
-    measured: Measurements, power: Power, settings: Settings, style: Style, chosen: Plan
+    measured: Measurements, power: Power, settings: Settings, style: Style, chosen: Plan, peak_dbtp: float
 ) -> CompressorStep | None:
     amount = settings.amount_percent / 100
     if measured.integrated_lufs is None:
         return None
     gain_db = loudness_lufs(settings) - measured.integrated_lufs
-    limiting_db = gain_db - (ceiling_dbtp(settings) - measured.true_peak_dbtp)
+    limiting_db = gain_db - (ceiling_dbtp(settings) - peak_dbtp)
     from_style = style.compression * amount
     from_loudness = min(1.0, max(0.0, limiting_db - _COMFORTABLE_LIMITING_DB) / 8)
     strength = max(from_style, from_loudness)
@@ -163,20 +177,38 @@ class Solution:
     """Before the limiter."""
     peak_floor: float
     """The lowest peak (linear, before the gain) that was read between the samples."""
+    held_by: Literal["", "reduction", "noise"] = ""
+    """The bound that keeps the loudness below what was asked for."""
+    reduction_db: float = 0.0
+    """What the limiter would have taken of the programme for the loudness asked for."""
+    quiet_lufs: float = 0.0
+    """Loudness of the quiet passages, before the gain."""
+
+    def why(self) -> str:
+        """The bound in words."""
+        lifted_lufs = self.quiet_lufs + self.gain_db
+        noise = f"noise in the quiet passages comes up from {self.quiet_lufs:.1f} to {lifted_lufs:.1f} LUFS"
+        if self.held_by == "noise":
+            return f"{noise} already, and may no further"
+        most_db = BOUNDS.most_reduction_db
+        said = f"the limiter would take {self.reduction_db:.1f} dB of the loudest notes, {most_db:.0f} are allowed"
+        return f"{said}; {noise}" if self.quiet_lufs < BOUNDS.most_noise_lufs else said
 
 
 def with_loudness(plan: Plan, found: Solution, *, aim_lufs: float, reached_lufs: float) -> Plan:
     """The plan with the gain that the solver found, and the limiter that it was found for."""
     asked = loudness_lufs(plan.settings)
-    short = aim_lufs - reached_lufs > 0.05
+    short = aim_lufs - reached_lufs > _SHORT_LU
     why = ", as asked for"
-    if short:
+    if short and found.held_by:
+        why = f" and not {aim_lufs:.1f}: {found.why()}"
+    elif short:
         why = f", the most that the ceiling allows of the {asked:.1f} LUFS asked for"
     elif aim_lufs < asked:
         why = f" and not {asked:.1f}: no more than {plan.settings.max_crest_loss_db:.1f} dB of crest may be lost"
     final = reached_lufs if short else aim_lufs
     loudness = LoudnessStep(
-        parameters=LoudnessParameters(gain_db=found.gain_db),
+        parameters=LoudnessParameters(gain_db=found.gain_db, **asdict(BOUNDS)),
         reason=f"{found.gain_db:+.2f} dB bring the limited song to {final:.1f} LUFS{why}.",
     )
     limiter = LimiterStep(
@@ -185,6 +217,14 @@ def with_loudness(plan: Plan, found: Solution, *, aim_lufs: float, reached_lufs:
         "The release is the slowest that reaches the loudness without much drive.",
     )
     return plan.with_steps(loudness, limiter).model_copy(update={"loudness_lufs": final})
+
+
+def bound_remarks(plan: Plan) -> tuple[str, ...]:
+    """What a bound took from the loudness asked for, as a remark for the report."""
+    asked, step = loudness_lufs(plan.settings), plan.loudness
+    if step is None or asked - plan.loudness_lufs <= _SHORT_LU:
+        return ()
+    return (f"Stopped short of the loudness asked for: {step.reason}",)
 
 
 def plan_hash(plan: Plan) -> str:

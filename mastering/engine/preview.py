@@ -61,10 +61,18 @@ def write_previews(
     for number, name in enumerate(names):
         progress(Stage.RENDER, number / len(names) / 2)
         style = settings.model_copy(update={"style": "neutral" if name == ORIGINAL else name})
-        chosen, _ = plan.tone_plan(analysis.measurements, analysis.power, style, measured_references)
+        chosen, _ = plan.tone_plan(
+            analysis.measurements,
+            analysis.power,
+            style,
+            measured_references,
+            usual_peak_dbtp=analysis.usual_peak_dbtp,
+        )
         chosen = chosen.model_copy(update={"steps": ()}) if name == ORIGINAL else chosen
         shaped.append((name, chosen, render.shape(fresh(stretch), chosen, tick=lambda frames: None)))
-    reached = [render.solve_with_release(song, chosen.ceiling_dbtp, aim_lufs)[2] for _, chosen, song in shaped]
+    reached = [
+        render.solve_with_release(song, chosen.ceiling_dbtp, aim_lufs).reached_lufs for _, chosen, song in shaped
+    ]
     matched_lufs = min(aim_lufs, *reached)
     found = []
     for number, (name, chosen, song) in enumerate(shaped):
@@ -86,11 +94,11 @@ def _measured_lufs(audio: Audio) -> float:
 
 def _write_preview(song: render.ShapedSong, chosen: Plan, lufs: float, target: BinaryIO) -> float:
     """Write the preview at `lufs`, or as near to it as it comes; the loudness reached."""
-    limiter, gain_db, reached = render.solve_with_release(song, chosen.ceiling_dbtp, lufs)
-    curve = render.guarded_curve(song, limiter, gain_db, tick=lambda frames: None)
+    found = render.solve_with_release(song, chosen.ceiling_dbtp, lufs)
+    curve = render.guarded_curve(song, found.limiter, found.gain_db, tick=lambda frames: None)
     kind = chosen.settings.outputs[0]
     encode.encode(_faded(render.limited(song.audio, curve)), kind, target, seed=chosen.seed, tick=lambda frames: None)
-    return reached
+    return found.reached_lufs
 
 
 def _faded(audio: Audio) -> Audio:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from mastering.dsp.stream import Audio, Blocks, reblock
 from mastering.dsp.threads import ahead, feed_all
 from mastering.dsp.tone import crossovers, filtered_sides, left_right, response, transform_length
 from mastering.dsp.true_peak import HALF_TAPS, PeakMeter, Peaks, block_length
+from mastering.engine.bounds import BOUNDS, Bounds, Programme
 from mastering.engine.progress import Tick
 from mastering.engine.steps import compressor_settings, processors, tone_curve
 
@@ -38,6 +40,9 @@ _RELEASES = ((120.0, 12.0), (250.0, 6.0), (500.0, 3.0), (1000.0, 0.0))
 """Release in dB/s and hold in ms, from the gentlest on."""
 _MOST_DRIVE_DB = 2.0
 """Gain that the limiter may take back on average before a faster release is the lesser evil."""
+_MISS_LU = 0.002
+_SCAN_DB = 2.0
+_BISECTIONS = 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ class ShapedSong:
     block_energies: loudness.BlockEnergies
     peak_floor: float = 0.0
     """`peaks` hold for gains that bring nothing lower than this near the ceiling."""
+
+    @cached_property
+    def programme(self) -> Programme:
+        """What the bounds concern."""
+        return Programme.of(self.block_energies, self.peaks, self.audio.rate_hz)
 
     def peak_to_loudness_lu(self) -> float:
         found = loudness.integrated(self.block_energies)
@@ -115,23 +125,48 @@ def _tone_and_compression(
         yield left_right(band_compressor.feed(bands))
 
 
-def solve(song: ShapedSong, settings: Limiter, aim_lufs: float) -> tuple[float, float]:
-    """(gain in dB, loudness in LUFS) so that the song meets `aim_lufs` after the limiter, or comes nearest.
+@dataclass(frozen=True)
+class Solved:
+    """What the loudness solver found."""
 
-    Loudness rises with gain, ever more slowly: bisection between no help from the limiter and the highest gain.
-    """
+    limiter: Limiter
+    gain_db: float
+    """Before the limiter."""
+    reached_lufs: float
+    reduction_db: float
+    """What the limiter takes of the programme but its highest twentieth: here, or where the bound on it forbade more
+    gain, what it would have taken for the loudness asked for."""
+    held_by: Literal["", "reduction", "noise"] = ""
+    """The bound that the loudness asked for would break."""
+
+
+def solve(song: ShapedSong, settings: Limiter, aim_lufs: float, bounds: Bounds) -> Solved:
+    """The gain so that the song meets `aim_lufs` after the limiter, or comes nearest within the bounds."""
     edges = loudness.block_edges(song.audio.frames, song.audio.rate_hz)
     length = block_length(song.audio.rate_hz)
 
+    def curve(gain_db: float) -> Curve:
+        return settings.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+
     def reached(gain_db: float) -> float:
-        curve = settings.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
-        found = loudness.integrated(song.block_energies * limiter.mean_square(curve, edges, length))
+        found = loudness.integrated(song.block_energies * limiter.mean_square(curve(gain_db), edges, length))
         return -200.0 if found is None else found
+
+    def reduction_db(gain_db: float) -> float:
+        return song.programme.reduction_db(curve(gain_db), gain_db)
 
     start = loudness.integrated(song.block_energies)
     if start is None:
         raise Fault(FaultCode.SILENT, "The audio is too quiet to have a loudness (nothing above −70 LUFS).")
-    return _root(reached, aim_lufs, aim_lufs - start)
+    gain_db, got = _root(reached, aim_lufs, aim_lufs - start)
+    reduced_db = reduction_db(gain_db)
+    highest_db = song.programme.highest_gain_db(bounds, settings.ceiling_dbtp)
+    held_by: Literal["", "reduction", "noise"] = ""
+    if gain_db > highest_db:
+        gain_db, held_by = round(highest_db, 4), "noise"
+    if min(reduced_db, reduction_db(gain_db)) > bounds.most_reduction_db:
+        gain_db, held_by = _highest(reduction_db, bounds.most_reduction_db, gain_db), "reduction"
+    return Solved(settings, gain_db, reached(gain_db) if held_by else got, reduced_db, held_by)
 
 
 def with_finer_peaks(song: ShapedSong, peak_floor: float, tick: Tick) -> ShapedSong:
@@ -143,28 +178,51 @@ def with_finer_peaks(song: ShapedSong, peak_floor: float, tick: Tick) -> ShapedS
     return replace(song, peaks=peaks.peaks(), peak_floor=peak_floor)
 
 
-def solve_with_release(song: ShapedSong, ceiling_dbtp: float, aim_lufs: float) -> tuple[Limiter, float, float]:
-    """(limiter, gain in dB, loudness in LUFS) with the slowest release that reaches the loudness.
+def solve_with_release(song: ShapedSong, ceiling_dbtp: float, aim_lufs: float, bounds: Bounds = BOUNDS) -> Solved:
+    """The solution with the slowest release that reaches the loudness.
 
     A slow release distorts the bass least; one that has to drive the limiter far for it is passed over.
     """
     start = loudness.integrated(song.block_energies) or 0.0
     for release, hold in _RELEASES:
-        limits = Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold)
-        gain_db, reached = solve(song, limits, aim_lufs)
-        is_enough = aim_lufs - reached < 0.01 and gain_db - (aim_lufs - start) < _MOST_DRIVE_DB
+        found = solve(song, Limiter(ceiling_dbtp, release_db_per_s=release, hold_ms=hold), aim_lufs, bounds)
+        is_enough = found.held_by == "noise" or aim_lufs - found.reached_lufs < 0.01
+        is_enough = is_enough and found.gain_db - (found.reached_lufs - start) < _MOST_DRIVE_DB
         if is_enough or (release, hold) == _RELEASES[-1]:
-            return limits, gain_db, reached
+            return found
     raise AssertionError("there is no release to try")
 
 
+def _highest(reduction_db: Callable[[float], float], most_db: float, gain_db: float) -> float:
+    """The highest gain, to a hundredth of a dB, whose reduction is no more than `most_db`; `gain_db` is too much."""
+    low, high = gain_db - reduction_db(gain_db), gain_db
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if reduction_db(middle) > most_db else (middle, high)
+    return round(low, 4)
+
+
 def _root(reached: Callable[[float], float], aim: float, low: float) -> tuple[float, float]:
-    """The gain at which `reached` comes to `aim`, by the secant method from `low` up, and what it comes to."""
+    """The gain at which `reached` comes to `aim`, and what it comes to; where it never does, the nearest.
+
+    Loudness rises with gain, ever more slowly: the secant method from `low` up. Where a single loud event is held down,
+    it doesn't rise for a while: then the first gain that is enough, sought in steps, and the root below it.
+    """
+    gain, got = _secant(reached, aim, low)
+    if aim - got < _MISS_LU:
+        return gain, got
+    for trial in np.arange(low, _HIGHEST_GAIN_DB, _SCAN_DB)[1:]:
+        if reached(float(trial)) >= aim:
+            return _secant(reached, aim, float(trial))
+    return gain, got
+
+
+def _secant(reached: Callable[[float], float], aim: float, low: float) -> tuple[float, float]:
     gain, got = low, reached(low)
     step = 1.0
     for _ in range(40):
         miss = aim - got
-        if abs(miss) < 0.002 or (miss > 0 and gain >= _HIGHEST_GAIN_DB):
+        if abs(miss) < _MISS_LU or (miss > 0 and gain >= _HIGHEST_GAIN_DB):
             break
         trial = min(gain + miss * step, gain + 12.0, _HIGHEST_GAIN_DB)
         now = reached(trial)

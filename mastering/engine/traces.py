@@ -72,17 +72,17 @@ def _change_db(curve: Curve, gain_db: float) -> NDArray[np.float64]:
 
 
 def _cost(song: render.ShapedSong, ceiling_dbtp: float, lufs: float) -> LoudnessCost:
-    settings, gain_db, reached = render.solve_with_release(song, ceiling_dbtp, lufs)
-    curve = _limiter_curve(song, settings, gain_db)
-    change_db = _change_db(curve, gain_db)
+    found = render.solve_with_release(song, ceiling_dbtp, lufs)
+    curve = _limiter_curve(song, found.limiter, found.gain_db)
+    change_db = _change_db(curve, found.gain_db)
     edges = loudness.block_edges(song.audio.frames, song.audio.rate_hz)
     energies = song.block_energies * limiter.mean_square(curve, edges, block_length(song.audio.rate_hz))
     range_lu = loudness.loudness_range(energies)
-    highest_dbtp = min(ceiling_dbtp, 20 * math.log10(max(float(song.peaks.max()), 1e-10)) + gain_db)
+    highest_dbtp = min(ceiling_dbtp, 20 * math.log10(max(float(song.peaks.max()), 1e-10)) + found.gain_db)
     return LoudnessCost(
         loudness_lufs=lufs,
-        reached_lufs=round(reached, 2),
-        peak_to_loudness_lu=round(highest_dbtp - reached, 2),
+        reached_lufs=round(found.reached_lufs, 2),
+        peak_to_loudness_lu=round(highest_dbtp - found.reached_lufs, 2),
         limited_percent=round(100 * float((change_db < _LIMITED_DB).mean()), 2),
         mean_reduction_db=round(-float(change_db.mean()), 2),
         loudness_range_lu=None if range_lu is None else round(range_lu, 2),

@@ -55,8 +55,8 @@ class Trial:
         peak_floor = 10 ** ((candidate.ceiling_dbtp - (self.aim_lufs - self.source.lufs) - 6) / 20)
         own = stored(collected(self.audio.read(), self.audio.channels, self.audio.frames), self.audio.rate_hz)
         song = render.shape(own, candidate, tick=tick, peak_floor=peak_floor)
-        limiter, gain_db, _ = render.solve_with_release(song, candidate.ceiling_dbtp, self.aim_lufs)
-        curve = limiter.curve(song.peaks, 10 ** (gain_db / 20), song.audio.rate_hz)
+        found = render.solve_with_release(song, candidate.ceiling_dbtp, self.aim_lufs)
+        curve = found.limiter.curve(song.peaks, 10 ** (found.gain_db / 20), song.audio.rate_hz)
         return read_recording(render.limited(song.audio, curve), tick).features(self.aim_lufs)
 
 

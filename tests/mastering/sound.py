@@ -49,6 +49,12 @@ def wav(samples: np.ndarray, rate_hz: int = 44_100, subtype: str = "FLOAT", cont
     return file.getvalue()
 
 
+def decoded(audio: bytes) -> np.ndarray:
+    """Float64 (channels, frames)."""
+    samples, _ = soundfile.read(io.BytesIO(audio), always_2d=True)
+    return samples.T
+
+
 def master(
     source: bytes, settings: Settings, progress: Callable[[Stage, float], None] = lambda stage, fraction: None
 ) -> tuple[Report, dict[OutputFormat, bytes]]:

@@ -39,7 +39,9 @@ COMPRESSOR = CompressorStep(
     parameters=steps.compressor_parameters(Compressor(-20.0, -21.0, -22.0, attack_ms=20.0)), reason="B."
 )
 SATURATION = SaturationStep(parameters=SaturationParameters(drive=0.2, peak=0.5), reason="C.")
-LOUDNESS = LoudnessStep(parameters=LoudnessParameters(gain_db=3.25), reason="D.")
+LOUDNESS = LoudnessStep(
+    parameters=LoudnessParameters(gain_db=3.25, most_reduction_db=10, most_noise_lufs=-55), reason="D."
+)
 LIMITER = LimiterStep(parameters=steps.limiter_parameters(Limiter(-1.0), peak_floor=0.25), reason="E.")
 
 
@@ -59,7 +61,7 @@ def _plan() -> Plan:
 def test_steps_stand_in_the_order_of_the_chain_however_they_were_given() -> None:
     plan = _plan()
     assert tuple(step.name for step in plan.steps) == CHAIN
-    louder = LOUDNESS.model_copy(update={"parameters": LoudnessParameters(gain_db=6.0)})
+    louder = LOUDNESS.model_copy(update={"parameters": LOUDNESS.parameters.model_copy(update={"gain_db": 6.0})})
     again = plan.with_steps(louder, None)
     assert tuple(step.name for step in again.steps) == CHAIN
     assert again.loudness == louder
