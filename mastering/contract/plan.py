@@ -105,6 +105,8 @@ class LimiterParameters(Record):
     """A reduction that is over sooner is a single event's: all but `event_rest_db` of it recovers at a faster pace."""
     event_release_db_per_s: Positive
     event_rest_db: Annotated[float, Field(ge=0)]
+    offsets: Annotated[tuple[float, ...], Field(max_length=2)] = ()
+    """What is taken out after the limiter, one for each channel: its gain makes an offset of an asymmetric wave."""
     peak_floor: Annotated[float, Field(ge=0, alias="heeded_from")]
     """The lowest peak (linear, before the gain) that was read between the samples: what is lower can't reach the
     ceiling. A render by this plan reads from the same one on, for the same samples. Its JSON key is older."""

@@ -7,6 +7,7 @@ own ceiling falls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -92,6 +93,10 @@ class Delivery:
             made = replace(made.by(chosen, lane), bias_lu=bias_lu)
         return made
 
+    def master(self) -> Audio:
+        """The master's samples, before they are coded."""
+        return render.limited(self.song.audio, self.curve, steps.limiter_step(self.plan).parameters.offsets)
+
     def limited_lu(self) -> float:
         """What the limiter takes of the loudness, as the solver reckons."""
         before = loudness.integrated(self.song.block_energies)
@@ -99,7 +104,7 @@ class Delivery:
 
     def measured_lufs(self, lane: Lane) -> float:
         """The loudness of the limited song."""
-        audio, tick = render.limited(self.song.audio, self.curve), lane.begin(Stage.RENDER, 0, 0.0)
+        audio, tick = self.master(), lane.begin(Stage.RENDER, 0, 0.0)
         meter = loudness.BlockEnergyMeter(audio.rate_hz, np.ones(audio.channels))
         for block in ahead(audio.read()):
             meter.feed(block)
@@ -209,7 +214,8 @@ def _on_trial(made: Delivery, kind: OutputFormat, lane: Lane) -> Delivery:
     chosen, goal_dbtp = made.plan, 0.0
     for number in range(_TRIAL_ROUNDS):
         tick = lane.begin(Stage.ENCODE, 0, 0.0)
-        audio = render.limited(excerpt.audio, limiter_curve(excerpt, chosen, tick))
+        offsets = steps.limiter_step(chosen).parameters.offsets
+        audio = render.limited(excerpt.audio, limiter_curve(excerpt, chosen, tick), offsets)
         highest_dbtp = codec_trial.highest_dbtp(audio, kind, chosen.seed, tick)
         if not number:
             overshoot_db = max(0.0, highest_dbtp - made.plan.ceiling_dbtp)
@@ -224,7 +230,7 @@ def _on_trial(made: Delivery, kind: OutputFormat, lane: Lane) -> Delivery:
 
 def _encode(made: Delivery, kind: OutputFormat, target: BinaryIO, lane: Lane, share: float) -> Audio:
     """The master that was encoded."""
-    master = render.limited(made.song.audio, made.curve)
+    master = made.master()
     tick = lane.begin(Stage.ENCODE, master.frames, share)
     encode.encode(master, kind, target, seed=made.plan.seed, tick=tick)
     return master
@@ -271,6 +277,15 @@ def solve_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, b
     """
     aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
     solved = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
+    curve = solved.limiter.curve(song.peaks, 10 ** (solved.gain_db / 20), song.audio.rate_hz)
+    offsets = render.offsets(song, curve)
+    if offsets:
+        # Room for what is taken out, and a little more for what the guard changes of it.
+        ceiling = 10 ** (ceiling_dbtp / 20)
+        ceiling_dbtp = 20 * math.log10(ceiling - min(1.1 * max(map(abs, offsets)), ceiling / 2))
+        solved = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
+        guarded = render.guarded_curve(song, solved.limiter, solved.gain_db, tick=lambda frames: None)
+        offsets = render.offsets(song, guarded)
     found = plan.Solution(
         solved.limiter,
         solved.gain_db,
@@ -278,6 +293,7 @@ def solve_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, b
         held_by=solved.held_by,
         reduction_db=solved.reduction_db,
         quiet_lufs=song.programme.quiet_lufs,
+        offsets=offsets,
     )
     return plan.with_loudness(chosen, found, aim_lufs=aim, reached_lufs=solved.reached_lufs + bias_lu)
 
@@ -300,8 +316,9 @@ def _misses(read: ReadBack, chosen: Plan, master: Audio, kind: OutputFormat, cei
 
 
 def _excess(read: ReadBack, ceiling_dbtp: float, kind: OutputFormat, margin_db: float) -> float:
-    """How far a lossy coder overshot, or any master by soxr, and a little: the limiter's ceiling goes down by that."""
-    over = read.readings().true_peak_dbtp - ceiling_dbtp if kind.is_lossy else 0.0
+    """How far a master overshot by either set of meters, and a little: the limiter's ceiling goes down by that."""
+    over = read.readings().true_peak_dbtp - ceiling_dbtp
+    over = over if kind.is_lossy or over > verify.PEAK_TOLERANCE_DB else 0.0
     if verify.is_over(read.second, ceiling_dbtp):
         over = max(over, read.second.true_peak_dbtp - ceiling_dbtp)
     return over + margin_db if over > 0 else 0.0

@@ -181,6 +181,8 @@ class Solution:
     """The bound that keeps the loudness below what was asked for."""
     reduction_db: float = 0.0
     """What the limiter would have taken of the programme for the loudness asked for."""
+    offsets: tuple[float, ...] = ()
+    """To be taken out after the limiter."""
     quiet_lufs: float = 0.0
     """Loudness of the quiet passages, before the gain."""
 
@@ -211,10 +213,12 @@ def with_loudness(plan: Plan, found: Solution, *, aim_lufs: float, reached_lufs:
         parameters=LoudnessParameters(gain_db=found.gain_db, **asdict(BOUNDS)),
         reason=f"{found.gain_db:+.2f} dB bring the limited song to {final:.1f} LUFS{why}.",
     )
+    most_offset = max(map(abs, found.offsets), default=0.0)
+    taken = f" An offset of {most_offset:.4f} that it makes is taken out after it." if most_offset else ""
     limiter = LimiterStep(
-        parameters=limiter_parameters(found.limiter, peak_floor=found.peak_floor),
-        reason=f"No true peak may pass {found.limiter.ceiling_dbtp:.1f} dBTP. "
-        "The release is the slowest that reaches the loudness without much drive.",
+        parameters=limiter_parameters(found.limiter, peak_floor=found.peak_floor, offsets=found.offsets),
+        reason=f"No true peak may pass {plan.ceiling_dbtp:.1f} dBTP. "
+        f"The release is the slowest that reaches the loudness without much drive.{taken}",
     )
     return plan.with_steps(loudness, limiter).model_copy(update={"loudness_lufs": final})
 

@@ -7,7 +7,7 @@ limiter. Between them the gain is solved for, on cached block peaks and block en
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
@@ -32,6 +32,8 @@ from mastering.engine.steps import compressor_settings, processors, tone_curve
 _GUARD_DB = 1.2
 """Blocks whose peak by the 4 x reading comes this near to the ceiling are read again at 16 x."""
 _GUARD_ROUNDS = 8
+_GUARD_REACH = 4
+"""Blocks on either side whose gain the reading of a block at 16 x depends on."""
 _GUARD_FACTOR = 16
 _HEADROOM = 10 ** (-0.004 / 20)
 """Kept free below the ceiling for dither, rounding and the meter's own grid."""
@@ -40,6 +42,8 @@ _RELEASES = ((120.0, 12.0), (250.0, 6.0), (500.0, 3.0), (1000.0, 0.0))
 """Release in dB/s and hold in ms, from the gentlest on."""
 _MOST_DRIVE_DB = 2.0
 """Gain that the limiter may take back on average before a faster release is the lesser evil."""
+_LEAST_OFFSET = 0.0002
+_RAMP_S = 0.1
 _MISS_LU = 0.002
 _SCAN_DB = 2.0
 _BISECTIONS = 10
@@ -245,16 +249,21 @@ def guarded_curve(song: ShapedSong, settings: Limiter, gain_db: float, *, tick: 
     inner = replace(settings, ceiling_dbtp=settings.ceiling_dbtp - 0.004)
     curve = inner.curve(peaks, gain, rate_hz)
     near = _higher_node(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
-    for _ in range(_GUARD_ROUNDS):
+    for number in range(2 * _GUARD_ROUNDS):
         found = _read_again(song.audio, curve, near, tick)
         over = np.flatnonzero(found > ceiling)
         if not over.size:
             return curve
+        if number >= _GUARD_ROUNDS:
+            # What single blocks do not settle, a lower ceiling for all does.
+            inner = replace(
+                inner, ceiling_dbtp=inner.ceiling_dbtp - 20 * math.log10(float(found.max()) / ceiling) - 0.01
+            )
         peaks[over] = np.maximum(peaks[over], ceiling / _lower_node(curve)[over]) * (found[over] / ceiling) * 1.0002
         before, curve = curve, inner.curve(peaks, gain, rate_hz)
         changed = np.flatnonzero(np.abs(curve - before) > 0)
         near = np.zeros_like(near)
-        for shift in (-1, 0, 1):
+        for shift in range(-_GUARD_REACH, _GUARD_REACH + 1):
             near[np.clip(changed + shift, 0, near.size - 1)] = True
         near &= _higher_node(curve) * peaks > ceiling * 10 ** (-_GUARD_DB / 20)
     raise Fault(FaultCode.BAD_MASTER, "The limiter could not hold the ceiling. Choose a lower loudness.")
@@ -278,14 +287,37 @@ def _read_again(audio: Audio, curve: Curve, near: NDArray[np.bool_], tick: Tick)
     return meter.peaks()
 
 
-def limited(audio: Audio, curve: Curve) -> Audio:
-    """The song times the limiter's gain."""
+def limited(audio: Audio, curve: Curve, offsets: Sequence[float] = ()) -> Audio:
+    """The song times the limiter's gain, less `offsets`, one for each channel, which come and go softly."""
     length = block_length(audio.rate_hz)
+    taken, ramp = np.array(offsets, np.float32)[:, None], _offset_ramp(audio)
 
     def change(blocks: Blocks) -> Blocks:
-        node = 0
+        at = 0
         for block in blocks:
-            yield limiter.apply(block, curve, node, length)
-            node += block.shape[1] // length
+            gained = limiter.apply(block, curve, at // length, length)
+            if offsets:
+                frame = np.arange(at, at + block.shape[1])
+                from_edge = np.minimum(frame, audio.frames - 1 - frame)
+                gained = gained - taken * np.minimum(from_edge / ramp, 1.0).astype(np.float32)
+            yield gained
+            at += block.shape[1]
 
     return audio.map(change)
+
+
+def _offset_ramp(audio: Audio) -> int:
+    """Frames in which an offset's correction comes and goes."""
+    return max(1, min(round(_RAMP_S * audio.rate_hz), audio.frames // 4))
+
+
+def offsets(song: ShapedSong, curve: Curve) -> tuple[float, ...]:
+    """What `limited` has to take out for the song to have no offset after the limiter; empty where it has none.
+
+    A gain that varies makes an offset of an asymmetric wave: it holds the higher half down.
+    """
+    audio, total = song.audio, np.zeros(song.audio.channels)
+    for block in limited(audio, curve).read():
+        total += block.sum(axis=1, dtype=np.float64)
+    found = total / (audio.frames - _offset_ramp(audio))
+    return tuple(round(float(each), 5) for each in found) if np.abs(found).max() > _LEAST_OFFSET else ()

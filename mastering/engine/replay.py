@@ -42,13 +42,14 @@ def render_plan(
     peak_floor = steps.limiter_step(chosen).parameters.peak_floor
     song = render.shape(audio, chosen, tick=meter.begin(Stage.RENDER, audio.frames, 0.7), peak_floor=peak_floor)
     curve = limiter_curve(song, chosen, meter.begin(Stage.RENDER, 2 * audio.frames, 0.3))
+    offsets = steps.limiter_step(chosen).parameters.offsets
     after = None
     for kind in chosen.settings.outputs:
         if kind.is_lossy:
             continue
         target = open_output(kind)
         encoding = meter.begin(Stage.ENCODE, audio.frames)
-        encode.encode(render.limited(song.audio, curve), kind, target, seed=chosen.seed, tick=encoding)
+        encode.encode(render.limited(song.audio, curve, offsets), kind, target, seed=chosen.seed, tick=encoding)
         read = read_back(target, audio.frames, meter, 1.0)
         if read.disagreements:
             raise verify.bad_master(read.disagreements)

@@ -67,14 +67,14 @@ def compressor_settings(step: CompressorStep) -> Compressor:
     return Compressor(**dict(step.parameters))
 
 
-def limiter_parameters(limiter: Limiter, *, peak_floor: float) -> LimiterParameters:
-    """`peak_floor`: the lowest peak that was read between the samples, before the gain."""
-    return LimiterParameters(**asdict(limiter), peak_floor=peak_floor)
+def limiter_parameters(limiter: Limiter, *, peak_floor: float, offsets: tuple[float, ...] = ()) -> LimiterParameters:
+    """`peak_floor`: the lowest peak that was read between the samples, before the gain; `offsets`: see the record."""
+    return LimiterParameters(**asdict(limiter), peak_floor=peak_floor, offsets=offsets)
 
 
 def limiter_settings(plan: Plan) -> Limiter:
     """Raises Fault(bad_settings) for a plan without a limiter."""
-    return Limiter(**limiter_step(plan).parameters.model_dump(exclude={"peak_floor"}))
+    return Limiter(**limiter_step(plan).parameters.model_dump(exclude={"peak_floor", "offsets"}))
 
 
 def limiter_step(plan: Plan) -> LimiterStep:

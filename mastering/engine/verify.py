@@ -13,8 +13,8 @@ PEAK_TOLERANCE_DB = 0.01
 """Dither and the meter's grid."""
 AGREEMENT_LU, AGREEMENT_DB = 0.1, 0.1
 """How far two sets of meters may be apart; then one of them is wrong."""
-_DC_LIMIT = 0.01
-"""Of full scale. A master has none; more than this means that something went wrong."""
+_DC_LIMIT = 0.0005
+"""Of full scale. What the limiter made is taken out after it; more than this means that something went wrong."""
 
 
 def misses(

@@ -86,7 +86,7 @@ def test_each_step_is_an_object_of_name_parameters_and_reason_with_the_keys_that
     }  # fmt: skip
     assert list(found[5]["parameters"]) == [
         "ceiling_dbtp", "lookahead_ms", "release_db_per_s", "hold_ms", "event_ms", "event_release_db_per_s",
-        "event_rest_db", "heeded_from",
+        "event_rest_db", "offsets", "heeded_from",
     ]  # fmt: skip
 
 
