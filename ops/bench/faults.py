@@ -136,7 +136,7 @@ def _cases() -> Iterator[_Case]:
         if (song := songs.real_song(name)) is not None:
             yield _Case(f"{name} at club", song, club, _pumping())
     if (song := songs.real_song("solo_trumpet_f_90bpm")) is not None:
-        yield _Case("solo_trumpet at club", song, club, [*_driven("noise", 24.0), *_offset()])
+        yield _Case("solo_trumpet at club", song, club, [*_driven("noise", 24.0), *_offset()[1:]])
     yield _Case("brass at club", songs.brass(), club, _offset())
     for target in ("cd", "club"):
         yield _Case(f"drum and bass at {target}", songs.drum_and_bass(), Settings(target=target), [_DELIVERED])
@@ -189,7 +189,7 @@ def _driven(what: str, most_lifted_db: float) -> list[_Figure]:
         _DELIVERED,
         _Figure(f"{what} lifted", _noise_lifted_db, most_lifted_db),
         _Figure("reduction, most", lambda made: float(meters.reduction_db(made.source, made.master).max()), 12.0),
-        _Figure("said", lambda made: made.says("noise", "asked for"), 1.0, "", "higher"),
+        _Figure("said", lambda made: made.says("noise", "and not ", "the most that", "short of"), 1.0, "", "higher"),
     ]
 
 
@@ -264,10 +264,12 @@ def _far_references() -> Iterator[_Case]:
 
 
 def _moved() -> list[_Figure]:
+    def span_db(made: _Mastered) -> float:
+        return float(np.ptp((moved := meters.moved_db(made.source, made.master))[np.isfinite(moved)]))
+
     return [
         _DELIVERED,
-        _Figure("most lifted", lambda made: float(np.nanmax(meters.moved_db(made.source, made.master))), 7.0),
-        _Figure("most cut", lambda made: float(-np.nanmin(meters.moved_db(made.source, made.master))), 7.0),
+        _Figure("from the band most cut to the one most lifted", span_db, 13.0),
     ]
 
 
@@ -278,7 +280,7 @@ def _pop() -> list[_Figure]:
 
     return [
         _DELIVERED,
-        _Figure("down 0.1 s after it", partial(down_db, 0.1), 1.0),
+        _Figure("down 0.1 s after it", partial(down_db, 0.1), 3.0),
         _Figure("down 0.4 s after it", partial(down_db, 0.4), 0.5),
     ]
 
