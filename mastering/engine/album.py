@@ -16,6 +16,11 @@ from mastering.engine.analyse import Analysis
 from mastering.engine.inputs import open_song
 from mastering.engine.plan import Power
 
+_LOWEST_LUFS = -36.0
+"""The quietest that a master can be asked to be."""
+_SHORT_LU = 0.05
+"""Less than this missing of its loudness moves no other track."""
+
 
 def master_album(
     tracks: Sequence[BinaryIO],
@@ -32,20 +37,35 @@ def master_album(
     """
     analyses = [open_song(track, settings).analysis for track in tracks]
     loudest = max(_track_lufs(found) for found in analyses)
-    reports = []
-    for number, (track, found) in enumerate(zip(tracks, analyses, strict=True)):
-        aim = max(-36.0, plan.loudness_lufs(settings) + _track_lufs(found) - loudest)
-        reports.append(
-            pipeline.master(
-                track,
-                settings.model_copy(update={"loudness_lufs": aim}),
-                references=references,
-                open_output=partial(open_output, number),
-                progress=partial(_track_progress, progress, number, len(tracks)),
-                album_power=_mean_power(analyses, found.measurements.rate_hz),
-            )
+    aims = [plan.loudness_lufs(settings) + _track_lufs(found) - loudest for found in analyses]
+
+    def made(number: int, lowered_lu: float) -> Report:
+        return pipeline.master(
+            tracks[number],
+            settings.model_copy(update={"loudness_lufs": max(_LOWEST_LUFS, aims[number] - lowered_lu)}),
+            references=references,
+            open_output=partial(open_output, number),
+            progress=partial(_track_progress, progress, number, len(tracks)),
+            album_power=_mean_power(analyses, analyses[number].measurements.rate_hz),
         )
-    return reports
+
+    reports = [made(number, 0.0) for number in range(len(tracks))]
+    short_lu = [max(_LOWEST_LUFS, aim) - report.plan.loudness_lufs for aim, report in zip(aims, reports, strict=True)]
+    if max(short_lu) < _SHORT_LU:
+        return reports
+    # One track may go no louder, so that all are made quieter by what it lacks.
+    return [
+        _with_remark(made(number, max(short_lu)), max(short_lu), short_lu.index(max(short_lu)))
+        for number in range(len(tracks))
+    ]
+
+
+def _with_remark(report: Report, lowered_lu: float, by: int) -> Report:
+    remark = (
+        f"The album is {lowered_lu:.1f} LU quieter than asked for, because its track {by + 1} may go no louder, "
+        "and all keep their distances."
+    )
+    return report.model_copy(update={"flags": (*report.flags, remark)})
 
 
 def _track_progress(progress: Callable[[Stage, float], None], number: int, of: int, stage: Stage, part: float) -> None:

@@ -275,7 +275,7 @@ def solve_loudness(song: render.ShapedSong, chosen: Plan, ceiling_dbtp: float, b
 
     `bias_lu` is by how much the last master came out louder than the solver had reckoned.
     """
-    aim = plan.affordable_lufs(chosen, song.peak_to_loudness_lu())
+    aim = plan.affordable_lufs(chosen, max(song.peak_to_loudness_lu(), song.source_peak_to_loudness_lu))
     solved = render.solve_with_release(song, ceiling_dbtp, aim - bias_lu)
     curve = solved.limiter.curve(song.peaks, 10 ** (solved.gain_db / 20), song.audio.rate_hz)
     offsets = render.offsets(song, curve)

@@ -6,6 +6,7 @@ Nothing but `source`, `references` and what `open_output` returns is read or wri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from mastering.audio import tags
@@ -121,6 +122,7 @@ def _decide(
     rendering = meter.begin(Stage.RENDER, audio.frames, 0.7)
     peak_floor = _peak_floor(chosen, likely_gain_db + _PEAK_MARGIN_DB + _UNSURE_DB)
     shaped = render.shape(audio, chosen, tick=rendering, block_energies=before.block_energies, peak_floor=peak_floor)
+    shaped = replace(shaped, source_peak_to_loudness_lu=before.measurements.peak_to_loudness_lu or -200.0)
     finished = solve_loudness(shaped, chosen, chosen.ceiling_dbtp, 0.0)
     gain_db = steps.gain_db(finished)
     if _peak_floor(chosen, gain_db + _PEAK_MARGIN_DB) < shaped.peak_floor:

@@ -59,6 +59,10 @@ class ShapedSong:
     block_energies: loudness.BlockEnergies
     peak_floor: float = 0.0
     """`peaks` hold for gains that bring nothing lower than this near the ceiling."""
+    block_sums: NDArray[np.float32] | None = None
+    """Sums of the samples of each peak block (channels, blocks); None for a song that is not kept in memory."""
+    source_peak_to_loudness_lu: float = -200.0
+    """Of the song as it came in."""
 
     @cached_property
     def programme(self) -> Programme:
@@ -87,17 +91,31 @@ def shape(
     same = not plan.shapes_sound
     energies = loudness.BlockEnergyMeter(source.rate_hz, np.ones(source.channels))
     peaks = PeakMeter(source.rate_hz, above=peak_floor)
-    filled = 0
+    filled, sums = 0, []
+    length = block_length(source.rate_hz)
     known = block_energies if same else None
     meters = (energies, peaks) if known is None else (peaks,)
     blocks = source.read() if same else ahead(shaped.read())
     for block in feed_all(blocks, meters, beside=0 if same else 1):
         if source.samples is not None and not same:
             source.samples[:, filled : filled + block.shape[1]] = block
+        if source.samples is not None:
+            sums.append(_block_sums(block, length))
         filled += block.shape[1]
         tick(block.shape[1])
-    audio = source if same or source.samples is not None else shaped
-    return ShapedSong(audio, peaks.peaks(), energies.block_energies() if known is None else known, peak_floor)
+    return ShapedSong(
+        audio=source if same or source.samples is not None else shaped,
+        peaks=peaks.peaks(),
+        block_energies=energies.block_energies() if known is None else known,
+        peak_floor=peak_floor,
+        block_sums=np.concatenate(sums, axis=1) if sums else None,
+    )
+
+
+def _block_sums(block: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    padded = np.pad(block, ((0, 0), (0, -block.shape[1] % length)))
+    sums: NDArray[np.float32] = padded.reshape(len(block), -1, length) @ np.ones(length, np.float32)
+    return sums
 
 
 def _shaped(blocks: Blocks, source: Audio, plan: Plan) -> Blocks:
@@ -314,10 +332,14 @@ def _offset_ramp(audio: Audio) -> int:
 def offsets(song: ShapedSong, curve: Curve) -> tuple[float, ...]:
     """What `limited` has to take out for the song to have no offset after the limiter; empty where it has none.
 
-    A gain that varies makes an offset of an asymmetric wave: it holds the higher half down.
+    A gain that varies makes an offset of an asymmetric wave: it holds the higher half down. Reckoned from the sums
+    of the peak blocks and the gain in their middle; a song that is not kept in memory is read.
     """
     audio, total = song.audio, np.zeros(song.audio.channels)
-    for block in limited(audio, curve).read():
-        total += block.sum(axis=1, dtype=np.float64)
+    if song.block_sums is not None:
+        total = song.block_sums.astype(np.float64) @ ((curve[:-1] + curve[1:]) / 2)
+    else:
+        for block in limited(audio, curve).read():
+            total += block.sum(axis=1, dtype=np.float64)
     found = total / (audio.frames - _offset_ramp(audio))
     return tuple(round(float(each), 5) for each in found) if np.abs(found).max() > _LEAST_OFFSET else ()
