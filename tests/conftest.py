@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,21 @@ def _router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def warm_space_calls() -> Iterator[None]:
     """What this process itself calls Spaces by starts warm."""
+    with _warm("router.tiers.space.child"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def warm_probes() -> Iterator[None]:
+    """So do probes of a router within this process."""
+    with _warm("mastering.probe"):
+        yield
+
+
+@contextmanager
+def _warm(module: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child_process, "start", warm_children.starter(warm_start.addresses(["router.tiers.space.child"])))
+        patch.setattr(child_process, "start", warm_children.starter(warm_start.addresses([module])))
         yield
 
 

@@ -10,7 +10,7 @@ from router.probe.client import Probe
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def probe() -> AsyncIterator[Probe]:
+async def probe(warm_probes: None) -> AsyncIterator[Probe]:
     """One for all tests of a file: those that kill its process find it replaced."""
     probe = Probe()
     await probe.start()

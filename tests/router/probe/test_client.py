@@ -32,7 +32,7 @@ from tests.probes import (
 )
 from tests.processes import children, is_alive
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warm_probes")]
 
 SAME = ExpectedAudio(frames=len(noise()), rate_hz=44_100, channels=2)
 """What `noise` is, written as it is."""

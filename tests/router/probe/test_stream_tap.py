@@ -33,7 +33,7 @@ from tests.probes import (
 )  # fmt: skip
 from tests.processes import children, is_alive
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("warm_probes")]
 
 ASKED = ProbeRequest(op="probe")
 
