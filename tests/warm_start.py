@@ -32,7 +32,8 @@ _SERVICES = (
 )  # fmt: skip
 _UNDER_GRADIO = (
     "fastapi", "httpx", "jinja2", "numpy", "orjson", "pandas", "PIL.Image", "pydantic_settings", "pydub",
-    "rich.console", "structlog", "tomlkit", "typer", "uvicorn", "yaml", "tests.gradio_sources",
+    "rich.console", "structlog", "tomlkit", "typer", "uvicorn", "yaml", "filelock", "fsspec", "httpcore2", "httpx2",
+    "packaging.version", "tests.image_formats",
 )  # fmt: skip
 """What Gradio imports; itself and huggingface_hub read the environment when they are imported."""
 _COMMAND = ("mastering.cli", "mastering.engine.analyse", "mastering.engine.pipeline")
