@@ -1,4 +1,4 @@
-"""In a program that was started warm: its children by `child_process.start` are started so too, where they can be."""
+"""Children by `child_process` that are started warm where they can be: of a warm program, or of a test itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import IO, Any
 
 from mastering.runtime import child_process
 from mastering.worker.render_process import wait_until_readable
 from tests import warm_start
 
-start_new_program = child_process.start
+start_new_program, start_new_program_blocking = child_process.start, child_process.start_blocking
 """What this file takes the place of."""
 
 
@@ -37,6 +37,23 @@ def starter(addresses: Mapping[str, str]) -> Callable[..., Awaitable[Any]]:
         return await start_new_program(
             command, environment, descriptors, longest_line_bytes=longest_line_bytes, **streams
         )
+
+    return start
+
+
+def blocking_starter(modules: Collection[str]) -> Callable[..., Any]:
+    """What to put in the place of `child_process.start_blocking` in a test's own process."""
+
+    def start(
+        command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int] = (), **streams: Any
+    ) -> Any:
+        match list(command):
+            case [sys.executable, "-P", "-m", module, *arguments] | [sys.executable, module, *arguments] if (
+                module in modules and not descriptors
+            ):
+                errors, folder = streams.get("stderr"), streams.get("cwd")
+                return warm_start.start(module, arguments, environment, streams["stdout"], errors, folder)
+        return start_new_program_blocking(command, environment, descriptors, **streams)
 
     return start
 

@@ -48,9 +48,13 @@ _PRELOADED = {
     "mastering.cli:main": _COMMAND,
 }
 """What a program imports, by the module that is run: one fork server for each set of them."""
+_OF_ROUTER = ("mastering.probe", "router.tiers.space.child")
+_OF_WORKER = ("mastering.worker.fork_server",)
 _CHILDREN = {
-    "router": ("mastering.probe", "router.tiers.space.child"),
-    "mastering.worker": ("mastering.worker.fork_server",),
+    "router": _OF_ROUTER,
+    "tests.careless_router": _OF_ROUTER,
+    "tests.privacy.leaky_router": _OF_ROUTER,
+    "mastering.worker": _OF_WORKER,
 }
 """Which programs a program starts."""
 

@@ -16,13 +16,6 @@ from tests.stack import stack
 
 # As many jobs as the kills leave unfinished may wait together, and two run at once.
 SETTINGS = {"max_queued_per_account": 500, "max_running_per_account": 4}
-WITHOUT_CLEANUP = """
-import router.jobs.lifecycle
-async def keep(*_args, **_more): pass
-router.jobs.lifecycle._destroy = keep
-from router.cli.main import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +55,7 @@ def without_cleanup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def mutated(command: list[str], *more: object) -> stacks.Running:
         if command[1:3] == ["-m", "router"]:
-            command = [sys.executable, "-c", WITHOUT_CLEANUP, *command[3:]]
+            command = [sys.executable, "-m", "tests.careless_router", *command[3:]]
         return start(command, *more)
 
     monkeypatch.setattr(stacks, "_start", mutated)

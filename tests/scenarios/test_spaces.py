@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mastering.runtime import child_process
 from ops import topology
 from ops.demo import check, song_wav
 from router.tiers.fake import FakeBackend
@@ -22,16 +23,20 @@ from router.tiers.policy.faults import FaultClass, TierFault
 from router.tiers.port import BackendHealth
 from router.tiers.space.address import SpaceAddress
 from router.tiers.space.backend import SpaceBackend
+from tests import warm_children
 from tests.rough_space import RoughSpace, rough_space
 from tests.served import Served, served
 from tests.services import SONG, eventually, ram_folder
 
 pytestmark = pytest.mark.usefixtures("warm_space_calls")
-SECONDS = 12.0
+SECONDS = 6.0
+"""The check sends its song until traffic is back."""
 
 
 @pytest.mark.timeout(600)
-def test_the_demo_survives_every_tier_and_makes_the_same_samples_on_each() -> None:
+def test_the_demo_survives_every_tier_and_makes_the_same_samples_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = warm_children.blocking_starter(("app.py", "mastering.worker", "router"))
+    monkeypatch.setattr(child_process, "start_blocking", start)
     said: list[str] = []
     check(song_wav(SECONDS), said.append)
     assert len(said) == 7
