@@ -3,11 +3,12 @@
 # Unless said otherwise, the build with CUDA's libraries (several GB) where an NVIDIA driver is found, else the one for
 # CPUs (0.2 GB): from where pip's configuration says that packages come from, or from PyTorch's own index. Where neither
 # has a build for CPUs alone, as for macOS, it is the package index's.
+# Of the 4,900 modules that come with it 730 are ever imported: these are compiled, in place of half a minute for all.
 set -eu
 bin=$1
 build=${2:-}
 by_pip() {
-  "$bin/python" -m pip install --quiet --require-hashes --no-deps "$@"
+  "$bin/python" -m pip install --quiet --no-compile --require-hashes --no-deps "$@"
 }
 is_installed_for_cpus() {
   said=$(by_pip --requirement locks/torch-cpu.txt "$@" 2>&1) && return
@@ -28,3 +29,4 @@ if [ "$build" = cuda ]; then
 elif ! is_installed_for_cpus && ! is_installed_for_cpus --extra-index-url https://download.pytorch.org/whl/cpu; then
   by_pip --requirement locks/torch.txt
 fi
+PYTHONDONTWRITEBYTECODE='' "$bin/python" -c 'import torch'
