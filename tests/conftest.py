@@ -25,7 +25,7 @@ _LONGEST_FIRST = (
     "browser/test_page.py",
     "spaces/test_the_life_of_a_job.py",
     "privacy/test_sweep.py",
-    "spaces/test_the_doors.py",
+    "spaces/test_access.py",
     "spaces/test_page.py",
     "browser/test_sign_in.py",
     "scenarios",
