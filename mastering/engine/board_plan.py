@@ -24,8 +24,6 @@ _OFFSET_HZ, _OFFSET_FILTERS = 4.0, 2
 """Takes an offset out, and 0.3 dB at 20 Hz."""
 _RUMBLE_HZ, _RUMBLE_FILTERS = 12.0, 4
 """24 dB an octave; takes 4 dB at 24 Hz, 1.5 at 40."""
-_INFRASONIC_HZ = 6.0
-"""The same where a reference says how deep the bass shall be: takes 1 dB at 25 Hz."""
 _SUB_HZ = 24.0
 """Below the lowest string of a bass: what is loud there is rumble."""
 _BASS_MONO_HZ = 110.0
@@ -62,13 +60,13 @@ def board_step(
     """
     amount, rate_hz = settings.amount_percent / 100, measured.rate_hz
     levels, centres = band_levels_db(power, rate_hz), np.array(band_centres_hz(rate_hz))
-    processors = list(clean_up(measured, levels, centres, rumble_hz=_INFRASONIC_HZ if has_reference else _RUMBLE_HZ))
+    processors = list(clean_up(measured, levels, centres, corrects=not has_reference))
     from_style_hz = style.bass_mono_hz if amount else 0.0
     mono_hz, remarks = _mono_hz(measured, levels, centres, from_style_hz, corrects=not has_reference)
     if mono_hz:
         processors += _bass_fold(mono_hz)
     if amount and not has_reference:
-        processors += _corrections(levels[0], centres, amount)
+        processors += _corrections(levels[0], centres, rate_hz, amount)
     if amount:
         processors += styled(style, amount, measured.integrated_lufs)
     fitting = tuple(each for each in processors if board.fits(each, rate_hz, measured.channels))
@@ -83,14 +81,12 @@ def sentence(parts: Sequence[str]) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def clean_up(
-    measured: Measurements, levels: Levels, centres: Levels, *, rumble_hz: float = _RUMBLE_HZ
-) -> Iterator[Processor]:
+def clean_up(measured: Measurements, levels: Levels, centres: Levels, *, corrects: bool) -> Iterator[Processor]:
     """High-pass filters for what nobody hears: an offset, and rumble where there is any."""
     lowest = levels[0, centres < _SUB_HZ]
-    if lowest.size and float(lowest.max()) > float(levels[0].max()) - 30:
+    if corrects and lowest.size and float(lowest.max()) > float(levels[0].max()) - 30:
         reason = f"cuts the rumble below {_SUB_HZ:.0f} Hz"
-        yield from _highpass(rumble_hz, _RUMBLE_FILTERS, reason)
+        yield from _highpass(_RUMBLE_HZ, _RUMBLE_FILTERS, reason)
     else:
         offset = f"an offset of {measured.dc_offset:.4f}" if measured.dc_offset > 0.0005 else "any offset"
         yield from _highpass(_OFFSET_HZ, _OFFSET_FILTERS, f"takes out {offset} and what lies below hearing")
@@ -131,14 +127,27 @@ def _is_bass_over(levels: Levels, centres: Levels, below_hz: float, side_db: flo
     return bool((levels[1, bass & heard] > levels[0, bass & heard] + side_db).any())
 
 
-def _corrections(mid_db: Levels, centres: Levels, amount: float) -> Iterator[Processor]:
-    """Bells that take down what stands out."""
-    for hz, cut_db in zip(centres, _resonance_cuts_db(mid_db, centres) * amount, strict=True):
-        if cut_db:
-            reason = f"takes {-cut_db:.1f} dB of what stands out near {hz:.0f} Hz"
-            yield PeakFilter(
-                cutoff_frequency_hz=round(float(hz), 1), gain_db=round(float(cut_db), 2), q=_BELL_Q, reason=reason
-            )
+def _corrections(mid_db: Levels, centres: Levels, rate_hz: int, amount: float) -> list[Processor]:
+    """Bells that take down what stands out; of neighbours, which overlap, each by what is left to take."""
+    cuts_db = _resonance_cuts_db(mid_db, centres) * amount
+    bands = np.flatnonzero(cuts_db)
+    bells = [
+        PeakFilter(
+            cutoff_frequency_hz=round(float(centres[band]), 1),
+            gain_db=1.0,
+            q=_BELL_Q,
+            reason=f"takes {-cuts_db[band]:.1f} dB of what stands out near {centres[band]:.0f} Hz",
+        )
+        for band in bands
+    ]
+    if not bells:
+        return []
+    each_db = np.array([20 * np.log10(board.gains([bell], rate_hz, centres[bands])[0]) for bell in bells])
+    gains_db = np.linalg.solve(each_db.T, cuts_db[bands])
+    return [
+        bell.model_copy(update={"gain_db": round(float(np.clip(gain_db, -6.0, 0.0)), 2)})
+        for bell, gain_db in zip(bells, gains_db, strict=True)
+    ]
 
 
 def _resonance_cuts_db(mid_db: Levels, centres: Levels) -> Levels:
