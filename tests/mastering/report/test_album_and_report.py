@@ -38,6 +38,25 @@ def test_an_album_keeps_its_tracks_apart_and_its_loudest_at_the_target() -> None
     assert after[0] - after[1] == pytest.approx(before[0] - before[1], abs=0.2)  # type: ignore[operator]
 
 
+def test_a_track_that_may_go_no_louder_takes_its_album_along_and_that_is_said() -> None:
+    dense, sparse = loud_mix(seconds=4), music(seconds=4)
+    sparse *= np.float32(0.02)
+    sparse[:, ::22_050] = 0.9
+    tracks = [wav(dense), wav(sparse)]
+    before = [inputs.measure(io.BytesIO(track)).integrated_lufs or 0.0 for track in tracks]
+    outputs = [io.BytesIO() for _ in tracks]
+    reports = master_album(
+        [io.BytesIO(track) for track in tracks],
+        Settings(target="club"),
+        open_output=lambda number, kind: outputs[number],
+    )
+    after = [inputs.measure(output).integrated_lufs or 0.0 for output in outputs]
+    assert after[0] < -8.5
+    assert after[0] - after[1] == pytest.approx(before[0] - before[1], abs=0.2)
+    for report in reports:
+        assert any("because its track 2 may go no louder" in flag for flag in report.flags)
+
+
 def _tone_db(plan: Plan) -> np.ndarray:
     """What the board gives to the third octaves of the mid from 63 Hz to 10 kHz."""
     centres = np.array([hz for hz in band_centres_hz(44_100) if 60 < hz < 12_000])
