@@ -29,6 +29,7 @@ import httpx
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from mastering.contract import ENGINE_VERSION
 from mastering.protocol.frames import PROTOCOL_VERSION
 from tests import warm_start
 from tests.loopback import TLS
@@ -127,11 +128,11 @@ class _Behaviour:
                     end = "ended"
                     return
                 case "fault":
-                    yield {"type": "accepted", "engine_version": "0.1.0", "device": "rough"}
+                    yield {"type": "accepted", "engine_version": ENGINE_VERSION, "device": "rough"}
                     yield {"type": "fault", "code": self.how["code"], "message": "As it was told.", "numbers": {}}
                     end = "ended"
                     return
-            yield {"type": "accepted", "engine_version": "0.1.0", "device": "rough"}
+            yield {"type": "accepted", "engine_version": ENGINE_VERSION, "device": "rough"}
             while self.how.get("master") == "slow" and job_id in self.jobs:
                 time.sleep(0.1)
                 yield {"type": "heartbeat"}
@@ -161,7 +162,7 @@ class _Behaviour:
         slots = {"total": 2, "free": 2}
         body = {
             "protocol": PROTOCOL_VERSION,
-            "engine_version": "0.1.0",
+            "engine_version": ENGINE_VERSION,
             "device": "rough",
             "state": "ready",
             "slots": slots,

@@ -101,6 +101,8 @@ class WarmServer:
 def _run(request: dict[str, Any], descriptors: list[int]) -> None:
     """The child: the program in the place of the fork server."""
     _place(dict(zip(request["descriptors"], descriptors, strict=True)))
+    # That of the server was asked once whether it can be sought, and was another file.
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])

@@ -35,6 +35,8 @@ from mastering.contract import (
 )
 from mastering.dsp.stream import BLOCK_FRAMES, Samples
 
+_LONGEST_FRAME_BYTES = 1 << 16
+"""A FLAC frame of 4608 frames of 24-bit stereo, uncompressed, has half as many."""
 _UNKNOWN_FRAMES = 1 << 62
 """libsndfile's count for a stream that does not say its length is this or more."""
 _OPEN_ENDED = "The file does not say how long it is, as one written to a pipe does not: all that is in it was mastered."
@@ -212,8 +214,8 @@ def _open_coded(source: BinaryIO, container: str, data: RandomAccessBytes) -> Re
         audio.guessed_frames,
         audio.declared_frames,
         not is_lossless(audio.codec),
-        lambda: _decode_coded(audio),
-        lambda: _decode_coded(audio),
+        lambda: _decode_coded(audio, len(data)),
+        lambda: _decode_coded(audio, len(data)),
         tuple(_remarks(audio, container, data)),
     )
 
@@ -228,16 +230,21 @@ def _remarks(audio: CodedAudio, container: str, data: RandomAccessBytes) -> Iter
         yield "The file ends in the middle of a frame: it may have been cut off."
 
 
-def _decode_coded(audio: CodedAudio) -> Iterator[Samples]:
+def _decode_coded(audio: CodedAudio, size: int) -> Iterator[Samples]:
+    """`size` of the file in bytes: one that is no longer than a frame may end inside its first."""
     planar, count = av.AudioResampler(format="fltp"), 0
     try:
         for frames in audio.packets():
             for frame in frames:
                 count += frame.samples
-                yield from (_samples_of(part) for part in planar.resample(frame))
+                if frame.format.name == "fltp":  # as most coders give it: nothing to convert
+                    yield _samples_of(frame)
+                else:
+                    yield from (_samples_of(part) for part in planar.resample(frame))
         yield from (_samples_of(part) for part in planar.resample(None))
     except Fault as fault:
-        is_end_missing = audio.declared_frames is not None and 0 < count < audio.declared_frames
+        is_end_missing = audio.declared_frames is not None and count < audio.declared_frames
+        is_end_missing = is_end_missing and (count > 0 or size < _LONGEST_FRAME_BYTES)
         if fault.code is FaultCode.UNDECODABLE and is_end_missing:
             raise refusals.truncated_song() from None
         raise

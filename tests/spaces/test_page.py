@@ -214,7 +214,7 @@ def test_a_real_song_on_the_page(open_page: Opener) -> None:
     page, _ = open_page()
     master(page, real_song("vibe_ace.ogg"))
     assert "−14.0" in page.inner_text("#numbers")
-    assert "The master is loudest around 0:23, at −12.5" in page.inner_text("#course-text")
+    assert "The master is loudest around 0:23, at −12.4" in page.inner_text("#course-text")
     assert page.locator("#course-table tbody tr").count() == 59
     assert re.search(r"At most it takes \d\.\d, around 0:\d\d; it takes more", page.inner_text("#reduction-text"))
     for width, scheme in ((1280, "light"), (1280, "dark"), (320, "dark"), (320, "light")):

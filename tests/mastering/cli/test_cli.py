@@ -107,7 +107,8 @@ def test_a_users_own_presets_are_added_and_bad_ones_are_one_line(folder: Path) -
     own = folder / "my.toml"
     own.write_text(
         '[targets.radio]\ntitle = "Radio"\nfor = "Our station"\nloudness_lufs = -18.0\nceiling_dbtp = -3.0\n'
-        '[styles.dark]\ntitle = "Dark"\nfor = "Less top"\ncurve = [[1000, 0], [10000, -6]]\n'
+        '[styles.dark]\ntitle = "Dark"\nfor = "Less top"\n'
+        "board = [{ processor = 'HighShelfFilter', cutoff_frequency_hz = 4000, gain_db = -6.5, q = 0.6 }]\n"
     )
     done = _run(
         *("--presets", "my.toml", "master", "song.wav", "-o", "radio.wav", "-t", "radio", "-s", "dark", "--json"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mastering.contract import Facts, FaultCode, OutputFormat, Settings
+from mastering.contract import ENGINE_VERSION, Facts, FaultCode, OutputFormat, Settings
 from mastering.protocol.frames import PROTOCOL_VERSION
 from mastering.runtime import child_process
 from router.tiers.in_memory import audio_source_of
@@ -126,7 +126,7 @@ async def test_the_song_is_streamed_and_its_id_is_drawn_at_random(backend: Space
 async def test_health_is_what_the_space_says(backend: SpaceBackend, space: RoughSpace) -> None:
     health = await backend.probe()
     assert (health.up, health.slots, health.free, health.device) == (True, 2, 2, "rough")
-    assert (health.max_bytes, health.max_duration_s, health.engine_version) == (10**9, 5400, "0.1.0")
+    assert (health.max_bytes, health.max_duration_s, health.engine_version) == (10**9, 5400, ENGINE_VERSION)
     space.behave(health={"protocol": PROTOCOL_VERSION + 1})
     assert not (await backend.probe()).up
     space.behave(health={"state": "draining"})
