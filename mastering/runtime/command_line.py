@@ -67,7 +67,7 @@ def run(
     `ended_by`: signals that end it by way of its `finally` blocks.
     """
     try:
-        with ended_by_signals(*ended_by), _guarded_output():
+        with ended_by_signals(*ended_by, then=_silence_errors), _guarded_output():
             code = app(prog_name=name, standalone_mode=False)
             check_ended()
     except TyperException as error:
@@ -79,7 +79,11 @@ def run(
     except (KeyboardInterrupt, typer.Abort):
         fail(name, "stopped.", _SIGNALLED + signal.SIGINT)
     except EndedBySignal as ended:
-        fail(name, "stopped.", ended.exit_code)
+        # All `finally` blocks have run, and threads may still read what they have closed.
+        _silence_errors()
+        with suppress(OSError, IndexError):
+            os.write(_errors[0], f"{name}: stopped.\n".encode())
+        os._exit(ended.exit_code)
     except _OutputError as error:
         fail(name, str(error), CANNOT_WRITE)
     except Exception as error:
@@ -99,7 +103,24 @@ def reason(error: OSError) -> str:
     return os.strerror(error.errno or 0).lower()
 
 
+_errors: list[int] = []
+"""A descriptor of standard error, while what libraries print there is dropped."""
+
+
+def _silence_errors() -> None:
+    """Drop what is printed from now on: cffi tells at length of a file that is closed while a thread reads it."""
+    if _errors:
+        return
+    with suppress(OSError):
+        _errors.append(os.dup(2))
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+
+
 def _say(text: str) -> None:
+    if _errors:
+        os.dup2(_errors[0], 2)
     with suppress(OSError):  # a terminal that is closed reads no more, and the exit code is told all the same
         typer.echo(text, err=True)
 
@@ -138,10 +159,11 @@ _ended_by: list[int] = []
 
 
 @contextmanager
-def ended_by_signals(*numbers: int) -> Iterator[None]:
+def ended_by_signals(*numbers: int, then: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Where one of these signals ends the command, its `finally` blocks run first. Only the main thread can.
 
-    A signal that is ignored stays so, as SIGHUP under nohup; once one has come, further ones no longer interrupt.
+    A signal that is ignored stays so, as SIGHUP under nohup; once one has come, `then` is called and further ones no
+    longer interrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -153,6 +175,7 @@ def ended_by_signals(*numbers: int) -> Iterator[None]:
         for each in heeded:
             signal.signal(each, signal.SIG_IGN)
         _ended_by.append(number)
+        then()
         if not _is_called_back(frame):
             check_ended()
 
