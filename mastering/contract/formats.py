@@ -42,9 +42,9 @@ class OutputFormat(StrEnum):
         return self.value in ("mp3", "mp3v0", "aac", "opus", "vorbis")
 
     @property
-    def price(self) -> float:
-        """Processor time that it adds to a master at streaming loudness, in that of a whole one as 24-bit WAV."""
-        return _PRICES[self.value]
+    def added_work(self) -> float:
+        """Processor time that this format adds to a master; 1 is a whole master as 24-bit WAV."""
+        return _ADDED_WORK[self.value]
 
     def rate_hz(self, song_rate_hz: int) -> int:
         """The sample rate that this format has for a song of `song_rate_hz`: coders know only some."""
@@ -72,7 +72,7 @@ _MEDIA_TYPES = {
     "opus": "audio/ogg",
     "ogg": "audio/ogg",
 }
-_PRICES = {
+_ADDED_WORK = {
     "wav24": 0.65,
     "wav16": 0.65,
     "wav32f": 0.65,

@@ -132,7 +132,7 @@ def deliver(
     targets = {kind: open_output(kind) for kind in outputs}
     first = _First(next((kind for kind in outputs if not kind.is_lossy), None))
     # The dearest begin first, so that none of them is left over at the end; then the one that others wait for.
-    order = sorted(outputs, key=lambda kind: (not kind.is_lossy, kind is not first.kind, -kind.price))
+    order = sorted(outputs, key=lambda kind: (not kind.is_lossy, kind is not first.kind, -kind.added_work))
     work = [partial(_write, made, first, kind, targets[kind], share=1 / len(outputs)) for kind in order]
     return sorted(_side_by_side(work, meter), key=lambda each: outputs.index(each.kind))
 

@@ -77,7 +77,7 @@ class Master(JobKind[Settings]):
 
     def work_factor(self, options: Settings) -> float:
         """By the formats: decoding, measuring and rendering are done once for all of them."""
-        added = sum(form.price for form in options.outputs) - sum(form.price for form in Settings().outputs)
+        added = sum(form.added_work for form in options.outputs) - sum(form.added_work for form in Settings().outputs)
         quick, own = (self.paces[pace]["managed"] for pace in (Effort.QUICK.value, self.pace(options)))
         return max(0.5, 1 + added * quick / own)
 

@@ -186,4 +186,4 @@ def test_each_format_has_its_price_and_one_wav_is_the_unit() -> None:
     three = (OutputFormat.WAV24, OutputFormat.FLAC, OutputFormat.MP3)
     assert 1.0 < factor(*three[:2]) < factor(*three) < factor(*OutputFormat)
     assert 1.0 < factor(*three, effort=Effort.FIT) < factor(*three), "most of a refinement is the same for any format"
-    assert all(form.price > 0 for form in OutputFormat)
+    assert all(form.added_work > 0 for form in OutputFormat)

@@ -38,7 +38,7 @@ def test_without_the_second_meters_the_master_is_the_same() -> None:
     [
         (second_meter._Loudness, "integrated_lufs", -13.7, ("-13.70 LUFS", "-14.")),
         (second_meter._Loudness, "integrated_lufs", None, ("none", "-14.")),
-        (second_meter._TruePeak, "highest", 0.5, ("-6.02 dBTP", "by the engine's meter")),
+        (second_meter._TruePeak, "highest", 0.5, ("-6.02 dBTP by soxr", "-6.9")),
     ],
 )
 def test_meters_that_disagree_fail_the_master_with_both_figures(
